@@ -1,0 +1,120 @@
+"""What every job shares: its batch from the frozen plan, its log, and how its results land."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from actprobe import plan as planning
+from actprobe import store
+from actprobe.errors import ActprobeError, BadInput
+from actprobe.plan import Batch, Target
+
+log = logging.getLogger("actprobe")
+
+PLAN_VARIABLE = "ACTPROBE_PLAN"
+
+
+@contextlib.contextmanager
+def logged(log_file: str | Path) -> Iterator[None]:
+    """Send this process's output, its children's and tracebacks to the log file.
+
+    An ActprobeError ends the process with its message alone, in the log and on the screen.
+    """
+    Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+    screen = os.dup(2)
+    with open(log_file, "w") as f:
+        os.dup2(f.fileno(), 1)
+        os.dup2(f.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("actprobe").addHandler(_screen_handler(screen))
+    try:
+        yield
+    except ActprobeError as e:
+        log.error("%s", e)
+        raise SystemExit(1) from None
+
+
+def _screen_handler(descriptor: int) -> logging.Handler:
+    """Progress and errors also go to the terminal."""
+    handler = logging.StreamHandler(os.fdopen(descriptor, "w", closefd=False))
+    handler.setFormatter(logging.Formatter("actprobe: %(message)s"))
+    return handler
+
+
+def load(rule: str) -> tuple[Batch, dict]:
+    """The batch that this rule instance runs, and the resolved config, from the frozen plan."""
+    path = os.environ.get(PLAN_VARIABLE)
+    if not path:
+        raise ActprobeError(f"{PLAN_VARIABLE} is not set: jobs are started by snakemake")
+    frozen = planning.thaw(path)
+    return frozen.batch(rule), frozen.config
+
+
+class Outcome:
+    """Collects what a job finished and what could not be used; decides at the end.
+
+    with Outcome(batch, on_bad="skip", tombstone=store.write_bad) as out:
+        out.done(target, part)
+        out.bad(target, reason)
+
+    Leaving the block publishes every part when nothing was bad, or when bad inputs are to be
+    skipped (their targets become tombstones). Otherwise nothing is published: Snakemake deletes
+    the declared outputs of a failed job, while sealed parts stay and are taken over by the next
+    run. The error names every bad target.
+    """
+
+    def __init__(
+        self, batch: Batch, on_bad: str, tombstone: Callable[[str, dict, str], Path]
+    ) -> None:
+        self._batch, self._skip, self._tombstone = batch, on_bad == "skip", tombstone
+        self._parts: dict[str, Path] = {}
+        self._bad: dict[str, str] = {}
+
+    def done(self, target: Target, part: str | Path) -> None:
+        """Record a finished, sealed part."""
+        self._parts[target.path] = Path(part)
+
+    def bad(self, target: Target, reason: str | Exception) -> None:
+        """Record that this target's input cannot be used."""
+        self._bad[target.path] = str(reason)
+        if self._skip:
+            log.warning("skipped %s: %s", target.name, reason)
+            self._parts[target.path] = self._tombstone(target.path, dict(target.spec), str(reason))
+
+    @contextlib.contextmanager
+    def guard(self, *targets: Target) -> Iterator[None]:
+        """Record a BadInput raised inside as the reason for these targets and go on."""
+        try:
+            yield
+        except BadInput as e:
+            for t in targets:
+                self.bad(t, e)
+
+    def __enter__(self) -> Outcome:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            return
+        if self._bad and not self._skip:
+            reasons = "\n  ".join(dict.fromkeys(self._bad.values()))
+            raise ActprobeError(
+                f"{self._batch.rule}: {len(self._bad)} of {len(self._batch.targets)} targets cannot "
+                f"be made:\n  {reasons}\n(the others are kept and not computed again)"
+            )
+        missing = [p for p in self._batch.outputs if p not in self._parts]
+        if missing:
+            raise ActprobeError(f"{self._batch.rule}: no result for {missing[0]}")
+        paths = list(self._parts)
+        store.publish(paths, [self._parts[p] for p in paths])

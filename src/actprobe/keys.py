@@ -1,0 +1,112 @@
+"""Keys: the hash of everything that determines a file's content.
+
+A *spec* is a plain JSON value (dicts, lists, strings, ints, floats, booleans, None). Its key is the
+SHA-256 of its canonical JSON: keys sorted, no white space, UTF-8, shortest round-trip floats, no NaN.
+The first 12 hex digits of the key stand in the file name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+SHORT = 12
+_CHUNK = 1 << 22
+
+
+def canonical_json(value: Any) -> str:
+    """Canonical JSON text of a spec.
+
+    Raises TypeError for anything that has no single JSON form (sets, arrays, paths, non-string
+    keys) and ValueError for NaN or infinity, so that a key can never depend on a repr.
+    """
+    return json.dumps(
+        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a spec cannot hold {value!r}")
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        for k in value:
+            if not isinstance(k, str):
+                raise TypeError(f"a spec key must be a string, not {k!r}")
+        return {k: _plain(v) for k, v in value.items()}
+    raise TypeError(f"a spec cannot hold a {type(value).__name__}: {value!r}")
+
+
+def spec_key(spec: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a spec, 64 hex digits."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+
+
+def short(key: str) -> str:
+    """The part of a key that stands in a file name."""
+    return key[:SHORT]
+
+
+def file_sha256(path: str | Path, progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file's bytes, read in 4 MiB pieces; `progress` gets the bytes of each piece."""
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        while piece := f.read(_CHUNK):
+            h.update(piece)
+            if progress is not None:
+                progress(len(piece))
+    return h.hexdigest()
+
+
+class DigestMemo:
+    """Digests of large outside files, remembered by path, size and modification time.
+
+    A digest is taken once and kept in `{cache_dir}/digests.json`, so that planning stays fast.
+    Two processes may write the file at once: each replaces it whole, and the loser's entries are
+    merely taken again.
+    """
+
+    def __init__(self, cache_dir: str | Path):
+        self.file = Path(cache_dir) / "digests.json"
+        self._dirty = False
+        try:
+            self._known: dict[str, Any] = json.loads(self.file.read_text())
+        except (OSError, ValueError):
+            self._known = {}
+
+    def sha256(self, path: str | Path, progress: Callable[[int], None] | None = None) -> str:
+        """Digest of the file at `path`, from memory when its size and mtime are unchanged."""
+        real = os.path.realpath(path)
+        st = os.stat(real)
+        stamp = [st.st_size, st.st_mtime_ns]
+        known = self._known.get(real)
+        if known and known[:2] == stamp:
+            return known[2]
+        digest = file_sha256(real, progress)
+        self._known[real] = [*stamp, digest]
+        self._dirty = True
+        return digest
+
+    def save(self) -> None:
+        """Write new digests back; a cache that cannot be written costs only time."""
+        if not self._dirty:
+            return
+        with contextlib.suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            fd, tmp = tempfile.mkstemp(dir=self.file.parent, prefix=".digests-")
+            with os.fdopen(fd, "w") as f:
+                json.dump(self._known, f)
+            os.replace(tmp, self.file)
+            self._dirty = False

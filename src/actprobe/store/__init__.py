@@ -1,0 +1,74 @@
+"""Artefacts on disk: headers and seals, parts and publishing, HDF5 and Parquet containers.
+
+Header and file functions are light; `Part`, `write_h5`, `write_bad`, `open_h5` (h5py) and
+`write_table`, `read_table` (pyarrow) are imported when first used, so that planning stays fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actprobe.store.files import (
+    checked,
+    claim,
+    finished_part,
+    part_path,
+    publish,
+    release,
+    require_space,
+    set_aside,
+)
+from actprobe.store.header import (
+    file_key,
+    is_sealed,
+    make_header,
+    quick_check,
+    read_header,
+    seal,
+    verify,
+)
+
+if TYPE_CHECKING:
+    from actprobe.store.h5 import Part, open_h5, write_bad, write_h5
+    from actprobe.store.tables import read_table, write_table
+
+_LAZY = {
+    "Part": "h5",
+    "open_h5": "h5",
+    "write_bad": "h5",
+    "write_h5": "h5",
+    "read_table": "tables",
+    "write_table": "tables",
+}
+
+__all__ = [
+    "Part",
+    "checked",
+    "claim",
+    "file_key",
+    "finished_part",
+    "is_sealed",
+    "make_header",
+    "open_h5",
+    "part_path",
+    "publish",
+    "quick_check",
+    "read_header",
+    "read_table",
+    "release",
+    "require_space",
+    "seal",
+    "set_aside",
+    "verify",
+    "write_bad",
+    "write_h5",
+    "write_table",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f"actprobe.store.{_LAZY[name]}"), name)
+    raise AttributeError(name)

@@ -1,0 +1,176 @@
+"""Parts, publishing and setting aside: what makes writes atomic and resumable.
+
+Work goes to `{path}.part`, which is never a declared output of a rule, so that Snakemake does not
+delete it when a job fails or is killed. A finished part is sealed; `publish` renames sealed parts
+into place at the end of the job. A run that was killed leaves whole artefacts and parts only, and
+the next run takes over whatever is sealed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from actprobe.errors import ActprobeError, Damaged, NoSpace
+from actprobe.store.header import is_sealed, quick_check, read_header
+
+log = logging.getLogger(__name__)
+
+_claims: dict[str, int] = {}  # work path -> open lock descriptor
+
+
+def part_path(path: str | Path) -> Path:
+    """Where the unfinished content of the artefact at `path` lives."""
+    return Path(f"{path}.part")
+
+
+def claim(path: str | Path) -> Path:
+    """Take the part of `path` for this process and return where to write.
+
+    A part is locked with flock on `{path}.part.lock` for as long as the process lives. If another
+    live process holds it (someone else's run on a shared cache), this process works in a private
+    part instead: both write the same bytes and the last rename wins. Where the file system knows
+    no locks, the part is used without one.
+    """
+    part = part_path(path)
+    if str(part) in _claims:
+        return part
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        fd = os.open(f"{part}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as e:
+        raise ActprobeError(f"cannot write in {part.parent}: {e.strerror}") from e
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        private = Path(f"{path}.{socket.gethostname()}-{os.getpid()}.part")
+        log.warning("%s is being written by another process; working in %s", path, private.name)
+        return private
+    except OSError as e:
+        if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    if not _same_file(fd, f"{part}.lock"):  # its last holder removed it just before we locked it
+        os.close(fd)
+        return claim(path)
+    _claims[str(part)] = fd
+    return part
+
+
+def _same_file(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def release(part: str | Path) -> None:
+    """Give back a claimed part and remove its lock file."""
+    fd = _claims.pop(str(part), None)
+    if fd is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{part}.lock")
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def out_of_space(path: str | Path, needed: int) -> Iterator[None]:
+    """Turn a full disk inside the block into NoSpace with what was needed and what is free."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _no_space(path, needed) from e
+
+
+def _no_space(path: str | Path, needed: int) -> NoSpace:
+    free = shutil.disk_usage(_existing(path)).free
+    return NoSpace(
+        f"disk full: {path} needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; "
+        "free some space (`actprobe gc` lists what no config wants) and run again: "
+        "it goes on where it stopped"
+    )
+
+
+def require_space(path: str | Path, needed: int) -> None:
+    """Raise NoSpace unless the file system of `path` has `needed` bytes free."""
+    if shutil.disk_usage(_existing(path)).free < needed:
+        raise _no_space(path, needed)
+
+
+def _existing(path: str | Path) -> Path:
+    p = Path(path).absolute()
+    while not p.exists():
+        p = p.parent
+    return p
+
+
+def reserve(path: str | Path) -> None:
+    """Make the file system really allocate the file's whole length, so that writing cannot fail."""
+    with open(path, "r+b") as f:
+        size = f.seek(0, os.SEEK_END)
+        with out_of_space(path, size):
+            os.posix_fallocate(f.fileno(), 0, size)
+
+
+def finished_part(path: str | Path, key: str) -> bool:
+    """True when `{path}.part` is sealed, whole and has the wanted key: a rename completes it."""
+    try:
+        quick_check(part_path(path), key)
+    except (Damaged, OSError):
+        return False
+    return True
+
+
+def publish(paths: Iterable[str | Path], parts: Iterable[str | Path] | None = None) -> None:
+    """Rename the finished parts of these artefacts into place.
+
+    `parts` names the work files when `claim` gave private ones; artefacts that are already in
+    place (another process was faster) are replaced by equal bytes. Raises Damaged for a part that
+    is not sealed.
+    """
+    paths = [Path(p) for p in paths]
+    for path, part in zip(paths, parts or map(part_path, paths), strict=True):
+        if not is_sealed(read_header(part)):
+            raise Damaged(f"{part}: not finished, refusing to publish it")
+        os.replace(part, path)
+        release(part)
+        _fsync_dir(path.parent)
+
+
+def _fsync_dir(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def set_aside(path: str | Path, reason: str) -> Path:
+    """Rename a damaged artefact to `{path}.bad` and say so in the log; returns the new path."""
+    bad = Path(f"{path}.bad")
+    os.replace(path, bad)
+    log.warning("set aside as %s, it will be computed again: %s", bad.name, reason)
+    return bad
+
+
+def checked(path: str | Path, key: str | None = None) -> dict[str, Any]:
+    """Header of an input artefact, or, when it is damaged, set it aside and raise Damaged.
+
+    The next run finds the target missing and computes it again.
+    """
+    try:
+        return quick_check(path, key)
+    except Damaged as e:
+        set_aside(path, str(e))
+        raise Damaged(f"{e}. It was set aside as .bad; run again to compute it anew") from e

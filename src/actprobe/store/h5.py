@@ -1,0 +1,196 @@
+"""HDF5 artefacts: preallocated, filled in units with a done-map, resumed, sealed.
+
+Layout rules, each one measured to survive SIGKILL (docs/design.md): every dataset is contiguous,
+allocated when the file is made, default `libver`; for each unit of work the data are flushed before
+the done-flag is. Nothing is allocated after creation, so a resumed file ends bit-identical to one
+that was written in one go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import DTypeLike
+
+from actprobe.errors import BadInput, Damaged
+from actprobe.store import files
+from actprobe.store.header import is_sealed, make_header, read_header, seal
+
+
+class Part:
+    """The unfinished content of one HDF5 artefact.
+
+    with Part(path, spec, {"x": ((n, d), "f4")}, units=n_batches) as part:
+        for u in part.pending:
+            part["x"][rows] = values
+            part.mark(u)
+        part.finish()
+
+    arrays: name -> (shape, dtype); a name with "/" makes groups.
+    attrs: name -> attributes of that array ("" for the root); the key does not depend on them.
+    units: how many pieces the work has; `pending` lists the ones not done, in order.
+    facts: deterministic extra header content; a part whose spec, facts, arrays or units differ
+    from what is asked for is thrown away and begun anew.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        spec: Mapping[str, Any],
+        arrays: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
+        units: int = 1,
+        facts: Mapping[str, Any] | None = None,
+        attrs: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
+        self.path = Path(path)
+        self.work = files.claim(path)
+        self._header = make_header(spec, facts)
+        self._file: h5py.File | None = None
+        self.sealed = False
+        if not self._usable(arrays, units):
+            self._create(arrays, units, attrs or {})
+        if not self.sealed:
+            self._file = h5py.File(self.work, "r+", locking=False)
+
+    def _usable(self, arrays: Mapping[str, Any], units: int) -> bool:
+        try:
+            header = read_header(self.work)
+            want = json.loads(self._header)
+            if any(header[k] != want[k] for k in ("key", "spec", "facts", "bad")):
+                return False
+            if is_sealed(header):
+                self.sealed = True
+                return True
+            with h5py.File(self.work, "r+", locking=False) as f:
+                return f["done"].shape == (units,) and all(
+                    n in f and f[n].shape == tuple(s) and f[n].dtype == np.dtype(t)
+                    for n, (s, t) in arrays.items()
+                )
+        except (Damaged, OSError, KeyError, ValueError):
+            return False
+
+    def _create(
+        self, arrays: Mapping[str, Any], units: int, attrs: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        init = Path(f"{self.work}.init")
+        size = sum(int(np.prod(s, dtype=np.int64)) * np.dtype(t).itemsize for s, t in arrays.values())
+        files.require_space(self.work, size)
+        with files.out_of_space(self.path, size), h5py.File(init, "w", locking=False) as f:
+            _allocate(f, "header", (), f"S{len(self._header)}")[()] = self._header
+            for k, v in attrs.get("", {}).items():
+                f.attrs[k] = v
+            for name, (shape, dtype) in arrays.items():
+                d = _allocate(f, name, shape, dtype)
+                for k, v in attrs.get(name, {}).items():
+                    d.attrs[k] = v
+            _allocate(f, "done", (units,), "u1")[:] = 0
+        files.reserve(init)
+        os.replace(init, self.work)
+
+    @property
+    def pending(self) -> list[int]:
+        """Units whose content is not yet safely in the file."""
+        if self._file is None:
+            return []
+        return np.flatnonzero(self._file["done"][:] == 0).tolist()
+
+    def __getitem__(self, name: str) -> h5py.Dataset:
+        assert self._file is not None, "a sealed part is not written again"
+        return self._file[name]
+
+    def mark(self, *units: int) -> None:
+        """Record units as done: data first, flag second, each flushed."""
+        assert self._file is not None
+        with files.out_of_space(self.path, os.path.getsize(self.work)):
+            self._file.flush()
+            for u in units:
+                self._file["done"][u] = 1
+            self._file.flush()
+
+    def finish(self) -> Path:
+        """Seal the part (all units must be done) and return the work file for `publish`."""
+        if not self.sealed:
+            assert not self.pending, f"{self.path}: {len(self.pending)} units are not done"
+            self.close()
+            seal(self.work)
+            self.sealed = True
+        return self.work
+
+    def close(self) -> None:
+        """Close without finishing; what is marked stays and is resumed by the next run."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _allocate(f: h5py.File, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> h5py.Dataset:
+    """A contiguous dataset whose space exists from the start."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)
+    group = f.require_group(os.path.dirname(name) or "/")
+    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    h5py.h5d.create(group.id, os.path.basename(name).encode(), kind, space, plist)
+    return f[name]
+
+
+def write_h5(
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    spec: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write a small HDF5 artefact in one go; returns the sealed part for `publish`."""
+    shapes = {n: (a.shape, a.dtype) for n, a in arrays.items()}
+    with Part(path, spec, shapes, 1, facts, attrs) as part:
+        if part.pending:
+            for name, a in arrays.items():
+                part[name][...] = a
+            part.mark(0)
+        return part.finish()
+
+
+def write_bad(path: str | Path, spec: Mapping[str, Any], reason: str) -> Path:
+    """Write a tombstone: an HDF5 artefact that holds the reason why there are no data."""
+    work = files.claim(path)
+    header = make_header(spec, bad=reason)
+    with h5py.File(work, "w", locking=False) as f:
+        _allocate(f, "header", (), f"S{len(header)}")[()] = header
+    seal(work)
+    return work
+
+
+@contextlib.contextmanager
+def open_h5(path: str | Path, key: str | None = None) -> Iterator[h5py.File]:
+    """A published HDF5 artefact, opened to read and checked (`files.checked`) first.
+
+    Raises BadInput with the stored reason when it is a tombstone; a file that does not open is set
+    aside and Damaged raised.
+    """
+    header = files.checked(path, key)
+    if header["bad"]:
+        raise BadInput(header["bad"])
+    try:
+        f = h5py.File(path, "r", locking=False)
+    except OSError as e:
+        files.set_aside(path, str(e))
+        raise Damaged(f"{path}: {e}. It was set aside as .bad; run again") from e
+    with f:
+        yield f

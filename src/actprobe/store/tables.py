@@ -1,0 +1,50 @@
+"""Parquet artefacts: small tables written whole (texts, probe results)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actprobe.errors import BadInput, Damaged
+from actprobe.store import files
+from actprobe.store.header import make_header, seal
+
+
+def write_table(
+    path: str | Path,
+    table: pa.Table,
+    spec: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    bad: str | None = None,
+) -> Path:
+    """Write the finished, sealed part of a Parquet artefact and return the part's path.
+
+    The caller publishes it (`store.publish`). With `bad`, pass an empty table with the right
+    columns: the artefact is then a tombstone that holds the reason instead of data.
+    """
+    part = files.claim(path)
+    with files.out_of_space(path, table.nbytes):
+        with pq.ParquetWriter(part, table.schema, compression="zstd") as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({"actprobe": make_header(spec, facts, bad)})
+        seal(part)
+    return part
+
+
+def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+    """The table of a Parquet artefact, checked (`files.checked`) first.
+
+    Raises BadInput with the stored reason when the artefact is a tombstone.
+    """
+    header = files.checked(path)
+    if header["bad"]:
+        raise BadInput(header["bad"])
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None)
+    except (pa.ArrowInvalid, OSError) as e:
+        files.set_aside(path, str(e))
+        raise Damaged(f"{path}: {e}. It was set aside as .bad; run again") from e
