@@ -80,7 +80,9 @@ class Part:
         self, arrays: Mapping[str, Any], units: int, attrs: Mapping[str, Mapping[str, Any]]
     ) -> None:
         init = Path(f"{self.work}.init")
-        size = sum(int(np.prod(s, dtype=np.int64)) * np.dtype(t).itemsize for s, t in arrays.values())
+        size = sum(
+            int(np.prod(s, dtype=np.int64)) * np.dtype(t).itemsize for s, t in arrays.values()
+        )
         files.require_space(self.work, size)
         with files.out_of_space(self.path, size), h5py.File(init, "w", locking=False) as f:
             _allocate(f, "header", (), f"S{len(self._header)}")[()] = self._header
