@@ -110,8 +110,8 @@ class Outcome:
         if self._bad and not self._skip:
             reasons = "\n  ".join(dict.fromkeys(self._bad.values()))
             raise ActprobeError(
-                f"{self._batch.rule}: {len(self._bad)} of {len(self._batch.targets)} targets cannot "
-                f"be made:\n  {reasons}\n(the others are kept and not computed again)"
+                f"{self._batch.rule}: {len(self._bad)} of {len(self._batch.targets)} targets "
+                f"cannot be made:\n  {reasons}\n(the others are kept and not computed again)"
             )
         missing = [p for p in self._batch.outputs if p not in self._parts]
         if missing:

@@ -1,7 +1,8 @@
 """Keys: the hash of everything that determines a file's content.
 
-A *spec* is a plain JSON value (dicts, lists, strings, ints, floats, booleans, None). Its key is the
-SHA-256 of its canonical JSON: keys sorted, no white space, UTF-8, shortest round-trip floats, no NaN.
+A *spec* is a plain JSON value (dicts, lists, strings, ints, floats, booleans, None). Its key is
+the SHA-256 of its canonical JSON: keys sorted, no white space, UTF-8, shortest round-trip floats,
+no NaN.
 The first 12 hex digits of the key stand in the file name.
 """
 

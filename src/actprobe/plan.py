@@ -1,4 +1,4 @@
-"""The plan: which targets are there, missing or stale, and which jobs make the ones that are needed.
+"""The plan: which targets are there, missing or stale, and which jobs make what is needed.
 
 Planning compares wanted keys with the cache: what is stale is a file that does not exist under its
 new key. The walk goes from the wanted targets down and stops at what is there. Pending targets are
@@ -306,9 +306,15 @@ def make(
     if everything:
         wanted = list(by_path)
     todo = pending(by_path, wanted, cache, everything)
-    shards = {stage: n for stage, n in config.get("shards", {}).items()}
     states = {p: cache.state(t) for p, t in by_path.items()}
-    return Plan(config, by_path, wanted, states, todo, batches((by_path[p] for p in todo), shards))
+    return Plan(
+        config,
+        by_path,
+        wanted,
+        states,
+        todo,
+        batches((by_path[p] for p in todo), config.get("shards", {})),
+    )
 
 
 def take_over(plan: Plan) -> int:

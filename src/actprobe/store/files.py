@@ -138,8 +138,8 @@ def publish(paths: Iterable[str | Path], parts: Iterable[str | Path] | None = No
     place (another process was faster) are replaced by equal bytes. Raises Damaged for a part that
     is not sealed.
     """
-    paths = [Path(p) for p in paths]
-    for path, part in zip(paths, parts or map(part_path, paths), strict=True):
+    targets = [Path(p) for p in paths]
+    for path, part in zip(targets, parts or map(part_path, targets), strict=True):
         if not is_sealed(read_header(part)):
             raise Damaged(f"{part}: not finished, refusing to publish it")
         os.replace(part, path)
