@@ -79,14 +79,17 @@ THERE, FINISHED, MISSING, STALE, DAMAGED = "there", "finished", "missing", "stal
 
 @dataclass(frozen=True)
 class State:
-    """What the cache holds for a target: `status` is one of the words above, `why` the words."""
+    """What the cache holds for a target: `status` is one of the words above, `why` the words.
+
+    For a target that is there, `why` is empty, or the reason why it is a tombstone.
+    """
 
     status: str
     why: str = ""
 
     @property
     def there(self) -> bool:
-        return self.status in (THERE, FINISHED)
+        return self.status == THERE
 
 
 class Cache:
@@ -121,8 +124,7 @@ class Cache:
             if t.raw:
                 return State(THERE)
             try:
-                header.quick_check(t.path, t.key)
-                return State(THERE)
+                return State(THERE, header.quick_check(t.path, t.key)["bad"] or "")
             except Damaged as e:
                 return State(DAMAGED, str(e).partition(": ")[2])
             except FileNotFoundError:
@@ -203,7 +205,8 @@ def pending(
     """Paths that must be made, with their states: the walk from `wanted` down.
 
     A target that is there stops the walk, so inputs that were deleted to save disk cost nothing
-    until something needs them. `everything` treats every target as pending (`plan=all`).
+    until something needs them; so does one that only has to be put in place. `everything` treats
+    every target as pending (`plan=all`).
     """
     found: dict[str, State] = {}
     stack = list(wanted)
@@ -215,7 +218,8 @@ def pending(
         if state.there and not everything:
             continue
         found[path] = State(MISSING, "asked for by plan=all") if state.there else state
-        stack.extend(targets[path].inputs)
+        if state.status != FINISHED or everything:
+            stack.extend(targets[path].inputs)
     return found
 
 
@@ -306,15 +310,12 @@ def make(
     if everything:
         wanted = list(by_path)
     todo = pending(by_path, wanted, cache, everything)
-    states = {p: cache.state(t) for p, t in by_path.items()}
-    return Plan(
-        config,
-        by_path,
-        wanted,
-        states,
-        todo,
-        batches((by_path[p] for p in todo), config.get("shards", {})),
+    work = (
+        replace(by_path[p], inputs=()) if state.status == FINISHED else by_path[p]
+        for p, state in todo.items()
     )
+    states = {p: cache.state(t) for p, t in by_path.items()}
+    return Plan(config, by_path, wanted, states, todo, batches(work, config.get("shards", {})))
 
 
 def take_over(plan: Plan) -> int:

@@ -1,0 +1,39 @@
+# make run   set up and run the quickstart       make test   set up and run all tests
+# make lint  linters and type checker            make lock   write envs/* anew
+
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+BIN := .venv/bin
+SETUP := .venv/.done
+
+.PHONY: run test lint lock clean
+
+# Torch goes first and pinned: resolved together with others it may come as the largest CUDA build.
+$(SETUP): pyproject.toml envs/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "actprobe needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' envs/constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable ".[dev]"
+	touch $@
+
+run: $(SETUP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
+	@$(BIN)/actprobe results
+
+test: $(SETUP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+
+lock: $(SETUP)
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > envs/constraints.txt
+	$(BIN)/python envs/write.py
+
+clean:
+	rm -rf .venv .snakemake logs

@@ -1,0 +1,39 @@
+"""actprobe: probing experiments on the inside of neural networks.
+
+texts -> activations -> probes -> results. The plan (workflow/rules/plan.smk) says which cached files
+are wanted and not there; the planned rules of each room make exactly these.
+
+  snakemake --cores N            compute what is missing, then tables, figures and report
+  snakemake -n                   say in words what would be computed, and why
+  snakemake --cores N probes     one stage: texts, activations, probes
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.25")
+
+if not workflow.config_settings.configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/plan.smk"
+
+
+localrules:
+    all,
+    texts,
+    activations,
+    probes,
+
+
+rule all:
+    default_target: True
+    input:
+        FINAL,
+
+
+include: "workflow/rules/texts.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/probes.smk"
+include: "workflow/rules/report.smk"

@@ -1,0 +1,119 @@
+"""The command line: actprobe plan | verify | gc."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actprobe import __version__, experiment, upkeep, words
+from actprobe import config as configuration
+from actprobe.errors import ActprobeError
+
+DEFAULT_CONFIG = "config/config.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status. Errors for the user print without a traceback."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except ActprobeError as e:
+        print(f"actprobe: {e}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="actprobe", description=__doc__)
+    top.add_argument("--version", action="version", version=f"actprobe {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    p = _command(commands, "plan", _plan, "show what is there, missing or stale, and why")
+    _config_options(p)
+    p.add_argument("--json", action="store_true", help="machine-readable, with every pending path")
+    p.add_argument("targets", nargs="*", help="plan only these stages or paths")
+
+    p = _command(commands, "verify", _verify, "read cached files whole and compare their digests")
+    _config_options(p)
+    p.add_argument("paths", nargs="*", help="files or folders (default: the config's cache_dir)")
+    p.add_argument(
+        "--set-aside", action="store_true", help="rename damaged files to .bad: they are remade"
+    )
+
+    p = _command(commands, "gc", _gc, "list cached files that none of the given configs wants")
+    p.add_argument(
+        "--configfile", action="append", metavar="FILE", help="repeat: one experiment each"
+    )
+    p.add_argument("--delete", action="store_true", help="delete what is listed")
+    return top
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    p = commands.add_parser(name, help=text, description=text)
+    p.set_defaults(run=run)
+    return p
+
+
+def _config_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--configfile", metavar="FILE", default=DEFAULT_CONFIG)
+    p.add_argument("--config", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
+
+
+def _config(args: argparse.Namespace) -> dict[str, Any]:
+    raw = configuration.load_file(args.configfile)
+    for item in args.config:
+        key, eq, value = item.partition("=")
+        if not eq:
+            raise ActprobeError(f"--config {item}: expected KEY=VALUE")
+        raw[key] = yaml.safe_load(value)
+    return configuration.resolve(raw)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    config = _config(args)
+    plan = experiment.plan(config, tuple(args.targets), config["plan"] == "all")
+    if args.json:
+        pending = {p: {"status": s.status, "why": s.why} for p, s in plan.pending.items()}
+        print(json.dumps({"summary": words.summary(plan), "pending": pending}, indent=1))
+    else:
+        print(words.table(plan))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    roots = args.paths or [_config(args)["cache_dir"]]
+    report = upkeep.verify(map(Path, roots), set_aside=args.set_aside)
+    for path, reason in report.damaged.items():
+        print(f"damaged: {path}: {reason}")
+    print(
+        f"{report.checked} files, {report.bytes / 1e6:,.1f} MB read, {len(report.damaged)} damaged"
+    )
+    return 1 if report.damaged else 0
+
+
+def _gc(args: argparse.Namespace) -> int:
+    files = args.configfile or [DEFAULT_CONFIG]
+    configs = [configuration.resolve(configuration.load_file(f)) for f in files]
+    unwanted = upkeep.unwanted(configs)
+    for path, size in unwanted.items():
+        print(f"{size / 1e6:12,.2f} MB  {path}")
+    total = sum(unwanted.values()) / 1e6
+    if args.delete:
+        kept = upkeep.delete(unwanted)
+        for path in kept:
+            print(f"kept, in use by a running job: {path}")
+        print(f"deleted {len(unwanted) - len(kept)} files, {total:,.1f} MB")
+    else:
+        print(f"{len(unwanted)} files, {total:,.1f} MB (nothing deleted; add --delete)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""From a config to its targets: which artefacts the experiment consists of, stage by stage."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from actprobe import models, probes, texts
+from actprobe.keys import DigestMemo
+from actprobe.plan import Plan, Target, make
+
+
+def stages(config: dict[str, Any], memo: DigestMemo) -> dict[str, list[Target]]:
+    """All targets of the config by stage name, in the order in which they are made."""
+    known: dict[str, list[Target]] = defaultdict(list)
+    for found in _in_order(config, known, memo):
+        for t in found:
+            known[t.stage].append(t)
+    return dict(known)
+
+
+def _in_order(
+    config: dict[str, Any], known: dict[str, list[Target]], memo: DigestMemo
+) -> Iterator[list[Target]]:
+    """Each room's targets; a room sees what the rooms before it yielded."""
+    yield texts.wheel_targets(config)
+    yield texts.targets(config, known, memo)
+    yield models.targets(config, known, memo)
+    yield probes.targets(config, known, memo)
+
+
+def wanted(known: dict[str, list[Target]]) -> list[str]:
+    """What the experiment is for: the targets that no other target reads, and all texts.
+
+    Texts are read by the dataset table of the report. Everything else is made only when something
+    needs it.
+    """
+    everything = [t for stage in known.values() for t in stage]
+    read = {p for t in everything for p in t.inputs}
+    leaves = [t.path for t in everything if t.path not in read and t.stage != "wheels"]
+    return list(dict.fromkeys([t.path for t in known.get("texts", [])] + leaves))
+
+
+def plan(config: dict[str, Any], asked: tuple[str, ...] = (), everything: bool = False) -> Plan:
+    """The plan of a resolved config. `asked`: paths or stage names wanted besides the results."""
+    memo = DigestMemo(config["cache_dir"])
+    known = stages(config, memo)
+    memo.save()
+    extra = [t.path for name in asked for t in known.get(name, [])]
+    paths = {t.path for ts in known.values() for t in ts}
+    extra += [p for p in asked if p in paths]
+    return make(
+        config,
+        (t for ts in known.values() for t in ts),
+        extra if asked else wanted(known),
+        everything,
+    )

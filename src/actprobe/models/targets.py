@@ -1,0 +1,127 @@
+"""From the config to activation targets: one per model, dataset, site and position."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from typing import Any
+
+from actprobe.config import nearest
+from actprobe.errors import ConfigError
+from actprobe.keys import DigestMemo
+from actprobe.models import families
+from actprobe.models.grammar import MASKED, expand_site, position_spec
+from actprobe.models.sources import Source, locate
+from actprobe.plan import Target, target
+
+STAGE = "activations"
+VERSION = 1
+
+
+def targets(
+    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+) -> list[Target]:
+    """Every activation artefact that the config's `activations` list asks for.
+
+    Layers are resolved here, so that `resid_post.-1` and `resid_post.5` of a six-layer model are
+    one artefact. The key holds the rows of the dataset (`rows_key`), never its labels. Raises
+    ConfigError naming the entry for an unknown model, dataset, site, layer or position.
+    """
+    texts = {t.item: t for t in known.get("texts", [])}
+    wheels = {t.item: t for t in known.get("wheels", [])}
+    sources: dict[str, Source] = {}
+    found: dict[str, Target] = {}
+    for n, entry in enumerate(config.get("activations") or []):
+        where, name = f"activations[{n}]", entry["model"]
+        if name not in config["models"]:
+            known_models = nearest(name, config["models"])
+            raise ConfigError(f"{where}: unknown model {name!r}; {known_models}")
+        model = config["models"][name]
+        if name not in sources:
+            sources[name] = locate(name, model, wheels, memo)
+        source = sources[name]
+        sites = _sites(name, model, source, entry["sites"], where)
+        spans = entry.get("spans") or {}
+        positions = {p: position_spec(p, spans, where) for p in entry["positions"]}
+        for dataset in _matching(entry.get("datasets", ["*"]), texts, where):
+            for site in sites:
+                for position, meaning in positions.items():
+                    t = _target(
+                        config, name, model, source, texts[dataset], site, position, meaning
+                    )
+                    found[t.path] = t
+    return list(found.values())
+
+
+def _sites(
+    name: str, model: Mapping[str, Any], source: Source, patterns: list[str], where: str
+) -> list[str]:
+    n = model.get("n_layers")
+    if source.config is not None:
+        found = families.n_layers(source.config)
+        if n is not None and found is not None and n != found:
+            raise ConfigError(f"models.{name}.n_layers: {n}, but its config.json says {found}")
+        n = found or n
+    sites = dict.fromkeys(s for p in patterns for s in expand_site(p, n, f"{where} ({name})"))
+    if source.config is not None:
+        for site in sites:
+            reason = families.refusal(source.config, site.partition(".")[0])
+            if reason:
+                raise ConfigError(f"{where} ({name}): site {site!r}: {reason}")
+    return list(sites)
+
+
+def _matching(patterns: str | list[str], texts: Mapping[str, Target], where: str) -> list[str]:
+    chosen: dict[str, None] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        names = fnmatch.filter(texts, pattern)
+        if not names and pattern != "*":
+            raise ConfigError(f"{where}: no dataset matches {pattern!r}; {nearest(pattern, texts)}")
+        chosen.update(dict.fromkeys(names))
+    return list(chosen)
+
+
+def _target(
+    config: Mapping[str, Any],
+    name: str,
+    model: Mapping[str, Any],
+    source: Source,
+    texts: Target,
+    site: str,
+    position: str,
+    meaning: Any,
+) -> Target:
+    tokens = {k: model[k] for k in ("max_length", "truncation_side", "add_special_tokens", "chat")}
+    if position in MASKED:
+        tokens["exclude_special"] = model["exclude_special"]
+    params = {
+        "texts": texts.args["rows_key"],
+        "model": dict(source.identity),
+        "layer_list": model["layer_list"],
+        "dtype": model["dtype"],
+        "attn_implementation": model["attn_implementation"],
+        "max_tokens_per_batch": model["max_tokens_per_batch"],
+        "tokens": tokens,
+        "site": site,
+        "position": meaning,
+    }
+    args = {
+        "source": f"{name}/{site}.{position}",
+        "model": name,
+        "site": site,
+        "position": position,
+        "texts": texts.path,
+        "place": dict(source.place),
+    }
+    return target(
+        config["cache_dir"],
+        STAGE,
+        VERSION,
+        f"{name}/{texts.item}/{site}.{position}",
+        params,
+        loader=name,
+        item=texts.item,
+        inputs=(texts, *source.inputs),
+        args=args,
+        cost=float(texts.args.get("bytes", 1)),
+    )

@@ -1,0 +1,205 @@
+"""Texts to tokens: once per dataset, with the mask of tokens that belong to the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from actprobe.errors import ActprobeError, BadInput
+
+_CHUNK = 1000  # texts tokenised at once
+_UNLIMITED = 1 << 40  # tokenizers without a limit report a huge number
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a dataset, row after row.
+
+    ids: int32 [T]; offsets: int64 [N+1], row i is ids[offsets[i]:offsets[i+1]]; content: bool [T],
+    False for special and template tokens; chars: int32 [T, 2] or None, the characters of the row's
+    text that each token covers (end > start only where it covers any); n_truncated: rows cut.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    content: np.ndarray
+    chars: np.ndarray | None
+    n_truncated: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per row, int64 [N]."""
+        return np.diff(self.offsets)
+
+    def row(self, i: int) -> slice:
+        """Where row i stands in `ids`, `content` and `chars`."""
+        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+
+def encode(
+    tokenizer: Any,
+    texts: Sequence[str],
+    names: Sequence[str],
+    params: Mapping[str, Any],
+    limit: int | None,
+    with_chars: bool = False,
+) -> Tokens:
+    """Tokenise a dataset.
+
+    names: row ids, for messages. params: `max_length`, `truncation_side`, `add_special_tokens`,
+    `chat` of the model's config. limit: most positions the model has, None when unlimited.
+    with_chars: keep character offsets (for spans). Raises BadInput naming the row for a text
+    without tokens or with a doubled BOS, ActprobeError for a tokenizer that cannot do it.
+    """
+    chat = params["chat"]
+    if not tokenizer.is_fast and (chat or with_chars):
+        raise ActprobeError(
+            f"{type(tokenizer).__name__} gives no character offsets, which chat templates and "
+            "spans need; use a model with a tokenizer.json"
+        )
+    render = _template(tokenizer, chat) if chat else None
+    rendered = [render(t) for t in texts] if render else [(t, [(0, len(t), 0)]) for t in texts]
+    tokenizer.truncation_side = params["truncation_side"]
+    options = {
+        "add_special_tokens": params["add_special_tokens"] and not chat,
+        "max_length": (m := params["max_length"] or _default_length(tokenizer, limit)),
+        "truncation": m is not None,
+        "return_special_tokens_mask": True,
+        "return_offsets_mapping": bool(chat or with_chars),
+        "return_attention_mask": False,
+        "return_token_type_ids": False,
+        "verbose": False,
+    }
+    pieces = [
+        _chunk(tokenizer, rendered[i : i + _CHUNK], options, bool(chat))
+        for i in range(0, len(rendered), _CHUNK)
+    ]
+    ids, lengths, content, chars, cut = (list(p) for p in zip(*pieces, strict=True))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    tokens = Tokens(
+        np.concatenate(ids),
+        offsets,
+        np.concatenate(content),
+        np.concatenate(chars) if with_chars else None,
+        sum(cut),
+    )
+    _check(tokenizer, tokens, names)
+    return tokens
+
+
+def _default_length(tokenizer: Any, limit: int | None) -> int | None:
+    """The most tokens that tokenizer and model both take; None when neither has a limit."""
+    own = tokenizer.model_max_length
+    limits = [n for n in (own, limit) if n is not None and n < _UNLIMITED]
+    return int(min(limits)) if limits else None
+
+
+def _chunk(
+    tokenizer: Any, rendered: Sequence[tuple[str, list]], options: Mapping[str, Any], chat: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, int]:
+    batch = tokenizer([text for text, _ in rendered], **options)
+    rows = batch["input_ids"]
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    flat = chain.from_iterable
+    ids = np.fromiter(flat(rows), np.int32)
+    content = np.fromiter(flat(batch["special_tokens_mask"]), np.int8) == 0
+    cut = sum(bool(e.overflowing) for e in batch.encodings or ())
+    if "offset_mapping" not in batch:
+        return ids, lengths, content, None, cut
+    chars = np.fromiter(flat(flat(batch["offset_mapping"])), np.int32).reshape(-1, 2)
+    ends = np.cumsum(lengths)
+    for (_, segments), start, end in zip(rendered, ends - lengths, ends, strict=True):
+        own, inside = _to_text(chars[start:end], segments)
+        chars[start:end] = own
+        if chat:
+            content[start:end] = inside
+    return ids, lengths, content, chars, cut
+
+
+def _to_text(
+    chars: np.ndarray, segments: Sequence[tuple[int, int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Character offsets in the rendered string to offsets in the row's text.
+
+    segments: (start, end, start in the text) of the text's pieces in the rendered string. Returns
+    [T, 2] offsets ((0, 0) outside the text) and which tokens overlap the text, bool [T].
+    """
+    own, inside = np.zeros_like(chars), np.zeros(len(chars), bool)
+    for start, end, at in segments:
+        low, high = np.maximum(chars[:, 0], start), np.minimum(chars[:, 1], end)
+        hit = high > low
+        own[hit] = np.stack([low, high], 1)[hit] - start + at
+        inside |= hit
+    return own, inside
+
+
+def _template(
+    tokenizer: Any, chat: Mapping[str, Any]
+) -> Callable[[str], tuple[str, list[tuple[int, int, int]]]]:
+    """A function from a text to the rendered conversation and where the text's pieces stand in it.
+
+    Templates may strip white space around a message, or have no system role (the system text then
+    stands before the user's); both are found out by rendering, not by the model's name.
+    """
+    if not tokenizer.chat_template:
+        raise ActprobeError("chat: this model's tokenizer has no chat template")
+    before, after = chat["user"].split("{text}", 1)
+    system, marker = chat["system"], chat["answer_after"]
+    apart = system is not None and _has_system_role(tokenizer, system)
+
+    def render(text: str) -> tuple[str, list[tuple[int, int, int]]]:
+        question, answer = text, ""
+        if marker and marker in text:
+            question, _, answer = text.rpartition(marker)
+        user = f"{before}{question}{after}"
+        if system is not None and not apart:
+            user = f"{system}\n\n{user}"
+        messages = [{"role": "system", "content": system}] if apart else []
+        messages.append({"role": "user", "content": user})
+        string = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=chat["add_generation_prompt"]
+        )
+        user = user if user in string else user.strip()
+        at = string.rfind(user)
+        if at < 0:
+            raise BadInput(f"the chat template changes the text {text[:40]!r}: cannot locate it")
+        piece = question if question in user else question.strip()
+        skipped = question.find(piece)
+        lead = len(system) + 2 + len(before) if system is not None and not apart else len(before)
+        start = at + (lead if user[lead : lead + len(piece)] == piece else user.find(piece))
+        segments = [(start, start + len(piece), skipped)]
+        if answer:
+            segments.append((len(string), len(string) + len(answer), len(text) - len(answer)))
+        return string + answer, segments
+
+    return render
+
+
+def _has_system_role(tokenizer: Any, system: str) -> bool:
+    from jinja2 import TemplateError
+
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": "x"}]
+    try:
+        return system.strip() in tokenizer.apply_chat_template(messages, tokenize=False)
+    except TemplateError:
+        return False
+
+
+def _check(tokenizer: Any, tokens: Tokens, names: Sequence[str]) -> None:
+    empty = np.flatnonzero(tokens.lengths == 0)
+    if len(empty):
+        raise BadInput(f"row {names[empty[0]]!r} has no tokens ({len(empty)} such rows)")
+    starts = tokens.offsets[:-1][tokens.lengths > 1]
+    for first in {tokenizer.bos_token_id, tokenizer.cls_token_id} - {None}:
+        twice = (tokens.ids[starts] == first) & (tokens.ids[starts + 1] == first)
+        if twice.any():
+            row = np.flatnonzero(tokens.lengths > 1)[twice.argmax()]
+            raise BadInput(
+                f"row {names[row]!r} begins with {tokenizer.decode([first])!r} twice "
+                f"({int(twice.sum())} such rows): the text brings its own; set "
+                "add_special_tokens: false or take it out of the text"
+            )

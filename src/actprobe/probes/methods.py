@@ -1,0 +1,137 @@
+"""The probe families: what each prepares, which hyperparameters it tries, which estimator it fits.
+
+A family is chosen and parametrised by a method entry of a protocol. Everything runs in float64, and
+scikit-learn's solvers do the work.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+Method = Mapping[str, Any]
+Params = dict[str, Any]
+
+
+def values(grid: Any) -> list[Any]:
+    """The values of a protocol's grid: a list, or {logspace|linspace: [start, stop, number]}."""
+    if isinstance(grid, Mapping):
+        [(kind, (start, stop, number))] = grid.items()
+        return getattr(np, kind)(start, stop, num=number).tolist()
+    return list(grid)
+
+
+def doubling(top: int) -> list[int]:
+    """At most ten whole numbers from 1 to `top`, evenly spaced on a log scale, cut to integers."""
+    return np.unique(np.logspace(0, np.log2(top), num=10, base=2, dtype=int)).tolist()
+
+
+def grid(method: Method, n: int, d: int, smallest_fit: int, seed: int) -> list[Params]:
+    """Hyperparameters to try, in order: the first of the best wins.
+
+    n, d: shape of the train matrix; smallest_fit: rows of the smallest fold's fit part.
+    """
+    match method["family"]:
+        case "logreg":
+            return [{"C": c} for c in values(method["C"])]
+        case "pca":
+            return [{"n_components": m} for m in doubling(min(n, d, method["components"]))]
+        case "knn":
+            top = min(n - 1, method["neighbours"], smallest_fit)
+            return [{"n_neighbors": k} for k in doubling(top)]
+        case "xgboost":
+            choice: Callable[[Sequence[Any]], Any] = random.Random(seed).choice
+        case "mlp":
+            legacy = np.random.RandomState(seed)
+            choice = lambda options: options[legacy.randint(len(options))]  # noqa: E731
+        case _:
+            return [{}]
+    space = [(s["param"], values(s["values"])) for s in method["space"]]
+    return [{name: choice(v) for name, v in space} for _ in range(method["draws"])]
+
+
+def estimator(method: Method, params: Params, seed: int) -> Any:
+    """An unfitted scikit-learn classifier."""
+    match method["family"]:
+        case "logreg" | "pca":
+            from sklearn.linear_model import LogisticRegression
+
+            own = {k: v for k, v in params.items() if k != "n_components"}
+            return LogisticRegression(**method["solver"], **own, random_state=seed)
+        case "knn":
+            from sklearn.neighbors import KNeighborsClassifier
+
+            return KNeighborsClassifier(**params)
+        case "xgboost":
+            from xgboost import XGBClassifier
+
+            return XGBClassifier(**params, eval_metric="logloss", random_state=seed, n_jobs=1)
+        case "mlp":
+            from sklearn.neural_network import MLPClassifier
+
+            return MLPClassifier(**method["solver"], **params, random_state=seed)
+    raise ValueError(f"unknown probe family {method['family']!r}")
+
+
+def fit(model: Any, X: Matrix, y: NDArray[Any]) -> bool:
+    """Fit in place; False when the solver stopped before it converged."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(X, y)
+    return not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+
+
+def columns(X: Matrix, params: Params) -> Matrix:
+    """The columns that these hyperparameters use: leading principal components, or all."""
+    return X[:, : params["n_components"]] if "n_components" in params else X
+
+
+def prepare(method: Method, seed: int, X_fit: Matrix, X_other: Matrix) -> tuple[Matrix, Matrix]:
+    """Both matrices scaled, and projected or rotated, by what X_fit [n, d] alone says."""
+    if method["scaler"] == "standard":
+        from sklearn.preprocessing import StandardScaler
+
+        scaler = StandardScaler().fit(X_fit)
+        X_fit, X_other = scaler.transform(X_fit), scaler.transform(X_other)
+    if method["family"] == "pca":
+        from sklearn.decomposition import PCA
+
+        n_components = min(*X_fit.shape, method["components"])
+        pca = PCA(n_components=n_components, random_state=seed)
+        return pca.fit_transform(X_fit), pca.transform(X_other)
+    if method.get("rotate") and X_fit.shape[1] > X_fit.shape[0]:
+        return rotate(X_fit, X_other)
+    return X_fit, X_other
+
+
+def rotate(X_fit: Matrix, X_other: Matrix) -> tuple[Matrix, Matrix]:
+    """Coordinates of the rows in the space that the n < d centred rows of X_fit span.
+
+    An L2-penalised linear model with a free intercept has the same optimum in these r <= n - 1
+    coordinates Z (Z Zᵀ is the centred Gram matrix): its weights are a combination of the centred
+    rows. Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, section 18.3.5.
+    """
+    mean = X_fit.mean(axis=0)
+    centred = X_fit - mean
+    size, directions = np.linalg.eigh(centred @ centred.T)
+    kept = size > 1e-12 * size[-1]
+    size, directions = np.sqrt(size[kept]), directions[:, kept]
+    basis = centred.T @ (directions / size)
+    return directions * size, (X_other - mean) @ basis
+
+
+def json_params(params: Params) -> Params:
+    """The hyperparameters with plain numbers only, finite and rounded to 12 digits."""
+    return {
+        k: float(f"{v:.12g}") if isinstance(v, float) and math.isfinite(v) else v
+        for k, v in params.items()
+    }

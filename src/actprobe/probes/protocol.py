@@ -1,0 +1,77 @@
+"""Protocols: named, frozen recipes of splits, probes, grids and metrics, kept as data.
+
+A protocol is a YAML file that follows workflow/schemas/protocol.schema.yaml. `extends` names
+another protocol whose entries it inherits and overrides, key by key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actprobe import keys
+from actprobe.errors import ConfigError
+
+FOLDER = Path(__file__).parent / "protocols"
+SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "protocol.schema.yaml"
+
+
+def names() -> list[str]:
+    """The protocols that come with the project."""
+    return sorted(p.name.removesuffix(".yaml") for p in FOLDER.glob("*.yaml"))
+
+
+@lru_cache
+def load(name: str) -> dict[str, Any]:
+    """The protocol of this name, or in this file when the name ends in .yaml, checked.
+
+    Raises ConfigError with the place and what is wrong.
+    """
+    from jsonschema import Draft202012Validator
+
+    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    try:
+        protocol = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        raise ConfigError(f"protocol {name}: {path} cannot be read: {e}") from e
+    if isinstance(protocol, dict) and "extends" in protocol:
+        protocol = _merge(load(protocol.pop("extends")), protocol)
+    validator = Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+    for error in sorted(validator.iter_errors(protocol), key=lambda e: list(map(str, e.path))):
+        where = ".".join(map(str, error.path)) or "the file"
+        raise ConfigError(f"protocol {path}: {where}: {error.message}")
+    if protocol["name"] != path.name.removesuffix(".yaml"):
+        raise ConfigError(f"protocol {path}: its name is {protocol['name']!r}, not the file's name")
+    if path.parent != FOLDER and protocol["name"] in names():
+        raise ConfigError(f"protocol {path}: {protocol['name']!r} is taken by a built-in protocol")
+    return protocol
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        merged = {k: _merge(base[k], over[k]) if k in over else base[k] for k in base}
+        return merged | {k: v for k, v in over.items() if k not in base}
+    return over
+
+
+def recipe(protocol: Mapping[str, Any], setting: str, method: str) -> dict[str, Any]:
+    """What of a protocol decides the results of one method in one setting."""
+    shared = ("seeds", "rows", "split", "validation", "bootstrap")
+    how = {k: v for k, v in protocol["settings"][setting].items() if k != "methods"}
+    probe = {k: v for k, v in protocol["methods"][method].items() if k != "default"}
+    if "ks" in probe:
+        probe["ks"] = how.get("ks", probe["ks"])
+    how.pop("ks", None)
+    return {**{k: protocol[k] for k in shared}, "setting": how, "method": probe}
+
+
+@lru_cache(maxsize=None)
+def digest(name: str, setting: str, method: str) -> str:
+    """SHA-256 of the recipe: another method's grid does not change it."""
+    text = keys.canonical_json(recipe(load(name), setting, method))
+    return hashlib.sha256(text.encode()).hexdigest()

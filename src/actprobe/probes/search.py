@@ -1,0 +1,80 @@
+"""One probe: choose hyperparameters on validation rows, refit on all train rows, score the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprobe.probes import methods, metrics
+from actprobe.probes.methods import Matrix, Method, Params
+from actprobe.probes.validation import Fold
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A probe's answers. scores: probability of class 1 [n_test]; predicted: labels [n_test].
+
+    val_auc: the chosen hyperparameters' mean AUC over folds, or the train AUC where there were
+    none; converged: of the final fit; unconverged: how many fits of the search were not.
+    """
+
+    scores: NDArray[np.float64]
+    predicted: NDArray[Any]
+    val_auc: float
+    converged: bool
+    unconverged: int
+    params: Params
+
+
+def search(
+    X_train: Matrix,
+    y_train: NDArray[Any],
+    X_test: Matrix,
+    method: Method,
+    folds: list[Fold],
+    one_class_fold: float,
+    seed: int,
+) -> Fitted:
+    """Fit one method. X_train [n, d], X_test [m, d] float64, y_train 0/1 [n].
+
+    folds: from `validation.folds`, empty for train sets too small to validate. A fold whose fit
+    part has one class scores `one_class_fold`. Equal scores: the first hyperparameters win; so they
+    do when no fold gives a score (val_auc is then NaN).
+    """
+    n, d = X_train.shape
+    seed = method.get("seed", seed)
+    Z_train, Z_test = methods.prepare(method, seed, X_train, X_test)
+    if not folds:
+        return _final(method, method["tiny"], Z_train, y_train, Z_test, seed, X_test)
+    smallest = min(len(a) for a, _ in folds)
+    candidates = methods.grid(method, n, d, smallest, seed)
+    scores = np.empty((len(folds), len(candidates)))
+    unconverged = 0
+    for i, (a, b) in enumerate(folds):
+        if method.get("scaler_rows", "fit") == "train":
+            Z_fit, Z_val = Z_train[a], Z_train[b]
+        else:
+            Z_fit, Z_val = methods.prepare(method, seed, X_train[a], X_train[b])
+        if len(np.unique(y_train[a])) < 2:
+            scores[i] = one_class_fold
+            continue
+        for j, params in enumerate(candidates):
+            model = methods.estimator(method, params, seed)
+            unconverged += not methods.fit(model, methods.columns(Z_fit, params), y_train[a])
+            probability = model.predict_proba(methods.columns(Z_val, params))[:, 1]
+            scores[i, j] = metrics.auc(y_train[b], probability)
+    mean = [np.mean(column) for column in scores.T.copy()]
+    best = int(np.argmax(mean))
+    final = _final(method, candidates[best], Z_train, y_train, Z_test, seed)
+    return Fitted(
+        final.scores,
+        final.predicted,
+        float(mean[best]),
+        final.converged,
+        unconverged,
+        candidates[best],
+    )

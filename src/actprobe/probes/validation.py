@@ -1,0 +1,39 @@
+"""Which train rows choose the hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def folds(
+    y: NDArray[Any], rule: Mapping[str, Any], seed: int, component: NDArray[Any] | None = None
+) -> list[Fold]:
+    """(fit rows, validation rows) of each fold; indices into the train rows.
+
+    y: train labels [n]. By n: nothing, every pair left out, stratified folds, or the last rows held
+    out. Folds of the middle two need both classes in their validation part. With `component` [n],
+    rows that share a component with a validation row leave the fit part.
+    """
+    from sklearn.model_selection import LeavePOut, StratifiedKFold
+
+    n = len(y)
+    if n <= rule["none_up_to"]:
+        return []
+    if n < rule["folds_below"]:
+        if n <= rule["leave_pairs_out_up_to"]:
+            cv = LeavePOut(2)
+        else:
+            cv = StratifiedKFold(rule["folds"], shuffle=True, random_state=seed)
+        found = [(a, b) for a, b in cv.split(np.zeros((n, 1)), y) if len(np.unique(y[b])) == 2]
+    else:
+        held_out = min(int(rule["holdout"]["fraction"] * n), rule["holdout"]["rows"])
+        found = [(np.arange(n - held_out), np.arange(n - held_out, n))]
+    if component is None:
+        return found
+    return [(a[~np.isin(component[a], component[b])], b) for a, b in found]

@@ -1,0 +1,127 @@
+"""Looking after a cache: verify every byte, find what no config wants."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actprobe import experiment, keys, store
+from actprobe.errors import Damaged
+from actprobe.keys import DigestMemo
+
+_KEYED = re.compile(rf"^(.*\.[0-9a-f]{{{keys.SHORT}}})(?=[./]|$)")
+
+RAW_SUFFIXES = (".whl",)  # outside files kept as they are; the name carries their SHA-256
+
+
+@dataclass
+class Report:
+    """What `verify` found: files and bytes read, damaged path -> reason."""
+
+    checked: int = 0
+    bytes: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+def artefacts(roots: Iterable[Path]) -> Iterable[Path]:
+    """Finished artefacts and raw files under the given files and folders, sorted."""
+    for root in roots:
+        if root.is_file():
+            yield root
+            continue
+        for folder, subfolders, names in os.walk(root):
+            # An unpacked wheel belongs to its wheel file, which is checked itself.
+            subfolders[:] = sorted(s for s in subfolders if not _KEYED.match(s))
+            yield from (Path(folder, n) for n in sorted(names) if store.file_key(n))
+
+
+def verify(roots: Iterable[Path], set_aside: bool = False) -> Report:
+    """Read artefacts whole and compare with their seals; raw files with the digest in the name."""
+    report = Report()
+    for path in artefacts(roots):
+        report.checked += 1
+        report.bytes += path.stat().st_size
+        try:
+            if path.suffix in RAW_SUFFIXES:
+                _verify_raw(path)
+            else:
+                store.verify(path)
+        except Damaged as e:
+            report.damaged[str(path)] = str(e).removeprefix(f"{path}: ")
+            if set_aside:
+                store.set_aside(path, str(e))
+    return report
+
+
+def _verify_raw(path: Path) -> None:
+    found = keys.short(keys.file_sha256(path))
+    if found != store.file_key(path):
+        raise Damaged(f"{path}: SHA-256 begins {found}, the name says {store.file_key(path)}")
+
+
+def unwanted(configs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Files (path -> bytes) in the configs' caches that none of the configs wants.
+
+    Parts of wanted artefacts are kept, files set aside as .bad are listed, and files whose name
+    carries no key (the digest memo, other people's notes) are left alone.
+    """
+    keep: set[str] = set()
+    roots: set[str] = set()
+    for config in configs:
+        roots.add(str(config["cache_dir"]))
+        known = experiment.stages(dict(config), DigestMemo(config["cache_dir"]))
+        for t in (t for ts in known.values() for t in ts):
+            keep.add(_owner(t.path) or t.path)
+    found: dict[str, int] = {}
+    for root in sorted(roots):
+        for folder, _, names in os.walk(root):
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                owner = _owner(path)
+                if owner and (owner not in keep or name.endswith(".bad")):
+                    with contextlib.suppress(OSError):
+                        found[path] = os.path.getsize(path)
+    return found
+
+
+def _owner(path: str) -> str | None:
+    """The artefact a file belongs to: its path up to and including the key."""
+    m = _KEYED.match(path)
+    return m[1] if m else None
+
+
+def delete(paths: Iterable[str]) -> list[str]:
+    """Delete the files and folders left empty; returns those kept because a process holds them."""
+    kept = []
+    for path in paths:
+        if _held(path):
+            kept.append(path)
+            continue
+        Path(path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            os.removedirs(os.path.dirname(path))
+    return kept
+
+
+def _held(path: str) -> bool:
+    """True when a live process has the lock of the part that this file belongs to."""
+    lock = path if path.endswith(".lock") else f"{path}.lock"
+    try:
+        fd = os.open(lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False

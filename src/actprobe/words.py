@@ -1,0 +1,81 @@
+"""The plan in words: per stage and loader what is there, missing or stale, and why."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from actprobe.plan import DAMAGED, FINISHED, MISSING, STALE, THERE, Plan
+
+_ORDER = (THERE, MISSING, STALE, DAMAGED, FINISHED)
+
+
+def summary(plan: Plan) -> list[dict[str, Any]]:
+    """One row per stage and loader: counts of states, how many are needed now, and the reasons."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path, t in plan.targets.items():
+        groups[t.stage, t.loader].append(path)
+    rows = []
+    for (stage, loader), paths in groups.items():
+        counts = Counter(plan.states[p].status for p in paths)
+        needed = [p for p in paths if p in plan.pending]
+        reasons = Counter(_reason(plan, p) for p in needed)
+        rows.append(
+            {
+                "stage": stage,
+                "loader": loader,
+                **{word: counts.get(word, 0) for word in _ORDER},
+                "to_make": len(needed),
+                "reasons": [
+                    {"count": n, "why": why, "example": _example(plan, needed, why)}
+                    for why, n in reasons.most_common(6)
+                ],
+            }
+        )
+    return rows
+
+
+def _reason(plan: Plan, path: str) -> str:
+    state = plan.pending[path]
+    if state.status == FINISHED:
+        return "finished by an interrupted run, only to be put in place"
+    return f"{state.status}: {state.why}" if state.why else state.status
+
+
+def _example(plan: Plan, paths: list[str], why: str) -> str:
+    return next(plan.targets[p].name for p in paths if _reason(plan, p) == why)
+
+
+def table(plan: Plan) -> str:
+    """The summary as text for a terminal."""
+    rows = summary(plan)
+    if not plan.pending:
+        n = sum(r[THERE] for r in rows)
+        return f"plan: all {n} cached files are there, nothing to compute"
+    lines = [f"plan: {len(plan.pending)} cached files to make in {len(plan.batches)} jobs"]
+    head = ("stage", "loader", "there", "missing", "stale", "damaged", "to make")
+    cells = [
+        (r["stage"], r["loader"], *(str(r[w]) for w in (THERE, MISSING, STALE, DAMAGED)),
+         str(r["to_make"]))
+        for r in rows
+    ]  # fmt: skip
+    widths = [max(len(c[i]) for c in [head, *cells]) for i in range(len(head))]
+    for i, cell in enumerate([head, *cells]):
+        left = "  ".join(c.ljust(w) for c, w in zip(cell[:2], widths[:2], strict=True))
+        right = "  ".join(c.rjust(w) for c, w in zip(cell[2:], widths[2:], strict=True))
+        lines.append(f"  {left}  {right}")
+        if i:
+            lines += [
+                f"      {x['count']} × {x['why']}  (e.g. {x['example']})"
+                for x in rows[i - 1]["reasons"]
+                if x["why"] != MISSING or len(rows[i - 1]["reasons"]) > 1
+            ]
+    idle = sum(r[MISSING] + r[STALE] for r in rows) - sum(
+        plan.pending[p].status in (MISSING, STALE) for p in plan.pending
+    )
+    bad = sum(s.status == THERE and bool(s.why) for s in plan.states.values())
+    if bad:
+        lines.append(f"  {bad} of those there stand for skipped inputs (see the report)")
+    if idle:
+        lines.append(f"  {idle} more are not there and not needed by anything that is to be made")
+    return "\n".join(lines)

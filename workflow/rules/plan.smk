@@ -1,0 +1,68 @@
+"""The plan of this run, made by the main process and read by the jobs. No rules here.
+
+REQUIRED INPUTS: the config.
+OUTPUTS: PLAN (batches per stage), CONFIG (resolved), RESULTS (files of the report), FINAL.
+"""
+
+import sys
+
+from snakemake.cli import parse_args
+from snakemake.exceptions import WorkflowError
+
+from actprobe import results, session
+from actprobe.errors import ActprobeError
+
+
+def command_line():
+    """The options of this command with profiles applied; None in jobs and under the API."""
+    try:
+        return parse_args(sys.argv[1:])[1]
+    except SystemExit:
+        return None
+
+
+def really_runs(args):
+    """True when jobs will be run: not for dry runs, graphs, reports, lists and the like."""
+    looks = "dryrun touch lint unlock report list_rules list_target_rules list_untracked dag"
+    looks += " rulegraph filegraph d3dag summary detailed_summary print_compilation list_changes"
+    looks += (
+        " delete_all_output delete_temp_output containerize archive cleanup_metadata"
+    )
+    return args is not None and not any(
+        getattr(args, name, False) for name in looks.split()
+    )
+
+
+def begin():
+    """The plan; errors of the config become messages without a traceback."""
+    args = command_line() if workflow.is_main_process else None
+    asked = [str(t) for t in getattr(args, "targets", None) or () if str(t) != "all"]
+    forced = args is not None and (args.forceall or args.force or args.forcerun)
+    try:
+        plan = session.begin(
+            config,
+            main=workflow.is_main_process,
+            acts=really_runs(args),
+            asked=asked,
+            quiet=bool(getattr(args, "lint", False)),
+        )
+    except ActprobeError as e:
+        raise WorkflowError(str(e)) from None
+    if plan.config["plan"] == "all" and really_runs(args) and not forced:
+        raise WorkflowError(
+            "plan=all shows the whole graph (--rulegraph, --report, --summary, -n) or, with "
+            "--forceall, makes everything again; a plain run needs no plan=all"
+        )
+    there = session.already_there(plan, asked)
+    if there and len(there) == len(asked):
+        print(f"there already, nothing to compute: {', '.join(there)}", file=sys.stderr)
+        raise SystemExit(0)
+    if there:
+        raise WorkflowError(f"there already, do not ask for it: {', '.join(there)}")
+    return plan
+
+
+PLAN = begin()
+CONFIG = PLAN.config
+RESULTS = results.outputs(CONFIG)
+FINAL = list(RESULTS.values()) if PLAN.paths("probes") else PLAN.wanted

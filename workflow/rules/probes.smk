@@ -1,0 +1,29 @@
+"""Probes: fits of one protocol and setting, many datasets per job, one thread per worker.
+
+REQUIRED INPUTS: activations and texts.
+OUTPUTS: {cache_dir}/probes/{protocol}/{setting}/{source}/{dataset}.{method}.{key}.parquet
+"""
+
+for batch in PLAN.of("probes"):
+
+    rule:
+        name:
+            batch.rule
+        input:
+            batch.inputs,
+        output:
+            batch.outputs,
+        log:
+            f"logs/{batch.rule}.log",
+        conda:
+            "../../envs/actprobe.yaml"
+        threads: CONFIG["threads"]["probes"]
+        resources:
+            mem_mb=CONFIG["max_memory"] // 10**6,
+        script:
+            "../scripts/probes.py"
+
+
+rule probes:
+    input:
+        PLAN.paths("probes"),
