@@ -64,6 +64,7 @@ class Counters:
     active: int = 0
     most_active: int = 0
     leaks: int = 0
+    connections: int = 0
     operations: Counter[str] = field(default_factory=Counter)
     unknown: list[str] = field(default_factory=list)
     files: Counter[str] = field(default_factory=Counter)
@@ -74,6 +75,7 @@ class Server:
 
     def __init__(self, rate: float | None = None, lifetime: float = 3600.0) -> None:
         self.rate, self.lifetime = rate, lifetime
+        self.cut_after: int | None = None  # reset every connection that has carried so many bytes
         self.faults: list[Fault] = []
         self.count = Counters()
         self.blobs: dict[str, bytes | Path] = {}
@@ -99,7 +101,9 @@ class Server:
     def sign(self, blob: str, name: str) -> str:
         """A signed URL on the storage host, valid for `lifetime` seconds."""
         exp = time.time() + self.lifetime
-        return f"http://localhost:{self.port}/storage/{blob}/{quote(name)}?exp={exp}&sig={SIGNATURE}"
+        return (
+            f"http://localhost:{self.port}/storage/{blob}/{quote(name)}?exp={exp}&sig={SIGNATURE}"
+        )
 
     def upload(self, blob: str, name: str) -> str:
         """Where the client may PUT a file."""
@@ -145,12 +149,17 @@ class _Handler(BaseHTTPRequestHandler):
         # Little in flight, so that `sent` says what a client that is killed can have received.
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.carried = 0
+        with self.server.owner.lock:
+            self.server.owner.count.connections += 1
         super().setup()
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+    def _answer(
+        self, status: int, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         for k, v in (headers or {}).items():
@@ -280,8 +289,11 @@ class _Handler(BaseHTTPRequestHandler):
                 piece = bytes(damaged)
             self.wfile.write(piece)
             at += n
+            self.carried += n
             with owner.lock:
                 owner.count.sent += n
+            if owner.cut_after is not None and self.carried >= owner.cut_after:
+                f, end = Fault("drop", ""), at
             if rate and (ahead := (at - low) / rate - (time.monotonic() - begun)) > 0:
                 time.sleep(ahead)
         if source:

@@ -6,9 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from actprobe import models, probes, texts
 from actprobe.keys import DigestMemo
+from actprobe.models.targets import targets as activations
 from actprobe.plan import Plan, Target, make
+from actprobe.probes.targets import targets as probes
+from actprobe.texts.targets import targets as texts
+from actprobe.texts.targets import wheel_targets as wheels
 
 
 def stages(config: dict[str, Any], memo: DigestMemo) -> dict[str, list[Target]]:
@@ -24,10 +27,10 @@ def _in_order(
     config: dict[str, Any], known: dict[str, list[Target]], memo: DigestMemo
 ) -> Iterator[list[Target]]:
     """Each room's targets; a room sees what the rooms before it yielded."""
-    yield texts.wheel_targets(config)
-    yield texts.targets(config, known, memo)
-    yield models.targets(config, known, memo)
-    yield probes.targets(config, known, memo)
+    yield wheels(config)
+    yield texts(config, known, memo)
+    yield activations(config, known, memo)
+    yield probes(config, known, memo)
 
 
 def wanted(known: dict[str, list[Target]]) -> list[str]:

@@ -368,8 +368,10 @@ def thaw(path: str | Path) -> Plan:
     for b in content["batches"]:
         ts = tuple(Target(**{**t, "inputs": tuple(t["inputs"])}) for t in b.pop("targets"))
         made.append(Batch(**b, targets=ts))
-    by_path = {t.path: t for b in made for t in b.targets}
-    for p, stage in content["paths"].items():
-        by_path.setdefault(p, Target(stage, "", "", "", p, "", {}))
+    planned = {t.path: t for b in made for t in b.targets}
+    by_path = {
+        p: planned.get(p) or Target(stage, "", "", "", p, "", {})
+        for p, stage in content["paths"].items()
+    }
     states = {p: State(MISSING) for b in made for p in b.outputs}
     return Plan(content["config"], by_path, content["wanted"], {}, states, made)

@@ -65,4 +65,10 @@ def begin():
 PLAN = begin()
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
-FINAL = list(RESULTS.values()) if PLAN.paths("probes") else PLAN.wanted
+FINAL = PLAN.wanted
+if PLAN.paths("probes"):
+    FINAL = [path for kind in RESULTS.values() for path in kind.values()]
+# What tables, figures and report depend on: a change of memory or threads is no reason to redraw.
+REPORTED = {
+    k: v for k, v in CONFIG.items() if k not in ("max_memory", "threads", "shards")
+}

@@ -10,48 +10,51 @@ rule tables:
         probes=PLAN.paths("probes"),
         texts=PLAN.paths("texts"),
     output:
-        **{k: v for k, v in RESULTS.items() if "/tables/" in v},
+        **RESULTS["tables"],
     log:
         "logs/tables.log",
     conda:
         "../../envs/actprobe.yaml"
     params:
-        config=CONFIG["results"],
-        experiment=CONFIG["experiment"],
+        config=REPORTED,
     script:
         "../scripts/tables.py"
 
 
 rule figures:
     input:
-        rules.tables.output.probes_parquet,
+        rules.tables.output.probes,
     output:
         **{
-            k: report(v, caption="../report/figure.rst", category="Figures")
-            for k, v in RESULTS.items()
-            if "/figures/" in v
+            name: report(
+                path,
+                caption=f"../report/{name.rsplit('_', 1)[0]}.rst",
+                category="Figures",
+                labels={"figure": name},
+            )
+            for name, path in RESULTS["figures"].items()
         },
     log:
         "logs/figures.log",
     conda:
         "../../envs/actprobe.yaml"
     params:
-        config=CONFIG["results"],
+        config=REPORTED,
     script:
         "../scripts/figures.py"
 
 
 rule report:
     input:
-        tables=rules.tables.output,
-        figures=rules.figures.output,
+        rules.tables.output,
+        rules.figures.output,
     output:
-        RESULTS["report"],
+        **RESULTS["report"],
     log:
         "logs/report.log",
     conda:
         "../../envs/actprobe.yaml"
     params:
-        config=CONFIG,
+        config=REPORTED,
     script:
         "../scripts/report.py"

@@ -1,16 +1,8 @@
 """Run the pending texts targets of this rule."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from actprobe import jobs, texts
-
-if TYPE_CHECKING:
-    from snakemake.script import Snakemake
-
-    snakemake: Snakemake
+from actprobe import jobs
+from actprobe.texts.run import run
 
 with jobs.logged(snakemake.log[0]):
     batch, config = jobs.load(snakemake.rule)
-    texts.run(batch, config, snakemake.threads)
+    run(batch, config, snakemake.threads)

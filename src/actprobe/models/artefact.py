@@ -1,8 +1,8 @@
-"""Activation artefacts: what stands in the file, and how it is read back."""
+"""Activation artefacts: what stands in the file, how batches land in it, how it is read back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,66 @@ import h5py
 import numpy as np
 
 from actprobe import store
+from actprobe.models.tokens import Tokens
 
 
 def bf16_to_float32(bits: np.ndarray) -> np.ndarray:
     """float32 values of bfloat16 bits (uint16), exact."""
     return (np.asarray(bits, np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def begin(
+    path: str,
+    spec: Mapping[str, Any],
+    tokens: Tokens,
+    keep: np.ndarray | None,
+    d: int,
+    dtype: str,
+    units: int,
+    facts: Mapping[str, Any],
+) -> store.Part:
+    """The part of one artefact, resumed or begun, with all but x written to it.
+
+    keep: bool [T], the tokens that position `tokens` stores; None for one vector per row.
+    dtype: of x, "float32", "float16" or "bfloat16". units: batches.
+    """
+    n = len(tokens.lengths)
+    rows = n if keep is None else int(keep.sum())
+    arrays: dict[str, Any] = {
+        "x": ((rows, d), "uint16" if dtype == "bfloat16" else dtype),
+        "n_tokens": ((n,), "int32"),
+    }
+    if keep is not None:
+        arrays |= {"offsets": ((n + 1,), "int64"), "token_ids": ((rows,), "int32")}
+    part = store.Part(path, spec, arrays, units, facts, {"x": {"dtype": dtype}})
+    if part.pending:
+        part["n_tokens"][:] = tokens.lengths
+        if keep is not None:
+            part["offsets"][:] = kept_offsets(tokens, keep)
+            part["token_ids"][:] = tokens.ids[keep]
+    return part
+
+
+def kept_offsets(tokens: Tokens, keep: np.ndarray) -> np.ndarray:
+    """Where each row begins when only the kept tokens are stored, int64 [N+1]."""
+    return np.concatenate([[0], np.cumsum(keep)])[tokens.offsets]
+
+
+def write_rows(x: h5py.Dataset, values: np.ndarray, rows: Sequence[int]) -> None:
+    """Scatter [b, d] values to their rows: row i of the artefact is row i of the dataset."""
+    order = np.argsort(rows)
+    x[np.asarray(rows)[order]] = values[order]
+
+
+def write_ragged(
+    x: h5py.Dataset, values: np.ndarray, rows: Sequence[int], offsets: np.ndarray
+) -> None:
+    """Scatter the kept tokens of some rows, in that order in `values`, to their places."""
+    at = 0
+    for i in rows:
+        low, high = int(offsets[i]), int(offsets[i + 1])
+        x[low:high] = values[at : at + high - low]
+        at += high - low
 
 
 @dataclass(frozen=True)

@@ -73,13 +73,13 @@ def hooked(
 
     def before(site: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-            seen(site, _first_tensor((*args, *kwargs.values())))
+            seen(site, args[0] if args else kwargs["hidden_states"])
 
         return hook
 
     def after(site: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-            seen(site, _first_tensor(out if isinstance(out, (tuple, list)) else (out,)))
+            seen(site, out[0] if isinstance(out, tuple) else out)
 
         return hook
 
@@ -94,7 +94,3 @@ def hooked(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _first_tensor(values: Sequence[Any]) -> torch.Tensor:
-    return next(v for v in values if isinstance(v, torch.Tensor))

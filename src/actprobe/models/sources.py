@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import keys
-from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
+from actprobe.texts import wheel_source
 
 _FILES = {
     "weights": ("*.safetensors", "*.bin", "*.index.json"),
@@ -45,23 +45,18 @@ class Source:
 
 
 def locate(
-    name: str, model: Mapping[str, Any], wheels: Mapping[str, Target], memo: DigestMemo
+    config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo
 ) -> Source:
-    """Find the model of one config entry. Raises ConfigError naming the entry and what is wrong."""
-    source, where = model["source"], f"models.{name}.source"
-    if source.startswith("wheel:"):
-        return _in_wheel(source, where, wheels)
-    if source.startswith("hub:"):
-        return _on_hub(source.removeprefix("hub:"), model.get("revision"), f"models.{name}")
-    return _in_folder(Path(source), model, where, memo)
+    """Find the model `name` of the config. Raises ConfigError saying what is wrong with it."""
+    model, where = config["models"][name], f"models.{name}.source"
+    if in_wheel := wheel_source(config, model["source"], where):
+        return _in_wheel(wheels[in_wheel[0]], in_wheel[1], where)
+    if model["source"].startswith("hub:"):
+        return _on_hub(model["source"].removeprefix("hub:"), model, f"models.{name}")
+    return _in_folder(Path(model["source"]).expanduser(), model, where, memo)
 
 
-def _in_wheel(source: str, where: str, wheels: Mapping[str, Target]) -> Source:
-    wheel, _, folder = source.removeprefix("wheel:").partition("/")
-    folder = folder.strip("/")
-    if wheel not in wheels:
-        raise ConfigError(f"{where}: unknown wheel {wheel!r}; {nearest(wheel, wheels)}")
-    t = wheels[wheel]
+def _in_wheel(t: Target, folder: str, where: str) -> Source:
     config = None
     if Path(t.path).exists():
         try:
@@ -86,8 +81,8 @@ def _in_folder(folder: Path, model: Mapping[str, Any], where: str, memo: DigestM
     except (OSError, ValueError) as e:
         raise ConfigError(f"{where}: {folder}/config.json cannot be read: {e}") from None
     place = {"folder": str(folder.absolute())}
-    if model.get("identity") == "revision":
-        if not model.get("revision"):
+    if model["identity"] == "revision":
+        if not model["revision"]:
             raise ConfigError(f"{where}: identity: revision needs a revision")
         return Source({"revision": model["revision"]}, place, (), config)
     names = sorted(p.name for p in folder.iterdir() if p.is_file())
@@ -102,10 +97,11 @@ def _in_folder(folder: Path, model: Mapping[str, Any], where: str, memo: DigestM
     return Source(identity, place, (), config)
 
 
-def _on_hub(repo: str, revision: str | None, where: str) -> Source:
-    commit = _commit(repo, revision or "main", where)
+def _on_hub(repo: str, model: Mapping[str, Any], where: str) -> Source:
+    commit = _commit(repo, model["revision"] or "main", where)
     place = {"repo": repo, "revision": commit}
-    return Source({"hub": repo, "revision": commit}, place, (), _hub_config(repo, commit))
+    config = _hub_config(repo, commit, local_only=model["n_layers"] is not None)
+    return Source({"hub": repo, "revision": commit}, place, (), config)
 
 
 def _commit(repo: str, revision: str, where: str) -> str:
@@ -130,13 +126,15 @@ def _commit(repo: str, revision: str, where: str) -> str:
     return sha
 
 
-def _hub_config(repo: str, commit: str) -> Mapping[str, Any] | None:
-    """`config.json` from the local hub cache, fetched when online; None when neither works."""
+def _hub_config(repo: str, commit: str, local_only: bool) -> Mapping[str, Any] | None:
+    """`config.json` from the local hub cache, else fetched; None when it cannot be had."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        path = hf_hub_download(repo, "config.json", revision=commit, etag_timeout=20)
+        path = hf_hub_download(
+            repo, "config.json", revision=commit, local_files_only=local_only, etag_timeout=20
+        )
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
         return None

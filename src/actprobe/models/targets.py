@@ -38,7 +38,7 @@ def targets(
             raise ConfigError(f"{where}: unknown model {name!r}; {known_models}")
         model = config["models"][name]
         if name not in sources:
-            sources[name] = locate(name, model, wheels, memo)
+            sources[name] = locate(config, name, wheels, memo)
         source = sources[name]
         sites = _sites(name, model, source, entry["sites"], where)
         spans = entry.get("spans") or {}

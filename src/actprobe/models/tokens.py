@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from actprobe.errors import ActprobeError, BadInput
+from actprobe.models.chat import Segment, template
 
 _CHUNK = 1000  # texts tokenised at once
 _UNLIMITED = 1 << 40  # tokenizers without a limit report a huge number
@@ -61,7 +62,7 @@ def encode(
             f"{type(tokenizer).__name__} gives no character offsets, which chat templates and "
             "spans need; use a model with a tokenizer.json"
         )
-    render = _template(tokenizer, chat) if chat else None
+    render = template(tokenizer, chat) if chat else None
     rendered = [render(t) for t in texts] if render else [(t, [(0, len(t), 0)]) for t in texts]
     tokenizer.truncation_side = params["truncation_side"]
     options = {
@@ -99,7 +100,7 @@ def _default_length(tokenizer: Any, limit: int | None) -> int | None:
 
 
 def _chunk(
-    tokenizer: Any, rendered: Sequence[tuple[str, list]], options: Mapping[str, Any], chat: bool
+    tokenizer: Any, rendered: Sequence[tuple[str, list[Segment]]], options: Mapping[str, Any], chat: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, int]:
     batch = tokenizer([text for text, _ in rendered], **options)
     rows = batch["input_ids"]
@@ -121,12 +122,11 @@ def _chunk(
 
 
 def _to_text(
-    chars: np.ndarray, segments: Sequence[tuple[int, int, int]]
+    chars: np.ndarray, segments: Sequence[Segment]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Character offsets in the rendered string to offsets in the row's text.
 
-    segments: (start, end, start in the text) of the text's pieces in the rendered string. Returns
-    [T, 2] offsets ((0, 0) outside the text) and which tokens overlap the text, bool [T].
+    Returns [T, 2] offsets ((0, 0) outside the text) and which tokens overlap the text, bool [T].
     """
     own, inside = np.zeros_like(chars), np.zeros(len(chars), bool)
     for start, end, at in segments:
@@ -135,58 +135,6 @@ def _to_text(
         own[hit] = np.stack([low, high], 1)[hit] - start + at
         inside |= hit
     return own, inside
-
-
-def _template(
-    tokenizer: Any, chat: Mapping[str, Any]
-) -> Callable[[str], tuple[str, list[tuple[int, int, int]]]]:
-    """A function from a text to the rendered conversation and where the text's pieces stand in it.
-
-    Templates may strip white space around a message, or have no system role (the system text then
-    stands before the user's); both are found out by rendering, not by the model's name.
-    """
-    if not tokenizer.chat_template:
-        raise ActprobeError("chat: this model's tokenizer has no chat template")
-    before, after = chat["user"].split("{text}", 1)
-    system, marker = chat["system"], chat["answer_after"]
-    apart = system is not None and _has_system_role(tokenizer, system)
-
-    def render(text: str) -> tuple[str, list[tuple[int, int, int]]]:
-        question, answer = text, ""
-        if marker and marker in text:
-            question, _, answer = text.rpartition(marker)
-        user = f"{before}{question}{after}"
-        if system is not None and not apart:
-            user = f"{system}\n\n{user}"
-        messages = [{"role": "system", "content": system}] if apart else []
-        messages.append({"role": "user", "content": user})
-        string = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=chat["add_generation_prompt"]
-        )
-        user = user if user in string else user.strip()
-        at = string.rfind(user)
-        if at < 0:
-            raise BadInput(f"the chat template changes the text {text[:40]!r}: cannot locate it")
-        piece = question if question in user else question.strip()
-        skipped = question.find(piece)
-        lead = len(system) + 2 + len(before) if system is not None and not apart else len(before)
-        start = at + (lead if user[lead : lead + len(piece)] == piece else user.find(piece))
-        segments = [(start, start + len(piece), skipped)]
-        if answer:
-            segments.append((len(string), len(string) + len(answer), len(text) - len(answer)))
-        return string + answer, segments
-
-    return render
-
-
-def _has_system_role(tokenizer: Any, system: str) -> bool:
-    from jinja2 import TemplateError
-
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": "x"}]
-    try:
-        return system.strip() in tokenizer.apply_chat_template(messages, tokenize=False)
-    except TemplateError:
-        return False
 
 
 def _check(tokenizer: Any, tokens: Tokens, names: Sequence[str]) -> None:

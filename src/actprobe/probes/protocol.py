@@ -6,7 +6,6 @@ another protocol whose entries it inherits and overrides, key by key.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 import yaml
 
 from actprobe import keys
+from actprobe.config import nearest, schema
 from actprobe.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "protocols"
-SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "protocol.schema.yaml"
 
 
 def names() -> list[str]:
@@ -34,6 +33,8 @@ def load(name: str) -> dict[str, Any]:
     """
     from jsonschema import Draft202012Validator
 
+    if not name.endswith(".yaml") and name not in names():
+        raise ConfigError(f"unknown protocol {name!r}; {nearest(name, names())}")
     path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     try:
         protocol = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -41,7 +42,7 @@ def load(name: str) -> dict[str, Any]:
         raise ConfigError(f"protocol {name}: {path} cannot be read: {e}") from e
     if isinstance(protocol, dict) and "extends" in protocol:
         protocol = _merge(load(protocol.pop("extends")), protocol)
-    validator = Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+    validator = Draft202012Validator(schema("protocol"))
     for error in sorted(validator.iter_errors(protocol), key=lambda e: list(map(str, e.path))):
         where = ".".join(map(str, error.path)) or "the file"
         raise ConfigError(f"protocol {path}: {where}: {error.message}")
@@ -73,5 +74,4 @@ def recipe(protocol: Mapping[str, Any], setting: str, method: str) -> dict[str, 
 @lru_cache(maxsize=None)
 def digest(name: str, setting: str, method: str) -> str:
     """SHA-256 of the recipe: another method's grid does not change it."""
-    text = keys.canonical_json(recipe(load(name), setting, method))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return keys.spec_key(recipe(load(name), setting, method))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,8 @@ def search(
     seed = method.get("seed", seed)
     Z_train, Z_test = methods.prepare(method, seed, X_train, X_test)
     if not folds:
-        return _final(method, method["tiny"], Z_train, y_train, Z_test, seed, X_test)
+        Z_scored = X_test if method.get("tiny_scores") == "unscaled" else Z_test
+        return _final(method, method["tiny"], (Z_train, y_train, Z_test, Z_scored), seed)
     smallest = min(len(a) for a, _ in folds)
     candidates = methods.grid(method, n, d, smallest, seed)
     scores = np.empty((len(folds), len(candidates)))
@@ -69,12 +69,26 @@ def search(
             scores[i, j] = metrics.auc(y_train[b], probability)
     mean = [np.mean(column) for column in scores.T.copy()]
     best = int(np.argmax(mean))
-    final = _final(method, candidates[best], Z_train, y_train, Z_test, seed)
+    final = _final(method, candidates[best], (Z_train, y_train, Z_test, Z_test), seed)
+    return replace(final, val_auc=float(mean[best]), unconverged=unconverged)
+
+
+def _final(
+    method: Method, params: Params, data: tuple[Matrix, NDArray[Any], Matrix, Matrix], seed: int
+) -> Fitted:
+    """The fit on all train rows. data: train rows and labels, test rows to classify and to score."""
+    X, y, X_test, X_scored = data
+    if method.get("refit") == "permuted":
+        order = np.random.RandomState(seed).permutation(len(X))
+        X, y = X[order], y[order]
+    X, X_test, X_scored = (methods.columns(m, params) for m in (X, X_test, X_scored))
+    model = methods.estimator(method, params, seed)
+    converged = methods.fit(model, X, y)
     return Fitted(
-        final.scores,
-        final.predicted,
-        float(mean[best]),
-        final.converged,
-        unconverged,
-        candidates[best],
+        scores=model.predict_proba(X_scored)[:, 1],
+        predicted=model.predict(X_test),
+        val_auc=metrics.auc(y, model.predict_proba(X)[:, 1]),
+        converged=converged,
+        unconverged=0,
+        params=params,
     )

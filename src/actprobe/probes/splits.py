@@ -33,8 +33,8 @@ class Condition:
     noise: float = 0.0
 
 
-def conditions(setting: Mapping[str, Any], dataset: str = "") -> list[Condition]:
-    """The conditions of a protocol's setting, in the order of the protocol."""
+def conditions(setting: Mapping[str, Any], test_set: str = "") -> list[Condition]:
+    """The conditions of a protocol's setting, in its order; `test_set` names a given one."""
     match setting.get("vary"):
         case "n_train":
             return [Condition(str(v), n_train=v) for v in setting["values"]]
@@ -42,11 +42,7 @@ def conditions(setting: Mapping[str, Any], dataset: str = "") -> list[Condition]
             return [Condition(f"{v:g}", ratio=v) for v in setting["values"]]
         case "noise":
             return [Condition(f"{v:g}", noise=v) for v in setting["values"]]
-        case "test_set":
-            return [
-                Condition(v.format(dataset=dataset), setting["n_train"]) for v in setting["values"]
-            ]
-    return [Condition()]
+    return [Condition(test_set, setting.get("n_train"))]
 
 
 def draw(y: NDArray[Any], n_train: int, n_test: int, ratio: float, seed: int) -> tuple[Rows, Rows]:
@@ -72,7 +68,7 @@ def sizes(
 ) -> tuple[int, int]:
     """Numbers of train and test rows for `draw`. Raises CannotFit for too small a dataset."""
     n, at_least, spare = len(y), split["n_test"], split["spare"]
-    if setting.get("vary") == "test_set":
+    if "test_set" in setting:
         if n < condition.n_train:
             raise CannotFit(f"needs {condition.n_train} train rows, found {n}")
         return condition.n_train, 0
@@ -183,3 +179,35 @@ def take(side: Rows, y: NDArray[Any], n: int, ratio: float) -> Rows:
     n_positive = math.ceil(ratio * n)
     rank = np.where(positive, np.cumsum(positive), np.cumsum(~positive))
     return side[rank <= np.where(positive, n_positive, n - n_positive)]
+
+
+def disjoint(
+    y: NDArray[Any],
+    component: Rows,
+    given: NDArray[Any] | None,
+    condition: Condition,
+    setting: Mapping[str, Any],
+    split: Mapping[str, Any],
+    seed: int,
+) -> tuple[Rows, Rows]:
+    """Train and test rows that share no component, for any setting.
+
+    Test rows are the same for all conditions but ratios; train rows of a smaller condition are a
+    subset. Both sides have `condition.ratio` positives and, over ratios, one size. Raises CannotFit
+    when a side has too few rows of a class.
+    """
+    elsewhere = "test_set" in setting
+    if elsewhere:
+        train, test = np.random.RandomState(seed).permutation(len(y)), np.empty(0, np.int64)
+    else:
+        train, test = sides(y, component, split["test_fraction"], seed, given)
+    ratios = setting["values"] if setting.get("vary") == "ratio" else [condition.ratio]
+    usable = [min(largest(y[side], r) for r in ratios) for side in (train, test)]
+    n_train = min(usable[0], split["n_train"])
+    if condition.n_train is not None:
+        if condition.n_train > n_train:
+            raise CannotFit(f"needs {condition.n_train} train rows, {n_train} are usable")
+        n_train = condition.n_train
+    if n_train < 2 or (usable[1] < 2 and not elsewhere):
+        raise CannotFit(f"{usable[0]} train and {usable[1]} test rows are usable, at least 2 needed")
+    return take(train, y, n_train, condition.ratio), take(test, y, usable[1], condition.ratio)

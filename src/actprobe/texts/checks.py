@@ -5,20 +5,14 @@ Rows are counted from 1 and the header of a table is not a row.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actprobe.config import nearest
 from actprobe.errors import BadInput
-
-
-def suggestion(name: str, options: Iterable[str]) -> str:
-    """The nearest name among `options`, as the end of a sentence; empty when none is near."""
-    near = difflib.get_close_matches(name, list(options), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True)
@@ -41,8 +35,8 @@ def require_columns(wanted: Mapping[str, str], there: Sequence[str], place: Plac
     for key, column in wanted.items():
         if column not in there:
             raise place.bad(
-                f"no column {column!r} (config key `{key}`); the columns are "
-                f"{', '.join(map(repr, there))}{suggestion(column, there)}"
+                f"no column {column!r} (config key `{key}`) among "
+                f"{', '.join(map(repr, there))}; {nearest(column, there)}"
             )
 
 

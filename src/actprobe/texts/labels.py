@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from actprobe.texts.checks import Place, is_missing, suggestion
+from actprobe.config import nearest
+from actprobe.texts.checks import Place, is_missing
 
 _BOOLEANS = {"True": True, "TRUE": True, "true": True}
 _BOOLEANS |= {"False": False, "FALSE": False, "false": False}
@@ -69,8 +70,7 @@ def encode(
         return labels, classes
     if positive not in classes:
         raise place.bad(
-            f"no label {positive!r} (config key `positive`); the classes are "
-            f"{', '.join(map(repr, classes[:8]))}{suggestion(positive, classes)}"
+            f"no label {positive!r} (config key `positive`); {nearest(positive, classes)}"
         )
     chosen = classes.index(positive)
     rest = classes[1 - chosen] if len(classes) == 2 else f"not {positive}"

@@ -33,12 +33,18 @@ def read(data: bytes, format: str, wanted: Mapping[str, str], place: Place) -> d
 
 
 def _decompress(data: bytes, place: Place) -> bytes:
-    try:
-        # A frame need not say how long its content is, and a file may hold several frames.
-        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as stream:
-            return stream.read()
-    except zstandard.ZstdError as e:
-        raise place.bad(f"not a zstandard file ({e})") from e
+    """Content of all frames; a stream reader would take a truncated file for a short one."""
+    content = []
+    while data:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            content.append(frame.decompress(data))
+        except zstandard.ZstdError as e:
+            raise place.bad(f"not a zstandard file ({e})") from e
+        if not frame.eof:
+            raise place.bad("the zstandard file is cut short")
+        data = frame.unused_data
+    return b"".join(content)
 
 
 def _decode(data: bytes, place: Place) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from actprobe import keys, plan
+from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.plan import Target
-from actprobe.texts.checks import suggestion
 from actprobe.texts.wheels import is_member_allowed
 
 VERSION = 1  # of the whole table
@@ -46,8 +46,8 @@ def wheel_source(config: Mapping[str, Any], path: str, where: str) -> tuple[str,
         return None
     name, _, member = path.removeprefix("wheel:").partition("/")
     if name not in config["wheels"]:
-        hint = suggestion(name, config["wheels"])
-        raise ConfigError(f"{where}: {path}: there is no wheel {name!r} in `wheels`{hint}")
+        hint = nearest(name, config["wheels"])
+        raise ConfigError(f"{where}: {path}: no wheel {name!r} in `wheels`; {hint}")
     allowed = config["wheels"][name]["members"]
     if not member or not is_member_allowed(member, allowed):
         raise ConfigError(
@@ -105,7 +105,7 @@ def targets(
     args["rows_key"] is the key of what text stands in which row: it does not depend on labels,
     groups, splits or pairs, so that activations survive a change of those.
     """
-    wheels = {t.item: t for t in known["wheels"]}
+    wheels = {t.item: t for t in known.get("wheels", [])}
     return [_target(config, d, wheels, memo) for d in datasets(config)]
 
 
@@ -181,5 +181,5 @@ def _format(dataset: Mapping[str, Any]) -> str:
 def _wanted(values: Any) -> list[str | None]:
     """The cell texts that a `keep` entry accepts (None: an empty one), sorted."""
     given = values if isinstance(values, list) else [values]
-    texts = {None if v is None else str(v) for v in given}
+    texts = {None if v is None or v == "" else str(v) for v in given}
     return sorted(texts, key=lambda v: (v is not None, v or ""))

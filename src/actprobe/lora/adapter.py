@@ -1,0 +1,158 @@
+"""One LoRA file described by its header: modules, ranks, shapes and scales."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actprobe.errors import BadInput
+from actprobe.lora import names
+from actprobe.lora.header import Tensor, read_header
+
+_LONGEST = 200  # characters of a metadata value that are kept; captions and tag lists are longer
+
+
+@dataclass(frozen=True)
+class Module:
+    """W = scale · B · A with A (rank x d_in) in tensor `down` and B (d_out x rank) in `up`.
+
+    Convolutions are flattened: d_in = channels · kernel height · kernel width.
+    """
+
+    down: Tensor
+    up: Tensor
+    rank: int
+    d_in: int
+    d_out: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA file: modules by canonical name (sorted), dialect, dtypes, training metadata, bytes."""
+
+    dialect: str
+    dtype: str
+    modules: Mapping[str, Module]
+    metadata: Mapping[str, str]
+    bytes: int
+
+
+def read_adapter(path: str | Path, config: str | Path | None, alpha: str) -> Adapter:
+    """Describe the LoRA file at `path` from its header (and its alpha scalars).
+
+    config: the `adapter_config.json` beside it, if any. alpha: "stored" takes scales from the file
+    by the rules of its dialect, "one" takes 1 everywhere. Raises BadInput naming the file.
+    """
+    try:
+        tensors, metadata = read_header(path)
+        settings = json.loads(Path(config).read_text(encoding="utf-8")) if config else None
+        with open(path, "rb") as f:
+
+            def scalar(t: Tensor) -> float:
+                f.seek(t.start)
+                return to_float(f.read(t.stop - t.start), t.dtype).item()
+
+            return describe(tensors, metadata, settings, alpha, scalar)
+    except (BadInput, OSError, ValueError) as e:
+        text = str(e)
+        raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from None
+
+
+def describe(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+    alpha: str,
+    scalar: Callable[[Tensor], float] | None = None,
+) -> Adapter:
+    """`read_adapter` on what was read; `scalar` gives the value of a one-number tensor, where
+    there can be such tensors."""
+    found = names.parse(tuple(tensors))
+    kind = (settings or {}).get("peft_type", "LORA")
+    if kind != "LORA":
+        raise BadInput(f"adapter_config.json: peft_type {kind}, expected LORA")
+    rules = _Scales(found.dialect, settings, metadata)
+    modules = {}
+    for name, pair in found.modules.items():
+        down, up = tensors[pair.down], tensors[pair.up]
+        rank, d_in, d_out = _sizes(down.shape, up.shape, pair)
+        scale = 1.0
+        if alpha == "stored" and pair.alpha and scalar is not None:
+            scale = scalar(tensors[pair.alpha]) / rank
+        elif alpha == "stored":
+            scale = rules.scale(pair.path, rank)
+        if not math.isfinite(scale):
+            raise BadInput(f"{pair.alpha or name}: scale {scale}")
+        modules[name] = Module(down, up, rank, d_in, d_out, scale)
+    kept = {k: str(v) for k, v in metadata.items() if len(str(v)) <= _LONGEST and k != "format"}
+    kept |= {
+        f"adapter_config.{k}": json.dumps(v, sort_keys=True)
+        for k, v in (settings or {}).items()
+        if len(json.dumps(v)) <= _LONGEST
+    }
+    dtypes = {t.dtype for m in modules.values() for t in (m.down, m.up)}
+    size = sum(t.stop - t.start for t in tensors.values())
+    return Adapter(found.dialect, "+".join(sorted(dtypes)), modules, kept, size)
+
+
+def _sizes(down: tuple[int, ...], up: tuple[int, ...], pair: names.Pair) -> tuple[int, int, int]:
+    """Rank, d_in and d_out of a pair of factors."""
+    if len(down) < 2 or len(up) < 2 or math.prod(up[2:]) != 1 or 0 in down or 0 in up:
+        raise BadInput(f"{pair.path}: shapes {down} and {up} are not those of a LoRA")
+    if down[0] != up[1]:
+        raise BadInput(f"{pair.path}: rank {down[0]} of {pair.down}, {up[1]} of {pair.up}")
+    return down[0], math.prod(down[1:]), up[0]
+
+
+class _Scales:
+    """The scale of modules that have no alpha tensor.
+
+    PEFT: lora_alpha / r, with rsLoRA lora_alpha / sqrt(r) (Kalajdzievski 2023, eq. 5);
+    `alpha_pattern` overrides per module, r is read from the tensor. Diffusers stores the same
+    settings per component in the metadata since version 0.34, and nothing before: then 1.
+    """
+
+    def __init__(
+        self, dialect: str, settings: Mapping[str, Any] | None, metadata: Mapping[str, Any]
+    ):
+        self._by_component: dict[str, dict[str, Any]] = {}
+        if settings is not None:
+            self._by_component[""] = dict(settings)
+        elif "lora_adapter_metadata" in metadata:
+            for key, value in json.loads(metadata["lora_adapter_metadata"]).items():
+                component, _, option = key.partition(".")
+                self._by_component.setdefault(component, {})[option] = value
+        elif "peft" in dialect.split("+"):
+            raise BadInput(
+                "a PEFT file without adapter_config.json beside it: its scale is not known "
+                "(`alpha: one` takes 1)"
+            )
+
+    def scale(self, path: str, rank: int) -> float:
+        component, _, rest = path.partition(".")
+        options = self._by_component.get("") or self._by_component.get(component)
+        if not options or options.get("lora_alpha") is None:
+            return 1.0
+        path = path.removeprefix("base_model.model.") if "" in self._by_component else rest
+        alpha = options["lora_alpha"]
+        for pattern, value in (options.get("alpha_pattern") or {}).items():
+            if re.fullmatch(rf"(.*\.)?({pattern})", path):
+                alpha = value
+                break
+        return float(alpha) / (math.sqrt(rank) if options.get("use_rslora") else rank)
+
+
+def to_float(raw: bytes | memoryview, dtype: str) -> np.ndarray:
+    """Tensor bytes as a flat float32 array (float64 is rounded, half precisions are exact)."""
+    if dtype == "BF16":
+        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+    kind = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]
+    return np.frombuffer(raw, kind).astype(np.float32, copy=False)

@@ -1,0 +1,125 @@
+"""All primitive families of a block of LoRAs in one pass: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprobe.lora.catalog import FAMILIES, sketch_columns
+from actprobe.lora.families import fourier, order, product, sketch, spectral
+from actprobe.lora.families.weights import Weights
+
+Floats = NDArray[np.float32]
+_SLICE = 1 << 18  # entries that are computed on at once: what fits the cache is fastest
+
+
+class Factors(NamedTuple):
+    """The factors of one module of one LoRA: down = A [r, d_in], up = B [d_out, r]."""
+
+    down: Floats
+    up: Floats
+    scale: float
+
+
+Lora = Mapping[str, Factors]  # by module name
+
+
+class Sizes(NamedTuple):
+    """Widths of the sketch family."""
+
+    sketch: int
+    projector: int
+
+
+def units(family: str, modules: Sequence[str]) -> list[str]:
+    """Names of the units of a family over these modules, in column order."""
+    if FAMILIES[family].unit == "factor":
+        return [f"{m}:{side}" for m in modules for side in ("down", "up")]
+    return list(modules)
+
+
+def columns(family: str, sizes: Sizes) -> tuple[str, ...]:
+    """Names of the columns of one unit of a family."""
+    return FAMILIES[family].columns or sketch_columns(*sizes)
+
+
+def primitives(
+    loras: Sequence[Lora], modules: Sequence[str], families: Iterable[str], sizes: Sizes
+) -> dict[str, tuple[Floats, NDArray[np.uint8]]]:
+    """Primitives of a block of LoRAs: family -> (x [n, units, columns], mask [n, units]).
+
+    Tensors of one shape are computed together. A module that a LoRA has not, or whose W is 0 in a
+    product family, has zeros and mask 0. Weights must be finite.
+    """
+    result = {}
+    for f in families:
+        shape = (len(loras), len(units(f, modules)), len(columns(f, sizes)))
+        result[f] = (np.zeros(shape, np.float32), np.zeros(shape[:2], np.uint8))
+    position = {m: i for i, m in enumerate(modules)}
+    factor = [f for f in result if FAMILIES[f].unit == "factor"]
+    if factor:
+        for rows, unit, x, transposed in _factor_slices(loras, position):
+            for f in factor:
+                result[f][0][rows, unit] = _factor_family(f, x, transposed)
+                result[f][1][rows, unit] = 1
+    if len(factor) < len(result):
+        for rows, names, w in _weight_slices(loras):
+            at = rows, [position[n] for n in names]
+            for f in result.keys() - factor:
+                result[f][0][at] = (
+                    product.compute(w) if f == "product" else sketch.compute(names, w, *sizes)
+                )
+                result[f][1][at] = w.sigma[:, 0] > 0
+    return result
+
+
+def _factor_family(name: str, x: Floats, transposed: bool) -> Floats:
+    if name == "order":
+        return order.compute(x.reshape(len(x), -1))
+    if name == "spectral":
+        return spectral.compute(x, transposed)
+    return fourier.compute(x)
+
+
+def _factor_slices(
+    loras: Sequence[Lora], position: Mapping[str, int]
+) -> Iterator[tuple[list[int], list[int], Floats, bool]]:
+    """Rows, units, stacked factors [m, r, n] of one shape, and whether they are transposes.
+
+    B is transposed, so that A and B have the long side last: only column and row sums tell.
+    """
+    groups: dict[tuple, list[tuple[int, int, Floats]]] = defaultdict(list)
+    for row, lora in enumerate(loras):
+        for name, (down, up, _) in lora.items():
+            unit = 2 * position[name]
+            groups[False, down.shape].append((row, unit, down))
+            groups[True, up.shape[::-1]].append((row, unit + 1, up.T))
+    for (transposed, shape), members in groups.items():
+        for part in _cut(members, shape[0] * shape[1]):
+            rows, unit, arrays = zip(*part, strict=True)
+            yield list(rows), list(unit), np.stack(arrays), transposed
+
+
+def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[list[int], list[str], Weights]]:
+    """Rows, module names and factors of modules of one shape and rank, sorted by name."""
+    groups: dict[tuple, list[tuple[str, int, Factors]]] = defaultdict(list)
+    for row, lora in enumerate(loras):
+        for name, f in lora.items():
+            groups[f.down.shape, len(f.up)].append((name, row, f))
+    for (shape, n_out), members in groups.items():
+        members.sort(key=lambda m: m[:2])
+        for part in _cut(members, shape[0] * (shape[1] + n_out)):
+            names, rows, factors = zip(*part, strict=True)
+            b = np.stack([f.up.T for f in factors]).astype(np.float64)
+            a = np.stack([f.down for f in factors]).astype(np.float64)
+            yield list(rows), list(names), Weights(b, a, np.array([f.scale for f in factors]))
+
+
+def _cut(members: list[Any], entries: int) -> Iterator[list[Any]]:
+    step = max(1, _SLICE // entries)
+    for start in range(0, len(members), step):
+        yield members[start : start + step]

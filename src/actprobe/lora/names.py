@@ -1,0 +1,176 @@
+"""Tensor names of the LoRA dialects, brought to one canonical module name.
+
+A canonical name is the component (unet, text_encoder, ...) and the module's path, every "." an "_":
+kohya files store paths that way, and underscored paths cannot be split back. `to_out.0` is folded
+into `to_out`, `.processor.` is dropped, and names of the original Stable Diffusion blocks
+(input_blocks, middle_block, output_blocks) become those of diffusers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from actprobe.errors import BadInput
+
+# Adapters that are not a product B·A, by what gives them away in a tensor name.
+_OTHER_KINDS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "lora_mid": "a LoRA with a Tucker core",
+    "lora_embedding_": "a LoRA on an embedding",
+    ".diff": "a full weight difference",
+    "oft_": "OFT",
+    "ia3_": "IA3",
+}
+_DOWN = {"down": True, "A": True, "up": False, "B": False}
+_PATTERNS = [
+    ("diffusers", re.compile(r"(?P<path>.+)\.lora(?:_linear_layer)?\.(?P<side>down|up)\.weight")),
+    (
+        "diffusers-old",
+        re.compile(r"(?P<path>.+\.to_(?:q|k|v|out))_lora\.(?P<side>down|up)\.weight"),
+    ),
+    ("peft", re.compile(r"(?P<path>.+)\.lora_(?P<side>A|B)(?:\.[^.]+)?\.weight")),
+    ("kohya", re.compile(r"(?P<path>.+)\.lora_(?P<side>down|up)\.weight")),
+]
+_ALPHA = re.compile(r"(?P<path>.+)\.alpha")
+_COMPONENTS = ("unet", "transformer", "prior", "text_encoder", "text_encoder_2", "text_encoder_3")
+_KOHYA = {
+    "lora_unet_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_te3_": "text_encoder_3",
+    "lora_transformer_": "transformer",
+}
+_GUESS = {"down_blocks": "unet", "mid_block": "unet", "up_blocks": "unet", "text_model": "text_encoder"}
+# Attention of old text-encoder files is named as in the unet.
+_TEXT_PROJECTIONS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+_LAYERS = 2  # residual layers per block in every Stable Diffusion unet
+
+
+@dataclass
+class Pair:
+    """The tensor names of one module; `path` is the module's own path as the file writes it."""
+
+    path: str = ""
+    down: str = ""
+    up: str = ""
+    alpha: str = ""
+
+
+@dataclass
+class Names:
+    """What a file's tensor names say: its dialects (joined by "+") and its modules by name."""
+
+    dialect: str = ""
+    modules: dict[str, Pair] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=256)
+def parse(keys: tuple[str, ...]) -> Names:
+    """Pair the tensor names of one file by module. Cached: most files of a collection agree.
+
+    Raises BadInput naming the first tensor that is not understood, another kind of adapter, a
+    module named twice or a factor without its partner.
+    """
+    dialects: set[str] = set()
+    modules: dict[str, Pair] = defaultdict(Pair)
+    alphas: dict[str, str] = {}
+    for key in keys:
+        dialect, path, side = _split(key)
+        name, dialect = canonical(path, dialect)
+        if side == "alpha":
+            alphas[name] = key
+            continue
+        dialects.add(dialect)
+        pair = modules[name]
+        if getattr(pair, side):
+            raise BadInput(f"{getattr(pair, side)} and {key} are the same module")
+        setattr(pair, side, key)
+        pair.path = path
+    if not modules:
+        raise BadInput("no LoRA tensors in it")
+    for name, pair in modules.items():
+        if not (pair.down and pair.up):
+            raise BadInput(f"{pair.down or pair.up} has no partner ({'up' if pair.down else 'down'})")
+        pair.alpha = alphas.pop(name, "")
+    if alphas:
+        raise BadInput(f"{next(iter(alphas.values()))} belongs to no module")
+    return Names("+".join(sorted(dialects)), {n: modules[n] for n in sorted(modules)})
+
+
+def _split(key: str) -> tuple[str, str, str]:
+    """Dialect, module path and "down", "up" or "alpha" of a tensor name."""
+    for dialect, pattern in _PATTERNS:
+        m = pattern.fullmatch(key)
+        if m:
+            return dialect, m["path"], "down" if _DOWN[m["side"]] else "up"
+    for sign, kind in _OTHER_KINDS.items():
+        if sign in key:
+            raise BadInput(f"{kind} is not supported (tensor {key}); expected a plain LoRA")
+    if m := _ALPHA.fullmatch(key):
+        return "", m["path"], "alpha"
+    raise BadInput(f"unknown tensor {key}")
+
+
+def canonical(path: str, dialect: str = "") -> tuple[str, str]:
+    """Canonical name of a module path, and the dialect, which the component decides for PEFT stems.
+
+    >>> canonical("unet.mid_block.attentions.0.proj_in", "diffusers")[0]
+    'unet_mid_block_attentions_0_proj_in'
+    """
+    prefix = next((p for p in _KOHYA if path.startswith(p)), "")
+    if prefix:
+        component, path = _KOHYA[prefix], path.removeprefix(prefix)
+    elif path.startswith("lora_"):
+        raise BadInput(f"unknown prefix of {path}; expected one of {', '.join(_KOHYA)}")
+    else:
+        path = path.removeprefix("base_model.model.")
+        first, _, rest = path.partition(".")
+        if first in _COMPONENTS and rest:
+            component, path = first, rest
+            dialect = "diffusers-peft" if dialect == "peft" else dialect
+        else:
+            component = _GUESS.get(first, "")
+    folded = path.replace(".processor.", ".").replace(".", "_")
+    if component.startswith("text_encoder") and dialect == "diffusers-old":
+        folded = re.sub(
+            r"to_(q|k|v|out)$", lambda m: _TEXT_PROJECTIONS[m[0]], folded
+        )
+    folded = re.sub(r"to_out_0$", "to_out", folded)
+    if component in ("unet", ""):
+        folded = _diffusers_block(folded)
+    return (f"{component}_{folded}" if component else folded), dialect
+
+
+def _diffusers_block(name: str) -> str:
+    """Rename blocks of the original Stable Diffusion layout to those of diffusers.
+
+    Block i of input_blocks is layer (i-1) mod 3 of down block (i-1) div 3, block i of
+    output_blocks layer i mod 3 of up block i div 3; inside, 0 is the resnet and 1 the attention.
+    """
+    m = re.match(r"(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.*)", name)
+    if m is None:
+        return name
+    i = int(m[2])
+    if m[1] == "middle_block":
+        kind, layer = ("attentions", 0) if i == 1 else ("resnets", i // 2)
+        return f"mid_block_{kind}_{layer}_" + (f"{m[3]}_" if m[3] else "") + m[4]
+    side, at = ("down", i - 1) if m[1] == "input_blocks" else ("up", i)
+    block, layer = divmod(at, _LAYERS + 1)
+    if m[3] not in ("0", "1") or m[4].startswith("op") or at < 0:
+        raise BadInput(f"the block name {name} has no counterpart in diffusers' naming")
+    return f"{side}_blocks_{block}_{('resnets', 'attentions')[int(m[3])]}_{layer}_{m[4]}"
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """True when a canonical module name fits one of these globs; dots in a glob mean "_"."""
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(name, p.replace(".", "_")) for p in patterns)

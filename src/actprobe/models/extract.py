@@ -1,0 +1,136 @@
+"""Forward passes over the rows of one dataset: batches in, reduced activations out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from actprobe.errors import ActprobeError
+from actprobe.models.load import Model
+from actprobe.models.positions import BatchReduction, Reduction, for_batch
+from actprobe.models.sites import Done, hooked
+from actprobe.models.tokens import Tokens
+
+Wanted = Mapping[str, Sequence[str]]  # site -> positions
+
+# Largest relative L2 difference between a row in a padded batch and alone: several times what
+# rounding does (measured: 1e-6, 2e-3, 2e-2), far below what a wrong mask or position does (> 0.5).
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+class OutOfMemory(Exception):
+    """The device could not hold a batch."""
+
+
+def forward(
+    model: Model,
+    tokens: Tokens,
+    rows: Sequence[int],
+    reductions: Mapping[str, Reduction],
+    wanted: Wanted,
+) -> dict[tuple[str, str], torch.Tensor]:
+    """One pass over `rows`: (site, position) -> [len(rows), d] on the CPU, rows in that order.
+
+    For position `tokens` the kept tokens of the rows, one row after the other. The batch is padded
+    on the right; causal models get no mask (padding cannot be seen from the left, and the kernels
+    without a mask are the fast ones). Runs only as far as the last wanted site.
+    """
+    lengths = tokens.lengths[list(rows)]
+    ids = np.zeros((len(rows), int(lengths.max())), np.int64)
+    for k, i in enumerate(rows):
+        ids[k, : lengths[k]] = tokens.ids[tokens.row(i)]
+    inputs = {"input_ids": torch.from_numpy(ids).to(model.device)}
+    if model.mask:
+        mask = torch.arange(ids.shape[1])[None] < torch.from_numpy(lengths)[:, None]
+        inputs["attention_mask"] = mask.long().to(model.device)
+    used = {p for positions in wanted.values() for p in positions}
+    cut: dict[str, BatchReduction] = {
+        p: for_batch(reductions[p], tokens, rows, model.device) for p in used
+    }
+    found: dict[tuple[str, str], torch.Tensor] = {}
+
+    def read(site: str, h: torch.Tensor) -> None:
+        h = h.view(*ids.shape, -1)  # some modules see a batch flattened to [tokens, d]
+        for position in wanted[site]:
+            value = cut[position](h)
+            # All tokens of all layers would not fit on a GPU; vectors wait there for one transfer.
+            found[site, position] = value.cpu() if position == "tokens" else value
+
+    points = {s: model.points[s] for s in wanted}
+    with _memory_errors(), torch.inference_mode(), hooked(points, read) as begin:
+        begin()
+        with contextlib.suppress(Done):
+            model.module(**inputs, use_cache=False)
+        return {k: v.cpu() for k, v in found.items()}
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        raise OutOfMemory(str(e)) from e
+    except (MemoryError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and "can't allocate memory" not in str(e):
+            raise
+        raise OutOfMemory(str(e)) from e
+
+
+def widths(model: Model) -> dict[str, int]:
+    """d of every site of the model, from a pass over one token."""
+    one = Tokens(np.zeros(1, np.int32), np.array([0, 1]), np.ones(1, bool), None, 0)
+    first = {"first": Reduction("pick", np.zeros(1, np.int64))}
+    found = forward(model, one, [0], first, {s: ["first"] for s in model.points})
+    missing = sorted(set(model.points) - {s for s, _ in found})
+    if missing:
+        raise ActprobeError(f"{type(model.module).__name__}: site {missing[0]} is never computed")
+    return {site: value.shape[-1] for (site, _), value in found.items()}
+
+
+def self_check(
+    model: Model,
+    tokens: Tokens,
+    reductions: Mapping[str, Reduction],
+    wanted: Wanted,
+    budget: int,
+    name: str,
+) -> float | None:
+    """Compare rows in a padded batch with the same rows alone; returns the largest difference.
+
+    Takes the longest row of which two fit into the budget, the shortest, and the median one if
+    there is room; None when no two rows share a batch. Differences are relative L2 norms. Raises
+    ActprobeError when one exceeds rounding.
+    """
+    order = np.argsort(tokens.lengths, kind="stable")
+    order = order[tokens.lengths[order] <= budget // 2]
+    if len(order) < 2:
+        return None
+    rows = list(dict.fromkeys(order[[-1, 0, len(order) // 2]].tolist()))
+    rows = rows[: budget // int(tokens.lengths[rows[0]])]
+    together = forward(model, tokens, rows, reductions, wanted)
+    alone = [forward(model, tokens, [i], reductions, wanted) for i in rows]
+    worst = 0.0
+    for (site, position), value in together.items():
+        reference = torch.cat([a[site, position] for a in alone]).float()
+        if not torch.isfinite(reference).all():
+            continue  # found and named when the row comes up
+        difference = torch.linalg.vector_norm(value.float() - reference)
+        relative = float(difference / torch.linalg.vector_norm(reference).clamp_min(1e-30))
+        if not relative <= _TOLERANCE[model.dtype]:
+            raise ActprobeError(
+                f"{name}: self-check failed at {site}.{position}: rows in a padded batch differ "
+                f"from the same rows alone by {relative:.1e} (relative L2), expected at most "
+                f"{_TOLERANCE[model.dtype]:.0e}; padding or masking is wrong for this model"
+            )
+        worst = max(worst, relative)
+    return worst
+
+
+def to_storable(value: torch.Tensor) -> np.ndarray:
+    """The array that stands in the artefact: bfloat16 as its bits in uint16."""
+    if value.dtype == torch.bfloat16:
+        return value.view(torch.int16).numpy().view(np.uint16)
+    return value.numpy()

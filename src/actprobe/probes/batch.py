@@ -1,0 +1,190 @@
+"""Makes a batch of probe results: a pool of worker processes with one thread each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
+from actprobe import store
+from actprobe.errors import ActprobeError
+from actprobe.jobs import Outcome
+from actprobe.plan import Batch, Target
+from actprobe.probes import fit
+
+Rows = Callable[[], list[dict[str, Any]]]
+
+log = logging.getLogger(__name__)
+
+_TEXT = ("dataset", "model", "site", "position", "source", "protocol", "setting", "condition")
+_METRICS = ("val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in (*_TEXT, "method")),
+        *((name, pa.int32()) for name in ("k", "seed", "n_train", "n_test")),
+        *((name, pa.float64()) for name in _METRICS),
+        ("converged", pa.bool_()),
+        ("leak_fraction", pa.float64()),
+        *((name, pa.float64()) for name in ("test_auc_unseen", "test_brier", "test_ece")),
+        *((name, pa.string()) for name in ("reason", "params", "key")),
+    ]
+)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_BASE_MEMORY = 300 * 10**6  # one worker before it reads anything
+
+
+def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+    """Make all targets of a batch with at most `threads` workers.
+
+    A worker's numbers do not depend on the others: any number of workers gives the same bytes.
+    Targets that an interrupted run had finished are taken as they are.
+    """
+    with Outcome(batch, config["on_bad_dataset"], _tombstone) as out:
+        todo = []
+        for t in batch.targets:
+            if store.finished_part(t.path, t.key) and store.claim(t.path) == store.part_path(t.path):
+                out.done(t, store.part_path(t.path))
+            else:
+                todo.append(t)
+        todo.sort(key=lambda t: (-_work(t), t.path))
+        progress = _Progress(batch.rule, todo)
+        for t, rows in _results(todo, _workers(todo, threads, config["max_memory"])):
+            with out.guard(t):
+                out.done(t, _write(t, rows()))
+            progress.step(t)
+
+
+def _write(t: Target, rows: list[dict[str, Any]]) -> Path:
+    return store.write_table(t.path, pa.Table.from_pylist(rows, SCHEMA), t.spec)
+
+
+def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:
+    return store.write_table(path, SCHEMA.empty_table(), spec, bad=reason)
+
+
+def _size(t: Target) -> int:
+    """Bytes of the matrix that a target reads; 0 when it is not there."""
+    try:
+        return os.path.getsize(t.args["matrix"])
+    except OSError:
+        return 0
+
+
+def _work(t: Target) -> float:
+    return t.cost * max(_size(t), 1)
+
+
+def _workers(todo: list[Target], threads: int, max_memory: int) -> int:
+    """As many as there are threads and targets, and as fit into memory.
+
+    A worker holds the matrix, float64 copies of the rows in use and as much again in the solver.
+    """
+    largest = max(map(_size, todo), default=0)
+    fitting = max_memory // (_BASE_MEMORY + 6 * largest)
+    return max(1, min(threads, len(todo), fitting))
+
+
+def _results(todo: list[Target], workers: int) -> Iterator[tuple[Target, Rows]]:
+    """Each target with a function that returns its rows or raises, as they become ready."""
+    if workers == 1:
+        with threadpool_limits(1):
+            for t in todo:
+                yield t, partial(_rows, t)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, initializer=_start_worker)
+    try:
+        with _worker_environment():
+            futures = {pool.submit(_rows, t): t for t in todo}
+        for future in as_completed(futures):
+            yield futures[future], future.result
+    except BrokenProcessPool as e:
+        raise ActprobeError(
+            "a probe worker was killed, perhaps for want of memory; fewer `threads.probes` or a "
+            "smaller `max_memory` start fewer workers"
+        ) from e
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _rows(t: Target) -> list[dict[str, Any]]:
+    try:
+        return fit.rows(t)
+    except Exception as e:
+        e.add_note(f"while making {t.name}")
+        raise
+
+
+@contextlib.contextmanager
+def _worker_environment() -> Iterator[None]:
+    """While workers start: one thread for every math library, and no main module to run again.
+
+    A spawned process imports the parent's main file, which here is Snakemake's copy of a script.
+    """
+    main = sys.modules["__main__"]
+    file, spec = main.__dict__.pop("__file__", None), main.__spec__
+    before = {v: os.environ.get(v) for v in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+        for variable, value in before.items():
+            if value is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = value
+
+
+def _start_worker() -> None:
+    """End this worker when its parent is killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    threadpool_limits(1)
+
+
+class _Progress:
+    """Logs the share of work done, the rate and the time left, at most every five seconds."""
+
+    def __init__(self, rule: str, todo: list[Target]) -> None:
+        self._rule, self._n, self._done, self._worked = rule, len(todo), 0, 0.0
+        self._total = sum(map(_work, todo))
+        self._begin = self._said = time.monotonic()
+
+    def step(self, t: Target) -> None:
+        self._done += 1
+        self._worked += _work(t)
+        now = time.monotonic()
+        if now - self._said < 5 and self._done < self._n:
+            return
+        self._said, seconds = now, now - self._begin
+        log.info(
+            "%s: %d of %d probe files, %.2f/s, about %.0f s left",
+            self._rule,
+            self._done,
+            self._n,
+            self._done / max(seconds, 1e-9),
+            seconds * (self._total / self._worked - 1),
+        )

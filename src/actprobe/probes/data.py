@@ -1,0 +1,91 @@
+"""What a probe reads: labels and text digests, activations, SAE latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprobe import store
+from actprobe.errors import BadInput
+from actprobe.probes import splits
+from actprobe.probes.splits import Rows
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled rows of a texts artefact, in dataset order.
+
+    row: their places in the dataset; y: 0/1 labels; digest: of each text; component: rows with the
+    same text or group share one; split: the dataset's own split, or None. All [n].
+    """
+
+    row: Rows
+    y: NDArray[np.int64]
+    digest: NDArray[Any]
+    component: Rows
+    split: NDArray[Any] | None
+    classes: tuple[str, ...]
+    n_rows: int
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def head(self, n: int) -> Labels:
+        """The labels of the dataset's first n rows."""
+        kept = self.row < n
+        split = self.split[kept] if self.split is not None else None
+        own = (self.row[kept], self.y[kept], self.digest[kept], self.component[kept])
+        return Labels(*own, split, self.classes, self.n_rows)
+
+
+@lru_cache(maxsize=4)
+def labels(path: str) -> Labels:
+    """Read a texts artefact. Raises BadInput for a tombstone or a dataset without labels."""
+    table = store.read_table(path, ["label", "group", "split", "digest"])
+    row = np.flatnonzero(table["label"].is_valid().to_numpy())
+    if not len(row):
+        raise BadInput(f"{path}: no row has a label; probes need labels")
+    digest, group, split = (
+        table[c].to_numpy(zero_copy_only=False)[row] for c in ("digest", "group", "split")
+    )
+    return Labels(
+        row,
+        table["label"].to_numpy(zero_copy_only=False)[row].astype(np.int64),
+        digest.astype(str),
+        splits.components(digest, group if table["group"].null_count < len(table) else None),
+        split if table["split"].null_count < len(table) else None,
+        tuple(store.read_header(path)["facts"]["classes"]),
+        len(table),
+    )
+
+
+def read_dense(path: str) -> NDArray[np.float32]:
+    """`x` [N, d] of an activations artefact. Raises BadInput when a value is not finite."""
+    with store.open_h5(path) as f:
+        x = f["x"][:]
+        if f["x"].attrs.get("dtype") == "bfloat16":
+            x = (x.astype(np.uint32) << 16).view(np.float32)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(bad):
+        raise BadInput(f"{path}: {len(bad)} rows are not finite, first row {bad[0]}")
+    return x
+
+
+def read_latents(path: str) -> Any:
+    """The scipy CSR array [N, F] of a latents artefact."""
+    from scipy.sparse import csr_array
+
+    with store.open_h5(path) as f:
+        parts = f["data"][:], f["indices"][:], f["indptr"][:]
+        n_latents = int(parts[1].max(initial=0)) + 1
+        return csr_array(parts, shape=(len(parts[2]) - 1, n_latents))
+
+
+@lru_cache(maxsize=1)
+def matrix(path: str, reads: str) -> Any:
+    """The matrix that a method reads, kept for the next method on the same file."""
+    return read_latents(path) if reads == "latents" else read_dense(path)

@@ -1,0 +1,186 @@
+"""One target to its tidy rows: which conditions it has, and what the row of each says."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprobe import keys
+from actprobe.errors import ActprobeError, BadInput, Damaged
+from actprobe.plan import Target
+from actprobe.probes import data, leakage, methods, metrics, protocol, sparse, splits, validation
+from actprobe.probes.data import Labels
+from actprobe.probes.search import search
+from actprobe.probes.splits import CannotFit, Condition, Rows
+
+EMPTY: dict[str, Any] = {
+    **dict.fromkeys(("k", "n_train", "n_test")),
+    **dict.fromkeys(("val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high"), math.nan),
+    "converged": None,
+    **dict.fromkeys(("leak_fraction", "test_auc_unseen", "test_brier", "test_ece"), math.nan),
+    "reason": "",
+    "params": "{}",
+}
+_SAME = 0.5  # share of repeated texts from which a test set is not out of distribution
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labels and the matrix of the same rows; the train set, or an out-of-distribution test set."""
+
+    labels: Labels
+    matrix: Any
+
+
+def rows(target: Target) -> list[dict[str, Any]]:
+    """All rows of one probes target: seeds × conditions × k.
+
+    What has no number has a row with its `reason`. Raises BadInput when an input is a tombstone or
+    cannot be used, ActprobeError when the protocol changed after planning.
+    """
+    args = target.args
+    recipe = protocol.recipe(
+        protocol.load(args["protocol"]), target.spec["setting"], target.spec["method"]
+    )
+    if keys.spec_key(recipe) != target.spec["recipe"]:
+        raise ActprobeError(f"protocol {args['protocol']} changed while the run was going on")
+    source = _source(args["texts"], args["matrix"], recipe["method"]["reads"])
+    test = None
+    if "test_texts" in args:
+        test = _source(args["test_texts"], args["test_matrix"], recipe["method"]["reads"])
+        _check_other(source.labels, test.labels, args)
+    n = recipe["setting"].get("rows", recipe["rows"])
+    source = Source(source.labels.head(n), source.matrix)
+    place = {k: args[k] for k in ("dataset", "model", "site", "position", "source")}
+    place |= {k: target.spec[k] for k in ("protocol", "setting", "method")}
+    return [
+        {**place, **EMPTY, "seed": seed, "condition": c.name, **row, "key": keys.short(target.key)}
+        for seed in recipe["seeds"]
+        for c in splits.conditions(recipe["setting"], args.get("test_set", ""))
+        for row in _condition(source, test, recipe, c, seed)
+    ]
+
+
+def _source(texts: str, matrix: str, reads: str) -> Source:
+    labels, x = data.labels(texts), data.matrix(matrix, reads)
+    if x.shape[0] != labels.n_rows:
+        raise Damaged(f"{matrix}: {x.shape[0]} rows, expected {labels.n_rows} as in {texts}")
+    return Source(labels, x)
+
+
+def _check_other(train: Labels, test: Labels, args: Mapping[str, Any]) -> None:
+    """Refuse a test set that is the train dataset again."""
+    share = float(leakage.repeated(train.digest, test.digest).mean())
+    if share > _SAME:
+        raise BadInput(
+            f"{args['test_texts']}: {share:.0%} of its texts are in {args['dataset']} as well: "
+            "not an out-of-distribution test set"
+        )
+
+
+def _condition(
+    source: Source, test: Source | None, recipe: Mapping[str, Any], condition: Condition, seed: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of one condition and seed: one, or one for each k."""
+    ks = recipe["method"].get("ks", [None])
+    try:
+        train_rows, test_rows = _split(source.labels, recipe, condition, seed)
+        other = test if test is not None else source
+        if test is not None:
+            test_rows = np.arange(len(test.labels))
+        fits = _Fits(source, train_rows, other, test_rows, recipe, condition, seed)
+    except CannotFit as e:
+        yield from ({"k": k, "reason": str(e)} for k in ks)
+        return
+    yield from (fits.row(k) for k in ks)
+
+
+def _split(
+    labels: Labels, recipe: Mapping[str, Any], condition: Condition, seed: int
+) -> tuple[Rows, Rows]:
+    split, setting = recipe["split"], recipe["setting"]
+    if len(labels.classes) != 2:
+        raise CannotFit(f"needs two classes, found {len(labels.classes)}")
+    if split["groups"] == "ignore":
+        n_train, n_test = splits.sizes(labels.y, condition, setting, split)
+        if "test_set" in setting and recipe["method"]["reads"] == "latents":
+            return splits.first_of_each(labels.y, n_train, seed)
+        return splits.draw(labels.y, n_train, n_test, condition.ratio, seed)
+    return splits.disjoint(
+        labels.y, labels.component, labels.split, condition, setting, split, seed
+    )
+
+
+class _Fits:
+    """Everything that the fits of one condition and seed share."""
+
+    def __init__(
+        self,
+        source: Source,
+        train: Rows,
+        other: Source,
+        test: Rows,
+        recipe: Mapping[str, Any],
+        condition: Condition,
+        seed: int,
+    ) -> None:
+        self.method, self.seed = recipe["method"], seed
+        self.rule, self.classes = recipe["validation"], other.labels.classes
+        y = source.labels.y[train]
+        if len(np.unique(y)) < 2:
+            raise CannotFit(f"one class only among {len(train)} train rows")
+        self.y_train = splits.flip(y, condition.noise, seed) if condition.noise else y
+        self.y_test = other.labels.y[test]
+        self.seen = leakage.repeated(source.labels.digest[train], other.labels.digest[test])
+        component = source.labels.component[train] if self.rule["groups"] == "disjoint" else None
+        self.folds = validation.folds(self.y_train, self.rule, seed, component)
+        self.bootstrap = metrics.Bootstrap(self.y_test, recipe["bootstrap"])
+        at_train, at_test = source.labels.row[train], other.labels.row[test]
+        if self.method["reads"] == "latents":
+            self.best = sparse.rank(
+                source.matrix[at_train], self.y_train, self.method["ranking"], self.method["ks"][-1]
+            )
+            if not len(self.best):
+                raise CannotFit(f"no latent fires on the {len(train)} train rows")
+            self.X_train = sparse.dense(source.matrix, at_train, self.best)
+            self.X_test = sparse.dense(other.matrix, at_test, self.best)
+        else:
+            self.X_train = source.matrix[at_train].astype(np.float64)
+            self.X_test = other.matrix[at_test].astype(np.float64)
+
+    def row(self, k: int | None) -> dict[str, Any]:
+        """The tidy row of the fit on the first k columns, or on all."""
+        fitted = search(
+            self.X_train[:, :k],
+            self.y_train,
+            self.X_test[:, :k],
+            self.method,
+            self.folds,
+            self.rule["one_class_fold"],
+            self.seed,
+        )
+        params = methods.json_params(fitted.params) | {"unconverged": fitted.unconverged}
+        if k is not None:
+            params["latents"] = min(k, len(self.best))
+        low, high = self.bootstrap.interval(fitted.scores)
+        new = ~self.seen
+        return {
+            "k": k,
+            "n_train": len(self.y_train),
+            "n_test": len(self.y_test),
+            "val_auc": fitted.val_auc,
+            **metrics.evaluate(self.y_test, fitted.scores, fitted.predicted),
+            "ci_low": low,
+            "ci_high": high,
+            "converged": fitted.converged,
+            "leak_fraction": float(self.seen.mean()),
+            "test_auc_unseen": metrics.auc(self.y_test[new], fitted.scores[new]),
+            "reason": "" if len(np.unique(self.y_test)) == 2 else "one class in the test set",
+            "params": json.dumps(params, sort_keys=True),
+        }

@@ -1,0 +1,207 @@
+"""From the config to probe targets: one per protocol, setting, source, dataset and method."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from actprobe import plan
+from actprobe.config import nearest
+from actprobe.errors import ConfigError
+from actprobe.keys import DigestMemo
+from actprobe.plan import Target
+from actprobe.probes import protocol as protocols
+
+VERSION = 1
+
+# Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
+_SECONDS = {"logreg": 0.5, "pca": 0.3, "knn": 0.3, "mlp": 1.0, "xgboost": 30.0}
+_K_SPARSE_SAGA = 40.0
+
+Matrices = Mapping[str, Mapping[str, Target]]  # source -> dataset -> activations or latents
+
+
+def targets(
+    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+) -> list[Target]:
+    """Every probe result that the config's `probes` list asks for.
+
+    A source is probed by the methods that read its kind: activations, or SAE latents. Activations
+    of all tokens are no source. Raises ConfigError for a protocol, setting, method, source or
+    dataset that does not exist, with the nearest one that does.
+    """
+    texts = {t.item: t for t in known.get("texts", [])}
+    kinds = {
+        "activations": _by_source(
+            t for t in known.get("activations", []) if t.args["position"] != "tokens"
+        ),
+        "latents": _by_source(known.get("latents", [])),
+    }
+    found: dict[str, Target] = {}
+    for n, entry in enumerate(config.get("probes") or []):
+        for t in _entry(config["cache_dir"], entry, f"probes[{n}]", texts, kinds):
+            found.setdefault(t.path, t)
+    return list(found.values())
+
+
+def _by_source(matrices: Iterable[Target]) -> Matrices:
+    found: dict[str, dict[str, Target]] = defaultdict(dict)
+    for t in matrices:
+        found[t.args["source"]][t.item] = t
+    return found
+
+
+def _entry(
+    cache_dir: str,
+    entry: Mapping[str, Any],
+    where: str,
+    texts: Mapping[str, Target],
+    kinds: Mapping[str, Matrices],
+) -> Iterator[Target]:
+    protocol = protocols.load(entry["protocol"])
+    for setting in entry["settings"]:
+        _check(setting, "setting", protocol["settings"], f"{where}: {protocol['name']}")
+    for method in entry["methods"] or []:
+        _check(method, "method", protocol["methods"], f"{where}: {protocol['name']}")
+    sources = _matching(entry["sources"], [s for of in kinds.values() for s in of], where, "source")
+    datasets = set(_matching(entry["datasets"], texts, where, "dataset"))
+    for method in entry["methods"] or []:
+        reads = protocol["methods"][method]["reads"]
+        if not any(s in kinds[reads] for s in sources):
+            raise ConfigError(f"{where}: {method} reads {reads}, and no source here is of that kind")
+    for setting in entry["settings"]:
+        tests = _test_sets(protocol, setting, datasets, texts, where)
+        for kind, of in kinds.items():
+            methods = _methods(protocol, setting, entry["methods"], kind)
+            for source in sources:
+                for dataset, matrix in of.get(source, {}).items():
+                    if dataset not in datasets or (tests is not None and dataset not in tests):
+                        continue
+                    data = _data(texts, of[source], dataset, tests, where)
+                    for method in methods:
+                        yield _target(cache_dir, entry["protocol"], setting, method, matrix, data)
+
+
+def _check(name: str, word: str, known: Mapping[str, Any], where: str) -> None:
+    if name not in known:
+        raise ConfigError(f"{where} has no {word} {name!r}; {nearest(name, known)}")
+
+
+def _matching(patterns: list[str], known: Iterable[str], where: str, word: str) -> list[str]:
+    known = list(known)
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matched = fnmatch.filter(known, pattern)
+        if not matched:
+            raise ConfigError(f"{where}: no {word} matches {pattern!r}; {nearest(pattern, known)}")
+        found.update(dict.fromkeys(matched))
+    return list(found)
+
+
+def _methods(
+    protocol: Mapping[str, Any], setting: str, asked: list[str] | None, kind: str
+) -> list[str]:
+    """The methods to run on sources of a kind: those asked for, or the protocol's default ones."""
+    allowed = protocol["settings"][setting].get("methods", protocol["methods"])
+    return [
+        name
+        for name, method in protocol["methods"].items()
+        if name in allowed
+        and method["reads"] == kind
+        and (method.get("default", True) if asked is None else name in asked)
+    ]
+
+
+def _test_sets(
+    protocol: Mapping[str, Any],
+    setting: str,
+    datasets: set[str],
+    texts: Mapping[str, Target],
+    where: str,
+) -> dict[str, str] | None:
+    """For a setting with test sets of their own: dataset -> test set, where the config has it."""
+    pattern = protocol["settings"][setting].get("test_set")
+    if pattern is None:
+        return None
+    named = {d: pattern.format(dataset=d) for d in sorted(datasets)}
+    found = {d: t for d, t in named.items() if t in texts}
+    if not found:
+        raise ConfigError(
+            f"{where}: setting {setting} tests a dataset on {pattern!r}, and `datasets` has none of "
+            f"{', '.join(list(named.values())[:3])}, …"
+        )
+    for dataset, test in found.items():
+        if texts[test].args["rows_key"] == texts[dataset].args["rows_key"]:
+            raise ConfigError(f"{where}: {test} has the rows of {dataset}: no test set of its own")
+    return found
+
+
+def _data(
+    texts: Mapping[str, Target],
+    matrices: Mapping[str, Target],
+    dataset: str,
+    tests: Mapping[str, str] | None,
+    where: str,
+) -> dict[str, Target]:
+    """The artefacts of one fit by role."""
+    data = {"texts": texts[dataset], "matrix": matrices[dataset]}
+    if tests is not None:
+        test = tests[dataset]
+        if test not in matrices:
+            source = matrices[dataset].args["source"]
+            raise ConfigError(f"{where}: {source} is not computed for {test}, the test set")
+        data |= {"test_texts": texts[test], "test_matrix": matrices[test]}
+    return data
+
+
+def _target(
+    cache_dir: str,
+    protocol: str,
+    setting: str,
+    method: str,
+    matrix: Target,
+    data: Mapping[str, Target],
+) -> Target:
+    name = protocols.load(protocol)["name"]
+    source = matrix.args["source"]
+    params = {
+        "protocol": name,
+        "recipe": protocols.digest(protocol, setting, method),
+        "setting": setting,
+        "method": method,
+        **{role: t.key for role, t in data.items()},
+    }
+    args = {
+        **{k: matrix.args[k] for k in ("source", "model", "site", "position")},
+        "dataset": matrix.item,
+        "protocol": protocol,
+        **{role: t.path for role, t in data.items()},
+    }
+    if "test_texts" in data:
+        args["test_set"] = data["test_texts"].item
+    loaded = matrix.args["model"] if matrix.stage == "activations" else source
+    return plan.target(
+        cache_dir,
+        "probes",
+        VERSION,
+        f"{name}/{setting}/{source}/{matrix.item}.{method}",
+        params,
+        loader=f"{name}.{setting}.{loaded}",
+        item=matrix.item,
+        inputs=data.values(),
+        args=args,
+        ext="parquet",
+        cost=_cost(protocol, setting, method),
+    )
+
+
+@lru_cache(maxsize=None)
+def _cost(protocol: str, setting: str, method: str) -> float:
+    recipe = protocols.recipe(protocols.load(protocol), setting, method)
+    seconds = _SECONDS.get(recipe["method"]["family"], 0.1)
+    if recipe["method"].get("solver", {}).get("solver") == "saga":
+        seconds = _K_SPARSE_SAGA * max(recipe["method"]["ks"]) / 512
+    return seconds * len(recipe["seeds"]) * len(recipe["setting"].get("values", [None]))

@@ -1,0 +1,105 @@
+"""One pass over the latent blocks of an SAE for the stacked rows of many datasets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actprobe.sae.architectures import Rule
+from actprobe.sae.engine import Engine
+from actprobe.sae.pieces import COLUMNS, Pieces, place, tile_width
+from actprobe.sae.topk import Best
+from actprobe.sae.weights import Matrix
+
+log = logging.getLogger(__name__)
+
+_SAFE_SECONDS = 10.0  # how often encoded tiles are forced to disk: the most a power cut can cost
+_SAY_SECONDS = 20.0
+
+
+@dataclass
+class RowTile:
+    """Up to ROWS prepared rows of one dataset.
+
+    x: [r, d] on the engine's device; index: which row tile of the dataset; best: of a top k.
+    """
+
+    pieces: Pieces
+    index: int
+    x: Any
+    best: Best | None = None
+
+    @property
+    def done(self) -> int:
+        """Column tiles that are encoded; always the first ones."""
+        return self.pieces.done(self.index)
+
+
+
+def best_so_far(pieces: Pieces, index: int, rows: int, k: int, d_sae: int) -> Best:
+    """The k best entries of each row of a row tile among what is encoded."""
+    best = Best(rows, min(k, d_sae))
+    for column, (flat, value) in enumerate(pieces.tiles(index)):
+        best.add(*place(flat, column, d_sae), value)
+    return best
+
+
+def encode(
+    tiles: Sequence[RowTile], encoder: Matrix, rule: Rule, engine: Engine, block: int, name: str
+) -> None:
+    """Encode all latents of all tiles; each block of W_enc is read once, and only if needed.
+
+    block: latents read at a time, a multiple of COLUMNS.
+    """
+    d_sae = encoder.n
+    starts = [b for b in range(0, d_sae, block)
+              if any(t.done * COLUMNS < min(b + block, d_sae) for t in tiles)]  # fmt: skip
+    began = said = safe = time.monotonic()
+    logs = list({id(t.pieces): t.pieces for t in tiles}.values())
+    for n, low in enumerate(starts):
+        high = min(low + block, d_sae)
+        if n == 0:
+            encoder.prefetch(low, high)
+        w = engine.put(encoder.block(low, high))
+        if n + 1 < len(starts):
+            encoder.prefetch(starts[n + 1], min(starts[n + 1] + block, d_sae))
+        vectors = {key: engine.put(v[low:high]) for key, v in rule.vectors.items()}
+        for t in tiles:
+            _encode_block(t, w, vectors, rule, engine, low, high, d_sae)
+        now = time.monotonic()
+        last = n + 1 == len(starts)
+        for pieces in logs:
+            pieces.flush(safe=last or now - safe > _SAFE_SECONDS)
+        safe = now if now - safe > _SAFE_SECONDS else safe
+        if now - said > _SAY_SECONDS:
+            said, left = now, (now - began) / (n + 1) * (len(starts) - n - 1)
+            log.info("%s: latent %d of %d, %d s left", name, high, d_sae, left)
+
+
+def _encode_block(
+    t: RowTile,
+    w: Any,
+    vectors: dict[str, Any],
+    rule: Rule,
+    engine: Engine,
+    low: int,
+    high: int,
+    d_sae: int,
+) -> None:
+    """The column tiles of the block low..high that a row tile still lacks."""
+    while t.done * COLUMNS < high:
+        column = t.done
+        a = column * COLUMNS - low
+        b = a + tile_width(column, d_sae)
+        p = engine.product(t.x, w[:, a:b])
+        chosen, value = rule.fire(p, {key: v[a:b] for key, v in vectors.items()})
+        if t.best is not None:
+            assert rule.k is not None
+            chosen = engine.largest(chosen, t.best.floor, rule.k)
+        flat, value = engine.kept(chosen, value)
+        if t.best is not None:
+            t.best.add(*place(flat, column, d_sae), value)
+        t.pieces.add(t.index, flat, value)

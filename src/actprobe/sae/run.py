@@ -1,0 +1,230 @@
+"""The latents stage: one SAE, opened once, over the rows of every pending dataset."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from actprobe import models, store
+from actprobe.errors import BadInput
+from actprobe.jobs import Outcome
+from actprobe.plan import Batch, Target
+from actprobe.sae import assemble, quality
+from actprobe.sae.architectures import Rule, check_folding, prepare, rule
+from actprobe.sae.encode import RowTile, best_so_far, encode
+from actprobe.sae.engine import Engine, engine
+from actprobe.sae.memory import sizes
+from actprobe.sae.pieces import ROWS, Pieces
+from actprobe.sae.sources import located
+from actprobe.sae.weights import Weights
+
+log = logging.getLogger(__name__)
+
+_DENSE = 0.2  # share of latents above which codes are not sparse
+
+
+@dataclass
+class Work:
+    """One dataset on its way through the SAE: the n rows of its activations, and their tiles."""
+
+    target: Target
+    n: int
+    pieces: Pieces
+    usable: bool = True
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open SAE with everything that encoding needs.
+
+    norms: decoder row norms, where latents are multiplied by them.
+    """
+
+    name: str
+    weights: Weights
+    rule: Rule
+    norms: NDArray[np.float32] | None
+    b_dec: NDArray[np.float32] | None
+    engine: Engine
+
+    @property
+    def d_sae(self) -> int:
+        return self.weights.sae.d_sae
+
+
+def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+    """Make all targets of a batch: one pass over the SAE when the rows fit in memory.
+
+    A dataset whose activations cannot be used is reported to the outcome; the others go on.
+    """
+    settings = config["saes"][batch.loader]
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
+        todo = []
+        for t in batch.targets:
+            if store.finished_part(t.path, t.key):
+                out.done(t, store.claim(t.path))
+            else:
+                todo.append(t)
+        if not todo:
+            return
+        stack.enter_context(threadpool_limits(threads))
+        with out.guard(*todo):
+            session = stack.enter_context(opened(batch.loader, todo[0], settings))
+            on_torch = session.engine.name != "numpy"
+            size = sizes(config["max_memory"], session.weights, on_torch)
+            works = [w for t in todo for w in _begin(t, session, out)]
+            for group in _groups(works, session.d_sae, size.rows):
+                _pass(group, session, size.block, out)
+            for w in works:
+                if w.usable:
+                    out.done(w.target, _finish(w, session))
+
+
+@contextlib.contextmanager
+def opened(name: str, t: Target, settings: Mapping[str, Any]) -> Iterator[Session]:
+    """Open the SAE of these targets. Raises BadInput naming what is wrong with it."""
+    sae = located(t.args["sae"])
+    fold = settings["fold_decoder_norm"]
+    if fold:
+        check_folding(sae)
+    with Weights(sae) as weights:
+        norms = weights.decoder_norms() if fold or sae.rescale else None
+        b_dec = weights.vector("b_dec") if sae.subtract_b_dec else None
+        yield Session(
+            name,
+            weights,
+            rule(sae, weights.vector, norms, fold),
+            norms,
+            b_dec,
+            engine(settings["device"], settings["product"]),
+        )
+        read = weights.bytes_read()
+        log.info("%s: %.2f GB of %s read", name, sum(read.values()) / 1e9, ", ".join(read))
+
+
+def _begin(t: Target, session: Session, out: Outcome) -> Iterator[Work]:
+    """The work on a target, resumed or begun; nothing when its activations do not fit the SAE."""
+    with out.guard(t), models.open_activations(t.args["activations"]) as a:
+        width, d_in = int(np.prod(a.shape[1:])), session.weights.sae.d_in
+        if width != d_in:
+            raise BadInput(
+                f"{t.args['activations']}: activations of width {width}; {session.name} encodes "
+                f"width {d_in}"
+            )
+        yield Work(t, a.shape[0], Pieces(store.claim(t.path), t.key))
+
+
+def _groups(works: Sequence[Work], d_sae: int, rows: int) -> Iterator[list[tuple[Work, int]]]:
+    """Row tiles that are not encoded, (work, index), as many at a time as memory holds."""
+    todo = [
+        (w, index)
+        for w in works
+        for index in range(-(-w.n // ROWS))
+        if w.pieces.done(index) * COLUMNS < d_sae
+    ]
+    for at in range(0, len(todo), rows // ROWS):
+        yield todo[at : at + rows // ROWS]
+
+
+def _pass(
+    group: Sequence[tuple[Work, int]], session: Session, block: int, out: Outcome
+) -> None:
+    """Encode some row tiles in one pass over the SAE."""
+    tiles = []
+    for w, index in group:
+        if w.usable:
+            w.usable = False
+            with out.guard(w.target):
+                tiles.append(_tile(w, index, session))
+                w.usable = True
+    sae = session.weights.sae
+    log.info("%s: %d row tiles of %d datasets", session.name, len(tiles), len({id(w) for w, _ in group}))
+    encode(tiles, session.weights.encoder, session.rule, session.engine, block, session.name)
+
+
+def _tile(w: Work, index: int, session: Session) -> RowTile:
+    first = index * ROWS
+    x = _activations(w.target.args["activations"], slice(first, min(first + ROWS, w.n)))
+    x = prepare(x, session.weights.sae, session.b_dec)
+    k = session.rule.k
+    best = best_so_far(w.pieces, index, len(x), k, session.d_sae) if k else None
+    return RowTile(w.pieces, index, session.engine.put(x), best)
+
+
+def _activations(path: str, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+    """Float32 [n, d_in] of some rows; heads are flattened. Raises BadInput for one not finite."""
+    with models.open_activations(path) as a:
+        x = a[rows]
+    x = x.reshape(len(x), -1)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(bad):
+        places = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        raise BadInput(f"{path}: row {places[bad[0]]} is not finite")
+    return x
+
+
+def _finish(w: Work, session: Session) -> Path:
+    """Write the artefact of an encoded dataset; returns its sealed part."""
+    sae, d_sae = session.weights.sae, session.d_sae
+
+    def found() -> Iterator[Window]:
+        return assemble.windows(w.pieces, w.n, d_sae, session.rule.k, session.rule.scale)
+
+    rows = quality.sample(w.n)
+    lengths, live, picked = np.zeros(w.n, np.int64), np.zeros(d_sae, bool), []
+    for window in found():
+        lengths[window.first : window.first + len(window.lengths)] = window.lengths
+        live[window.latents] = True
+        picked.append(quality.pick(window, rows, d_sae))
+    explained = None
+    if not sae.transcoder:
+        x = _activations(w.target.args["activations"], rows)
+        z = quality.stack(picked, d_sae)
+        explained = quality.variance_explained(
+            x, quality.reconstruct(z, x, session.weights, session.norms)
+        )
+    facts = {
+        "d_in": sae.d_in,
+        "architecture": sae.architecture,
+        "engine": session.engine.name,
+        "nnz": int(lengths.sum()),
+        "l0": {
+            "mean": float(f"{lengths.mean():.6g}"),
+            "min": int(lengths.min()),
+            "median": float(np.median(lengths)),
+            "max": int(lengths.max()),
+        },
+        "live": int(live.sum()),
+        "dead": int(d_sae - live.sum()),
+        "variance_explained": explained,
+        "sample": len(rows),
+        "warnings": _warnings(w, session, lengths),
+    }
+    spec = dict(w.target.spec)
+    part = assemble.write(w.target.path, spec, facts, lengths, d_sae, found())
+    w.pieces.close()
+    return part
+
+
+def _warnings(w: Work, session: Session, lengths: NDArray[np.int64]) -> list[str]:
+    """What is wrong with codes that are empty or not sparse; also said in the log."""
+    found = []
+    share = lengths.mean() / session.d_sae
+    if not lengths.any():
+        found.append("no latent fires on any row")
+    elif share > _DENSE:
+        found.append(f"{100 * share:.0f} % of the latents fire on a row: not sparse")
+    if found:
+        log.warning(
+            "%s on %s: %s; are the SAE, the site and the normalisation the right ones?",
+            session.name, w.target.item, found[0],
+        )  # fmt: skip
+    return found

