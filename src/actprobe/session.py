@@ -113,5 +113,5 @@ def _require_writable(cache_dir: str, create: bool) -> None:
         raise ConfigError(f"cache_dir {cache_dir}: cannot write there ({e.strerror})") from e
     while not folder.exists():
         folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"cache_dir {cache_dir}: {folder} is not writable")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(f"cache_dir {cache_dir}: {folder} is not a writable folder")

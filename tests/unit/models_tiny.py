@@ -12,7 +12,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from actprobe import config as configs
-from actprobe import keys, models as room, plan, store
+from actprobe import keys, plan, store
+from actprobe import models as room
 
 N_LAYERS, D = 4, 32
 _COMMON = {

@@ -162,6 +162,28 @@ def test_finished_parts_need_no_model(tmp_path, config, monkeypatch):
     assert all(Path(t.path).exists() for t in found)
 
 
+def test_a_smaller_budget_is_taken_over_by_the_next_run(tmp_path, folder, monkeypatch):
+    """Memory ran short, then the run was killed: what it wrote is not thrown away."""
+    config = make_config(tmp_path, model_entry(folder, max_tokens_per_batch=400), WANTED)
+    texts, forward, calls = write_texts(tmp_path, texts=TEXTS * 5), extract.forward, []
+
+    def small(model, tokens, rows, *rest):
+        calls.append(len(rows) * int(tokens.lengths[rows].max()))
+        if calls[-1] > 250:
+            raise extract.OutOfMemory("pretended")
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return forward(model, tokens, rows, *rest)
+
+    monkeypatch.setattr(extract, "forward", small)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, texts)
+    begun = len(calls)
+    found = run(config, texts)
+    assert max(calls[begun:]) <= 200
+    assert {store.read_header(t.path)["facts"]["budget"] for t in found} == {200}
+
+
 def bad_texts(cache):
     """The tombstone of a dataset that could not be read, and its target."""
     import pyarrow as pa
@@ -201,8 +223,9 @@ def test_non_finite_values_stop_that_target_alone(tmp_path, folder, monkeypatch)
     with pytest.raises(ActprobeError) as e:
         run(config, texts)
     assert "2 of 4 targets" in str(e.value)
-    assert "m on tiny: row 'row4' has non-finite activations at resid_post.2, position last (fl" in (
-        str(e.value)
+    assert (
+        "m on tiny: row 'row4' has non-finite activations at resid_post.2, position last (fl"
+        in (str(e.value))
     )
     assert "position tokens (float16 overflows above 65504" in str(e.value)
     found = by_name(run(config | {"on_bad_dataset": "skip"}, texts))
@@ -301,7 +324,7 @@ def test_golden_values(tmp_path):
             values[name],
             expected,
             atol=1e-3,
-            err_msg=f"{name} changed: raise VERSION in models/targets.py and update the golden file",
+            err_msg=f"{name} changed: raise VERSION in models/targets.py, update tests/golden",
         )
 
 

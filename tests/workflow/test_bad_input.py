@@ -18,7 +18,7 @@ AT_THE_DOOR = {
     "missing file": (lambda p: edit(p, "path", "gone.csv"), ["gone.csv"]),
     "unknown key": (lambda p: p.config.update(experimnt="x"), ["experimnt", "experiment"]),
     "unknown nested key": (lambda p: edit(p, "txt", "text"), ["txt", "text"]),
-    "two datasets of one name": (lambda p: edit(p, "name", "b"), ["'b'"]),
+    "two datasets of one name": (lambda p: edit(p, "name", "b"), ["two datasets", "b"]),
     "unknown model": (
         lambda p: p.config["activations"][0].update(model="tny"), ["tny", "tiny"],
     ),
@@ -26,12 +26,12 @@ AT_THE_DOOR = {
         lambda p: p.config["activations"][0].update(sites=["resid_post.3"]), ["resid_post.3", "3"],
     ),
     "unknown method": (lambda p: p.config["probes"][0].update(methods=["logre"]), ["logreg"]),
-    "unwritable cache": (lambda p: p.config.update(cache_dir="/proc/cache"), ["/proc/cache"]),
+    "unwritable cache": (lambda p: p.config.update(cache_dir="a.csv/cache"), ["a.csv/cache"]),
 }  # fmt: skip
 
 IN_THE_TEXTS = {
     "missing column": (lambda p: edit(p, "text", "txt"), ["txt", "text"]),
-    "one class only": (lambda p: dataset(p, "text,label\nx,1\ny,1\n"), ["one class"]),
+    "one class only": (lambda p: dataset(p, "text,label\nx,1\ny,1\n"), ["expected two classes"]),
     "NaN text": (lambda p: dataset(p, 'text,label\nx,1\n,0\n'), ["row"]),
     "empty text": (lambda p: dataset(p, 'text,label\nx,1\n"  ",0\n'), ["row"]),
     "duplicate id": (
@@ -64,9 +64,9 @@ def test_skip_lists_the_bad_dataset_in_the_report(empty):
     empty.config["on_bad_dataset"] = "skip"
     empty.snakemake()
     results = empty.folder / "results" / "toy"
-    assert "one class" in (results / "tables" / "skipped.csv").read_text()
-    assert "one class" in (results / "report.html").read_text()
+    assert "expected two classes" in (results / "tables" / "skipped.csv").read_text()
+    assert "expected two classes" in (results / "report.html").read_text()
     assert "Nothing to be done" in empty.snakemake("-n")
 
     empty.config["on_bad_dataset"] = "stop"
-    assert "one class" in empty.snakemake(ok=False)
+    assert "expected two classes" in empty.snakemake(ok=False)

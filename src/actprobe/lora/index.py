@@ -11,6 +11,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ class Index:
     def __getitem__(self, column: str) -> NDArray[Any]:
         return self.columns[column] if column in self.columns else self.lists[column]
 
+    @cached_property
+    def places(self) -> list[str]:
+        """`Member.place` of every id: what shards are cut by."""
+        return [Member(i, "").place for i in self["id"]]
+
     @property
     def refused(self) -> NDArray[Any]:
         """Why each LoRA is left out (object [N], empty: it is not)."""
@@ -149,7 +155,7 @@ def read(m: Member, digest: str, options: Mapping[str, Any]) -> list[Entry]:
             ]
         return [Entry.of(m.id, m.id, 0, digest, read_adapter(m.path, m.config, options["alpha"]))]
     except BadInput as e:
-        return [Entry(m.id, m.id, 0, digest, reason=str(e))]
+        return [Entry(m.id, m.id, 0, digest, reason=str(e).removeprefix(f"{m.path}: "))]
 
 
 def tabulate(entries: Sequence[Entry]) -> tuple[pa.Table, dict[str, Any]]:

@@ -147,7 +147,7 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
             try:
                 yield id, describe_adapter(found, metadata, None, options["alpha"])
             except BadInput as e:
-                yield id, f"{member.path}: row {n - 1}: {e}"
+                yield id, str(e)
 
 
 def read(member: Member) -> Iterator[list[dict[str, Factors] | str]]:

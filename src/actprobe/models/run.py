@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from actprobe import store, texts
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
 from actprobe.models import artefact, extract
-from actprobe.models.batches import batch_plan
+from actprobe.models.batches import batch_plan, plan_digest
 from actprobe.models.grammar import MASKED
 from actprobe.models.positions import Reduction, plan_reduction
 from actprobe.models.progress import Progress
@@ -100,7 +100,7 @@ class _Dataset:
         """
         if not self.targets:
             return
-        budget = _begun_budget(self.targets, self.session.budget)
+        budget = self._begun_budget() or self.session.budget
         while True:
             try:
                 if not self.session.checked:
@@ -108,6 +108,16 @@ class _Dataset:
                 return self._fill(budget)
             except extract.OutOfMemory as e:
                 budget = self._smaller(budget, e)
+
+    def _begun_budget(self) -> int | None:
+        """The budget with which an earlier run on this kind of machine began these files."""
+        wanted = self.session.facts().items()
+        for t in self.targets:
+            with contextlib.suppress(Damaged, FileNotFoundError):
+                header = store.read_header(store.part_path(t.path))
+                if header["key"] == t.key and wanted <= header["facts"].items():
+                    return int(header["facts"]["budget"])
+        return None
 
     def _self_check(self, budget: int) -> None:
         session, wanted = self.session, _wanted(self.targets)
@@ -134,7 +144,13 @@ class _Dataset:
     def _fill(self, budget: int) -> None:
         """Run every batch that some part still lacks; write to each part what it lacks."""
         plan = batch_plan(self.tokens.lengths, budget)
-        facts = self.session.facts(self.tokens, plan, budget)
+        facts = {
+            **self.session.facts(),
+            "budget": budget,
+            "batch_plan": plan_digest(plan),
+            "n_tokens": len(self.tokens.ids),
+            "n_truncated": self.tokens.n_truncated,
+        }
         with contextlib.ExitStack() as stack:
             parts = {t.path: stack.enter_context(self._part(t, plan, facts)) for t in self.targets}
             lacking = {path: set(part.pending) for path, part in parts.items()}
@@ -225,13 +241,3 @@ def _wanted(targets: Sequence[Target]) -> dict[str, list[str]]:
     for t in targets:
         wanted[t.args["site"]].append(t.args["position"])
     return wanted
-
-
-def _begun_budget(targets: Sequence[Target], budget: int) -> int:
-    """The budget that an earlier run had to fall back to for these files, else `budget`."""
-    for t in targets:
-        with contextlib.suppress(Exception):
-            facts = store.read_header(store.part_path(t.path))["facts"]
-            if facts["asked_budget"] == budget:
-                return int(facts["budget"])
-    return budget

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 
 from actprobe.models import extract, load
-from actprobe.models.batches import plan_digest
-from actprobe.models.tokens import Tokens
 from actprobe.plan import Target
 
 log = logging.getLogger(__name__)
@@ -38,9 +36,7 @@ class Session:
     budget: int
     checked: bool = False
 
-    def facts(
-        self, tokens: Tokens, plan: Sequence[Sequence[int]], budget: int
-    ) -> dict[str, str | int]:
+    def facts(self) -> dict[str, str]:
         """What rounding depends on, besides the spec: a part is resumed only where these agree."""
         import transformers
 
@@ -49,11 +45,6 @@ class Session:
             "transformers": transformers.__version__,
             "device": _device_kind(self.model.device),
             "attention": self.model.attention,
-            "asked_budget": self.budget,
-            "budget": budget,
-            "batch_plan": plan_digest(plan),
-            "n_tokens": len(tokens.ids),
-            "n_truncated": tokens.n_truncated,
         }
 
 

@@ -100,7 +100,10 @@ def _default_length(tokenizer: Any, limit: int | None) -> int | None:
 
 
 def _chunk(
-    tokenizer: Any, rendered: Sequence[tuple[str, list[Segment]]], options: Mapping[str, Any], chat: bool
+    tokenizer: Any,
+    rendered: Sequence[tuple[str, list[Segment]]],
+    options: Mapping[str, Any],
+    chat: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, int]:
     batch = tokenizer([text for text, _ in rendered], **options)
     rows = batch["input_ids"]
@@ -121,9 +124,7 @@ def _chunk(
     return ids, lengths, content, chars, cut
 
 
-def _to_text(
-    chars: np.ndarray, segments: Sequence[Segment]
-) -> tuple[np.ndarray, np.ndarray]:
+def _to_text(chars: np.ndarray, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
     """Character offsets in the rendered string to offsets in the row's text.
 
     Returns [T, 2] offsets ((0, 0) outside the text) and which tokens overlap the text, bool [T].

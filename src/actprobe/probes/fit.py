@@ -162,7 +162,7 @@ class _Fits:
             self.X_test[:, :k],
             self.method,
             self.folds,
-            self.rule["one_class_fold"],
+            self.rule,
             self.seed,
         )
         params = methods.json_params(fitted.params) | {"unconverged": fitted.unconverged}

@@ -72,7 +72,8 @@ def estimator(method: Method, params: Params, seed: int) -> Any:
         case "xgboost":
             from xgboost import XGBClassifier
 
-            return XGBClassifier(**params, eval_metric="logloss", random_state=seed, n_jobs=1)
+            fixed = {"eval_metric": "logloss", "random_state": seed, "n_jobs": 1}
+            return XGBClassifier(**method.get("solver", {}), **params, **fixed)
         case "mlp":
             from sklearn.neural_network import MLPClassifier
 
@@ -95,8 +96,10 @@ def columns(X: Matrix, params: Params) -> Matrix:
     return X[:, : params["n_components"]] if "n_components" in params else X
 
 
-def prepare(method: Method, seed: int, X_fit: Matrix, X_other: Matrix) -> tuple[Matrix, Matrix]:
-    """Both matrices scaled, and projected or rotated, by what X_fit [n, d] alone says."""
+def prepare(
+    method: Method, seed: int, X_fit: Matrix, y_fit: NDArray[Any], X_other: Matrix
+) -> tuple[Matrix, Matrix]:
+    """Both matrices scaled, and projected or rotated, by what X_fit [n, d] and y_fit alone say."""
     if method["scaler"] == "standard":
         from sklearn.preprocessing import StandardScaler
 
@@ -108,6 +111,13 @@ def prepare(method: Method, seed: int, X_fit: Matrix, X_other: Matrix) -> tuple[
         n_components = min(*X_fit.shape, method["components"])
         pca = PCA(n_components=n_components, random_state=seed)
         return pca.fit_transform(X_fit), pca.transform(X_other)
+    if "project" in method:
+        if method["project"] == "random":
+            direction = np.random.RandomState(seed).standard_normal(X_fit.shape[1])
+        else:
+            direction = X_fit[y_fit == 1].mean(axis=0) - X_fit[y_fit == 0].mean(axis=0)
+        direction /= np.linalg.norm(direction) or 1.0
+        return (X_fit @ direction)[:, None], (X_other @ direction)[:, None]
     if method.get("rotate") and X_fit.shape[1] > X_fit.shape[0]:
         return rotate(X_fit, X_other)
     return X_fit, X_other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,18 +36,21 @@ def search(
     X_test: Matrix,
     method: Method,
     folds: list[Fold],
-    one_class_fold: float,
+    rule: Mapping[str, Any],
     seed: int,
 ) -> Fitted:
     """Fit one method. X_train [n, d], X_test [m, d] float64, y_train 0/1 [n].
 
-    folds: from `validation.folds`, empty for train sets too small to validate. A fold whose fit
-    part has one class scores `one_class_fold`. Equal scores: the first hyperparameters win; so they
-    do when no fold gives a score (val_auc is then NaN).
+    rule: the protocol's validation; folds: from `validation.folds` by that rule, empty for train
+    sets too small to validate. A fold whose fit part has one class scores `one_class_fold`. Of
+    equal scores (to `digits`, where given) the first hyperparameters win; so they do when no fold
+    has a score (val_auc is then NaN).
     """
     n, d = X_train.shape
     seed = method.get("seed", seed)
-    Z_train, Z_test = methods.prepare(method, seed, X_train, X_test)
+    if method.get("labels") == "shuffled":
+        y_train = np.random.RandomState(seed).permutation(y_train)
+    Z_train, Z_test = methods.prepare(method, seed, X_train, y_train, X_test)
     if not folds:
         Z_scored = X_test if method.get("tiny_scores") == "unscaled" else Z_test
         return _final(method, method["tiny"], (Z_train, y_train, Z_test, Z_scored), seed)
@@ -55,20 +59,20 @@ def search(
     scores = np.empty((len(folds), len(candidates)))
     unconverged = 0
     for i, (a, b) in enumerate(folds):
+        if len(np.unique(y_train[a])) < 2:
+            scores[i] = rule["one_class_fold"]
+            continue
         if method.get("scaler_rows", "fit") == "train":
             Z_fit, Z_val = Z_train[a], Z_train[b]
         else:
-            Z_fit, Z_val = methods.prepare(method, seed, X_train[a], X_train[b])
-        if len(np.unique(y_train[a])) < 2:
-            scores[i] = one_class_fold
-            continue
+            Z_fit, Z_val = methods.prepare(method, seed, X_train[a], y_train[a], X_train[b])
         for j, params in enumerate(candidates):
             model = methods.estimator(method, params, seed)
             unconverged += not methods.fit(model, methods.columns(Z_fit, params), y_train[a])
             probability = model.predict_proba(methods.columns(Z_val, params))[:, 1]
             scores[i, j] = metrics.auc(y_train[b], probability)
-    mean = [np.mean(column) for column in scores.T.copy()]
-    best = int(np.argmax(mean))
+    mean = np.array([np.mean(column) for column in scores.T.copy()])
+    best = int(np.argmax(np.round(mean, rule["digits"]) if "digits" in rule else mean))
     final = _final(method, candidates[best], (Z_train, y_train, Z_test, Z_test), seed)
     return replace(final, val_auc=float(mean[best]), unconverged=unconverged)
 

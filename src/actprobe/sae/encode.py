@@ -38,7 +38,6 @@ class RowTile:
         return self.pieces.done(self.index)
 
 
-
 def best_so_far(pieces: Pieces, index: int, rows: int, k: int, d_sae: int) -> Best:
     """The k best entries of each row of a row tile among what is encoded."""
     best = Best(rows, min(k, d_sae))

@@ -78,7 +78,9 @@ def describe(path: str | Path, fmt: str = "auto") -> Sae:
     name = detect(path) if fmt == "auto" else fmt
     folder = FORMATS[name].at(path)
     if folder is None:
-        raise BadInput(f"{path}: not in format {name}: expected {' and '.join(FORMATS[name].files)}")
+        raise BadInput(
+            f"{path}: not in format {name}: expected {' and '.join(FORMATS[name].files)}"
+        )
     try:
         return FORMATS[name].read(folder)
     except (KeyError, TypeError) as e:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,9 +54,7 @@ class Latents:
         chosen = self._rows(rows)
         flat, lengths = self._entries(chosen)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        return Latents(
-            self.data[flat], self.indices[flat], indptr, (len(chosen), self.shape[1])
-        )
+        return Latents(self.data[flat], self.indices[flat], indptr, (len(chosen), self.shape[1]))
 
     def columns(self, latents: ArrayLike, rows: ArrayLike | None = None) -> NDArray[np.float64]:
         """Dense float64 [n rows, k] of the given latents, in the given orders."""
@@ -88,13 +86,11 @@ class Latents:
         n = np.bincount(labels)
         cell = np.repeat(labels, lengths) * len(live) + place[latent]
         shape = (len(n), len(live))
-        return ClassSums(
-            live,
-            n,
-            np.bincount(cell, value, minlength=len(n) * len(live)).reshape(shape),
-            np.bincount(cell, minlength=len(n) * len(live)).reshape(shape),
-            np.bincount(cell % max(1, len(live)), np.abs(value), minlength=len(live)),
-        )
+        cells = len(n) * len(live)
+        total = np.bincount(cell, value, minlength=cells).astype(np.float64).reshape(shape)
+        nonzero = np.bincount(cell, minlength=cells).reshape(shape)
+        magnitude = np.bincount(place[latent], np.abs(value), minlength=len(live))
+        return ClassSums(live, n, total, nonzero, magnitude.astype(np.float64))
 
     def to_scipy(self) -> csr_array:
         """scipy.sparse CSR array [N, F]; shares memory."""
@@ -106,8 +102,9 @@ class Latents:
         """torch sparse CSR tensor [N, F]."""
         import torch
 
-        parts = (self.indptr, self.indices.astype(np.int64), self.data)
-        return torch.sparse_csr_tensor(*map(torch.from_numpy, parts), size=self.shape)
+        indptr, indices = torch.from_numpy(self.indptr), torch.from_numpy(self.indices)
+        values = torch.from_numpy(self.data)
+        return torch.sparse_csr_tensor(indptr, indices.long(), values, size=self.shape)
 
     def _rows(self, rows: ArrayLike | None) -> NDArray[np.int64]:
         if rows is None:
@@ -129,6 +126,5 @@ def open_latents(path: str | Path, key: str | None = None) -> Latents:
     Raises BadInput with the stored reason when it stands for a dataset that cannot be used.
     """
     with store.open_h5(path, key) as f:
-        parts: list[Any] = [f[name][:] for name in ("data", "indices", "indptr")]
         n, d_sae = f["shape"][:].tolist()
-    return Latents(*parts, (n, d_sae))
+        return Latents(f["data"][:], f["indices"][:], f["indptr"][:], (n, d_sae))

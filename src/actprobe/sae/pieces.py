@@ -76,9 +76,7 @@ class Pieces:
             end = len(head)
         return end
 
-    def _read(
-        self, at: int
-    ) -> tuple[int, int, NDArray[np.uint32], NDArray[np.float32]] | None:
+    def _read(self, at: int) -> tuple[int, int, NDArray[np.uint32], NDArray[np.float32]] | None:
         """The record at an offset; None when it is not whole."""
         self._file.seek(at)
         head = self._file.read(_RECORD.size)

@@ -8,7 +8,6 @@ from scipy.sparse import csr_array
 
 from actprobe.sae.architectures import normalisation
 from actprobe.sae.assemble import Window
-from actprobe.sae.formats import Sae
 from actprobe.sae.weights import Matrix, Weights
 
 SAMPLE = 64  # rows of a dataset that are reconstructed

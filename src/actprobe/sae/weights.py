@@ -37,7 +37,7 @@ class File:
 
     def into(self, out: NDArray, offset: int) -> None:
         """Fill the contiguous array `out` from `offset`. Raises BadInput when the file ends."""
-        view = memoryview(out).cast("B")
+        view = memoryview(out.data).cast("B")
         at = 0
         while at < len(view):
             n = os.preadv(self._fd, [view[at:]], offset + at)

@@ -6,10 +6,12 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import vstack
 from threadpoolctl import threadpool_limits
 
 from actprobe import models, store
@@ -18,11 +20,12 @@ from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
 from actprobe.sae import assemble, quality
 from actprobe.sae.architectures import Rule, check_folding, prepare, rule
+from actprobe.sae.assemble import Window
 from actprobe.sae.encode import RowTile, best_so_far, encode
 from actprobe.sae.engine import Engine, engine
 from actprobe.sae.memory import sizes
-from actprobe.sae.pieces import ROWS, Pieces
-from actprobe.sae.sources import located
+from actprobe.sae.pieces import COLUMNS, ROWS, Pieces
+from actprobe.sae.sources import open_place
 from actprobe.sae.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -91,7 +94,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
 @contextlib.contextmanager
 def opened(name: str, t: Target, settings: Mapping[str, Any]) -> Iterator[Session]:
     """Open the SAE of these targets. Raises BadInput naming what is wrong with it."""
-    sae = located(t.args["sae"])
+    sae = open_place(t.args["sae"])
     fold = settings["fold_decoder_norm"]
     if fold:
         check_folding(sae)
@@ -134,9 +137,7 @@ def _groups(works: Sequence[Work], d_sae: int, rows: int) -> Iterator[list[tuple
         yield todo[at : at + rows // ROWS]
 
 
-def _pass(
-    group: Sequence[tuple[Work, int]], session: Session, block: int, out: Outcome
-) -> None:
+def _pass(group: Sequence[tuple[Work, int]], session: Session, block: int, out: Outcome) -> None:
     """Encode some row tiles in one pass over the SAE."""
     tiles = []
     for w, index in group:
@@ -145,8 +146,7 @@ def _pass(
             with out.guard(w.target):
                 tiles.append(_tile(w, index, session))
                 w.usable = True
-    sae = session.weights.sae
-    log.info("%s: %d row tiles of %d datasets", session.name, len(tiles), len({id(w) for w, _ in group}))
+    log.info("%s: %d row tiles", session.name, len(tiles))
     encode(tiles, session.weights.encoder, session.rule, session.engine, block, session.name)
 
 
@@ -187,7 +187,7 @@ def _finish(w: Work, session: Session) -> Path:
     explained = None
     if not sae.transcoder:
         x = _activations(w.target.args["activations"], rows)
-        z = quality.stack(picked, d_sae)
+        z = vstack(picked, format="csr")
         explained = quality.variance_explained(
             x, quality.reconstruct(z, x, session.weights, session.norms)
         )

@@ -1,0 +1,170 @@
+"""The job that computes primitive families: each shard of LoRAs is read once for all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprobe import store
+from actprobe.errors import BadInput
+from actprobe.jobs import Outcome
+from actprobe.lora import collection, index, tables
+from actprobe.lora.adapter import read_adapter
+from actprobe.lora.collection import Member
+from actprobe.lora.compute import Lora, Sizes, columns, primitives, units
+from actprobe.lora.index import Index
+from actprobe.lora.read import factors
+from actprobe.plan import Batch, Target
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 24_000_000  # weights that are held at once
+REASON = 200  # bytes of a reason that are kept
+
+
+def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+    """Compute the families of every shard of the batch, shard by shard."""
+    shards: dict[tuple[str, str, str], list[Target]] = defaultdict(list)
+    for t in batch.targets:
+        shards[t.args["collection"], t.args["shard"], t.inputs[0]].append(t)
+    loaded: dict[str, Index] = {}
+    listed: dict[str, dict[str, Member]] = {}
+    with Outcome(batch, config["on_bad_dataset"], store.write_bad) as out:
+        for (name, shard, path), targets in sorted(shards.items()):
+            options = config["loras"][name]
+            with out.guard(*targets):
+                if path not in loaded:
+                    loaded[path] = index.load(path)
+                    listed[name] = {m.id: m for m in collection.members(name, options)}
+                _shard(targets, shard, loaded[path], listed[name], options, out)
+
+
+def _shard(
+    targets: list[Target],
+    shard: str,
+    found: Index,
+    members: Mapping[str, Member],
+    options: Mapping[str, Any],
+    out: Outcome,
+) -> None:
+    rows = shard_rows(found, shard, bool(options.get("tables")))
+    modules, pieces = _modules(found, rows), blocks(found, rows)
+    sizes = Sizes(options["sketch"]["product"], options["sketch"]["projector"])
+    with ExitStack() as stack:
+        parts = {}
+        for t in targets:
+            family = t.args["family"]
+            facts = {"modules": modules, "columns": columns(family, sizes), "ids": ids(found, rows)}
+            shape = len(rows), len(units(family, modules)), len(facts["columns"])
+            arrays = {
+                "x": (shape, "f4"), "mask": (shape[:2], "u1"), "reason": ((len(rows),), f"S{REASON}")
+            }  # fmt: skip
+            parts[family] = stack.enter_context(
+                store.Part(t.path, t.spec, arrays, len(pieces), facts)
+            )
+        pending = sorted({b for p in parts.values() for b in p.pending})
+        read = reader(members, options)
+        began = time.monotonic()
+        for n, b in enumerate(pending, 1):
+            todo = [f for f, p in parts.items() if b in p.pending]
+            at = pieces[b]
+            loras = read(found, rows[at])
+            usable = [i for i, x in enumerate(loras) if not isinstance(x, str)]
+            computed = primitives([loras[i] for i in usable], modules, todo, sizes)  # type: ignore[misc]
+            reasons = [x.encode()[:REASON] if isinstance(x, str) else b"" for x in loras]
+            for f in todo:
+                for key, values in zip(("x", "mask"), computed[f], strict=True):
+                    whole = np.zeros((len(loras), *values.shape[1:]), values.dtype)
+                    whole[usable] = values
+                    parts[f][key][at] = whole
+                parts[f]["reason"][at] = np.array(reasons, f"S{REASON}")
+                parts[f].mark(b)
+            rate = at.stop / max(time.monotonic() - began, 1e-9)
+            if n == len(pending) or n % 16 == 0:
+                log.info("shard %s: block %d of %d, %.0f LoRAs/s", shard, n, len(pending), rate)
+        for t in targets:
+            out.done(t, parts[t.args["family"]].finish())
+
+
+def shard_rows(found: Index, shard: str, of_table: bool) -> NDArray[np.int64]:
+    """Rows of the index in a shard that can be read, in order."""
+    if of_table:
+        inside = found["member"] == shard
+    else:
+        bits = "" if shard == "all" else shard
+        inside = np.array([p.startswith(bits) for p in found.places], bool)
+    return np.flatnonzero(inside & (found["reason"] == ""))
+
+
+def ids(found: Index, rows: NDArray[np.int64]) -> str:
+    """Digest of the ids of these rows, to tell that two files speak of the same LoRAs."""
+    return hashlib.sha256("\n".join(found["id"][rows]).encode()).hexdigest()
+
+
+def _modules(found: Index, rows: NDArray[np.int64]) -> list[str]:
+    """Names of the modules that any of these LoRAs has."""
+    present = found.present()[rows].any(axis=0)
+    return [m for m, p in zip(found.modules, present, strict=True) if p]
+
+
+def blocks(found: Index, rows: NDArray[np.int64]) -> list[slice]:
+    """Slices of `rows` whose weights are held at once."""
+    largest = int(found["bytes"][rows].max(initial=1))
+    step = max(1, min(tables.ROWS, BLOCK_BYTES // largest))
+    return [slice(i, min(i + step, len(rows))) for i in range(0, len(rows), step)]
+
+
+Reader = Callable[[Index, NDArray[np.int64]], list[Lora | str]]
+
+
+def reader(members: Mapping[str, Member], options: Mapping[str, Any]) -> Reader:
+    """What reads rows of the index: factors, or the reason why there are none. Rows must ascend."""
+    return _Tables(members) if options.get("tables") else _Files(members, options["alpha"])
+
+
+class _Files:
+    """Reads LoRAs that are files."""
+
+    def __init__(self, members: Mapping[str, Member], alpha: str):
+        self._members, self._alpha = members, alpha
+
+    def __call__(self, found: Index, rows: NDArray[np.int64]) -> list[Lora | str]:
+        return [self._read(found, i) for i in rows]
+
+    def _read(self, found: Index, i: int) -> Lora | str:
+        m = self._members.get(found["id"][i])
+        if m is None:
+            return "the file is gone"
+        try:
+            adapter = read_adapter(m.path, m.config, self._alpha)
+            at = found["module"][found.offsets[i] : found.offsets[i + 1]]
+            if list(adapter.modules) != [found.modules[j] for j in at]:
+                return "the file changed after it was indexed"
+            return factors(m.path, adapter)
+        except BadInput as e:
+            return str(e).removeprefix(f"{m.path}: ")
+
+
+class _Tables:
+    """Reads LoRAs that are rows of tables, forward only."""
+
+    def __init__(self, members: Mapping[str, Member]):
+        self._members = members
+        self._open: dict[str, Iterator[tuple[int, Lora | str]]] = {}
+
+    def __call__(self, found: Index, rows: NDArray[np.int64]) -> list[Lora | str]:
+        loras = []
+        for member, wanted in zip(found["member"][rows], found["row"][rows], strict=True):
+            if member not in self._open:
+                pieces = tables.read(self._members[member])
+                self._open = {member: enumerate(x for piece in pieces for x in piece)}
+            loras.append(next(x for at, x in self._open[member] if at == wanted))
+        return loras

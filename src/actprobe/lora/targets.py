@@ -1,0 +1,239 @@
+"""From the config to the targets of the LoRA room: index, primitives, representations, probes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from actprobe import keys
+from actprobe.config import nearest
+from actprobe.errors import ConfigError
+from actprobe.keys import DigestMemo
+from actprobe.lora import collection, protocol
+from actprobe.lora.catalog import CONTROLS, FAMILIES, REPRESENTATIONS, stored
+from actprobe.plan import Target, target
+
+INDEX_VERSION = 1
+PROBES_VERSION = 1
+EVERY_LAYER = "each"
+
+
+class Collection:
+    """One entry of `loras` while the plan is made: its files, their digests and its index."""
+
+    def __init__(self, config: Mapping[str, Any], name: str, memo: DigestMemo):
+        self.name, self.options, self._config = name, config["loras"][name], config
+        self.members = collection.members(name, self.options)
+        self.digests = collection.digests(self.members, self.options["identity"], memo)
+        self.files = collection.together(self.members, self.digests)
+        rules = {k: self.options[k] for k in ("alpha", "on_bad_file")}
+        if self.options.get("tables"):
+            rules |= {k: self.options.get(k) for k in ("id", "label", "group", "split")}
+        params = {"files": self.files, "n": len(self.members), **rules}
+        self.index = target(
+            config["cache_dir"], "lora_index", INDEX_VERSION, name, params, loader=name, item=name,
+            cost=len(self.members), ext="parquet",
+        )  # fmt: skip
+        self.primitives: dict[str, dict[str, Target]] = {}
+        self.features: dict[str, Target] = {}
+
+    def shards(self) -> dict[str, slice]:
+        """Names of the shards and the members in them; a table is a shard."""
+        if self.options.get("tables"):
+            return {m.id: slice(i, i + 1) for i, m in enumerate(self.members)}
+        return collection.shards([m.place for m in self.members], self.options["shard_size"])
+
+    def add_primitives(self, families: list[str]) -> list[Target]:
+        """Targets of these families, one per shard."""
+        for shard, at in self.shards().items():
+            members, digests = self.members[at], self.digests[at]
+            files = collection.together(members, digests)
+            for family in families:
+                params = {"family": family, "files": files, "n": len(members), **self._rules(family)}
+                self.primitives.setdefault(family, {})[shard] = target(
+                    self._config["cache_dir"],
+                    "lora_primitives",
+                    FAMILIES[family].version,
+                    f"{self.name}/{family}/{shard.replace('/', '_')}",
+                    params,
+                    loader=self.name,
+                    item=f"{self.name}/{shard}",
+                    inputs=[self.index],
+                    args={"collection": self.name, "family": family, "shard": shard},
+                    cost=FAMILIES[family].cost * len(members),
+                )
+        return [t for family in families for t in self.primitives[family].values()]
+
+    def add_features(self, representation: str) -> Target:
+        """The target of one stored representation; its key does not depend on the shards."""
+        if representation in self.features:
+            return self.features[representation]
+        view = REPRESENTATIONS[representation]
+        rules: dict[str, Any] = {"index": self.index.key}
+        for f in view.families:
+            rules[f] = {"version": FAMILIES[f].version, **self._rules(f)}
+        upstream = [self.primitives[f] for f in view.families]
+        shards = [[s, [p[s].path for p in upstream]] for s in (upstream[0] if upstream else {})]
+        self.features[representation] = t = target(
+            self._config["cache_dir"],
+            "features",
+            view.version,
+            f"{self.name}/{representation}",
+            {"representation": representation, **rules},
+            loader=self.name,
+            item=f"{self.name}/{representation}",
+            inputs=[self.index, *(t for p in upstream for t in p.values())],
+            args={
+                "collection": self.name,
+                "representation": representation,
+                "index": self.index.path,
+                "shards": shards,
+            },
+            cost=len(self.members),
+        )
+        return t
+
+    def _rules(self, family: str) -> dict[str, Any]:
+        """Options that a family's numbers depend on."""
+        rules: dict[str, Any] = {}
+        if FAMILIES[family].scaled:
+            rules["alpha"] = self.options["alpha"]
+        if family == "sketch":
+            rules["sketch"] = self.options["sketch"]
+        return rules
+
+
+def targets(
+    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+) -> list[Target]:
+    """Targets of the stages lora_index, lora_primitives, features and lora_probes.
+
+    Raises ConfigError naming the entry and what is wrong with it. No weights are read.
+    """
+    collections = {name: Collection(config, name, memo) for name in config.get("loras") or {}}
+    probes = config.get("lora_probes") or {}
+    wanted = {name: _representations(c) for name, c in collections.items()}
+    for name, entry in probes.items():
+        for c in _collections(name, entry, collections):
+            wanted[c.name] = list(
+                dict.fromkeys([*wanted[c.name], *_probed(name, entry, c), *CONTROLS])
+            )
+    found: list[Target] = []
+    for name, c in collections.items():
+        kept = stored(wanted[name])
+        families = {f for r in kept for f in REPRESENTATIONS[r].families}
+        found.append(c.index)
+        found += c.add_primitives([f for f in FAMILIES if f in families])
+        found += [c.add_features(r) for r in kept]
+    for name, entry in probes.items():
+        for c in _collections(name, entry, collections):
+            found += _probes(config, name, entry, c)
+    return found
+
+
+def _representations(c: Collection) -> list[str]:
+    chosen = c.options["representations"]
+    if chosen is None:
+        return [r.name for r in REPRESENTATIONS.values() if r.default]
+    for r in chosen:
+        if r not in REPRESENTATIONS:
+            where = f"loras.{c.name}.representations"
+            raise ConfigError(f"{where}: unknown {r!r}; {nearest(r, REPRESENTATIONS)}")
+    return chosen
+
+
+def _collections(
+    name: str, entry: Mapping[str, Any], collections: Mapping[str, Collection]
+) -> list[Collection]:
+    for c in entry["loras"]:
+        if c not in collections:
+            where = f"lora_probes.{name}.loras"
+            raise ConfigError(f"{where}: unknown collection {c!r}; {nearest(c, collections)}")
+    return [collections[c] for c in entry["loras"]]
+
+
+def _probed(name: str, entry: Mapping[str, Any], c: Collection) -> list[str]:
+    """The representations that an entry probes in a collection, without the controls."""
+    chosen = entry["representations"]
+    if chosen is None:
+        return _representations(c)
+    for r in [*chosen, *entry["each_layer"]]:
+        if r not in REPRESENTATIONS:
+            where = f"lora_probes.{name}.representations"
+            raise ConfigError(f"{where}: unknown {r!r}; {nearest(r, REPRESENTATIONS)}")
+    return list(dict.fromkeys([*chosen, *entry["each_layer"]]))
+
+
+def _probes(
+    config: Mapping[str, Any], name: str, entry: Mapping[str, Any], c: Collection
+) -> list[Target]:
+    """One target per representation, layer subset and method, controls included."""
+    how = protocol.load(entry["protocol"])
+    methods = entry["methods"] or [m for m, v in how["methods"].items() if v.get("default", True)]
+    for m in methods:
+        if m not in how["methods"]:
+            where = f"lora_probes.{name}.methods"
+            raise ConfigError(f"{where}: unknown {m!r}; {nearest(m, how['methods'])}")
+    columns = {k: entry[k] or c.options.get(k) for k in ("label", "group", "split")}
+    labels = _labels(c, columns)
+    layers = {k: [v] if isinstance(v, str) else v for k, v in entry["layers"].items()}
+    jobs = [(r, k, v) for r in _probed(name, entry, c) for k, v in layers.items()]
+    jobs += [(r, EVERY_LAYER, ["*"]) for r in entry["each_layer"]]
+    jobs += [("norm_only", k, v) for k, v in layers.items()]
+    jobs += [("recipe_only", "all", ["*"])]
+    found = []
+    for representation, subset, patterns in dict.fromkeys(
+        (r, k, tuple(v)) for r, k, v in jobs if r != "recipe_only" or k == "all"
+    ):
+        parts = REPRESENTATIONS[representation].parts or (representation,)
+        features = [c.add_features(p) for p in parts]
+        for method in methods:
+            params = {
+                "protocol": how["name"],
+                "recipe": keys.spec_key(protocol.recipe(how, method)),
+                "features": [t.key for t in features],
+                "labels": labels,
+                "layers": EVERY_LAYER if subset == EVERY_LAYER else list(patterns),
+                "method": method,
+            }
+            args = {
+                "probes": name,
+                "collection": c.name,
+                "columns": columns,
+                "representation": representation,
+                "subset": subset,
+                "features": [t.path for t in features],
+                "protocol": entry["protocol"],
+            }
+            found.append(
+                target(
+                    config["cache_dir"],
+                    "lora_probes",
+                    PROBES_VERSION,
+                    f"{name}/{c.name}/{representation}.{subset}.{method}",
+                    params,
+                    loader=f"{name}.{c.name}",
+                    item=f"{name}/{c.name}/{representation}",
+                    inputs=features,
+                    args=args,
+                    ext="parquet",
+                    cost=10.0 if subset == EVERY_LAYER else 1.0,
+                )
+            )
+    return found
+
+
+def _labels(c: Collection, columns: Mapping[str, str | None]) -> Any:
+    """What identifies the labels: a digest of the columns that are read."""
+    if c.options.get("tables"):
+        return {"tables": c.files, **columns}
+    rows = collection.labels(c.name, c.options, [v for v in columns.values() if v])
+    if not any(m.id in rows for m in c.members):
+        raise ConfigError(
+            f"loras.{c.name}.labels: no row of {c.options['labels']} is about one of the files; "
+            f"the files are called {c.members[0].id!r}, …, the rows {next(iter(rows), '')!r}, …"
+        )
+    used = {k: k in columns and bool(v) for k, v in columns.items()}
+    text = keys.canonical_json([used, sorted(rows.items())])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""SAEs: which latents a config asks for, how they are encoded, stored, read, ranked and exported.
+
+`targets` is light; everything else is imported when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actprobe.sae.kernel import prefer_avx512
+from actprobe.sae.targets import SAES_VERSION, VERSION, targets
+
+if TYPE_CHECKING:
+    from actprobe.sae.latents import ClassSums, Latents, open_latents
+    from actprobe.sae.ranking import rank, scores
+    from actprobe.sae.stage import run
+
+_LAZY = {
+    "ClassSums": "latents",
+    "Latents": "latents",
+    "open_latents": "latents",
+    "rank": "ranking",
+    "run": "stage",
+    "scores": "ranking",
+}
+
+__all__ = [
+    "SAES_VERSION",
+    "VERSION",
+    "ClassSums",
+    "Latents",
+    "open_latents",
+    "prefer_avx512",
+    "rank",
+    "run",
+    "scores",
+    "targets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f"actprobe.sae.{_LAZY[name]}"), name)
+    raise AttributeError(name)

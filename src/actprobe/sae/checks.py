@@ -1,0 +1,84 @@
+"""Does an SAE belong to the activations it is asked to encode? Asked before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from actprobe.errors import ConfigError
+from actprobe.sae.formats import Sae
+
+_HOOKS = {
+    r"(?:blocks\.)?hook_embed": "embed",
+    r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)": r"\2.\1",
+    r"blocks\.(\d+)\.attn\.hook_z": r"z.\1",
+    r"blocks\.(\d+)\.hook_mlp_in": r"mlp_in.\1",
+    r"(?:model\.)?layers[._](\d+)": r"resid_post.\1",
+    r"(?:model\.)?layers[._](\d+)\.mlp": r"mlp_out.\1",
+    r"(?:model\.)?embed_tokens": "embed",
+}
+
+
+def site_of(hook: str) -> str | None:
+    """The site that a hook name stands for ("blocks.4.hook_resid_post" is resid_post.4)."""
+    for pattern, site in _HOOKS.items():
+        if match := re.fullmatch(pattern, hook):
+            return match.expand(site)
+    return None
+
+
+def mismatches(sae: Sae, site: str, names: list[str], d_model: int | None) -> list[str]:
+    """In words, what the SAE's config says that differs from the activations it would encode.
+
+    names: what the model is called; d_model: width of the residual stream, None when not known.
+    What the SAE's config does not say, or says in unknown words, is no mismatch.
+    """
+    found = []
+    hook = site_of(sae.hook) if sae.hook else None
+    if hook is not None and _same_stream(hook) != _same_stream(site):
+        found.append(f"it was made for {sae.hook} ({hook}), not {site}")
+    if sae.model is not None and _short(sae.model) not in map(_short, names):
+        found.append(f"it was made for the model {sae.model}, not {names[0]}")
+    width = d_model if site.partition(".")[0] not in ("z", "mlp_in") else None
+    if width is not None and width != sae.d_in:
+        found.append(f"it encodes width {sae.d_in}, the model's d_model is {width}")
+    return found
+
+
+def _same_stream(site: str) -> str:
+    """The residual stream after layer L is the one before layer L + 1."""
+    kind, _, layer = site.partition(".")
+    return f"resid_pre.{int(layer) + 1}" if kind == "resid_post" else site
+
+
+def _short(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+def model_names(name: str, settings: Mapping[str, Any]) -> list[str]:
+    """What a model of the config may be called in an SAE's config."""
+    source = settings["source"].partition(":")[2] or settings["source"]
+    return [source, name]
+
+
+def d_model(settings: Mapping[str, Any]) -> int | None:
+    """Width of a model's residual stream, from the config or a local folder; None if not known."""
+    if settings.get("d_model"):
+        return int(settings["d_model"])
+    try:
+        config = json.loads((Path(settings["source"]) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    width = config.get("text_config", config).get("hidden_size", config.get("n_embd"))
+    return int(width) if width else None
+
+
+def require_match(where: str, found: list[str]) -> None:
+    """Raise ConfigError when there are mismatches."""
+    if found:
+        raise ConfigError(
+            f"{where}: {'; '.join(found)} (overrides: {{ignore_mismatch: true}} encodes anyway)"
+        )

@@ -1,0 +1,116 @@
+"""Where an SAE comes from and what identifies it: a local folder or file, or the hub.
+
+Planning reads configs, headers and digests, never weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actprobe import keys
+from actprobe.errors import BadInput, ConfigError
+from actprobe.keys import DigestMemo
+from actprobe.sae.formats import FORMATS, Sae, describe, detect
+from actprobe.sae.tensors import sliceable, tensors
+
+
+@dataclass(frozen=True)
+class Source:
+    """A located SAE.
+
+    identity: enters the spec; place: how a job finds it (`open_place`); sae: None when its config
+    cannot be read before it is fetched; convert: its file cannot be read in place.
+    """
+
+    identity: Mapping[str, Any]
+    place: Mapping[str, str]
+    sae: Sae | None
+    convert: bool
+
+
+def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
+    """Find the SAE of one config entry. Raises ConfigError naming the entry and what is wrong."""
+    where, source, fmt = f"saes.{name}.source", settings["source"], settings["format"]
+    if source.startswith("hub:"):
+        return _on_hub(source.removeprefix("hub:"), fmt, settings["revision"], f"saes.{name}")
+    path = Path(source).absolute()
+    try:
+        fmt = detect(path) if fmt == "auto" else fmt
+        sae = describe(path, fmt)
+        convert = _must_convert(sae)
+    except BadInput as e:
+        raise ConfigError(f"{where}: {e}") from None
+    if settings["identity"] == "revision":
+        if not settings["revision"]:
+            raise ConfigError(f"{where}: identity: revision needs a revision")
+        identity: dict[str, Any] = {"revision": settings["revision"]}
+    else:
+        folder = FORMATS[fmt].at(path)
+        assert folder is not None
+        identity = {
+            "files": keys.spec_key({f: memo.sha256(folder / f) for f in FORMATS[fmt].files})
+        }
+    return Source({**identity, "format": fmt}, {"path": str(path), "format": fmt}, sae, convert)
+
+
+def _must_convert(sae: Sae) -> bool:
+    return sae.weights.endswith(".pt") or not sliceable(tensors(sae.weights))
+
+
+def _on_hub(source: str, fmt: str, revision: str | None, where: str) -> Source:
+    """A hub SAE: ORG/REPO or ORG/REPO/FOLDER at a commit; its config is fetched when online."""
+    repo, folder = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise ConfigError(f"{where}.revision: pin hub:{repo} to its full 40-digit commit hash")
+    assert revision is not None
+    try:
+        path = fetch(repo, folder, revision, "*.json")
+    except BadInput:
+        path = None
+    sae, convert = None, fmt == "dictionary_learning"
+    if path is not None:
+        try:
+            fmt = detect(path) if fmt == "auto" else fmt
+            sae = describe(path, fmt)
+            convert = _must_convert(sae)
+        except BadInput:
+            sae = None  # the weights are not here yet; checked again in the job
+    if fmt == "auto":
+        raise ConfigError(
+            f"{where}.format: cannot be seen before hub:{source} is fetched; give one of "
+            f"{', '.join(FORMATS)}"
+        )
+    identity = {"hub": repo, "folder": folder, "revision": revision, "format": fmt}
+    return Source(identity, identity, sae, convert)
+
+
+def fetch(repo: str, folder: str, revision: str, pattern: str = "*") -> Path:
+    """A hub SAE's folder in the local hub cache, its files fetched as needed. Raises BadInput."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        patterns = f"{folder}/{pattern}" if folder else pattern
+        root = snapshot_download(repo, revision=revision, allow_patterns=patterns, etag_timeout=20)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
+        raise BadInput(
+            f"hub:{repo} at {revision[:8]} is not in the local hub cache and cannot be fetched "
+            f"({type(e).__name__})"
+        ) from None
+    return Path(root) / folder
+
+
+def open_place(place: Mapping[str, str]) -> Sae:
+    """The SAE at a place, fetched when it is on the hub. Raises BadInput."""
+    if "artefact" in place:
+        from actprobe.sae.artefact import read_sae
+
+        return read_sae(place["artefact"])
+    if "hub" in place:
+        path = fetch(place["hub"], place["folder"], place["revision"])
+        return describe(path, place["format"])
+    return describe(place["path"], place["format"])

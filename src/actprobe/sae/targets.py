@@ -1,0 +1,159 @@
+"""From the config to SAE targets: latents per SAE and dataset, and SAEs to train or convert."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from actprobe.config import nearest
+from actprobe.errors import ConfigError
+from actprobe.keys import DigestMemo
+from actprobe.plan import Target, target
+from actprobe.sae import checks
+from actprobe.sae.sources import locate
+
+VERSION = 1  # of latents
+SAES_VERSION = 1  # of trained and converted SAEs
+
+Activations = dict[tuple[str, str], dict[str, dict[str, Target]]]  # position -> dataset -> target
+
+# The target that has to be made first if there is one, identity in the spec, place for the job.
+Made = tuple[Target | None, Mapping[str, Any], Mapping[str, str]]
+
+
+def targets(
+    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+) -> list[Target]:
+    """The latents that the config's `saes` ask for, and the SAEs that have to be made first.
+
+    Raises ConfigError naming the entry for an unknown model, site, position or dataset, for an SAE
+    that is damaged or not supported, and for one made for another model, site or width.
+    """
+    activations: Activations = defaultdict(lambda: defaultdict(dict))
+    for t in known.get("activations", []):
+        activations[t.args["model"], t.args["site"]][t.args["position"]][t.item] = t
+    found: list[Target] = []
+    for name, settings in (config.get("saes") or {}).items():
+        where = f"saes.{name}"
+        if settings["model"] not in config["models"]:
+            known_models = nearest(settings["model"], config["models"])
+            raise ConfigError(f"{where}: unknown model {settings['model']!r}; {known_models}")
+        sites = {site: p for (model, site), p in activations.items() if model == settings["model"]}
+        if settings["site"] not in sites:
+            raise ConfigError(
+                f"{where}: no activations of {settings['model']} at site {settings['site']!r}; "
+                f"{nearest(settings['site'], sites)}"
+            )
+        positions = sites[settings["site"]]
+        if settings["train"]:
+            made, identity, place = _trained(config, name, settings, positions)
+        else:
+            made, identity, place = _given(config, name, settings, memo)
+        found += [made] if made else []
+        vectors = positions[_position(where, settings, positions)]
+        for dataset in _matching(settings["datasets"], vectors, where):
+            found.append(_latents(config, name, settings, identity, place, vectors[dataset], made))
+    return found
+
+
+def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, Any]) -> str:
+    vectors = [p for p in positions if p != "tokens"]
+    position = settings["position"]
+    if position is None and len(vectors) == 1:
+        return vectors[0]
+    if position not in vectors:
+        asked = f"no position {position!r}" if position else "position is not given"
+        raise ConfigError(
+            f"{where}: {asked}; {settings['model']}/{settings['site']} is kept at "
+            f"{', '.join(vectors) or 'no position but tokens'}"
+        )
+    return position
+
+
+def _matching(patterns: list[str], names: Mapping[str, Any], where: str) -> list[str]:
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = fnmatch.filter(names, pattern)
+        if not found:
+            raise ConfigError(
+                f"{where}: {pattern!r} matches no dataset with these activations; "
+                f"{nearest(pattern, names)}"
+            )
+        chosen.update(dict.fromkeys(found))
+    return list(chosen)
+
+
+def _given(
+    config: Mapping[str, Any], name: str, settings: Mapping[str, Any], memo: DigestMemo
+) -> Made:
+    """A published SAE: the target of its conversion if it needs one, identity, and place."""
+    source = locate(name, settings, memo)
+    if source.sae is not None and not settings["overrides"]["ignore_mismatch"]:
+        model = config["models"][settings["model"]]
+        names = checks.model_names(settings["model"], model)
+        found = checks.mismatches(source.sae, settings["site"], names, checks.d_model(model))
+        checks.require_match(f"saes.{name}", found)
+    if not source.convert:
+        return None, source.identity, source.place
+    made = target(
+        config["cache_dir"], "saes", SAES_VERSION, name, {"source": dict(source.identity)},
+        loader=name, item=name, args={"make": "convert", "place": dict(source.place)},
+    )  # fmt: skip
+    return made, {"key": made.key}, {"artefact": made.path}
+
+
+def _trained(
+    config: Mapping[str, Any],
+    name: str,
+    settings: Mapping[str, Any],
+    positions: Mapping[str, Mapping[str, Target]],
+) -> Made:
+    where = f"saes.{name}.train"
+    tokens = positions.get("tokens", {})
+    if not tokens:
+        raise ConfigError(
+            f"{where}: needs activations of {settings['model']}/{settings['site']} at position "
+            "tokens"
+        )
+    training = dict(settings["train"])
+    inputs = [tokens[d] for d in _matching(training.pop("datasets"), tokens, where)]
+    made = target(
+        config["cache_dir"], "saes", SAES_VERSION, name,
+        {"train": training, "tokens": [t.key for t in inputs]},
+        loader=name, item=name, inputs=inputs,
+        args={"make": "train", "tokens": [t.path for t in inputs]},
+        cost=sum(t.cost for t in inputs),
+    )  # fmt: skip
+    return made, {"key": made.key}, {"artefact": made.path}
+
+
+def _latents(
+    config: Mapping[str, Any],
+    name: str,
+    settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    place: Mapping[str, str],
+    vectors: Target,
+    made: Target | None,
+) -> Target:
+    params = {
+        "sae": dict(identity),
+        "activations": vectors.key,
+        "fold_decoder_norm": settings["fold_decoder_norm"],
+        "product": settings["product"],
+    }
+    args = {
+        "source": name,
+        "model": settings["model"],
+        "site": settings["site"],
+        "position": vectors.args["position"],
+        "activations": vectors.path,
+        "sae": dict(place),
+    }
+    return target(
+        config["cache_dir"], "latents", VERSION, f"{name}/{vectors.item}", params,
+        loader=name, item=vectors.item, inputs=(vectors, *([made] if made else [])),
+        args=args, cost=vectors.cost,
+    )  # fmt: skip
