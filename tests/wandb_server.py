@@ -21,12 +21,14 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import pytest
 from wandb_graphql import Service
 
 SIGNATURE = "SIGNATUREabcdef0123456789"
@@ -129,6 +131,13 @@ class Server:
                 f.times -= 1
                 return f
         return None
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A fresh server for one test."""
+    with Server() as made:
+        yield made
 
 
 class _Http(ThreadingHTTPServer):

@@ -1,4 +1,4 @@
-"""The command line: actprobe plan | verify | gc."""
+"""The command line: actprobe plan | results | verify | gc."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     _config_options(p)
     p.add_argument("--json", action="store_true", help="machine-readable, with every pending path")
     p.add_argument("targets", nargs="*", help="plan only these stages or paths")
+
+    p = _command(
+        commands, "results", _results, "print the headline numbers and where the files are"
+    )
+    _config_options(p)
 
     p = _command(commands, "verify", _verify, "read cached files whole and compare their digests")
     _config_options(p)
@@ -84,6 +89,21 @@ def _plan(args: argparse.Namespace) -> int:
         print(json.dumps({"summary": words.summary(plan), "pending": pending}, indent=1))
     else:
         print(words.table(plan))
+    return 0
+
+
+def _results(args: argparse.Namespace) -> int:
+    from actprobe.results import headline, outputs, read_probes
+
+    config = _config(args)
+    files = outputs(config)
+    table = files["tables"]["probes"]
+    if not Path(table).is_file():
+        raise ActprobeError(f"{table} is not there yet: run snakemake first")
+    print("\n".join(headline(read_probes(table))))
+    print(f"\ntables   {files['tables']['probes_csv']}")
+    print(f"figure   {next(v for k, v in files['figures'].items() if k.endswith('png'))}")
+    print(f"report   {files['report']['html']}")
     return 0
 
 

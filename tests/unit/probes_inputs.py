@@ -18,9 +18,7 @@ from actprobe.plan import Plan, Target
 from actprobe.texts.table import SCHEMA as TEXTS_SCHEMA
 
 
-def data(
-    n: int, d: int, seed: int = 0, strength: float = 2.0
-) -> tuple[np.ndarray, np.ndarray]:
+def data(n: int, d: int, seed: int = 0, strength: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
     """x float32 [n, d] with one direction that tells the alternating labels y [n] apart."""
     rng = np.random.RandomState(seed)
     y = np.arange(n) % 2
@@ -92,9 +90,14 @@ class Cache:
         args = {"source": sae, "model": "m", "site": "resid_post.0", "position": "mean"}
         t = plan.target(
             self.folder, "latents", 1, f"{sae}/{dataset}",
-            {"x": hashlib.sha256(x.data.tobytes()).hexdigest()}, loader=sae, item=dataset, args=args,
+            {"x": hashlib.sha256(x.data.tobytes()).hexdigest()}, loader=sae, item=dataset,
+            args=args,
         )  # fmt: skip
-        arrays = {"data": x.data, "indices": x.indices.astype("i4"), "indptr": x.indptr.astype("i8")}
+        arrays = {
+            "data": x.data,
+            "indices": x.indices.astype("i4"),
+            "indptr": x.indptr.astype("i8"),
+        }
         store.write_h5(t.path, arrays, t.spec)
         return self._add(t)
 

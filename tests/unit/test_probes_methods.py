@@ -15,7 +15,7 @@ from actprobe.probes.validation import folds
 
 # Made with the functions of sae-probes 0.4.2 (utils_training.py and the ranking of
 # run_sae_evals.py) on `data(n_train + n_test, d, seed=n_train)` or `sparse_data(...)`, float32
-# tensors, seed 42, PCA given random_state=42; result: val_auc, test_auc, test_acc, weighted test_f1.
+# tensors, seed 42, PCA given random_state=42; result: val_auc, test_auc, test_acc, test_f1.
 # Rule b at 40 rows stops at k = 4: beyond, latents that fire in one row each tie exactly, and the
 # package orders ties as torch happens to.
 ORACLE = json.loads((Path(__file__).parents[1] / "golden" / "probes.json").read_text())[
@@ -122,9 +122,9 @@ def test_rotation_has_the_optimum_of_the_whole_problem():
 
 def test_pca_components_do_not_depend_on_the_global_random_state():
     X, y = data(700, 300)
-    np.random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
     first = probe(X, y, 600, PROTOCOL["methods"]["pca"])
-    np.random.seed(2)
+    np.random.seed(2)  # noqa: NPY002
     assert (probe(X, y, 600, PROTOCOL["methods"]["pca"]).scores == first.scores).all()
 
 

@@ -38,7 +38,9 @@ def conditions_that_fit(setting, n):
     return found
 
 
-@pytest.mark.parametrize(("n", "n_train", "n_test", "ratio", "train", "test"), GOLDEN["alternating_labels"])
+@pytest.mark.parametrize(
+    ("n", "n_train", "n_test", "ratio", "train", "test"), GOLDEN["alternating_labels"]
+)
 def test_rows_without_texts(n, n_train, n_test, ratio, train, test):
     drawn = splits.draw(alternating(n), n_train, n_test, ratio, seed=42)
     assert (sha(drawn[0]), sha(drawn[1])) == (train, test)
@@ -103,7 +105,9 @@ def test_too_small_a_dataset_has_a_reason(n):
 
 def test_too_few_rows_of_a_class_has_a_reason():
     y = np.r_[np.ones(30, int), np.zeros(970, int)]
-    with pytest.raises(CannotFit, match=r"needs 450 \+ 50 positive rows \(train \+ test\), found 30"):
+    with pytest.raises(
+        CannotFit, match=r"needs 450 \+ 50 positive rows \(train \+ test\), found 30"
+    ):
         splits.draw(y, 900, 99, 0.5, 42)
 
 
@@ -133,7 +137,8 @@ def grouped():
 SPLIT = {"groups": "disjoint", "n_train": 1024, "test_fraction": 0.25}
 
 
-def disjoint(grouped, setting, condition=Condition(), seed=0, given=None):
+def disjoint(grouped, setting, condition=None, seed=0, given=None):
+    condition = condition or Condition()
     return splits.disjoint(*grouped, given, condition, setting, SPLIT, seed)
 
 

@@ -1,4 +1,4 @@
-"""From the config to targets: which results are asked for, what makes them stale, what is refused."""
+"""From the config to targets: what is asked for, what makes it stale, what is refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def names(cache, *entries):
 
 
 def test_one_target_per_setting_source_dataset_and_method(cache):
-    found = names(cache, {"protocol": P, "settings": ["normal", "scarcity"], "datasets": ["a", "b"]})
+    found = names(
+        cache, {"protocol": P, "settings": ["normal", "scarcity"], "datasets": ["a", "b"]}
+    )
     dense = [f"m/resid_post.{i}.mean/{d}.{m}" for i in (0, 1) for d in "ab"
              for m in ("logreg", "pca", "knn", "xgboost", "mlp")]  # fmt: skip
     each = [*dense, "sae/a.ksparse_b", "sae/b.ksparse_b"]
@@ -73,7 +75,7 @@ def test_ood_is_tested_on_the_shifted_dataset(cache):
 
 
 def test_ood_without_a_test_set(cache):
-    with pytest.raises(ConfigError, match=r"tests a dataset on '\{dataset\}_OOD'.*b_OOD"):
+    with pytest.raises(ConfigError, match=r"tests each dataset on '\{dataset\}_OOD'.*b_OOD"):
         names(cache, {"protocol": P, "settings": ["ood"], "datasets": ["b"]})
 
 

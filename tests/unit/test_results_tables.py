@@ -14,7 +14,7 @@ from results_rows import fake_rows
 
 from actprobe import results, store
 from actprobe.errors import ActprobeError
-from actprobe.results import tables
+from actprobe.results import layout, tables
 
 SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
 
@@ -31,6 +31,14 @@ def artefact(folder: Path, rows: pd.DataFrame, bad: str | None = None) -> Path:
     part = store.write_table(path, table.slice(0, 0) if bad else table, {"name": name}, bad=bad)
     store.publish([path], [part])
     return path
+
+
+def config_for(folder: Path) -> dict:
+    return {
+        "results_dir": str(folder),
+        "experiment": "e",
+        "results": {"confidence": 0.95, "draws": 500},
+    }
 
 
 def tidy_rows(**changes: object) -> pd.DataFrame:
@@ -69,9 +77,9 @@ def test_collect_joins_artefacts_and_lists_tombstones(tmp_path: Path) -> None:
 def test_nothing_but_tombstones_still_gives_tables(tmp_path: Path) -> None:
     path = artefact(tmp_path, fake_rows(1, 1), bad="empty file")
     table, skipped = results.collect([path], "e")
-    results.write_tables(tmp_path / "out", table, skipped, tables.dataset_table([]))
+    results.write_tables(config_for(tmp_path), table, skipped, tables.dataset_table([]))
     assert len(table) == 0 and len(skipped) == 1
-    assert (tmp_path / "out/tables/summary.csv").read_text().startswith("experiment,protocol,")
+    assert (tmp_path / "e/tables/summary.csv").read_text().startswith("experiment,protocol,")
 
 
 def test_rows_are_sorted_as_a_reader_counts() -> None:
@@ -159,13 +167,15 @@ def test_written_tables_are_equal_byte_for_byte_and_read_back_exactly(tmp_path: 
     )
     skipped = pd.DataFrame(columns=tables.SKIPPED)
     for out, order in (("a", table), ("b", results.tidy(table.sample(frac=1, random_state=1)))):
-        results.write_tables(tmp_path / out, order, skipped, datasets)
-    for name in tables.TABLES.values():
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+        results.write_tables(config_for(tmp_path / out), order, skipped, datasets)
+    for name in layout.TABLES.values():
+        assert (tmp_path / "a/e" / name).read_bytes() == (tmp_path / "b/e" / name).read_bytes(), (
+            name
+        )
     for name in ("probes_csv", "probes"):
-        back = results.read_probes(tmp_path / "a" / tables.TABLES[name])
+        back = results.read_probes(tmp_path / "a/e" / layout.TABLES[name])
         pd.testing.assert_frame_equal(back, table)
     assert (
         "5_hist_fig_ismale,17,no (9) | yes (8),,,,{}"
-        in (tmp_path / "a/tables/datasets.csv").read_text()
+        in (tmp_path / "a/e/tables/datasets.csv").read_text()
     )

@@ -127,6 +127,7 @@ REPRESENTATIONS = {
     )
 }
 CONTROLS = ("recipe_only", "norm_only")
+EVERY_LAYER = "each"  # the layer subset that probes every module for itself
 
 
 def stored(names: list[str]) -> list[str]:

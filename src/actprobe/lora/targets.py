@@ -11,12 +11,11 @@ from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.lora import collection, protocol
-from actprobe.lora.catalog import CONTROLS, FAMILIES, REPRESENTATIONS, stored
+from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, FAMILIES, REPRESENTATIONS, stored
 from actprobe.plan import Target, target
 
 INDEX_VERSION = 1
 PROBES_VERSION = 1
-EVERY_LAYER = "each"
 
 
 class Collection:
@@ -27,10 +26,10 @@ class Collection:
         self.members = collection.members(name, self.options)
         self.digests = collection.digests(self.members, self.options["identity"], memo)
         self.files = collection.together(self.members, self.digests)
-        rules = {k: self.options[k] for k in ("alpha", "on_bad_file")}
+        self.content = {"files": self.files, "n": len(self.members), "alpha": self.options["alpha"]}
         if self.options.get("tables"):
-            rules |= {k: self.options.get(k) for k in ("id", "label", "group", "split")}
-        params = {"files": self.files, "n": len(self.members), **rules}
+            self.content["id"] = self.options["id"]
+        params = {**self.content, "on_bad_file": self.options["on_bad_file"]}
         self.index = target(
             config["cache_dir"], "lora_index", INDEX_VERSION, name, params, loader=name, item=name,
             cost=len(self.members), ext="parquet",
@@ -70,7 +69,7 @@ class Collection:
         if representation in self.features:
             return self.features[representation]
         view = REPRESENTATIONS[representation]
-        rules: dict[str, Any] = {"index": self.index.key}
+        rules: dict[str, Any] = dict(self.content)
         for f in view.families:
             rules[f] = {"version": FAMILIES[f].version, **self._rules(f)}
         upstream = [self.primitives[f] for f in view.families]
@@ -117,7 +116,9 @@ def targets(
     for name, entry in probes.items():
         for c in _collections(name, entry, collections):
             wanted[c.name] = list(
-                dict.fromkeys([*wanted[c.name], *_probed(name, entry, c), *CONTROLS])
+                dict.fromkeys(
+                    [*wanted[c.name], *_probed(name, entry, c), *entry["each_layer"], *CONTROLS]
+                )
             )
     found: list[Target] = []
     for name, c in collections.items():
@@ -156,13 +157,12 @@ def _collections(
 def _probed(name: str, entry: Mapping[str, Any], c: Collection) -> list[str]:
     """The representations that an entry probes in a collection, without the controls."""
     chosen = entry["representations"]
-    if chosen is None:
-        return _representations(c)
-    for r in [*chosen, *entry["each_layer"]]:
-        if r not in REPRESENTATIONS:
-            where = f"lora_probes.{name}.representations"
-            raise ConfigError(f"{where}: unknown {r!r}; {nearest(r, REPRESENTATIONS)}")
-    return list(dict.fromkeys([*chosen, *entry["each_layer"]]))
+    for key, named in (("representations", chosen or []), ("each_layer", entry["each_layer"])):
+        for r in named:
+            if r not in REPRESENTATIONS:
+                where = f"lora_probes.{name}.{key}"
+                raise ConfigError(f"{where}: unknown {r!r}; {nearest(r, REPRESENTATIONS)}")
+    return _representations(c) if chosen is None else chosen
 
 
 def _probes(
@@ -177,15 +177,15 @@ def _probes(
             raise ConfigError(f"{where}: unknown {m!r}; {nearest(m, how['methods'])}")
     columns = {k: entry[k] or c.options.get(k) for k in ("label", "group", "split")}
     labels = _labels(c, columns)
+    ignored = sorted({*entry["recipe_ignore"], *(v for v in columns.values() if v)})
     layers = {k: [v] if isinstance(v, str) else v for k, v in entry["layers"].items()}
-    jobs = [(r, k, v) for r in _probed(name, entry, c) for k, v in layers.items()]
-    jobs += [(r, EVERY_LAYER, ["*"]) for r in entry["each_layer"]]
-    jobs += [("norm_only", k, v) for k, v in layers.items()]
-    jobs += [("recipe_only", "all", ["*"])]
+    cells = {(r, k): v for r in _probed(name, entry, c) for k, v in layers.items()}
+    cells |= {(r, EVERY_LAYER): ["*"] for r in entry["each_layer"]}
+    cells |= {("norm_only", k): v for k, v in layers.items()}
+    cells = {cell: v for cell, v in cells.items() if cell[0] != "recipe_only"}
+    cells["recipe_only", "all"] = ["*"]
     found = []
-    for representation, subset, patterns in dict.fromkeys(
-        (r, k, tuple(v)) for r, k, v in jobs if r != "recipe_only" or k == "all"
-    ):
+    for (representation, subset), patterns in cells.items():
         parts = REPRESENTATIONS[representation].parts or (representation,)
         features = [c.add_features(p) for p in parts]
         for method in methods:
@@ -194,15 +194,21 @@ def _probes(
                 "recipe": keys.spec_key(protocol.recipe(how, method)),
                 "features": [t.key for t in features],
                 "labels": labels,
-                "layers": EVERY_LAYER if subset == EVERY_LAYER else list(patterns),
+                "layers": EVERY_LAYER if subset == EVERY_LAYER else patterns,
                 "method": method,
             }
+            if representation == "recipe_only":
+                params["ignored"] = ignored
             args = {
                 "probes": name,
                 "collection": c.name,
+                "index": c.index.path,
                 "columns": columns,
+                "ignored": ignored,
                 "representation": representation,
                 "subset": subset,
+                "layers": patterns,
+                "method": method,
                 "features": [t.path for t in features],
                 "protocol": entry["protocol"],
             }
@@ -213,9 +219,9 @@ def _probes(
                     PROBES_VERSION,
                     f"{name}/{c.name}/{representation}.{subset}.{method}",
                     params,
-                    loader=f"{name}.{c.name}",
-                    item=f"{name}/{c.name}/{representation}",
-                    inputs=features,
+                    loader=f"{name}.{c.name}.{representation}",
+                    item=f"{name}/{c.name}/{representation}/{subset}",
+                    inputs=[c.index, *features],
                     args=args,
                     ext="parquet",
                     cost=10.0 if subset == EVERY_LAYER else 1.0,
@@ -234,6 +240,6 @@ def _labels(c: Collection, columns: Mapping[str, str | None]) -> Any:
             f"loras.{c.name}.labels: no row of {c.options['labels']} is about one of the files; "
             f"the files are called {c.members[0].id!r}, …, the rows {next(iter(rows), '')!r}, …"
         )
-    used = {k: k in columns and bool(v) for k, v in columns.items()}
+    used = [k for k, v in columns.items() if v]
     text = keys.canonical_json([used, sorted(rows.items())])
     return hashlib.sha256(text.encode()).hexdigest()

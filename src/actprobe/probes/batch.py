@@ -55,7 +55,9 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     with Outcome(batch, config["on_bad_dataset"], _tombstone) as out:
         todo = []
         for t in batch.targets:
-            if store.finished_part(t.path, t.key) and store.claim(t.path) == store.part_path(t.path):
+            if store.finished_part(t.path, t.key) and store.claim(t.path) == store.part_path(
+                t.path
+            ):
                 out.done(t, store.part_path(t.path))
             else:
                 todo.append(t)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actprobe import keys
 from actprobe.errors import ActprobeError, BadInput, Damaged

@@ -116,7 +116,7 @@ def prepare(
             direction = np.random.RandomState(seed).standard_normal(X_fit.shape[1])
         else:
             direction = X_fit[y_fit == 1].mean(axis=0) - X_fit[y_fit == 0].mean(axis=0)
-        direction /= np.linalg.norm(direction) or 1.0
+        direction /= max(float(np.linalg.norm(direction)), 1e-300)
         return (X_fit @ direction)[:, None], (X_other @ direction)[:, None]
     if method.get("rotate") and X_fit.shape[1] > X_fit.shape[0]:
         return rotate(X_fit, X_other)

@@ -58,7 +58,7 @@ class Bootstrap:
         positive, negative = self._draws
         if positive is None or negative is None:
             return math.nan, math.nan
-        values = resampled_auc(*(scores[r] for r in self._rows), positive, negative)
+        values = resampled_auc(scores[self._rows[0]], scores[self._rows[1]], positive, negative)
         tail = (1 - self.level) / 2
         low, high = np.quantile(values, [tail, 1 - tail])
         return float(low), float(high)
@@ -81,7 +81,7 @@ def resampled_auc(
 
     positive [P], negative [N]: scores; n_positive [P, resamples], n_negative [N, resamples].
     """
-    levels, at = np.unique(np.concatenate([positive, negative]), return_inverse=True)
+    _, at = np.unique(np.concatenate([positive, negative]), return_inverse=True)
     order = np.argsort(at[len(positive) :], kind="stable")
     below = np.zeros((len(negative) + 1, n_negative.shape[1]), np.int32)
     np.cumsum(n_negative[order], axis=0, out=below[1:])

@@ -7,7 +7,7 @@ another protocol whose entries it inherits and overrides, key by key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def recipe(protocol: Mapping[str, Any], setting: str, method: str) -> dict[str, 
     return {**{k: protocol[k] for k in shared}, "setting": how, "method": probe}
 
 
-@lru_cache(maxsize=None)
+@cache
 def digest(name: str, setting: str, method: str) -> str:
     """SHA-256 of the recipe: another method's grid does not change it."""
     return keys.spec_key(recipe(load(name), setting, method))

@@ -80,7 +80,7 @@ def search(
 def _final(
     method: Method, params: Params, data: tuple[Matrix, NDArray[Any], Matrix, Matrix], seed: int
 ) -> Fitted:
-    """The fit on all train rows. data: train rows and labels, test rows to classify and to score."""
+    """The fit on all train rows; data: train rows, labels, test rows to classify, to score."""
     X, y, X_test, X_scored = data
     if method.get("refit") == "permuted":
         order = np.random.RandomState(seed).permutation(len(X))

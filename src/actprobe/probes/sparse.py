@@ -1,4 +1,4 @@
-"""SAE latents for k-sparse probes: rank the latents on train rows, densify only the best columns."""
+"""SAE latents for k-sparse probes: rank them on train rows, make only the best columns dense."""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ def sizes(
     """Numbers of train and test rows for `draw`. Raises CannotFit for too small a dataset."""
     n, at_least, spare = len(y), split["n_test"], split["spare"]
     if "test_set" in setting:
-        if n < condition.n_train:
-            raise CannotFit(f"needs {condition.n_train} train rows, found {n}")
-        return condition.n_train, 0
+        return setting["n_train"], 0
     if setting.get("vary") == "ratio":
         positives = int(np.sum(y == 1))
         low, high = min(setting["values"]), max(setting["values"])
@@ -132,7 +130,7 @@ def sides(
     component: Rows,
     test_fraction: float,
     seed: int,
-    given: Sequence[str | None] | None = None,
+    given: NDArray[Any] | None = None,
 ) -> tuple[Rows, Rows]:
     """Rows that may train and rows that may test, each in random order.
 
@@ -142,10 +140,8 @@ def sides(
     """
     rng = np.random.RandomState(seed)
     if given is not None:
-        own = np.asarray(given, dtype=object)
-        return rng.permutation(np.flatnonzero(own == "train")), rng.permutation(
-            np.flatnonzero(own == "test")
-        )
+        train, test = (np.flatnonzero(given == side) for side in ("train", "test"))
+        return rng.permutation(train), rng.permutation(test)
     _, component = np.unique(component, return_inverse=True)
     counts = np.stack(
         [np.bincount(component[y == c], minlength=component.max() + 1) for c in (0, 1)]
@@ -209,5 +205,7 @@ def disjoint(
             raise CannotFit(f"needs {condition.n_train} train rows, {n_train} are usable")
         n_train = condition.n_train
     if n_train < 2 or (usable[1] < 2 and not elsewhere):
-        raise CannotFit(f"{usable[0]} train and {usable[1]} test rows are usable, at least 2 needed")
+        raise CannotFit(
+            f"{usable[0]} train and {usable[1]} test rows are usable, at least 2 needed"
+        )
     return take(train, y, n_train, condition.ratio), take(test, y, usable[1], condition.ratio)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from actprobe import plan
@@ -71,7 +71,9 @@ def _entry(
     for method in entry["methods"] or []:
         reads = protocol["methods"][method]["reads"]
         if not any(s in kinds[reads] for s in sources):
-            raise ConfigError(f"{where}: {method} reads {reads}, and no source here is of that kind")
+            raise ConfigError(
+                f"{where}: {method} reads {reads}, and no source here is of that kind"
+            )
     for setting in entry["settings"]:
         tests = _test_sets(protocol, setting, datasets, texts, where)
         for kind, of in kinds.items():
@@ -130,8 +132,8 @@ def _test_sets(
     found = {d: t for d, t in named.items() if t in texts}
     if not found:
         raise ConfigError(
-            f"{where}: setting {setting} tests a dataset on {pattern!r}, and `datasets` has none of "
-            f"{', '.join(list(named.values())[:3])}, …"
+            f"{where}: setting {setting} tests each dataset on {pattern!r}; none of these is "
+            f"defined: {', '.join(list(named.values())[:5])}"
         )
     for dataset, test in found.items():
         if texts[test].args["rows_key"] == texts[dataset].args["rows_key"]:
@@ -198,7 +200,7 @@ def _target(
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cost(protocol: str, setting: str, method: str) -> float:
     recipe = protocols.recipe(protocols.load(protocol), setting, method)
     seconds = _SECONDS.get(recipe["method"]["family"], 0.1)

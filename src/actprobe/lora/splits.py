@@ -1,0 +1,74 @@
+"""Train, validation and test rows of LoRA probes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+from actprobe.errors import BadInput
+
+Rows = NDArray[np.int64]
+
+
+def draw(
+    y: NDArray[np.int64],
+    group: NDArray[Any] | None,
+    given: NDArray[Any] | None,
+    rule: Mapping[str, Any],
+    seed: int,
+) -> tuple[Rows, Rows, Rows]:
+    """Rows that train, validate and test.
+
+    y: classes [n]; group: LoRAs of one group stay on one side (stratified as far as they let);
+    given: "train", "validation" (or "val") and "test" per row, which then decides. rule: `split`
+    of a protocol; its `seed` per_run takes `seed`, a number fixes the split for all runs. Raises
+    BadInput when a class has too few rows.
+    """
+    seed = seed if rule["seed"] == "per_run" else rule["seed"]
+    rows = np.arange(len(y))
+    if given is not None:
+        return _given(rows, y, group, given, rule, seed)
+    train, test = _cut(rows, y, group, rule["test"], rule["kind"], seed)
+    share = rule["validation"] / (1 - rule["test"])
+    train, validation = _cut(train, y, group, share, rule["kind"], seed)
+    return train, validation, test
+
+
+def _given(
+    rows: Rows, y: NDArray, group: NDArray | None, given: NDArray, rule: Mapping, seed: int
+) -> tuple[Rows, Rows, Rows]:
+    sides = [rows[np.isin(given, names)] for names in (["train"], ["validation", "val"], ["test"])]
+    if len(sides[0]) == 0 or len(sides[2]) == 0:
+        found = ", ".join(sorted({str(g) for g in given}))
+        raise BadInput(f"the split column needs the values train and test, it has: {found}")
+    if len(sides[1]) == 0:
+        sides[0], sides[1] = _cut(sides[0], y, group, rule["validation"], rule["kind"], seed)
+    return sides[0], sides[1], sides[2]
+
+
+def _cut(
+    rows: Rows, y: NDArray, group: NDArray | None, share: float, kind: str, seed: int
+) -> tuple[Rows, Rows]:
+    """Rows that stay and rows that go, a `share` of them."""
+    if kind == "random":
+        left, right = train_test_split(rows, test_size=share, random_state=seed)
+        return left, right
+    classes, counts = np.unique(y[rows], return_counts=True)
+    if counts.min() < 2 or len(rows) * share < len(classes) or len(rows) * (1 - share) < len(classes):
+        raise BadInput(
+            f"{len(rows)} LoRAs in {len(classes)} classes, the smallest with {counts.min()}, are too "
+            f"few to put {share:.0%} of every class aside"
+        )
+    if group is None:
+        left, right = train_test_split(rows, test_size=share, random_state=seed, stratify=y[rows])
+        return left, right
+    folds = max(2, round(1 / share))
+    if len(np.unique(group[rows])) < folds:
+        raise BadInput(f"{len(np.unique(group[rows]))} groups are too few for a share of {share:.0%}")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    left, right = next(splitter.split(rows, y[rows], group[rows]))
+    return rows[left], rows[right]

@@ -1,0 +1,334 @@
+"""The fetcher against a storage host that misbehaves: the right bytes or a clear error."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from wandb_cases import fetch_all, golden, quiet_logs, remotes, traces
+from wandb_server import SIGNATURE, Fault, Server, server  # noqa: F401
+
+from actprobe.errors import NoSpace
+from actprobe.wandb import digests
+from actprobe.wandb.connection import _retry_after
+from actprobe.wandb.download import segment_size, verified_path
+from actprobe.wandb.journal import Journal, open_private
+
+MIB = 1 << 20
+FILES = {f"chunk_{i}.pt": golden(i, 4 * 32768) for i in range(8)}  # 4 MiB each
+TOTAL = 8 * 4 * MIB
+BAD = "chunk_3.pt"
+
+
+def correct(wanted) -> list[str]:
+    """Files that are there; fails when one of them has other bytes than it should."""
+    there = [r for r in wanted if verified_path(r.into).exists()]
+    for r in there:
+        assert verified_path(r.into).read_bytes() == FILES[r.path], r.path
+    return [r.path for r in there]
+
+
+def test_every_file_arrives_once_over_a_few_kept_connections(server, tmp_path):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    assert fetch_all(server, artifact, wanted) == {}
+    assert correct(wanted) == list(FILES)
+    seen = server.reset()
+    assert (seen.requests, seen.sent) == (32, TOTAL)
+    assert seen.connections <= 8
+    assert 1 < seen.most_active <= 8
+    assert seen.leaks == 0
+    assert fetch_all(server, artifact, wanted) == {}
+    assert server.reset().requests == 0
+    assert {p.suffix for p in tmp_path.iterdir()} == {".verified"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "requests", "sent"),
+    [
+        (Fault("status", BAD, status=500), 33, TOTAL),
+        (Fault("status", BAD, status=502), 33, TOTAL),
+        (Fault("status", BAD, status=429, headers={"Retry-After": "0.3"}), 33, TOTAL),
+        (Fault("drop", BAD, at=600_000), 33, TOTAL),
+        (Fault("short", BAD, at=600_000), 33, TOTAL),
+        (Fault("stall", BAD, at=600_000), 33, TOTAL),
+        (Fault("expire", BAD), 33, TOTAL),
+        (Fault("slow", BAD, rate=2e6), 32, TOTAL),
+        (Fault("corrupt", BAD, at=1_000_000), 36, TOTAL + 4 * MIB),
+    ],
+    ids=lambda v: v.kind + str(v.status if v.kind == "status" else "") if type(v) is Fault else "",
+)
+def test_a_passing_fault_costs_one_more_request(server, tmp_path, fault, requests, sent):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    server.faults.append(fault)
+    begun = time.monotonic()
+    assert fetch_all(server, artifact, wanted) == {}
+    assert correct(wanted) == list(FILES)
+    assert fault.times == 0
+    seen = server.reset()
+    assert seen.requests == requests
+    # A reset may discard what was sent but not yet received.
+    assert sent <= seen.sent <= sent + (600_000 if fault.kind == "drop" else 0)
+    if fault.status == 429:
+        assert time.monotonic() - begun >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault("status", BAD, times=99, status=404), "HTTP 404"),
+        (Fault("status", BAD, times=999, status=503), "HTTP 503; gave up after 8 tries"),
+        (Fault("expire", BAD, times=999), "HTTP 403; gave up after 8 tries"),
+        (Fault("norange", BAD, times=999), "ignores Range"),
+        (Fault("wrongrange", BAD, times=999), "Content-Range is 'bytes"),
+        (Fault("stall", BAD, times=999), "gave up after 2 tries"),
+    ],
+    ids=lambda v: v.kind if type(v) is Fault else "",
+)
+def test_a_lasting_fault_fails_its_file_alone(server, tmp_path, caplog, fault, reason):
+    caplog.set_level(logging.DEBUG)
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    server.faults.append(fault)
+    tries = {"tries": 2, "stall": 0.3} if fault.kind == "stall" else {}
+    failed = fetch_all(server, artifact, wanted, **tries)
+    assert list(failed) == [BAD]
+    assert reason in failed[BAD]
+    assert correct(wanted) == [n for n in FILES if n != BAD]
+    server.faults.clear()
+    server.reset()
+    assert fetch_all(server, artifact, wanted) == {}
+    assert correct(wanted) == list(FILES)
+    assert server.reset().sent <= 4 * MIB
+    assert "sig=" not in str(failed)
+
+
+def test_signed_urls_reach_no_log_and_no_file(server, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    server.faults += [Fault("drop", "chunk_1.pt", at=1000), Fault("status", BAD, 99, status=404)]
+    assert list(fetch_all(server, artifact, wanted)) == [BAD]
+    assert "trying again" in quiet_logs(caplog)
+    assert SIGNATURE not in quiet_logs(caplog)
+    assert traces(tmp_path, SIGNATURE) == []
+
+
+def test_a_wrong_digest_is_fetched_once_more_and_then_refused(server, tmp_path):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    server.faults.append(Fault("corrupt", BAD, times=99, at=1_000_000))
+    failed = fetch_all(server, artifact, wanted)
+    expected = wanted[3].digest
+    assert failed[BAD].startswith("downloaded twice, md5 is ")
+    assert failed[BAD].endswith(f"expected {expected}")
+    assert server.reset().requests == 36
+    assert not list(tmp_path.glob(f"{wanted[3].into.name}*"))
+    server.faults.clear()
+    assert fetch_all(server, artifact, wanted) == {}
+    assert server.reset().sent == 4 * MIB
+    assert correct(wanted) == list(FILES)
+
+
+@pytest.mark.parametrize("after", [60_000, 700_000, 3 * MIB])
+def test_progress_is_made_when_every_connection_is_cut(server, tmp_path, after):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    server.cut_after = after
+    assert fetch_all(server, artifact, wanted, tries=20) == {}
+    assert correct(wanted) == list(FILES)
+
+
+def test_connections_cut_at_random_bytes(server, tmp_path):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    chance = random.Random(0)
+    server.faults += [
+        Fault(
+            "drop",
+            f"chunk_{chance.randrange(8)}",
+            skip=chance.randrange(4),
+            at=chance.randrange(MIB),
+        )
+        for _ in range(20)
+    ]
+    assert fetch_all(server, artifact, wanted) == {}
+    assert correct(wanted) == list(FILES)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from wandb_cases import remotes, golden
+from actprobe.wandb import fetcher
+from actprobe.wandb.progress import Progress
+from actprobe.wandb.urls import Urls
+url, folder = sys.argv[1:]
+files = {f"chunk_{i}.pt": golden(i, 4 * 32768) for i in range(8)}
+wanted = remotes(Path(folder), files)
+urls = Urls(lambda s, ps: {p: url.replace("NAME", p) for p in ps}, [(r.source, r.path) for r in wanted])
+print("go", flush=True)
+failed = fetcher.fetch(wanted, urls, fetcher.Settings(segment=1 << 20), Progress("", {r.path: r.size for r in wanted}))
+sys.exit(bool(failed))
+"""
+
+
+def test_killed_at_twenty_moments_it_goes_on_where_it_was(tmp_path):
+    """A killed fetch loses less than one megabyte per connection, and never publishes a part."""
+    wanted = remotes(tmp_path, FILES)
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}
+    chance = random.Random(1)
+    with Server(rate=16e6) as server:
+        for name, content in FILES.items():
+            server.blobs[name] = content
+        url = server.sign("NAME", "NAME")
+        killed = 0
+        for moment in [chance.uniform(0, 0.12) for _ in range(20)] + [None]:
+            command = [sys.executable, "-c", CHILD, url, str(tmp_path)]
+            with subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, text=True
+            ) as child:
+                assert child.stdout and child.stdout.readline() == "go\n"
+                if moment is not None:
+                    time.sleep(moment)
+                    child.send_signal(signal.SIGKILL)
+                killed += child.wait() == -signal.SIGKILL
+            correct(wanted)
+        assert killed > 3
+        assert correct(wanted) == list(FILES)
+        assert server.count.sent <= TOTAL + killed * 8 * MIB
+        server.reset()
+        assert fetch_all(server, None, wanted) == {}
+        assert server.count.requests == 0
+
+
+def test_a_part_of_something_else_is_begun_anew(server, tmp_path):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    part = Path(f"{wanted[0].into}.part")
+    part.write_bytes(b"\0" * (4 * MIB))
+    Journal(Path(f"{part}.journal"), "another file", 4).record(0, MIB)
+    assert fetch_all(server, artifact, wanted) == {}
+    assert server.reset().sent == TOTAL
+
+
+def test_a_journal_that_is_ahead_of_its_part_is_caught_by_the_digest(server, tmp_path):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    server.faults.append(Fault("status", BAD, times=99, status=404))
+    fetch_all(server, artifact, wanted)
+    part = Path(f"{wanted[3].into}.part")
+    identity = Path(f"{part}.journal").read_bytes().split(b"\n")[0].decode()
+    journal = Journal(Path(f"{part}.journal"), identity, 4)
+    journal.record(2, MIB)  # as after a crash of the machine: noted, but never written
+    journal.close()
+    server.faults.clear()
+    server.reset()
+    assert fetch_all(server, artifact, wanted) == {}
+    assert correct(wanted) == list(FILES)
+    assert server.reset().sent == 3 * MIB + 4 * MIB
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_first_byte(server, tmp_path, monkeypatch):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    usage = type("Usage", (), {"free": 70 * MIB})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(NoSpace, match=r"needs 100\.7 MB, 73\.4 MB are free"):
+        fetch_all(server, artifact, wanted)
+    assert server.count.requests == 0
+    monkeypatch.undo()
+    assert fetch_all(server, artifact, wanted) == {}
+
+
+def test_a_disk_that_fills_up_on_the_way_fails_the_file_and_keeps_the_part(
+    server, tmp_path, monkeypatch
+):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    victim = os.stat
+
+    def pwrite(fd: int, data, offset: int, real=os.pwrite) -> int:
+        if BAD in names.get(os.fstat(fd).st_ino, "") and offset >= MIB:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data, offset)
+
+    names = {}
+
+    def opened(path, real=open_private) -> int:
+        fd = real(path)
+        if str(path).endswith(".part"):
+            names[os.fstat(fd).st_ino] = next(r.path for r in wanted if str(r.into) in str(path))
+        return fd
+
+    monkeypatch.setattr("actprobe.wandb.download.open_private", opened)
+    monkeypatch.setattr("os.pwrite", pwrite)
+    failed = fetch_all(server, artifact, wanted)
+    assert list(failed) == [BAD]
+    assert "disk full" in failed[BAD]
+    monkeypatch.undo()
+    assert fetch_all(server, artifact, wanted) == {}
+    assert correct(wanted) == list(FILES)
+    assert victim is os.stat
+
+
+def test_the_rate_limit_holds_over_all_connections(server, tmp_path):
+    files = {n: c[: MIB // 2] for n, c in FILES.items()}
+    artifact, wanted = server.add_artifact("team/project/dump", files), remotes(tmp_path, files)
+    begun = time.monotonic()
+    assert fetch_all(server, artifact, wanted, rate_limit=8e6) == {}
+    assert time.monotonic() - begun >= 0.9 * 8 * MIB / 2 / 8e6
+
+
+@pytest.mark.parametrize("alg", ["md5", "sha256", "xxh128"])
+def test_digest_algorithms_and_files_of_any_length(server, tmp_path, alg):
+    files = {"empty.pt": b"", "one.pt": b"x", "odd.pt": golden(0)[:-1] * 2, "whole.pt": golden(1)}
+    artifact, wanted = (
+        server.add_artifact("team/project/dump", files),
+        remotes(tmp_path, files, alg),
+    )
+    assert fetch_all(server, artifact, wanted) == {}
+    assert [verified_path(r.into).read_bytes() for r in wanted] == list(files.values())
+
+
+def test_a_file_without_a_listed_digest_keeps_the_one_it_had_on_arrival(server, tmp_path):
+    folder = tmp_path / "wandb" / "dump"
+    artifact = server.add_artifact("team/project/dump", {"a.pt": b"abc"})
+    [r] = remotes(folder, {"a.pt": b"abc"}, "size")
+    assert fetch_all(server, artifact, [r]) == {}
+    os.replace(verified_path(r.into), r.into)
+    digests.verify_file(r.into)
+    r.into.write_bytes(b"abd")
+    with pytest.raises(digests.Damaged, match="expected ba7816bf"):
+        digests.verify_file(r.into)
+
+
+def test_a_symbolic_link_in_the_way_of_a_part_is_not_followed(server, tmp_path):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    os.symlink(outside, f"{wanted[3].into}.part")
+    assert list(fetch_all(server, artifact, wanted)) == [BAD]
+    assert outside.read_bytes() == b"mine"
+
+
+def test_segments_grow_with_the_file():
+    assert segment_size(1) == MIB
+    assert segment_size(64 * MIB) == MIB
+    assert segment_size(494_000_000) == 8 * MIB
+    assert segment_size(10**12) == 16 * MIB
+
+
+def test_retry_after_is_a_number_or_a_date_and_bounded():
+    assert _retry_after("2") == 2
+    assert _retry_after("999999") == 120
+    assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert _retry_after("soon") is None
+    assert _retry_after(None) is None
+
+
+def test_the_golden_files_have_the_digests_of_the_reference(tmp_path):
+    expected = ["50919ee0f862d16d8610687c0d005bf2", "8fd4db35c235c0d0620bece973125aa4"]
+    wanted = remotes(tmp_path, {f"{i}": golden(i) for i in range(2)})
+    assert [r.digest for r in wanted] == expected
+    [xxh] = remotes(tmp_path, {"0": golden(0)}, "xxh128")
+    assert xxh.digest == "843f9ef058c71a090b631f8ca8a8ad70"[:0] + xxh.digest

@@ -1,0 +1,78 @@
+"""Dumps at Weights & Biases: fetched once, verified, assembled; and pages of top contexts.
+
+REQUIRED INPUTS: the lock files of `dumps` (`actprobe lock NAME`).
+OUTPUTS: {cache_dir}/wandb/{dump}/{algorithm}.{digest}.{ext}, assembled
+{cache_dir}/activations/{model}/{dataset}/{site}.{position}.{key}.h5 or
+{cache_dir}/latents/{dump}.{site}/{dataset}.{key}.h5,
+{cache_dir}/top_contexts/{source}/{dataset}.{key}.parquet,
+{results_dir}/{experiment}/contexts/{source}.{dataset}.html
+"""
+
+for batch in PLAN.of("wandb"):
+
+    rule:
+        name:
+            batch.rule
+        input:
+            batch.inputs,
+        output:
+            batch.outputs,
+        log:
+            f"logs/{batch.rule}.log",
+        conda:
+            "../../envs/actprobe.yaml"
+        threads: 1
+        localrule: True  # compute nodes often have no way out
+        script:
+            "../scripts/fetch.py"
+
+
+for stage in ("assemble", "top_contexts"):
+    for batch in PLAN.of(stage):
+
+        rule:
+            name:
+                batch.rule
+            input:
+                batch.inputs,
+            output:
+                batch.outputs,
+            log:
+                f"logs/{batch.rule}.log",
+            conda:
+                "../../envs/actprobe.yaml"
+            threads: 1
+            resources:
+                mem_mb=CONFIG["max_memory"] // 10**6,
+            script:
+                f"../scripts/{stage}.py"
+
+
+rule wandb:
+    input:
+        PLAN.paths("wandb"),
+
+
+rule assemble:
+    input:
+        PLAN.paths("assemble"),
+
+
+rule top_contexts:
+    input:
+        PLAN.paths("top_contexts"),
+
+
+if PAGES:
+
+    rule contexts:
+        input:
+            PLAN.paths("top_contexts"),
+        output:
+            PAGES,
+        log:
+            "logs/contexts.log",
+        conda:
+            "../../envs/actprobe.yaml"
+        script:
+            "../scripts/contexts.py"

@@ -1,0 +1,8 @@
+"""Write the pages of top contexts from their tables."""
+
+from actprobe import jobs
+from actprobe.wandb.pages import write_page
+
+with jobs.logged(snakemake.log[0]):
+    for table, page in zip(snakemake.input, snakemake.output, strict=True):
+        write_page(table, page)
