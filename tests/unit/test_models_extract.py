@@ -196,6 +196,35 @@ def test_bfloat16_bits():
     assert np.isnan(values).sum() == 254 and (~np.isfinite(values)).sum() == 256
 
 
+CAUSAL = [f for f in FAMILIES if f not in (*ENCODERS, "cohere")]
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_shared_prefix_is_computed_once(name, tmp_path, monkeypatch):
+    texts = ["The same long instruction for every row: " + t for t in TEXTS]
+    wanted = {"sites": ["embed", "resid_post.1", "mlp_out.2"], "positions": [*POOLED, "tokens"]}
+    changes = {"family": name, "texts": texts, "wanted": wanted, "max_tokens_per_batch": 150}
+    plain = tiny_run(tmp_path, **changes)
+    lengths, original = [], extract._pass
+
+    def spy(model, sites, read, **inputs):
+        lengths.append(inputs["input_ids"].shape[1])
+        original(model, sites, read, **inputs)
+
+    monkeypatch.setattr(extract, "_pass", spy)
+    shared = tiny_run(tmp_path, **changes, share_prefix=True)
+    assert models_header(shared["embed.last"].path)["facts"]["shared_prefix"] == 42
+    assert 42 in lengths and min(lengths[-3:]) < 42  # the prefix, then rows without it
+    for site, t in plain.items():
+        expected, found = (models.load_activations(x.path) for x in (t, shared[site]))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_encoders_share_no_prefix(tmp_path):
+    with pytest.raises(ConfigError, match=r"models.m.share_prefix: only for causal decoders"):
+        tiny_run(tmp_path, family="bert", share_prefix=True)
+
+
 class TwoStacks(nn.Module):
     def __init__(self, a, b):
         super().__init__()

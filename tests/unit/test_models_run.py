@@ -75,9 +75,9 @@ def test_a_new_layer_or_dataset_leaves_the_other_files_alone(tmp_path, folder, c
     sites = []
     forward = extract.forward
 
-    def spy(model, tokens, rows, reductions, wanted):
+    def spy(model, tokens, rows, reductions, wanted, *rest):
         sites.append(set(wanted))
-        return forward(model, tokens, rows, reductions, wanted)
+        return forward(model, tokens, rows, reductions, wanted, *rest)
 
     monkeypatch.setattr(extract, "forward", spy)
     more = {"sites": ["resid_post.0-2"], "positions": ["last"]}
@@ -210,8 +210,8 @@ def test_non_finite_values_stop_that_target_alone(tmp_path, folder, monkeypatch)
     config, texts = make_config(tmp_path, entry, wanted), write_texts(tmp_path)
     forward = extract.forward
 
-    def overflowing(model, tokens, rows, reductions, wanted):
-        found = forward(model, tokens, rows, reductions, wanted)
+    def overflowing(model, tokens, rows, *rest):
+        found = forward(model, tokens, rows, *rest)
         for (site, position), value in list(found.items()):
             if site == "resid_post.2" and 4 in rows:
                 at = rows.index(4) if position == "last" else -1

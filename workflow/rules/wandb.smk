@@ -19,10 +19,10 @@ for batch in PLAN.of("wandb"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        localrule: True  # compute nodes often have no way out
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
-        localrule: True  # compute nodes often have no way out
         script:
             "../scripts/fetch.py"
 

@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         ("leak_fraction", pa.float64()),
         ("n_columns", pa.int32()),
         ("n_constant", pa.int32()),
+        ("n_repeated", pa.int32()),
         *((name, pa.string()) for name in ("classes", "confusion", "reason", "params", "key")),
     ]
 )
@@ -125,6 +126,7 @@ class _Labelled:
         if not known.any():
             raise BadInput("none of the LoRAs has a label")
         self.x, self.mask, self.unit = found.x[known], found.mask[known], found.unit
+        self.repeated = found.flag == 2
         rows = [labels[i] for i in found.id[known]]
         self.classes, self.y = np.unique([r["label"] for r in rows], return_inverse=True)
         if len(self.classes) < 2:
@@ -181,6 +183,7 @@ class _Labelled:
             "leak_fraction": self._leak(np.concatenate([train, validation]), test),
             "n_columns": int(chosen.sum()),
             "n_constant": constant,
+            "n_repeated": int(self.repeated[chosen].sum()),
             "classes": json.dumps(self.classes.tolist()),
             "confusion": json.dumps(confusion.tolist()),
             "params": json.dumps(fitted.params, sort_keys=True),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +14,7 @@ import torch
 from actprobe.errors import ActprobeError
 from actprobe.models.load import Model
 from actprobe.models.positions import BatchReduction, Reduction, for_batch
-from actprobe.models.sites import Done, hooked
+from actprobe.models.sites import Done, Reader, hooked
 from actprobe.models.tokens import Tokens
 
 Wanted = Mapping[str, Sequence[str]]  # site -> positions
@@ -19,6 +22,18 @@ Wanted = Mapping[str, Sequence[str]]  # site -> positions
 # Largest relative L2 difference between a row in a padded batch and alone: several times what
 # rounding does (measured: 1e-6, 2e-3, 2e-2), far below what a wrong mask or position does (> 0.5).
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first tokens of every row, passed through the model once.
+
+    length: tokens; cache: their keys and values; states: site -> [1, length, d].
+    """
+
+    length: int
+    cache: Any
+    states: Mapping[str, torch.Tensor]
 
 
 class OutOfMemory(Exception):
@@ -31,18 +46,24 @@ def forward(
     rows: Sequence[int],
     reductions: Mapping[str, Reduction],
     wanted: Wanted,
+    prefix: Prefix | None = None,
 ) -> dict[tuple[str, str], torch.Tensor]:
     """One pass over `rows`: (site, position) -> [len(rows), d] on the CPU, rows in that order.
 
     For position `tokens` the kept tokens of the rows, one row after the other. The batch is padded
     on the right; causal models get no mask (padding cannot be seen from the left, and the kernels
-    without a mask are the fast ones). Runs only as far as the last wanted site.
+    without a mask are the fast ones). Runs only as far as the last wanted site. With a prefix, the
+    rows' other tokens alone are computed.
     """
-    lengths = tokens.lengths[list(rows)]
+    skip = prefix.length if prefix else 0
+    lengths = tokens.lengths[list(rows)] - skip
     ids = np.zeros((len(rows), int(lengths.max())), np.int64)
     for k, i in enumerate(rows):
-        ids[k, : lengths[k]] = tokens.ids[tokens.row(i)]
-    inputs = {"input_ids": torch.from_numpy(ids).to(model.device)}
+        ids[k, : lengths[k]] = tokens.ids[tokens.row(i)][skip:]
+    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(model.device)}
+    if prefix:
+        inputs["past_key_values"] = copy.deepcopy(prefix.cache)
+        inputs["past_key_values"].batch_repeat_interleave(len(rows))
     if model.mask:
         mask = torch.arange(ids.shape[1])[None] < torch.from_numpy(lengths)[:, None]
         inputs["attention_mask"] = mask.long().to(model.device)
@@ -54,17 +75,38 @@ def forward(
 
     def read(site: str, h: torch.Tensor) -> None:
         h = h.view(*ids.shape, -1)  # some modules see a batch flattened to [tokens, d]
+        if prefix:
+            h = torch.cat([prefix.states[site].expand(len(rows), -1, -1), h], dim=1)
         for position in wanted[site]:
             value = cut[position](h)
             # All tokens of all layers would not fit on a GPU; vectors wait there for one transfer.
             found[site, position] = value.cpu() if position == "tokens" else value
 
-    points = {s: model.points[s] for s in wanted}
-    with _memory_errors(), torch.inference_mode(), hooked(points, read) as begin:
-        begin()
-        with contextlib.suppress(Done):
-            model.module(**inputs, use_cache=False)
+    with _memory_errors(), torch.inference_mode():
+        _pass(model, wanted, read, use_cache=prefix is not None, **inputs)
         return {k: v.cpu() for k, v in found.items()}
+
+
+def make_prefix(model: Model, tokens: Tokens, length: int, sites: Iterable[str]) -> Prefix:
+    """Pass the first `length` tokens, the same in every row, through the model."""
+    from transformers import DynamicCache
+
+    states: dict[str, torch.Tensor] = {}
+    cache = DynamicCache(config=model.config)
+    ids = torch.from_numpy(tokens.ids[:length].astype(np.int64))[None].to(model.device)
+
+    def read(site: str, h: torch.Tensor) -> None:
+        states[site] = h.view(1, length, -1)
+
+    with _memory_errors(), torch.inference_mode():
+        _pass(model, sites, read, input_ids=ids, past_key_values=cache, use_cache=True)
+    return Prefix(length, cache, states)
+
+
+def _pass(model: Model, sites: Iterable[str], read: Reader, **inputs: Any) -> None:
+    """One forward pass that ends after the last of the sites."""
+    with hooked({s: model.points[s] for s in sites}, read), contextlib.suppress(Done):
+        model.module(**inputs)
 
 
 @contextlib.contextmanager
@@ -97,6 +139,7 @@ def self_check(
     wanted: Wanted,
     budget: int,
     name: str,
+    prefix: Prefix | None = None,
 ) -> float | None:
     """Compare rows in a padded batch with the same rows alone; returns the largest difference.
 
@@ -110,7 +153,7 @@ def self_check(
         return None
     rows = list(dict.fromkeys(order[[-1, 0, len(order) // 2]].tolist()))
     rows = rows[: budget // int(tokens.lengths[rows[0]])]
-    together = forward(model, tokens, rows, reductions, wanted)
+    together = forward(model, tokens, rows, reductions, wanted, prefix)
     alone = [forward(model, tokens, [i], reductions, wanted) for i in rows]
     worst = 0.0
     for (site, position), value in together.items():

@@ -120,6 +120,11 @@ def load_model(
     needed = max((int(s.partition(".")[2] or 0) for s in sites), default=0) + 1
     if known is not None and needed < n_layers:
         n_layers = _cut(text, needed)
+    if model["share_prefix"] and families.needs_mask(described):
+        raise ConfigError(
+            f"models.{name}.share_prefix: only for causal decoders that are mapped "
+            f"({', '.join(f for f, v in families.FAMILIES.items() if v.causal)})"
+        )
     device = pick_device(model["device"])
     options: dict[str, Any] = {"dtype": _DTYPES[model["dtype"]], "config": config}
     if model["attn_implementation"]:

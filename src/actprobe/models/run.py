@@ -21,11 +21,12 @@ from actprobe.models.grammar import MASKED
 from actprobe.models.positions import Reduction, plan_reduction
 from actprobe.models.progress import Progress
 from actprobe.models.session import Session, opened
-from actprobe.models.tokens import encode
+from actprobe.models.tokens import encode, shared_prefix
 from actprobe.plan import Batch, Target
 
 log = logging.getLogger(__name__)
 
+_MIN_PREFIX = 8  # fewer shared tokens are not worth the copies of their keys and values
 _MARK_SECONDS = 1.0  # how often finished batches are made safe: the most that a kill can cost
 
 
@@ -54,7 +55,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                     pending = [t for ts in todo.values() for t in ts]
                     session = stack.enter_context(opened(batch.loader, settings, pending))
                 text, ids = rows.text.tolist(), rows.id.tolist()
-                _Dataset(session, text, ids, targets, out, progress).extract()
+                _Dataset(session, text, ids, targets, out, progress).make()
             progress.finished(dataset)
 
 
@@ -77,6 +78,7 @@ class _Dataset:
         if cut := self.tokens.n_truncated:
             length = self.tokens.lengths.max()
             log.warning("%s: %d of %d rows cut to %d tokens", self.name, cut, len(ids), length)
+        self.prefix: extract.Prefix | None = None
         self._offsets: np.ndarray | None = None  # of position `tokens`
         self.reductions: dict[str, Reduction] = {}
         self.targets: list[Target] = []
@@ -93,7 +95,7 @@ class _Dataset:
                 self.tokens, t.spec["position"], exclude, text, self.ids
             )
 
-    def extract(self) -> None:
+    def make(self) -> None:
         """Make the targets; when memory does not suffice, begin again with half the budget.
 
         Rounding depends on the budget, so one artefact never mixes two.
@@ -101,6 +103,7 @@ class _Dataset:
         if not self.targets:
             return
         budget = self._begun_budget() or self.session.budget
+        self.prefix = self._make_prefix()
         while True:
             try:
                 if not self.session.checked:
@@ -108,6 +111,13 @@ class _Dataset:
                 return self._fill(budget)
             except extract.OutOfMemory as e:
                 budget = self._smaller(budget, e)
+
+    def _make_prefix(self) -> extract.Prefix | None:
+        n = shared_prefix(self.tokens) if self.session.settings["share_prefix"] else 0
+        if n < _MIN_PREFIX:
+            return None
+        log.info("%s: the first %d tokens of all rows are computed once", self.name, n)
+        return extract.make_prefix(self.session.model, self.tokens, n, _wanted(self.targets))
 
     def _begun_budget(self) -> int | None:
         """The budget with which an earlier run on this kind of machine began these files."""
@@ -122,7 +132,7 @@ class _Dataset:
     def _self_check(self, budget: int) -> None:
         session, wanted = self.session, _wanted(self.targets)
         worst = extract.self_check(
-            session.model, self.tokens, self.reductions, wanted, budget, session.name
+            session.model, self.tokens, self.reductions, wanted, budget, session.name, self.prefix
         )
         if worst is not None:
             log.info("%s: self-check passed, largest relative difference %.0e", session.name, worst)
@@ -143,13 +153,15 @@ class _Dataset:
 
     def _fill(self, budget: int) -> None:
         """Run every batch that some part still lacks; write to each part what it lacks."""
-        plan = batch_plan(self.tokens.lengths, budget)
+        shared = self.prefix.length if self.prefix else 0
+        plan = batch_plan(self.tokens.lengths - shared, budget)
         facts = {
             **self.session.facts(),
             "budget": budget,
             "batch_plan": plan_digest(plan),
             "n_tokens": len(self.tokens.ids),
             "n_truncated": self.tokens.n_truncated,
+            "shared_prefix": shared,
         }
         with contextlib.ExitStack() as stack:
             parts = {t.path: stack.enter_context(self._part(t, plan, facts)) for t in self.targets}
@@ -195,7 +207,7 @@ class _Dataset:
         if not targets:
             return []
         values = extract.forward(
-            self.session.model, self.tokens, rows, self.reductions, _wanted(targets)
+            self.session.model, self.tokens, rows, self.reductions, _wanted(targets), self.prefix
         )
         bad = []
         for t in targets:

@@ -56,14 +56,9 @@ def hook_point(
 
 
 @contextmanager
-def hooked(
-    points: Mapping[str, tuple[nn.Module, bool]], read: Reader
-) -> Iterator[Callable[[], None]]:
-    """Call `read(site, h)` when a site is computed, and end the pass (`Done`) after the last one.
-
-    Yields a function to call before each forward pass.
-    """
-    waiting: set[str] = set()
+def hooked(points: Mapping[str, tuple[nn.Module, bool]], read: Reader) -> Iterator[None]:
+    """During one forward pass, call `read(site, h)` for each site; raise Done after the last."""
+    waiting = set(points)
 
     def seen(site: str, h: torch.Tensor) -> None:
         read(site, h)
@@ -90,7 +85,7 @@ def hooked(
         for site, (module, at_input) in points.items()
     ]
     try:
-        yield lambda: waiting.update(points)
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -101,6 +101,7 @@ def _target(
         "dtype": model["dtype"],
         "attn_implementation": model["attn_implementation"],
         "max_tokens_per_batch": model["max_tokens_per_batch"],
+        "share_prefix": model["share_prefix"],
         "tokens": tokens,
         "site": site,
         "position": meaning,

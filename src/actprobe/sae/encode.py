@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from actprobe.sae.architectures import Rule
 from actprobe.sae.engine import Engine
 from actprobe.sae.pieces import COLUMNS, Pieces, place, tile_width
@@ -94,11 +97,23 @@ def _encode_block(
         a = column * COLUMNS - low
         b = a + tile_width(column, d_sae)
         p = engine.product(t.x, w[:, a:b])
-        chosen, value = rule.fire(p, {key: v[a:b] for key, v in vectors.items()})
-        if t.best is not None:
-            assert rule.k is not None
-            chosen = engine.largest(chosen, t.best.floor, rule.k)
-        flat, value = engine.kept(chosen, value)
+        flat, value = _chosen(p, {key: v[a:b] for key, v in vectors.items()}, t, rule, engine)
         if t.best is not None:
             t.best.add(*place(flat, column, d_sae), value)
         t.pieces.add(t.index, flat, value)
+
+
+def _chosen(
+    p: Any, vectors: dict[str, Any], t: RowTile, rule: Rule, engine: Engine
+) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+    """What is kept of the pre-activations of a tile, in strips that stay in the cache."""
+    found = []
+    for low in range(0, len(p), engine.strip):
+        strip = p[low : low + engine.strip]
+        chosen, value = rule.fire(strip, vectors)
+        if t.best is not None:
+            assert rule.k is not None
+            chosen = engine.largest(chosen, t.best.floor[low : low + engine.strip], rule.k)
+        flat, value = engine.kept(chosen, value)
+        found.append((flat + np.uint32(low * p.shape[1]), value))
+    return np.concatenate([f for f, _ in found]), np.concatenate([v for _, v in found])

@@ -5,23 +5,27 @@ Both give the same entries up to float32 rounding. Only non-zero entries leave a
 
 from __future__ import annotations
 
-import logging
+import os
+import sys
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actprobe.errors import ConfigError
-
-log = logging.getLogger(__name__)
+from actprobe.sae.pieces import ROWS
 
 Entries = tuple[NDArray[np.uint32], NDArray[np.float32]]
 
 
 class Engine(Protocol):
-    """Products and choices on one device; `put` moves float32 arrays there."""
+    """Products and choices on one device; `put` moves float32 arrays there.
+
+    strip: rows of a product that are looked at together.
+    """
 
     name: str
+    strip: int
 
     def put(self, a: NDArray[np.float32]) -> Any: ...
 
@@ -39,6 +43,7 @@ class Cpu:
     """NumPy: its BLAS is the fastest float32 product here (`kernel.prefer_avx512`)."""
 
     name = "numpy"
+    strip = 64  # of a tile's 4096 columns: 1 MB, inside a core's cache
 
     def __init__(self) -> None:
         self._buffer = np.empty(0, np.float32)
@@ -68,6 +73,8 @@ class Cpu:
 
 class Torch:
     """torch on cuda, mps or cpu; `product` is float32, tf32 (cuda) or bfloat16."""
+
+    strip = ROWS
 
     def __init__(self, device: str, product: str):
         import torch
@@ -105,6 +112,10 @@ def engine(device: str, product: str) -> Engine:
 
 
 def _best_device() -> str:
+    """Torch is asked only where a GPU can be: importing it costs a second and 250 MB."""
+    gpus = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, WSL, AMD
+    if sys.platform != "darwin" and not any(map(os.path.exists, gpus)):
+        return "cpu"
     import torch
 
     if torch.cuda.is_available():

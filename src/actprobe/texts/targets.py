@@ -141,7 +141,12 @@ def _target(
         **{k: dataset[k] for k in ("label", "group", "split", "pair")},
         "positive": None if positive is None else str(positive),
     }
-    args = {"file": path, "rows_key": keys.spec_key(rows), "provenance": provenance}
+    args = {
+        "file": path,
+        "rows_key": keys.spec_key(rows),
+        "provenance": provenance,
+        "bytes": 1 if source else os.path.getsize(path),  # to balance shards; unknown in a wheel
+    }
     return plan.target(
         config["cache_dir"],
         "texts",

@@ -1,0 +1,35 @@
+"""The files of the LoRA results: `{results_dir}/{experiment}/…`, beside those of other rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TABLES = {
+    "runs": "tables/lora_runs.csv",
+    "summary": "tables/lora_summary.csv",
+    "layers": "tables/lora_layers.csv",
+    "confusion": "tables/lora_confusion.csv",
+    "refused": "tables/lora_refused.csv",
+}
+FIGURES = ("lora_representations", "lora_layers", "lora_confusion")
+REPORT = "lora.html"
+
+
+def folder(config: Mapping[str, Any]) -> str:
+    """The folder that holds the results of this config's experiment."""
+    return f"{config['results_dir']}/{config['experiment']}"
+
+
+def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Output files by kind ("tables", "figures", "report") and name."""
+    root = folder(config)
+    return {
+        "tables": {name: f"{root}/{path}" for name, path in TABLES.items()},
+        "figures": {
+            f"{name}_{ext}": f"{root}/figures/{name}.{ext}"
+            for name in FIGURES
+            for ext in ("svg", "png")
+        },
+        "report": {"html": f"{root}/{REPORT}"},
+    }

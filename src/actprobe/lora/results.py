@@ -1,0 +1,146 @@
+"""Tables of LoRA probes: single runs, means with intervals and controls, what was refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from actprobe import store
+from actprobe.errors import BadInput
+from actprobe.lora import index
+from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, REPRESENTATIONS
+from actprobe.lora.layout import TABLES, folder
+
+CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method"]
+_MEANS = ("test_acc", "test_f1", "test_precision", "test_recall", "test_auc", "val_acc", "train_acc")
+
+
+def make_tables(config: Mapping[str, Any], probes: Iterable[str], indexes: Iterable[str]) -> None:
+    """Write all tables of the experiment from probe and index artefacts."""
+    runs, skipped = collect(probes, config["experiment"])
+    tables = {
+        "runs": runs.drop(columns=["classes", "confusion"]),
+        "summary": summarise(runs[runs["condition"] != EVERY_LAYER]),
+        "layers": summarise(runs[runs["condition"] == EVERY_LAYER]),
+        "confusion": confusions(runs),
+        "refused": pd.concat([refused(indexes), skipped], ignore_index=True),
+    }
+    for name, table in tables.items():
+        path = Path(folder(config)) / TABLES[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False, float_format="%.6g")
+
+
+def collect(probes: Iterable[str], experiment: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of all probe artefacts, sorted, and the targets that stand for a bad input."""
+    tables, skipped = [], []
+    for path in probes:
+        try:
+            tables.append(store.read_table(path).to_pandas())
+        except BadInput as e:
+            skipped.append({"collection": Path(path).parent.name, "id": Path(path).name,
+                            "reason": str(e)})  # fmt: skip
+    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=CELL)
+    order = {r: i for i, r in enumerate(REPRESENTATIONS)}
+    rows = rows.assign(rank=rows["source"].map(order))
+    rows = rows.sort_values(["setting", "dataset", "rank", *CELL, "seed"], kind="stable")
+    rows.insert(0, "experiment", experiment)
+    columns = ["collection", "id", "reason"]
+    return rows.drop(columns="rank").reset_index(drop=True), pd.DataFrame(skipped, columns=columns)
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell: means and standard deviations (ddof 0) over runs, and the controls.
+
+    ci_low, ci_high: 95 % Student t interval of the mean accuracy over runs; runs share LoRAs, so it
+    speaks of splits and seeds, not of other collections. Columns recipe_only and norm_only: mean
+    accuracy of the same method on the control (norm_only on the same layers).
+    """
+    if runs.empty:
+        return pd.DataFrame(columns=[*CELL, "n_runs", "test_acc", "chance"])
+    found = []
+    for cell, rows in runs.groupby(CELL, sort=False):
+        fits = rows[rows["reason"] == ""]
+        row = dict(zip(CELL, cell, strict=True)) | {"n_runs": len(fits)}
+        for m in _MEANS:
+            row[m] = fits[m].mean()
+            row[f"{m}_std"] = fits[m].std(ddof=0)
+        row["ci_low"], row["ci_high"] = interval(fits["test_acc"].to_numpy())
+        row["chance"] = fits["chance"].mean()
+        for k in ("n_train", "n_test", "n_columns", "n_constant", "n_repeated"):
+            row[k] = fits[k].median()
+        row["converged"] = fits["converged"].dropna().astype(float).mean()
+        row["leak_fraction"] = fits["leak_fraction"].mean()
+        row["reason"] = "; ".join(dict.fromkeys(r for r in rows["reason"] if r))
+        found.append(row)
+    table = pd.DataFrame(found)
+    means = table.set_index(CELL)["test_acc"]
+    for control in CONTROLS:
+        table[control] = [_control(means, row, control) for row in table[CELL].to_dict("records")]
+    return table
+
+
+def _control(means: pd.Series, cell: Mapping[str, Any], control: str) -> float:
+    """Mean accuracy of a control for a cell: the recipe has no layers."""
+    at = dict(cell) | {"source": control}
+    if control == "recipe_only":
+        at |= {"condition": "all", "site": ""}
+    return means.get(tuple(at[c] for c in CELL), np.nan)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % Student t interval of the mean of some runs; NaN below two."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
+def confusions(runs: pd.DataFrame) -> pd.DataFrame:
+    """Confusion matrices summed over runs, one row per cell and pair of classes."""
+    found = []
+    fits = runs[(runs["reason"] == "") & (runs["condition"] != EVERY_LAYER)]
+    for cell, rows in fits.groupby(CELL, sort=False):
+        classes = json.loads(rows["classes"].iloc[0])
+        total = sum(np.array(json.loads(c)) for c in rows["confusion"])
+        found += [
+            {**dict(zip(CELL, cell, strict=True)), "true": a, "predicted": b, "n": total[i, j]}
+            for i, a in enumerate(classes)
+            for j, b in enumerate(classes)
+        ]
+    return pd.DataFrame(found, columns=[*CELL, "true", "predicted", "n"])
+
+
+def refused(indexes: Iterable[str]) -> pd.DataFrame:
+    """The files that were left out, with the reason."""
+    found = []
+    for path in indexes:
+        name = Path(path).name.rsplit(".", 2)[0]
+        try:
+            loaded = index.load(path)
+        except BadInput as e:
+            found.append({"collection": name, "id": "", "reason": str(e)})
+            continue
+        why = loaded.refused
+        found += [
+            {"collection": name, "id": loaded["id"][i], "reason": why[i]}
+            for i in np.flatnonzero(why != "")
+        ]
+    return pd.DataFrame(found, columns=["collection", "id", "reason"])
+
+
+def read_tables(config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """The written tables by name."""
+    root = Path(folder(config))
+    return {
+        name: pd.read_csv(root / path, keep_default_na=False, na_values=[""]).fillna(
+            {"site": "", "reason": ""}
+        )
+        for name, path in TABLES.items()
+    }

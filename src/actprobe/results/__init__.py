@@ -1,0 +1,76 @@
+"""Results: the tidy table, summaries, figures and the report of one experiment.
+
+Light to import: `outputs` and the folder layout need nothing; everything else is imported when
+first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actprobe.results.layout import outputs
+
+if TYPE_CHECKING:
+    from actprobe.results.compare import comparison_table, matched
+    from actprobe.results.figures import write_figures
+    from actprobe.results.make import (
+        make_figures,
+        make_published,
+        make_report,
+        make_tables,
+        write_tables,
+    )
+    from actprobe.results.published import import_published
+    from actprobe.results.report import headline
+    from actprobe.results.select import quiver, quiver_table
+    from actprobe.results.stats import bootstrap_mean
+    from actprobe.results.tables import collect, read_probes, summarise, tidy
+
+_LAZY = {
+    "bootstrap_mean": "stats",
+    "collect": "tables",
+    "comparison_table": "compare",
+    "headline": "report",
+    "import_published": "published",
+    "make_figures": "make",
+    "make_published": "make",
+    "make_report": "make",
+    "make_tables": "make",
+    "matched": "compare",
+    "quiver": "select",
+    "quiver_table": "select",
+    "read_probes": "tables",
+    "summarise": "tables",
+    "tidy": "tables",
+    "write_figures": "figures",
+    "write_tables": "make",
+}
+
+__all__ = [
+    "bootstrap_mean",
+    "collect",
+    "comparison_table",
+    "headline",
+    "import_published",
+    "make_figures",
+    "make_published",
+    "make_report",
+    "make_tables",
+    "matched",
+    "outputs",
+    "quiver",
+    "quiver_table",
+    "read_probes",
+    "summarise",
+    "tidy",
+    "write_figures",
+    "write_tables",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f"actprobe.results.{_LAZY[name]}"), name)
+    raise AttributeError(name)

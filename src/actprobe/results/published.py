@@ -1,0 +1,222 @@
+"""Import of the published results of SAE-Probes and of the sae-probes package as a tidy table.
+
+The layouts are those of github.com/JoshEngels/SAE-Probes (CSV files below `results`) and of the
+package sae-probes 0.4 (JSON files). Kantamneni et al. 2025, arXiv 2502.16681.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from actprobe.errors import ActprobeError
+from actprobe.results.tables import tidy
+
+log = logging.getLogger(__name__)
+
+PAPER, PACKAGE = "saeprobes-paper", "saeprobes-0.4.2"
+SETTINGS = {
+    "normal": "normal",
+    "scarcity": "scarcity",
+    "class_imbalance": "imbalance",
+    "imbalance": "imbalance",
+    "label_noise": "label_noise",
+    "corrupt": "label_noise",
+}
+# The layer whose baselines the files without a layer in their name hold.
+MAIN_LAYER = {"gemma-2-9b": "20", "llama-3.1-8b": "16", "gemma-2-2b": "12"}
+OOD_SAE = {"gemma-2-9b": ("layer_20/width_131k/average_l0_114", 128)}
+IN_DISTRIBUTION = "in_distribution_as_ood"
+NOTE = (
+    "published as out-of-distribution, but scored on the in-distribution test split: the generator "
+    "of OOD_setting/all_metrics.csv never reads the OOD texts"
+)
+
+
+def import_published(folder: str | Path, experiment: str = "published") -> pd.DataFrame:
+    """The tidy table of all published results below `folder`.
+
+    Besides the tidy columns there are `origin` and `line`, the file and row a result came from,
+    and `note`. Fractions become the nearest multiple of 1/20 (the files hold both 0.15 and
+    0.15000000000000002); the older SAE files (`_old`, ranking rule A) become the method ksparse_a,
+    the newer ones (rule B) ksparse_b. Rows of an OOD_setting file keep their numbers under the
+    setting IN_DISTRIBUTION, with the reason in `note`. Raises ActprobeError for a folder without
+    any known file, and for a file that lacks a column, naming it.
+    """
+    folder = Path(folder)
+    root = folder / "results" if (folder / "results").is_dir() else folder
+    found = [rows for read in (_baselines, _saes, _package) for rows in read(root)]
+    if not found:
+        raise ActprobeError(
+            f"{folder}: no published results; expected baseline_probes_*, sae_probes_* or "
+            "baseline_results_* in it or in its folder results"
+        )
+    rows = pd.concat(found, ignore_index=True)
+    rows["note"] = rows["note"].fillna("")
+    return tidy(rows.assign(experiment=experiment), str(folder))
+
+
+def fraction(values: pd.Series) -> pd.Series:
+    """Ratios and rates as text, rounded to the nearest 1/20: "0.15"."""
+    return (values.astype(float) * 20).round().div(20).map("{:g}".format).astype("str")
+
+
+def _read(path: Path, root: Path, columns: list[str]) -> pd.DataFrame:
+    """A CSV file with where its rows came from; refuses one that lacks a column."""
+    rows = pd.read_csv(path)
+    lacking = [c for c in columns if c not in rows.columns]
+    if lacking:
+        raise ActprobeError(f"{path}: no column {', '.join(lacking)}; found {list(rows.columns)}")
+    return rows.assign(origin=str(path.relative_to(root)), line=range(2, len(rows) + 2), note="")
+
+
+def _placed(
+    rows: pd.DataFrame, model: str, layer: str, protocol: str, setting: str
+) -> pd.DataFrame:
+    """Rows with model, site, position and, where they have none, the source of baselines."""
+    site = {"embed": "embed", "": ""}.get(layer, f"resid_post.{layer}")
+    source = rows.get("source", f"{model}/{site}.last")
+    return rows.assign(
+        model=model, site=site, position="last", source=source, protocol=protocol, setting=setting
+    )
+
+
+def _baselines(root: Path) -> Iterator[pd.DataFrame]:
+    """baseline_probes_{model}: one file per layer (normal) or per setting (the main layer)."""
+    conditions: dict[str, tuple[str, str, Callable[[pd.Series], pd.Series]]] = {
+        "scarcity/all_results.csv": ("scarcity", "num_train", lambda n: n.astype("str")),
+        "scarcity/summary/all_results.csv": ("scarcity", "num_train", lambda n: n.astype("str")),
+        "imbalance/all_results.csv": ("imbalance", "ratio", fraction),
+        "corrupt/all_results.csv": ("label_noise", "ratio", fraction),
+    }
+    for folder in sorted(root.glob("baseline_probes_*")):
+        model = folder.name.removeprefix("baseline_probes_")
+        main = MAIN_LAYER.get(model, "")
+        for path in sorted(folder.glob("normal_settings/layer*_results.csv")):
+            layer = path.name.removeprefix("layer").removesuffix("_results.csv")
+            rows = _read(path, root, ["dataset", "method", "test_auc", "val_auc"])
+            yield _placed(rows.assign(condition=""), model, layer, PAPER, "normal")
+        for name, (setting, column, text) in conditions.items():
+            if (folder / name).is_file():
+                rows = _read(folder / name, root, ["dataset", "method", column, "test_auc"])
+                rows["condition"] = text(rows[column])
+                rows = rows.rename(columns={"num_train": "n_train"}).drop(
+                    columns="ratio", errors="ignore"
+                )
+                yield _placed(rows, model, main, PAPER, setting)
+        if (folder / "ood/all_results.csv").is_file():
+            rows = _read(
+                folder / "ood/all_results.csv",
+                root,
+                ["dataset", "test_auc_baseline", "test_auc_sae"],
+            )
+            yield from _ood(rows, model, main)
+
+
+def _ood(rows: pd.DataFrame, model: str, layer: str) -> Iterator[pd.DataFrame]:
+    """The true OOD results: logreg and one SAE probe side by side."""
+    both = ["test_auc_baseline", "test_auc_sae"]
+    rest = rows.drop(columns=both).assign(condition=rows["dataset"] + "_OOD")
+    logreg = rest.assign(method="logreg", test_auc=rows[both[0]])
+    yield _placed(logreg, model, layer, PAPER, "ood")
+    name, k = OOD_SAE.get(model, ("SAE", None))
+    sae = rest.assign(method="ksparse", k=k, source=name, test_auc=rows[both[1]])
+    yield _placed(sae, model, layer, PAPER, "ood")
+
+
+def _saes(root: Path) -> Iterator[pd.DataFrame]:
+    """sae_probes_{model}/{setting}_setting/all_metrics[_old].csv."""
+    for path in sorted(root.glob("sae_probes_*/*_setting/all_metrics*.csv")):
+        if path.stem not in ("all_metrics", "all_metrics_old"):
+            continue
+        model = path.parent.parent.name.removeprefix("sae_probes_")
+        published = path.parent.name.removesuffix("_setting")
+        rows = _read(path, root, ["dataset", "k", "reg_type", "test_auc", "val_auc"])
+        # The first normal file names the SAE by width and L0 and was ranked by rule A.
+        first = "sae_id" not in rows
+        rule = "ksparse_a" if first or path.stem.endswith("_old") else "ksparse_b"
+        rows["method"] = _sparse_method(rows, rule)
+        rows["source"] = rows.apply(_sae_of_width, axis=1) if first else rows["sae_id"]
+        rows["condition"] = _condition(rows)
+        setting = SETTINGS.get(published, published)
+        if published == "OOD":
+            setting, rows["note"] = IN_DISTRIBUTION, NOTE
+            log.warning("%s: %s", path, NOTE)
+        if "layer" not in rows:
+            rows["layer"] = MAIN_LAYER.get(model, "")
+        layers = rows["layer"].astype("str")
+        kept = rows.rename(columns={"num_train": "n_train"}).drop(
+            columns=["sae_id", "reg_type", "binarize", "frac", "corrupt_frac", "layer"],
+            errors="ignore",
+        )
+        kept = kept.drop(columns=["sae_width", "sae_l0"], errors="ignore")
+        for layer, some in kept.groupby(layers, sort=False):
+            yield _placed(some, model, str(layer), PAPER, setting)
+
+
+def _sparse_method(rows: pd.DataFrame, rule: str) -> pd.Series:
+    """ksparse_a or ksparse_b, with what departs from L1 on the plain latents in the name."""
+    binarized = rows["binarize"].astype("str").eq("True") if "binarize" in rows else False
+    name = pd.Series(rule, rows.index).where(rows["reg_type"] == "l1", f"{rule}_l2")
+    return name.where(~pd.Series(binarized, rows.index), name + "_binarized")
+
+
+def _sae_of_width(row: pd.Series) -> str:
+    """ "layer_20/width_16k/average_l0_408" of a file with the columns layer, sae_width, sae_l0."""
+    width = str(row["sae_width"]).removeprefix("width_")
+    l0 = str(row["sae_l0"]).removeprefix("average_l0_").removesuffix(".0")
+    return f"layer_{row['layer']}/width_{width}/average_l0_{l0}"
+
+
+def _condition(rows: pd.DataFrame) -> pd.Series:
+    for column in ("frac", "corrupt_frac"):
+        if column in rows:
+            return fraction(rows[column])
+    if "num_train" in rows:
+        return rows["num_train"].astype("str")
+    return pd.Series("", rows.index)
+
+
+def _package(root: Path) -> Iterator[pd.DataFrame]:
+    """JSON files of the package: {kind}_{model}/{setting}_setting/*.json, lists of results."""
+    for kind in ("baseline_results_", "sae_probes_"):
+        for folder in sorted(root.glob(f"{kind}*/*_setting")):
+            model = folder.parent.name.removeprefix(kind)
+            name = folder.name.removesuffix("_setting")
+            setting = SETTINGS.get(name, name)
+            found = [
+                {**entry, "origin": str(path.relative_to(root)), "line": i}
+                for path in sorted(folder.glob("*.json"))
+                for i, entry in enumerate(_entries(path), 1)
+            ]
+            if not found:
+                continue
+            rows = pd.DataFrame(found).drop(columns="indices", errors="ignore")
+            rows["condition"] = _condition(rows) if setting != "normal" else ""
+            if kind == "sae_probes_":
+                rows["method"] = _sparse_method(rows, "ksparse_b")
+                rows["source"] = "SAE on " + rows["hook_name"]
+                rows["note"] = "the files name neither the SAE nor the ranking rule (default: b)"
+            else:
+                rows["note"] = ""
+            for hook, some in rows.groupby("hook_name", sort=False):
+                layer = re.search(r"blocks\.(\d+)\.", str(hook))
+                kept = some.rename(columns={"num_train": "n_train"}).drop(
+                    columns=["hook_name", "reg_type", "binarize", "frac"], errors="ignore"
+                )
+                yield _placed(kept, model, layer[1] if layer else "embed", PACKAGE, setting)
+
+
+def _entries(path: Path) -> list[dict]:
+    try:
+        entries = json.loads(path.read_text())
+    except ValueError as e:
+        raise ActprobeError(f"{path}: not valid JSON: {e}") from e
+    if not isinstance(entries, list) or not all("test_auc" in e for e in entries):
+        raise ActprobeError(f"{path}: expected a list of results with a test_auc each")
+    return entries

@@ -1,0 +1,226 @@
+"""The tidy table: one row per fit, collected from probe results, checked, sorted and written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actprobe import store
+from actprobe.errors import ActprobeError, BadInput
+from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
+
+# Column -> pandas type, in the order of the written table; what each means is said in
+# workflow/schemas/results-table.schema.yaml.
+COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(["experiment", "protocol", "setting", "condition"], "str"),
+    **dict.fromkeys(["dataset", "model", "site", "position", "source", "method"], "str"),
+    **dict.fromkeys(["k", "seed", "n_train", "n_test"], "Int64"),
+    **dict.fromkeys(["val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high"], "float64"),
+    "converged": "boolean",
+    **dict.fromkeys(["leak_fraction", "test_auc_unseen", "test_brier", "test_ece"], "float64"),
+    "reason": "str",
+    "params": "str",
+    "key": "str",
+}
+METRICS = ["val_auc", "test_auc", "test_acc", "test_f1"]
+METHODS = ["logreg", "pca", "knn", "xgboost", "mlp", "attention"]  # the order of tables and figures
+PLACE = ["experiment", "protocol", "setting", "model", "site", "position", "source", "condition"]
+IDENTITY = [*PLACE, "dataset", "method", "k", "seed"]
+_MEANS = ["test_auc", "val_auc", "test_acc", "test_f1", "leak_fraction"]
+_MEANS += ["test_auc_unseen", "test_brier", "test_ece"]
+SKIPPED = ["dataset", "protocol", "setting", "source", "method", "reason"]
+DATASETS = ["dataset", "n", "classes", "duplicates", "conflicting", "reason", "provenance"]
+
+_ROUNDING = 1e-9  # a mean of ones may come out as 1.0000000000000002
+_ARROW = {"str": pa.string(), "Int64": pa.int64(), "float64": pa.float64(), "boolean": pa.bool_()}
+
+
+def natural(text: str) -> tuple[tuple[int, float, str], ...]:
+    """Sort key that reads numbers as numbers: "5_a" before "100_b", "0.05" before "0.5"."""
+    pieces = re.split(r"(\d+(?:\.\d+)?)", text)
+    return tuple((0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(pieces) if p)
+
+
+def method_rank(method: str) -> tuple[int, str]:
+    """Sort key of a method: the known ones in their usual order, then the others by name."""
+    return (METHODS.index(method) if method in METHODS else len(METHODS), method)
+
+
+def sort_rows(table: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
+    """Rows in natural order of these columns, with a fresh index."""
+    codes = {}
+    for column in by:
+        if table[column].dtype == "str":
+            key = method_rank if column == "method" else natural
+            ordered = sorted(table[column].unique(), key=key)
+            codes[column] = table[column].map({v: i for i, v in enumerate(ordered)})
+        else:
+            codes[column] = table[column]
+    order = pd.DataFrame(codes).sort_values(list(codes), kind="stable", na_position="first").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def tidy(rows: pd.DataFrame, origin: str = "the table") -> pd.DataFrame:
+    """`rows` with exactly the tidy columns first (extra ones follow by name), typed and sorted.
+
+    Text columns that are missing become empty, numbers become null. Raises ActprobeError naming
+    the first rows that are no valid result: a number that is no probability, no number and no
+    reason, an empty dataset or method, or two rows for one fit.
+    """
+    extra = sorted(set(rows.columns) - set(COLUMNS))
+    table = rows.reset_index(drop=True).reindex(columns=[*COLUMNS, *extra])
+    for column, kind in COLUMNS.items():
+        values = table[column]
+        if kind == "str":
+            values = values.astype(object).where(values.notna(), "")
+        try:
+            table[column] = values.astype(kind)
+        except (TypeError, ValueError) as e:
+            raise ActprobeError(f"{origin}: column {column} is not {kind}: {e}") from e
+    _check(table, origin)
+    return sort_rows(table, IDENTITY)
+
+
+def _check(table: pd.DataFrame, origin: str) -> None:
+    for column, kind in COLUMNS.items():
+        if kind != "float64":
+            continue
+        outside = table[column].notna() & ~table[column].between(-_ROUNDING, 1 + _ROUNDING)
+        _refuse(table[outside], origin, f"{column} must lie in [0, 1]", [column])
+    for column in ["dataset", "method", "setting", "source", "protocol"]:
+        _refuse(table[table[column] == ""], origin, f"{column} must not be empty")
+    silent = table["test_auc"].isna() & (table["reason"] == "")
+    _refuse(table[silent], origin, "no test_auc and no reason")
+    twice = table.duplicated(IDENTITY, keep=False)
+    _refuse(table[twice], origin, "two rows for one fit", ["key"])
+
+
+def _refuse(rows: pd.DataFrame, origin: str, what: str, show: Iterable[str] = ()) -> None:
+    if rows.empty:
+        return
+    columns = ["setting", "condition", "source", "dataset", "method", "k", *show]
+    first = "; ".join(
+        ", ".join(f"{c}={row[c]}" for c in columns if not pd.isna(row[c]) and row[c] != "")
+        for _, row in rows.head(3).iterrows()
+    )
+    raise ActprobeError(f"{origin}: {what}: {len(rows)} rows, first {first}")
+
+
+def collect(paths: Iterable[str | Path], experiment: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tidy table of these probe artefacts, and the skipped ones with their reasons.
+
+    Returns (table, skipped): `table` has the columns COLUMNS plus any extra ones of the artefacts,
+    `skipped` the columns SKIPPED, one row per tombstone. Raises ActprobeError when a table lacks a
+    column, Damaged when an artefact is.
+    """
+    tables, skipped = [], []
+    for path in map(str, paths):
+        try:
+            t = store.read_table(path)
+        except BadInput as e:
+            skipped.append({**_place(path), "reason": str(e)})
+            continue
+        lacking = [c for c in COLUMNS if c not in t.column_names and c != "experiment"]
+        if lacking:
+            raise ActprobeError(f"{path}: no column {', '.join(lacking)}; found {t.column_names}")
+        tables.append(t)
+    rows = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    frame = rows.to_pandas(types_mapper=_NULLABLE.get)
+    table = tidy(frame.assign(experiment=experiment), "the probe results")
+    left_out = pd.DataFrame(skipped, columns=SKIPPED).astype("str")
+    return table, sort_rows(left_out, SKIPPED)
+
+
+_NULLABLE = {
+    **dict.fromkeys([pa.int32(), pa.int64()], pd.Int64Dtype()),
+    pa.bool_(): pd.BooleanDtype(),
+}
+
+
+def _place(path: str) -> dict[str, str]:
+    """What a path {protocol}/{setting}/{source}/{dataset}.{method}.{key}.parquet says."""
+    protocol, setting, *source, name = path.rpartition("probes/")[2].split("/")
+    dataset, method, _, _ = name.rsplit(".", 3)
+    return {
+        "dataset": dataset,
+        "protocol": protocol,
+        "setting": setting,
+        "source": "/".join(source),
+        "method": method,
+    }
+
+
+def summarise(
+    table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS
+) -> pd.DataFrame:
+    """Means over datasets per place, method and k, with a bootstrap interval of the mean test AUC.
+
+    Seeds are averaged within a dataset first. `n_datasets` counts the datasets with a number,
+    `n_without` the rows without one, `n_unconverged` the fits whose solver stopped early.
+    """
+    group = [*PLACE, "method", "k"]
+    per_dataset = table.groupby([*group, "dataset"], dropna=False, sort=False)[_MEANS].mean()
+    grouped = per_dataset.groupby(group, dropna=False, sort=False)
+    summary = grouped.mean()
+    bounds = [bootstrap_mean(v, confidence, draws)[1:] for _, v in grouped["test_auc"]]
+    summary.insert(0, "n_datasets", grouped["test_auc"].count())
+    summary.insert(2, "ci_low", [low for low, _ in bounds])
+    summary.insert(3, "ci_high", [high for _, high in bounds])
+    flags = table.assign(
+        n_without=table["test_auc"].isna(),
+        n_unconverged=table["converged"].eq(False).fillna(False).astype(bool),
+    )
+    counted = ["n_without", "n_unconverged"]
+    counts = flags.groupby(group, dropna=False, sort=False)[counted].sum()
+    return sort_rows(pd.concat([summary, counts], axis=1).reset_index(), group)
+
+
+def dataset_table(datasets: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per dataset with the columns DATASETS, from what `texts.describe` says of each.
+
+    `classes` (name -> rows) becomes "name (rows) | …", `bad` the `reason`, `provenance` JSON.
+    """
+    rows = [
+        {
+            **{c: d.get(c) for c in ("dataset", "n", "duplicates", "conflicting")},
+            "classes": " | ".join(f"{c} ({n})" for c, n in (d.get("classes") or {}).items()),
+            "reason": d.get("bad") or "",
+            "provenance": json.dumps(d.get("provenance") or {}, sort_keys=True, ensure_ascii=False),
+        }
+        for d in datasets
+    ]
+    numbers = dict.fromkeys(["n", "duplicates", "conflicting"], "Int64")
+    types = {c: numbers.get(c, "str") for c in DATASETS}
+    return sort_rows(pd.DataFrame(rows, columns=DATASETS).astype(types), ["dataset"])
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table; floats as the shortest text that reads back to the same number."""
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Write a tidy table; no dates and no index, so that equal tables are equal files."""
+    arrays = {c: pa.array(table[c], from_pandas=True) for c in table.columns}
+    typed = {c: a.cast(_ARROW[COLUMNS[c]]) if c in COLUMNS else a for c, a in arrays.items()}
+    pq.write_table(pa.table(typed), path, compression="zstd")
+
+
+def read_probes(path: str | Path) -> pd.DataFrame:
+    """The tidy table from its .parquet or .csv file; raises ActprobeError when it is not one."""
+    path = Path(path)
+    if path.suffix == ".parquet":
+        return tidy(pq.read_table(path).to_pandas(types_mapper=_NULLABLE.get), str(path))
+    text = {c: "str" for c, kind in COLUMNS.items() if kind == "str"}
+    header = pd.read_csv(path, nrows=0).columns
+    # An empty field means "no number" in number columns and "" in text columns.
+    missing = {c: [""] for c in header if c not in text}
+    rows = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing)
+    return tidy(rows, str(path))

@@ -1,0 +1,75 @@
+"""Which rows a figure or the report shows, and what they are called."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from actprobe.results.tables import method_rank, natural
+
+READ = ["protocol", "setting", "model", "site", "position", "source"]
+
+
+CONTROL = "control_"  # methods of this prefix are checks, never candidates
+
+
+def baseline(rows: pd.DataFrame) -> pd.Series:
+    """True for probes of the activations themselves, False for probes of SAE latents [n]."""
+    return rows["k"].isna() & ~rows["method"].str.startswith("ksparse")
+
+
+def numbered(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a number in the setting `normal`, or in the first setting where none is."""
+    rows = table[table["test_auc"].notna()]
+    if rows.empty:
+        return rows
+    settings = sorted(rows["setting"].unique(), key=lambda s: (s != "normal", s))
+    return rows[rows["setting"] == settings[0]]
+
+
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with a column `label`: the method, with its k where it has one."""
+    k = rows["k"].map(lambda k: "" if pd.isna(k) else f", k = {k}")
+    return rows.assign(label=rows["method"] + k.astype(str))
+
+
+def label_order(labels: pd.Series) -> list[str]:
+    """Labels in the order of the methods, then by k."""
+    return sorted(labels.unique(), key=lambda s: (method_rank(s.partition(",")[0]), natural(s)))
+
+
+def featured(table: pd.DataFrame) -> pd.DataFrame:
+    """One place's rows, one row per dataset and method: where most methods were tried.
+
+    Among places with equally many methods the highest mean val_auc decides, never the test AUC.
+    Seeds and conditions are averaged; `n_train`, `n_test` and the like are those of the first row.
+    The result has a column `label`.
+    """
+    rows = labelled(numbered(table))
+    if rows.empty:
+        return rows
+    baselines = rows[baseline(rows)]
+    rows = rows if baselines.empty else baselines
+    places = rows.groupby(READ, sort=True).agg(
+        methods=("label", "nunique"), datasets=("dataset", "nunique"), val=("val_auc", "mean")
+    )
+    best = places.sort_values(["methods", "datasets", "val"], ascending=False, kind="stable").index[
+        0
+    ]
+    chosen = rows[(rows[READ] == list(best)).all(axis=1)]
+    mean = ["val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high", "leak_fraction"]
+    how = {c: "mean" if c in mean else "first" for c in chosen.columns}
+    how["converged"] = "min"
+    return chosen.groupby(["dataset", "label"], sort=False).agg(how).reset_index(drop=True)
+
+
+def place_name(row: pd.Series) -> str:
+    """The place of a row in words: model, site and position, or the SAE's name."""
+    own = f"{row['model']}/{row['site']}.{row['position']}"
+    if row["source"] != own and row["source"]:
+        return str(row["source"])
+    return f"{row['model']}, {row['site']}, {row['position']}"
+
+
+def count(n: int, noun: str) -> str:
+    """ "1 dataset", "12 datasets"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

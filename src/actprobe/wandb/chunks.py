@@ -1,0 +1,97 @@
+"""The verified files of a site, and what both kinds of assembly share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from actprobe import store
+from actprobe.errors import BadInput, Damaged
+from actprobe.plan import Target
+from actprobe.wandb.arrays import Array, open_arrays
+from actprobe.wandb.digests import verify_file
+from actprobe.wandb.tokens import Tokens, open_tokens
+
+UNKNOWN = -1  # token ids and counts that a dump does not tell
+SLICE = 1 << 22  # bytes of an array in memory
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One open file of a site: its name in the dump, its digest, its arrays."""
+
+    file: str
+    digest: str
+    arrays: Mapping[str, Array]
+
+
+def _verified(chunk: Mapping[str, str]) -> tuple[str, str]:
+    """Path and extension of a downloaded file that is still what it should be.
+
+    A damaged one is set aside, and Damaged raised: the next run fetches that file alone.
+    """
+    path = chunk["path"]
+    try:
+        verify_file(path, chunk["key"])
+    except Damaged as e:
+        store.set_aside(path, str(e))
+        raise Damaged(f"{chunk['file']}: {e}. It was set aside; run again to fetch it") from None
+    return path, path.rpartition(".")[2]
+
+
+@contextmanager
+def open_chunks(chunks: Sequence[Mapping[str, str]]) -> Iterator[list[Chunk]]:
+    """The files of a site (`path`, `key`, `file`), each checked against its digest and opened."""
+    with ExitStack() as stack:
+        yield [
+            Chunk(c["file"], c["key"], stack.enter_context(open_arrays(*_verified(c))))
+            for c in chunks
+        ]
+
+
+@contextmanager
+def open_token_file(t: Target) -> Iterator[Tokens]:
+    """The tokens of a target's dump, from a file that was checked against its digest."""
+    folder = Path(t.path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_tokens(*_verified(t.args["tokens"]), folder) as found:
+        yield found
+
+
+def token_arrays(tokens: Tokens | None, offsets: np.ndarray) -> dict[str, np.ndarray]:
+    """Arrays that say which token a row is: offsets int64 [N+1], token_ids int32 [T] and, for
+    tokens that are strings, the vocabulary as UTF-8 bytes with their offsets int64 [V+1]."""
+    if tokens is None:
+        return {"offsets": offsets, "token_ids": np.full(offsets[-1], UNKNOWN, np.int32)}
+    found = {"offsets": offsets, "token_ids": tokens.ids}
+    if tokens.vocabulary is not None:
+        words = [w.encode() for w in tokens.vocabulary]
+        found["vocabulary"] = np.frombuffer(b"".join(words), np.uint8)
+        found["vocabulary_offsets"] = np.cumsum([0, *map(len, words)], dtype=np.int64)
+    return found
+
+
+def write(part: store.Part, name: str, values: np.ndarray) -> None:
+    """Copy an array into a part slice by slice; it may be a memory map."""
+    step = max(1, SLICE // max(1, values[:1].nbytes))
+    for start in range(0, len(values), step):
+        part[name][start : start + step] = values[start : start + step]
+
+
+def as_float32(block: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 values of a slice of an array with this dtype name."""
+    if dtype == "bfloat16":
+        return (block.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused
+        return block.astype(np.float32, copy=False)
+
+
+def check_finite(block: np.ndarray, file: str, first: int) -> None:
+    """Raise BadInput naming the file and the row when a value of [n, d] is not finite."""
+    if not np.isfinite(block).all():
+        row = first + int((~np.isfinite(block)).any(axis=1).argmax())
+        raise BadInput(f"{file}: row {row} holds NaN, infinity or a number beyond float32")

@@ -1,0 +1,87 @@
+"""From the config section `top_contexts` to targets: one table per source and dataset."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from typing import Any
+
+from actprobe.config import nearest
+from actprobe.errors import ConfigError
+from actprobe.keys import DigestMemo
+from actprobe.plan import Target, target
+
+STAGE = "top_contexts"
+VERSION = 1
+
+
+def targets(
+    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+) -> list[Target]:
+    """The tables that the config asks for.
+
+    A source is whatever has tokens for rows: assembled latents (`{dump}.{site}`), activations at
+    position `tokens` (`{model}/{site}.tokens`), and latents encoded from those. Raises ConfigError
+    for a pattern that matches none, and for a source and dataset asked for twice.
+    """
+    made = [t for stage in ("activations", "assemble") for t in known.get(stage, [])]
+    by_path = {t.path: t for t in made if t.args["position"] == "tokens"}
+    # Each source with the artefact that says which token a row is.
+    sources = [(t, t) for t in by_path.values()]
+    encoded = [t for t in known.get("latents", []) if t.args.get("activations") in by_path]
+    sources += [(t, by_path[t.args["activations"]]) for t in encoded]
+    names = {t.args["source"] for t, _ in sources}
+    found: dict[str, Target] = {}
+    for n, entry in enumerate(config.get("top_contexts") or []):
+        for pattern in entry["sources"]:
+            chosen = [
+                (t, tokens)
+                for t, tokens in sources
+                if fnmatch.fnmatchcase(t.args["source"], pattern)
+                and any(fnmatch.fnmatchcase(t.item, d) for d in entry["datasets"])
+            ]
+            if not chosen:
+                raise ConfigError(
+                    f"top_contexts[{n}]: no source with tokens for rows matches {pattern!r} on "
+                    f"{entry['datasets']}; {nearest(pattern, names)}"
+                )
+            for t, tokens in chosen:
+                made_here = _target(config, entry, t, tokens, memo)
+                if found.setdefault(made_here.name, made_here).key != made_here.key:
+                    raise ConfigError(f"top_contexts: {made_here.name} is asked for twice")
+    return list(found.values())
+
+
+def _target(
+    config: Mapping[str, Any], entry: Mapping[str, Any], t: Target, tokens: Target, memo: DigestMemo
+) -> Target:
+    tokenizer = entry["tokenizer"]
+    params = {
+        "codes": t.key,
+        "tokens": tokens.key,
+        "tokenizer": tokenizer and memo.sha256(tokenizer),
+        **{k: entry[k] for k in ("latents", "k", "window")},
+    }
+    source = t.args["source"]
+    args = {"codes": t.path, "tokens": tokens.path, "tokenizer": tokenizer, "source": source}
+    return target(
+        config["cache_dir"],
+        STAGE,
+        VERSION,
+        f"{source}/{t.item}",
+        params,
+        loader="top_contexts",
+        item=t.item,
+        inputs=(t, tokens),
+        args=args,
+        ext="parquet",
+        cost=t.cost,
+    )
+
+
+def page(config: Mapping[str, Any], path: str) -> str:
+    """Where the page of a table goes: `{results_dir}/{experiment}/contexts/{source}.{dataset}.html`
+    with `.` for every `/`."""
+    name = path.removeprefix(f"{config['cache_dir']}/{STAGE}/").rsplit(".", 2)[0]
+    folder = f"{config['results_dir']}/{config['experiment']}/contexts"
+    return f"{folder}/{name.replace('/', '.')}.html"

@@ -1,0 +1,79 @@
+"""The fetch job: the missing files of one dump, over all connections at once."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from actprobe.config import parse_size
+from actprobe.errors import ActprobeError
+from actprobe.plan import Batch
+from actprobe.wandb.download import Remote, verified_path
+from actprobe.wandb.fetcher import Settings, fetch
+from actprobe.wandb.progress import Progress
+from actprobe.wandb.service import Service
+from actprobe.wandb.urls import Urls
+
+log = logging.getLogger(__name__)
+
+
+def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+    """Fetch, verify and publish the files of a batch; `threads` plays no part, connections do.
+
+    When a file cannot be had, the others are still fetched and kept: the next run publishes them
+    without asking for them again. Raises ActprobeError naming each file that failed.
+    """
+    dump = batch.loader
+    with _one_at_a_time(Path(config["cache_dir"]) / "wandb"):
+        remotes = [
+            Remote(
+                t.args["source"], t.args["file"], t.args["size"], t.args["alg"], t.key, Path(t.path)
+            )
+            for t in batch.targets
+            if not os.path.exists(t.path)
+        ]
+        urls = Urls(Service().urls, [(r.source, r.path) for r in remotes])
+        progress = Progress(f"dump {dump}", {r.path: r.size for r in remotes})
+        failed = fetch(remotes, urls, settings(config["dumps"][dump]), progress)
+        if failed:
+            reasons = "\n  ".join(f"{r.path}: {why}" for r, why in failed.items())
+            raise ActprobeError(
+                f"{batch.rule}: {len(failed)} of {len(batch.targets)} files of the dump cannot be "
+                f"fetched:\n  {reasons}\n(the others are kept and not fetched again)"
+            )
+        for r in remotes:
+            os.replace(verified_path(r.into), r.into)
+        log.info("dump %s: %d files verified", dump, len(batch.targets))
+
+
+def settings(entry: Mapping[str, Any]) -> Settings:
+    """Fetch settings of a dump's config entry."""
+    rate = entry["rate_limit"]
+    return Settings(
+        connections=entry["connections"],
+        rate_limit=None if rate is None else float(parse_size(rate, "rate_limit")),
+        stall=float(entry["stall_limit"]),
+        tries=entry["tries"],
+    )
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Only one process fetches into a cache; another one waits, and then finds the work done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process that fetches into %s", folder)
+            fcntl.flock(f, fcntl.LOCK_EX)
+        except OSError as e:  # a file system without locks: two runs would fetch twice
+            if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        yield

@@ -1,0 +1,124 @@
+"""The lock file of a dump: exactly which files, of which version, with which digests.
+
+`actprobe lock DUMP` writes it, people review it, Git keeps it. With it everything is planned and
+reused without the service. It is JSON:
+
+    {"source": {...}, "artifacts": [{"name": "team/project/acts:v3", "digest": "<hex>"}],
+     "files": [{"path", "size", "alg", "digest", "source"}]}
+
+`source` repeats what the config asked for; a file's `source` is the artifact version
+(`entity/project/name:v3`) or the run (`entity/project/run`) that holds it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actprobe.errors import ActprobeError, ConfigError
+
+
+@dataclass(frozen=True, order=True)
+class LockedFile:
+    """One file of a dump. `digest` is hex; with alg `size` a hash of source, path and size."""
+
+    path: str
+    size: int
+    alg: str
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What a lock file holds; `artifacts` maps a resolved version to its digest."""
+
+    source: dict[str, Any]
+    artifacts: dict[str, str]
+    files: tuple[LockedFile, ...]
+
+
+def check_name(name: str) -> str:
+    """The name of a file in a dump, if it is harmless.
+
+    Raises ActprobeError for one that is empty, absolute, leads out of its folder, or is not
+    portable (backslash, drive letter, control characters).
+    """
+    parts = name.split("/")
+    if (
+        not name
+        or any(p in ("", ".", "..") for p in parts)
+        or re.search(r"[\\\x00-\x1f]", name)
+        or re.match(r"[A-Za-z]:", name)
+    ):
+        raise ActprobeError(f"refused: {name!r} is not a safe file name")
+    return name
+
+
+def config_source(config: Mapping[str, Any], dump: str) -> dict[str, Any]:
+    """What the config asks the service for: `artifacts`, or `run` with `type`; and `files`."""
+    entry = config["dumps"][dump]
+    return {**{k: v for k, v in entry["source"].items() if v}, "files": entry["files"]}
+
+
+def read(config: Mapping[str, Any], dump: str) -> Lock:
+    """The lock of a dump. Raises ConfigError when there is none, or not for what is asked for."""
+    path = config["dumps"][dump]["lock"]
+    hint = f"run `actprobe lock {dump}`"
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        files = tuple(LockedFile(**f) for f in content["files"])
+        artifacts = {a["name"]: a["digest"] for a in content["artifacts"]}
+        source = content["source"]
+    except FileNotFoundError:
+        raise ConfigError(f"dumps.{dump}: there is no lock file {path}; {hint}") from None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ConfigError(f"dumps.{dump}: {path} is not a lock file ({e}); {hint}") from None
+    if source != config_source(config, dump):
+        raise ConfigError(
+            f"dumps.{dump}: {path} was made for {source}, the config asks for "
+            f"{config_source(config, dump)}; {hint}"
+        )
+    for f in files:
+        check_name(f.path)
+        if f.alg not in ("md5", "sha256", "xxh128", "size") or not re.fullmatch(
+            r"[0-9a-f]{32,64}", f.digest
+        ):
+            raise ConfigError(f"dumps.{dump}: {path}: {f.path} has no usable digest")
+    return Lock(source, artifacts, files)
+
+
+def write(lock: Lock, path: str | Path) -> bool:
+    """Write a lock file, unless it would be the same; True when it was written."""
+    content = {
+        "source": lock.source,
+        "artifacts": [{"name": n, "digest": d} for n, d in sorted(lock.artifacts.items())],
+        "files": [asdict(f) for f in sorted(lock.files)],
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    path = Path(path)
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+    return True
+
+
+def differences(old: Lock, new: Lock) -> list[str]:
+    """In words, what the service has that the lock has not."""
+    found = [f"{n}: new" for n in sorted(new.artifacts.keys() - old.artifacts.keys())]
+    found += [f"{n}: gone" for n in sorted(old.artifacts.keys() - new.artifacts.keys())]
+    before = {f.path: (f.alg, f.digest) for f in old.files}
+    after = {f.path: (f.alg, f.digest) for f in new.files}
+    for path in sorted({*before, *after}):
+        if before.get(path) != after.get(path):
+            word = "gone" if path not in after else "changed" if path in before else "new"
+            found.append(f"{path}: {word}")
+    return found

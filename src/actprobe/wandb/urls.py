@@ -1,0 +1,37 @@
+"""Signed URLs of the files of a fetch: asked for once, renewed by one thread when they expire."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Ask = Callable[[str, Sequence[str]], Mapping[str, str]]
+
+
+class Urls:
+    """ask(source, paths) -> {path: URL}; the first question names all files of a source.
+
+    files: (source, path) of everything that may be asked for.
+    """
+
+    def __init__(self, ask: Ask, files: Iterable[tuple[str, str]]):
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._urls: dict[tuple[str, str], str] = {}
+        self._paths: dict[str, list[str]] = defaultdict(list)
+        for source, path in files:
+            self._paths[source].append(path)
+
+    def get(self, source: str, path: str, expired: str | None = None) -> str:
+        """The URL of a file, another one than `expired`.
+
+        Of many threads whose URL expired only the first asks; the others wait for its answer.
+        Raises KeyError when the service does not know the file.
+        """
+        with self._lock:
+            if self._urls.get((source, path), expired) == expired:
+                paths = [path] if expired else self._paths[source]
+                for p, url in self._ask(source, paths).items():
+                    self._urls[source, p] = url
+            return self._urls[source, path]

@@ -1,0 +1,178 @@
+"""Choice by validation with its ties, and paired comparisons on matched conditions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from results_rows import fake_rows
+from scipy import stats
+
+from actprobe import results
+from actprobe.results import compare, select
+
+
+def candidates(rows: list[tuple[str, str, int | None, float, float]]) -> pd.DataFrame:
+    """Tidy rows from (dataset, method, k, val_auc, test_auc), in this order."""
+    columns = ["dataset", "method", "k", "val_auc", "test_auc"]
+    table = pd.DataFrame(rows, columns=columns).assign(
+        experiment="e", protocol="p", setting="normal", condition="", model="m", seed=42
+    )
+    table["site"], table["position"], table["reason"] = "resid_post.3", "last", ""
+    table["source"] = np.where(table["k"].isna(), "m/resid_post.3.last", "sae")
+    return table.astype({"k": "Int64", "method": "str"})
+
+
+def with_saes(n_datasets: int = 6) -> pd.DataFrame:
+    """Fake baselines of one layer and one SAE's probes that are 0.02 worse, in two settings."""
+    base = fake_rows(n_datasets, 4)
+    base = base[base["site"] == "resid_post.3"]
+    sparse = [
+        base[base["method"] == "logreg"].assign(
+            source="sae_16k", method="ksparse_b", k=k, test_auc=lambda r, k=k: r["test_auc"] - 0.02
+        )
+        for k in (1, 16, 128)
+    ]
+    rows = pd.concat([base, *sparse])
+    few = rows.assign(setting="scarcity", condition="16")
+    return results.tidy(pd.concat([rows, few]).assign(experiment="e"))
+
+
+TIED = [
+    ("a", "mlp", None, 0.9, 0.7),
+    ("a", "ksparse_b", 16, 0.9, 0.95),
+    ("a", "logreg", None, 0.9, 0.8),
+    ("a", "pca", None, 0.8, 0.99),
+    ("b", "pca", None, 0.6, 0.5),
+    ("b", "mlp", None, 0.7, 0.4),
+]
+
+
+def test_quiver_takes_the_highest_validation_auc_and_tells_the_ties() -> None:
+    chosen = select.quiver(candidates(TIED)).set_index("dataset")
+    assert chosen["method"].to_dict() == {"a": "logreg", "b": "mlp"}
+    assert chosen["n_tied"].to_dict() == {"a": 3, "b": 1}
+    band = chosen.loc["a", ["tie_low", "tie_mean", "tie_high"]].tolist()
+    assert band == pytest.approx([0.7, (0.7 + 0.95 + 0.8) / 3, 0.95])
+
+
+def test_the_tie_rule_methods_does_not_depend_on_the_order_of_rows() -> None:
+    rows = candidates(TIED)
+    shuffled = [select.quiver(rows.sample(frac=1, random_state=i)) for i in range(5)]
+    assert all(set(c["method"]) == {"logreg", "mlp"} for c in shuffled)
+    assert select.quiver(rows, ties="rows")["method"].tolist() == ["mlp", "mlp"]
+    with pytest.raises(ValueError, match="no tie rule 'luck'; expected one of methods, rows"):
+        select.quiver(rows, ties="luck")
+
+
+def test_last_digits_of_validation_aucs_do_not_decide() -> None:
+    rows = candidates([("a", "logreg", None, 0.9, 0.8), ("a", "mlp", None, 0.9 + 1e-16, 0.7)])
+    assert select.quiver(rows)["method"].tolist() == ["logreg"]
+    assert select.quiver(rows, tolerance=0)["method"].tolist() == ["mlp"]
+
+
+def test_rows_without_a_number_cannot_be_chosen() -> None:
+    rows = candidates([("a", "logreg", None, 0.9, np.nan), ("a", "mlp", None, np.nan, 0.7)])
+    assert select.quiver(rows).empty
+
+
+def test_wins_count_the_first_best_method() -> None:
+    rows = candidates([*TIED, ("c", "logreg", None, 0.5, 0.5), ("c", "mlp", None, 0.5, 0.5)])
+    assert select.wins(rows).to_dict() == {
+        "logreg": 1,
+        "pca": 2,
+        "mlp": 0,
+        "ksparse_b, k = 16": 0,
+    }
+
+
+def test_arms_add_sae_probes_at_two_sizes_and_never_controls() -> None:
+    table = with_saes()
+    control = table[table["method"] == "pca"].assign(method="control_shuffled", val_auc=1.0)
+    sets = select.arms(pd.concat([table, control]))
+    assert list(sets) == ["baselines", "baselines + ksparse_b"]
+    assert set(sets["baselines + ksparse_b"]["k"].dropna()) == {16, 128}
+    assert "control_shuffled" not in set(sets["baselines"]["method"])
+
+
+def test_quiver_table_has_a_row_per_setting_and_candidate_set() -> None:
+    quivers = results.quiver_table(with_saes(), draws=500)
+    assert quivers[["setting", "candidates"]].to_numpy().tolist() == [
+        ["normal", "baselines"],
+        ["normal", "baselines + ksparse_b"],
+        ["scarcity", "baselines"],
+        ["scarcity", "baselines + ksparse_b"],
+    ]
+    assert (quivers["tie_low"] <= quivers["test_auc"]).all()
+    assert (quivers["test_auc"] <= quivers["tie_high"]).all()
+
+
+def test_unmatched_results_are_refused_with_examples() -> None:
+    table = with_saes()
+    one = table[(table["method"] == "logreg") & (table["setting"] == "normal")]
+    other = table[(table["method"] == "pca") & (table["setting"] == "normal")]
+    with pytest.raises(compare.Unmatched, match=r"only the reference has 2 of 6.*dataset=5_hist"):
+        results.matched(one.iloc[2:], other)
+    with pytest.raises(compare.Unmatched, match=r"only the probe has 6 of 6.*dataset=5_hist"):
+        results.matched(one, other.assign(condition="16"))
+    with pytest.raises(compare.Unmatched, match="several results for one group"):
+        results.matched(pd.concat([one, one]), other)
+    assert len(results.matched(one, other)) == 6
+
+
+def test_compare_tells_difference_interval_test_and_wins() -> None:
+    rng = np.random.default_rng(1)
+    delta = rng.normal(0.02, 0.01, 40)
+    reference = rng.uniform(0.6, 0.9, 40)
+    pairs = pd.DataFrame({"dataset": range(40), "probe": reference + delta, "reference": reference})
+    found = compare.compare(pairs, draws=2000)
+    assert found["delta"] == pytest.approx(delta.mean())
+    assert found["ci_low"] < delta.mean() < found["ci_high"]
+    assert found["ci_low"] > 0
+    assert found["p_wilcoxon"] == stats.wilcoxon(pairs["probe"] - pairs["reference"]).pvalue
+    assert (found["wins"], found["losses"], found["ties"]) == (
+        (delta > 0).sum(),
+        (delta < 0).sum(),
+        0,
+    )
+    same = compare.compare(pairs.assign(probe=reference), draws=500)
+    assert np.isnan(same["p_wilcoxon"]) and same["ties"] == 40
+
+
+def test_conditions_of_a_dataset_are_no_independent_evidence() -> None:
+    once = pd.DataFrame({"dataset": range(9), "probe": np.linspace(0.5, 0.9, 9), "reference": 0.6})
+    often = pd.concat([once] * 10)
+    alone, repeated = compare.compare(once), compare.compare(often)
+    assert repeated["n_pairs"] == 90 and repeated["n_datasets"] == 9
+    for name in ("ci_low", "ci_high", "p_wilcoxon"):
+        assert repeated[name] == pytest.approx(alone[name])
+
+
+def test_holm_on_the_textbook_case() -> None:
+    assert compare.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert compare.holm([0.6, np.nan, 0.9])[[0, 2]].tolist() == [1.0, 1.0]
+
+
+def test_comparison_table_is_paired_and_reports_what_it_left_out() -> None:
+    table = with_saes()
+    lost = (table["method"] == "ksparse_b") & (table["dataset"] == "66_living-room")
+    table.loc[lost, ["test_auc", "test_auc_unseen"]] = np.nan
+    table.loc[lost, "reason"] = "no live latents"
+    rows = results.comparison_table(table, draws=500).set_index(["setting", "probe"])
+    sparse = rows.loc[("normal", "ksparse_b, k = 16")]
+    assert sparse["reference"] == "logreg" and sparse["source"] == "sae_16k"
+    assert (sparse["n_pairs"], sparse["n_unmatched"]) == (5, 1)
+    assert sparse["delta"] == pytest.approx(-0.02)
+    assert sparse["delta_unseen"] == pytest.approx(0)
+    assert sparse["losses"] == 5 and sparse["p_holm"] >= sparse["p_wilcoxon"]
+    assert ("normal", "quiver: baselines + ksparse_b") in rows.index
+    assert ("scarcity", "ksparse_b by validation") in rows.index
+
+
+def test_tables_without_sae_probes_or_baselines_have_no_such_rows() -> None:
+    table = with_saes()
+    sparse_only = table[table["k"].notna()]
+    assert results.comparison_table(sparse_only).empty
+    base = results.comparison_table(table[table["k"].isna()], draws=500)
+    assert set(base["probe"]) == {"pca", "knn", "xgboost", "mlp"}
+    assert results.quiver_table(table.iloc[:0]).empty
