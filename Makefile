@@ -1,12 +1,12 @@
-# make run   set up and run the quickstart       make test   set up and run all tests
-# make lint  linters and type checker            make lock   write envs/* anew
+# make run   set up and run the quickstart   make test   set up and run the tests (test-slow: the rest)
+# make lint  linters and type checker        make lock   write envs/* anew
 
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 SETUP := .venv/.done
 
-.PHONY: run test lint lock clean
+.PHONY: run test test-slow lint lock clean
 
 # Torch goes first and pinned: resolved together with others it may come as the largest CUDA build.
 $(SETUP): pyproject.toml envs/constraints.txt
@@ -22,7 +22,10 @@ run: $(SETUP)
 	@$(BIN)/actprobe results
 
 test: $(SETUP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m "not slow"
+
+test-slow: $(SETUP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m slow
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -30,6 +30,8 @@ _GROUPED = {**_COMMON, "num_key_value_heads": 2}
 _HEAD = {**_GROUPED, "head_dim": 8}
 _GPT2 = {"n_embd": D, "n_layer": N_LAYERS, "n_head": 4, "n_positions": 256, "vocab_size": 300}
 
+_DISTIL = {"dim": D, "n_layers": N_LAYERS, "n_heads": 4, "hidden_dim": 48, "vocab_size": 300}
+
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", _GROUPED),
     "mistral": ("MistralConfig", _HEAD),
@@ -47,9 +49,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", _COMMON),
     "roberta": ("RobertaConfig", _COMMON),
     "electra": ("ElectraConfig", {**_COMMON, "embedding_size": D}),
+    "distilbert": ("DistilBertConfig", {**_DISTIL, "initializer_range": 0.3}),  # not mapped
     "cohere": ("CohereConfig", _GROUPED),  # not mapped
 }
-ENCODERS = ("bert", "roberta", "electra")
+UNMAPPED = ("cohere", "distilbert")
+ENCODERS = ("bert", "roberta", "electra", "distilbert")
 
 
 def save_model(family: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:

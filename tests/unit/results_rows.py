@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from actprobe.results import tidy
+
 NAMES = ["5_hist_fig_ismale", "66_living-room", "87_glue_cola", "131_temp_cat_Typical Time"]
 
 
@@ -51,3 +53,18 @@ def fake_rows(n_datasets: int = 12, layers: int = 6, seed: int = 0) -> pd.DataFr
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def with_saes(n_datasets: int = 6) -> pd.DataFrame:
+    """Tidy table: baselines of one layer and one SAE's probes that are 0.02 worse, two settings."""
+    base = fake_rows(n_datasets, 4)
+    base = base[base["site"] == "resid_post.3"]
+    sparse = [
+        base[base["method"] == "logreg"].assign(
+            source="sae_16k", method="ksparse_b", k=k, test_auc=lambda r: r["test_auc"] - 0.02
+        )
+        for k in (1, 16, 128)
+    ]
+    rows = pd.concat([base, *sparse])
+    few = [rows.assign(setting="scarcity", condition=c) for c in ("16", "1024")]
+    return tidy(pd.concat([rows, *few]).assign(experiment="e"))

@@ -261,6 +261,19 @@ def test_chat_and_spans_through_the_whole_stage(tmp_path, folder):
         assert np.array_equal(n, a[:][[6, 13]])
 
 
+def test_two_entries_may_call_different_spans_the_same(tmp_path, folder):
+    wanted = [
+        {"sites": ["embed"], "positions": ["span.it"], "spans": {"it": {"chars": chars}}}
+        for chars in ([0, 1], [1, 2])
+    ]
+    config = make_config(tmp_path, model_entry(folder), *wanted)
+    first, second = (
+        models.load_activations(t.path)
+        for t in run(config, write_texts(tmp_path, texts=["ab", "ba"]))
+    )
+    assert np.array_equal(first, second[::-1]) and not np.array_equal(first, second)
+
+
 def test_progress_is_logged(caplog, monkeypatch, tmp_path, config):
     monkeypatch.setattr("actprobe.models.progress.EVERY", 0.0)
     with caplog.at_level(logging.INFO):

@@ -21,6 +21,18 @@ def scored():
     return y, np.round(y + rng.standard_normal(300), 1)
 
 
+def test_auc_is_scikit_learns_to_the_last_bit():
+    rng = np.random.RandomState(0)
+    for n in (2, 3, 10, 99, 100, 1000):
+        for digits in (0, 1, 2, 17):
+            y = rng.permutation(np.arange(n) % 2)
+            s = np.round(y * rng.rand() + rng.standard_normal(n), digits)
+            assert metrics.auc(y, s) == roc_auc_score(y, s)
+            assert metrics.auc(y, s.astype(np.float32)) == roc_auc_score(y, s.astype(np.float32))
+            assert metrics.auc(y, np.zeros(n)) == 0.5
+    assert math.isnan(metrics.auc(np.array([], int), np.array([])))
+
+
 def test_resampled_auc_is_the_auc_of_the_resample(scored):
     y, s = scored
     bootstrap = metrics.Bootstrap(y, RULE | {"resamples": 20})

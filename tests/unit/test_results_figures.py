@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from results_rows import fake_rows
+from results_rows import fake_rows, with_saes
 
 from actprobe import results
-from actprobe.results import figures, tables, views
+from actprobe.results import figures, layout, tables, views
 
 
 def tidy_rows(n_datasets: int = 4, layers: int = 5) -> pd.DataFrame:
@@ -77,6 +77,59 @@ def test_layers_are_lines_and_single_layers_points() -> None:
     assert "logreg" in drawn and "pca" not in drawn
 
 
+def test_settings_and_saes_of_the_config_call_for_more_figures(tmp_path: Path) -> None:
+    plain = {"probes": [{"settings": ["normal"]}], **config_for(tmp_path)}
+    assert layout.figures_of(plain) == list(layout.ALWAYS)
+    rich = {**plain, "saes": {"sae_16k": {}}, "probes": [{"settings": ["normal", "scarcity"]}]}
+    assert layout.figures_of(rich) == [*layout.ALWAYS, *layout.WITH_SAES, "scarcity"]
+    assert set(layout.figures_of(rich)) < set(figures.FIGURES)
+
+
+def test_a_figure_of_what_is_not_there_says_so(tmp_path: Path) -> None:
+    for name, draw in figures.FIGURES.items():
+        fig = draw(tidy_rows().iloc[:0], 0.95, 100)
+        assert len(fig.texts) == 2 and not fig.axes, name
+    for name in (*layout.WITH_SAES, *layout.OF_SETTINGS):
+        assert not figures.FIGURES[name](tidy_rows(), 0.95, 100).axes, name
+
+
+def test_sae_probes_stand_beside_the_baseline_of_their_place() -> None:
+    table = with_saes()
+    (ax,) = figures.sae_scatter(table, draws=100).axes
+    drawn = np.concatenate([line.get_xydata() for line in ax.get_lines()[:2]])
+    assert len(drawn) == 6
+    np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], -0.02)
+    heat = figures.sae_by_dataset(table, draws=100).axes[0].collections[0].get_array()
+    np.testing.assert_allclose(heat, np.full((6, 1), -0.02))
+    lines = {line.get_label(): line for line in figures.auc_by_k(table, draws=100).axes[0].lines}
+    np.testing.assert_array_equal(lines["sae_16k, ksparse_b"].get_xdata(), [1, 16, 128])
+
+
+def test_curves_show_only_datasets_with_every_condition() -> None:
+    table = with_saes()
+    lost = (table["dataset"] == "66_living-room") & (table["condition"] == "1024")
+    lost &= table["method"] == "knn"
+    table.loc[lost, "test_auc"] = np.nan
+    (ax,) = figures.scarcity(table, draws=100).axes
+    assert ax.get_title() == "minilm, resid_post.3, mean: 5 of 6 datasets"
+    lines = {line.get_label(): line for line in ax.lines}
+    assert set(lines) == {"logreg", "pca", "knn", "xgboost", "mlp", "sae_16k, ksparse_b"}
+    kept = table[(table["setting"] == "scarcity") & (table["dataset"] != "66_living-room")]
+    means = kept[kept["method"] == "pca"].groupby("condition")["test_auc"].mean()
+    np.testing.assert_allclose(lines["pca"].get_ydata(), means[["16", "1024"]])
+
+
+def test_quiver_figure_draws_the_tie_band() -> None:
+    table = with_saes().assign(val_auc=0.9)
+    fig = figures.quiver(table, draws=100)
+    quivers = results.quiver_table(table, draws=100)
+    bars = {(round(b.get_x(), 6), round(b.get_width(), 6)) for ax in fig.axes for b in ax.patches}
+    assert bars == {
+        (round(r["tie_low"], 6), round(r["tie_high"] - r["tie_low"], 6))
+        for _, r in quivers.iterrows()
+    }
+
+
 def test_featured_place_has_most_methods_and_is_chosen_without_test_scores() -> None:
     table = tidy_rows(4, 5)
     assert set(views.featured(table)["site"]) == {"resid_post.3"}
@@ -91,6 +144,7 @@ def test_headline_names_the_best_by_validation_and_the_caveats() -> None:
     mean = table[table["site"] == "resid_post.5"]["test_auc"].mean()
     assert lines[0].startswith("logreg on minilm, resid_post.5, mean reaches a mean test AUC of")
     assert f"{mean:.3f}" in lines[0] and "over 4 datasets" in lines[0]
+    assert any(line.startswith("The same without leaked test rows: logreg") for line in lines)
     assert any("logreg by layer (minilm, mean): resid_post.0" in line for line in lines)
     assert any("the most in 131_temp_cat_Typical Time (1.5%)" in line for line in lines)
     assert "1 of 40 fits did not converge." in lines

@@ -17,7 +17,7 @@ import pytest
 from actprobe import results
 from actprobe.errors import ActprobeError
 from actprobe.results import published, select
-from actprobe.results.compare import compare, matched
+from actprobe.results.compare import matched
 
 BASELINES = ["logreg", "pca", "knn", "xgboost", "mlp"]
 SMALL = {"test_f1": 0.7, "test_acc": 0.7, "test_auc": 0.8, "val_auc": 0.9}
@@ -85,13 +85,13 @@ def test_the_json_layout_of_the_package_is_read(tmp_path: Path) -> None:
         (tmp_path / folder / name).write_text(json.dumps(entries))
     table = results.import_published(tmp_path)
     columns = ["setting", "condition", "site", "source", "method", "k"]
-    assert table[columns].astype(str).to_numpy().tolist() == [
-        ["imbalance", "0.05", "embed", "gemma-2-2b/embed.last", "pca", "<NA>"],
+    assert table[columns].fillna({"k": 0}).to_numpy().tolist() == [
+        ["imbalance", "0.05", "embed", "gemma-2-2b/embed.last", "pca", 0],
         *(
             ["normal", "", "resid_post.12", "SAE on blocks.12.hook_resid_post", "ksparse_b", k]
-            for k in ("16", "32")
+            for k in (16, 32)
         ),
-        ["scarcity", "8", "resid_post.12", "SAE on blocks.12.hook_resid_post", "ksparse_b", "16"],
+        ["scarcity", "8", "resid_post.12", "SAE on blocks.12.hook_resid_post", "ksparse_b", 16],
     ]
 
 
@@ -142,6 +142,7 @@ def of(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     return table
 
 
+# ruff: noqa: E501
 # model, site; mean test AUC of logreg, pca, knn, xgboost, mlp; wins; quiver.
 TABLE = [
     ("gemma-2-9b", "embed", ".6886948474 .6662056474 .6534450778 .6825045736 .6862635297", "44/7/5/17/40", 0.6815382460),
@@ -298,11 +299,12 @@ def test_scarcity_imbalance_and_noise(
     assert reference["test_auc"].mean() == pytest.approx(logreg, abs=6e-11)
     narrow = newer[newer["source"].str.contains("width_16k/")]
     assert narrow.groupby("k")["test_auc"].mean().to_list() == pytest.approx(sae, abs=6e-11)
-    in_file_order = newer.assign(val_auc=newer["val_auc"].map(as_read_by_pandas_2))
+    read = {c: newer[c].map(as_read_by_pandas_2) for c in ("val_auc", "test_auc")}
+    in_file_order = newer.assign(**read)
     best = select.quiver(in_file_order.sort_values("line"), ties="rows", tolerance=0)
-    found = compare(matched(best, reference), draws=100)
-    assert (found["wins"], found["n_pairs"]) == (wins, groups)
-    assert found["delta"] == pytest.approx(delta, abs=6e-11)
+    delta_of = matched(best, reference).eval("probe - reference")
+    assert ((delta_of > 0).sum(), len(delta_of)) == (wins, groups)
+    assert delta_of.mean() == pytest.approx(delta, abs=6e-11)
 
 
 OOD = {

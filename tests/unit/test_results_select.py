@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from results_rows import fake_rows
+from results_rows import with_saes
 from scipy import stats
 
 from actprobe import results
@@ -21,21 +21,6 @@ def candidates(rows: list[tuple[str, str, int | None, float, float]]) -> pd.Data
     table["site"], table["position"], table["reason"] = "resid_post.3", "last", ""
     table["source"] = np.where(table["k"].isna(), "m/resid_post.3.last", "sae")
     return table.astype({"k": "Int64", "method": "str"})
-
-
-def with_saes(n_datasets: int = 6) -> pd.DataFrame:
-    """Fake baselines of one layer and one SAE's probes that are 0.02 worse, in two settings."""
-    base = fake_rows(n_datasets, 4)
-    base = base[base["site"] == "resid_post.3"]
-    sparse = [
-        base[base["method"] == "logreg"].assign(
-            source="sae_16k", method="ksparse_b", k=k, test_auc=lambda r, k=k: r["test_auc"] - 0.02
-        )
-        for k in (1, 16, 128)
-    ]
-    rows = pd.concat([base, *sparse])
-    few = rows.assign(setting="scarcity", condition="16")
-    return results.tidy(pd.concat([rows, few]).assign(experiment="e"))
 
 
 TIED = [
@@ -113,7 +98,7 @@ def test_unmatched_results_are_refused_with_examples() -> None:
     other = table[(table["method"] == "pca") & (table["setting"] == "normal")]
     with pytest.raises(compare.Unmatched, match=r"only the reference has 2 of 6.*dataset=5_hist"):
         results.matched(one.iloc[2:], other)
-    with pytest.raises(compare.Unmatched, match=r"only the probe has 6 of 6.*dataset=5_hist"):
+    with pytest.raises(compare.Unmatched, match=r"only the probe has 6 of 6.*seed=42"):
         results.matched(one, other.assign(condition="16"))
     with pytest.raises(compare.Unmatched, match="several results for one group"):
         results.matched(pd.concat([one, one]), other)

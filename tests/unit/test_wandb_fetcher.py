@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import json
 import logging
 import os
 import random
@@ -161,15 +162,13 @@ def test_connections_cut_at_random_bytes(server, tmp_path):
 
 
 CHILD = """
-import sys
+import json, sys
 from pathlib import Path
-from wandb_cases import remotes, golden
 from actprobe.wandb import fetcher
+from actprobe.wandb.download import Remote
 from actprobe.wandb.progress import Progress
 from actprobe.wandb.urls import Urls
-url, folder = sys.argv[1:]
-files = {f"chunk_{i}.pt": golden(i, 4 * 32768) for i in range(8)}
-wanted = remotes(Path(folder), files)
+url, wanted = sys.argv[1], [Remote(*r, Path(into)) for *r, into in json.loads(sys.argv[2])]
 ask = lambda source, paths: {p: url.replace("NAME", p) for p in paths}
 urls = Urls(ask, [(r.source, r.path) for r in wanted])
 progress = Progress("", {r.path: r.size for r in wanted})
@@ -181,8 +180,9 @@ sys.exit(bool(fetcher.fetch(wanted, urls, fetcher.Settings(segment=1 << 20), pro
 def test_killed_at_twenty_moments_it_goes_on_where_it_was(tmp_path):
     """A killed fetch loses less than one megabyte per connection, and never publishes a part."""
     wanted = remotes(tmp_path, FILES)
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}
+    described = json.dumps(
+        [[r.source, r.path, r.size, r.alg, r.digest, str(r.into)] for r in wanted]
+    )
     chance = random.Random(1)
     with Server(rate=16e6) as server:
         for name, content in FILES.items():
@@ -190,10 +190,8 @@ def test_killed_at_twenty_moments_it_goes_on_where_it_was(tmp_path):
         url = server.sign("NAME", "NAME")
         killed = 0
         for moment in [chance.uniform(0, 0.12) for _ in range(20)] + [None]:
-            command = [sys.executable, "-c", CHILD, url, str(tmp_path)]
-            with subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, text=True
-            ) as child:
+            command = [sys.executable, "-c", CHILD, url, described]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
                 assert child.stdout and child.stdout.readline() == "go\n"
                 if moment is not None:
                     time.sleep(moment)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from actprobe.lora.layout import outputs
 from actprobe.lora.targets import targets
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _LAZY = {"Features": "features", "Index": "index", "load": "features"}
 
-__all__ = ["Features", "Index", "load", "targets"]
+__all__ = ["Features", "Index", "load", "outputs", "targets"]
 
 
 def __getattr__(name: str) -> Any:

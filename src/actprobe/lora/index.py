@@ -188,7 +188,8 @@ def _reasons(table: pa.Table) -> list[str]:
 
 
 def _mismatches(entries: Sequence[Entry]) -> list[str]:
-    """Why a LoRA is not one of the same base model: a module of another shape than in most."""
+    """Why a LoRA does not fit the others: a module of another shape than in most files (another
+    base model), or an id that stands twice."""
     shapes: dict[str, Counter] = defaultdict(Counter)
     kinds = Counter((e.modules, tuple(e.d_out), tuple(e.d_in)) for e in entries)
     for (names, d_out, d_in), n in kinds.items():
@@ -205,7 +206,13 @@ def _mismatches(entries: Sequence[Entry]) -> list[str]:
         return ""
 
     reasons = {kind: why(kind) for kind in kinds}
-    return [reasons[e.modules, tuple(e.d_out), tuple(e.d_in)] for e in entries]
+    seen = Counter(e.id for e in entries)
+    return [
+        f"{seen[e.id]} LoRAs have this id"
+        if seen[e.id] > 1
+        else reasons[e.modules, tuple(e.d_out), tuple(e.d_in)]
+        for e in entries
+    ]
 
 
 def load(path: str | Path) -> Index:

@@ -87,17 +87,23 @@ def _make(t: Target, config: Mapping[str, Any]) -> Path:
 
 
 def features(args: Mapping[str, Any], max_bytes: int) -> Features:
-    """The features of a target: parts side by side, columns of ignored metadata left out."""
+    """The features of a target: parts side by side.
+
+    The control recipe_only leaves out ignored metadata, and LoRAs whose weights cannot be used.
+    """
     parts = [load(p, args["layers"], max_bytes) for p in args["features"]]
     first = parts[0]
     x = parts[0].x if len(parts) == 1 else np.concatenate([p.x for p in parts], axis=1)
     unit = np.concatenate([p.unit for p in parts])
     flag = np.concatenate([p.flag for p in parts])
-    if args["representation"] == "recipe_only":
-        columns = store.read_header(args["features"][0])["facts"]["columns"]
-        kept = np.array([c.partition("=")[0] not in args["ignored"] for c in columns])
-        x, unit, flag = x[:, kept], unit[kept], flag[kept]
-    return Features(x, unit, first.units, first.mask, first.id, flag)
+    if args["representation"] != "recipe_only":
+        return Features(x, unit, first.units, first.mask, first.id, flag)
+    columns = store.read_header(args["features"][0])["facts"]["columns"]
+    kept = np.array([c.partition("=")[0] not in args["ignored"] for c in columns])
+    rows = np.isin(first.id.astype(str), load(args["usable"]).id.astype(str))
+    return Features(
+        x[rows][:, kept], unit[kept], first.units, first.mask[rows], first.id[rows], flag[kept]
+    )
 
 
 def labels(t: Target, config: Mapping[str, Any]) -> dict[str, dict[str, str]]:

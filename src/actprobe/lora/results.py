@@ -21,15 +21,23 @@ CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method
 _MEANS = ("test_acc", "test_f1", "test_precision", "test_recall", "test_auc", "val_acc", "train_acc")
 
 
-def make_tables(config: Mapping[str, Any], probes: Iterable[str], indexes: Iterable[str]) -> None:
-    """Write all tables of the experiment from probe and index artefacts."""
+def make_tables(
+    config: Mapping[str, Any],
+    probes: Iterable[str],
+    indexes: Iterable[str],
+    features: Iterable[str],
+) -> None:
+    """Write all tables of the experiment from probe and index artefacts, and one features artefact
+    per collection, which knows the files whose weights turned out unusable."""
     runs, skipped = collect(probes, config["experiment"])
     tables = {
         "runs": runs.drop(columns=["classes", "confusion"]),
         "summary": summarise(runs[runs["condition"] != EVERY_LAYER]),
         "layers": summarise(runs[runs["condition"] == EVERY_LAYER]),
         "confusion": confusions(runs),
-        "refused": pd.concat([refused(indexes), skipped], ignore_index=True),
+        "refused": pd.concat(
+            [refused(indexes), unusable(features), skipped], ignore_index=True
+        ),
     }
     for name, table in tables.items():
         path = Path(folder(config)) / TABLES[name]
@@ -131,6 +139,22 @@ def refused(indexes: Iterable[str]) -> pd.DataFrame:
         found += [
             {"collection": name, "id": loaded["id"][i], "reason": why[i]}
             for i in np.flatnonzero(why != "")
+        ]
+    return pd.DataFrame(found, columns=["collection", "id", "reason"])
+
+
+def unusable(features: Iterable[str]) -> pd.DataFrame:
+    """The files whose header is fine and whose weights are not."""
+    found = []
+    for path in features:
+        try:
+            with store.open_h5(path) as f:
+                ids, reasons = f["id"][:].astype("U"), f["reason"][:].astype("U")
+        except BadInput:
+            continue
+        found += [
+            {"collection": Path(path).parent.name, "id": ids[i], "reason": reasons[i]}
+            for i in np.flatnonzero(reasons != "")
         ]
     return pd.DataFrame(found, columns=["collection", "id", "reason"])
 

@@ -197,14 +197,17 @@ def _probes(
                 "layers": EVERY_LAYER if subset == EVERY_LAYER else patterns,
                 "method": method,
             }
-            if representation == "recipe_only":
-                params["ignored"] = ignored
+            inputs = [c.index, *features]
+            if representation == "recipe_only":  # the same LoRAs as those that have weights
+                inputs.append(c.features["norm_only"])
+                params |= {"ignored": ignored, "usable": inputs[-1].key}
             args = {
                 "probes": name,
                 "collection": c.name,
                 "index": c.index.path,
                 "columns": columns,
                 "ignored": ignored,
+                "usable": c.features["norm_only"].path,
                 "representation": representation,
                 "subset": subset,
                 "layers": patterns,
@@ -221,7 +224,7 @@ def _probes(
                     params,
                     loader=f"{name}.{c.name}.{representation}",
                     item=f"{name}/{c.name}/{representation}/{subset}",
-                    inputs=[c.index, *features],
+                    inputs=inputs,
                     args=args,
                     ext="parquet",
                     cost=10.0 if subset == EVERY_LAYER else 1.0,

@@ -19,9 +19,9 @@ from actprobe.models.tokens import Tokens
 
 Wanted = Mapping[str, Sequence[str]]  # site -> positions
 
-# Largest relative L2 difference between a row in a padded batch and alone: several times what
-# rounding does (measured: 1e-6, 2e-3, 2e-2), far below what a wrong mask or position does (> 0.5).
-_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# Largest relative L2 difference between a row in a padded batch and alone: ten times and more what
+# rounding does (1e-6, 1e-3, 1e-2), below what a wrong mask or position does (of the order of 1).
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Prefix:
     length: int
     cache: Any
     states: Mapping[str, torch.Tensor]
+
+
+_NO_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # how the CPU and cuBLAS say it
 
 
 class OutOfMemory(Exception):
@@ -80,7 +83,7 @@ def forward(
         for position in wanted[site]:
             value = cut[position](h)
             # All tokens of all layers would not fit on a GPU; vectors wait there for one transfer.
-            found[site, position] = value.cpu() if position == "tokens" else value
+            found[site, position] = value.cpu() if cut[position].kind == "tokens" else value
 
     with _memory_errors(), torch.inference_mode():
         _pass(model, wanted, read, use_cache=prefix is not None, **inputs)
@@ -115,8 +118,10 @@ def _memory_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as e:
         raise OutOfMemory(str(e)) from e
-    except (MemoryError, RuntimeError) as e:
-        if isinstance(e, RuntimeError) and "can't allocate memory" not in str(e):
+    except MemoryError as e:
+        raise OutOfMemory("no memory") from e
+    except RuntimeError as e:
+        if not any(words in str(e) for words in _NO_MEMORY):
             raise
         raise OutOfMemory(str(e)) from e
 
@@ -160,8 +165,9 @@ def self_check(
         reference = torch.cat([a[site, position] for a in alone]).float()
         if not torch.isfinite(reference).all():
             continue  # found and named when the row comes up
-        difference = torch.linalg.vector_norm(value.float() - reference)
-        relative = float(difference / torch.linalg.vector_norm(reference).clamp_min(1e-30))
+        norm = torch.linalg.vector_norm
+        each = norm(value.float() - reference, dim=1) / norm(reference, dim=1).clamp_min(1e-30)
+        relative = float(each.max())
         if not relative <= _TOLERANCE[model.dtype]:
             raise ActprobeError(
                 f"{name}: self-check failed at {site}.{position}: rows in a padded batch differ "

@@ -118,7 +118,7 @@ def load_model(
     known = families.family(described)
     n_layers = text.num_hidden_layers
     needed = max((int(s.partition(".")[2] or 0) for s in sites), default=0) + 1
-    if known is not None and needed < n_layers:
+    if known is not None and needed < n_layers and text is config:
         n_layers = _cut(text, needed)
     if model["share_prefix"] and families.needs_mask(described):
         raise ConfigError(

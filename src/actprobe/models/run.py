@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actprobe import store, texts
+from actprobe import keys, store, texts
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
 from actprobe.models import artefact, extract
@@ -41,8 +41,9 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
         todo: dict[str, list[Target]] = defaultdict(list)
         for t in batch.targets:
-            if store.finished_part(t.path, t.key):
-                out.done(t, store.claim(t.path))
+            part = store.part_path(t.path)
+            if store.finished_part(t.path, t.key) and store.claim(t.path) == part:
+                out.done(t, part)
             else:
                 todo[t.item].append(t)
         progress = Progress({d: sum(t.cost for t in ts) for d, ts in todo.items()}, batch.loader)
@@ -88,7 +89,7 @@ class _Dataset:
                 self.targets.append(t)
 
     def _plan_position(self, t: Target, text: Sequence[str]) -> None:
-        p = t.args["position"]
+        p = _position(t)
         if p not in self.reductions:
             exclude = p in MASKED and self.session.settings["exclude_special"]
             self.reductions[p] = plan_reduction(
@@ -103,9 +104,9 @@ class _Dataset:
         if not self.targets:
             return
         budget = self._begun_budget() or self.session.budget
-        self.prefix = self._make_prefix()
         while True:
             try:
+                self.prefix = self.prefix or self._make_prefix()
                 if not self.session.checked:
                     self._self_check(budget)
                 return self._fill(budget)
@@ -169,6 +170,7 @@ class _Dataset:
             live = list(self.targets)
             todo = sorted(set().union(*lacking.values()))
             n_tokens = {u: int(self.tokens.lengths[plan[u]].sum()) for u in todo}
+            total = sum(n_tokens.values())
             unmarked: list[int] = []
             marked_at = time.monotonic()
             for u in todo:
@@ -180,14 +182,14 @@ class _Dataset:
                     for t in live:
                         parts[t.path].mark(*lacking[t.path].intersection(unmarked))
                     unmarked, marked_at = [], time.monotonic()
-                self.progress.advance(self.name, n_tokens[u], sum(n_tokens.values()))
+                self.progress.advance(self.name, n_tokens[u], total)
             for t in live:
                 self.out.done(t, parts[t.path].finish())
 
     def _part(
         self, t: Target, plan: Sequence[Sequence[int]], facts: Mapping[str, Any]
     ) -> store.Part:
-        site, reduction = t.args["site"], self.reductions[t.args["position"]]
+        site, reduction = t.args["site"], self.reductions[_position(t)]
         dtype = "float32" if reduction.kind == "mean" else self.session.settings["dtype"]
         return artefact.begin(
             t.path,
@@ -211,8 +213,8 @@ class _Dataset:
         )
         bad = []
         for t in targets:
-            reduction = self.reductions[t.args["position"]]
-            value = values[t.args["site"], t.args["position"]]
+            reduction = self.reductions[_position(t)]
+            value = values[t.args["site"], _position(t)]
             if not torch.isfinite(value).all():
                 parts[t.path].close()  # a tombstone may take its place
                 self.out.bad(t, self._non_finite(value, reduction, rows, t))
@@ -251,5 +253,11 @@ class _Dataset:
 def _wanted(targets: Sequence[Target]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = defaultdict(list)
     for t in targets:
-        wanted[t.args["site"]].append(t.args["position"])
+        wanted[t.args["site"]].append(_position(t))
     return wanted
+
+
+def _position(t: Target) -> str:
+    """What tells positions apart: two entries of the config may call different spans the same."""
+    meaning = t.spec["position"]
+    return meaning if isinstance(meaning, str) else keys.canonical_json(meaning)

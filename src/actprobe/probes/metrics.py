@@ -11,13 +11,22 @@ from numpy.typing import NDArray
 
 
 def auc(y: NDArray[Any], scores: NDArray[Any]) -> float:
-    """Area under the ROC curve, NaN when only one class is there.
+    """Area under the ROC curve of 0/1 labels [n] and scores [n]; NaN when one class is missing.
 
-    scikit-learn's trapezoids, whose rounding decides which of two equal AUCs is the larger one.
+    The sum of trapezoids between the corners of the curve, operation by operation as in
+    scikit-learn's roc_auc_score, without its checks, which take longer than a small probe: the
+    rounding error decides which of two hyperparameters with one AUC has the larger one.
     """
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(y, scores)) if len(np.unique(y)) == 2 else math.nan
+    if not 0 < np.sum(y) < len(y):
+        return math.nan
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    true_positives = np.cumsum(y[order], dtype=np.float64)[last_of_ties]
+    false_positives = 1.0 + last_of_ties - true_positives
+    bends = (np.diff(false_positives, 2) != 0) | (np.diff(true_positives, 2) != 0)
+    corner = np.concatenate([[True], bends, [True]]) if len(last_of_ties) > 2 else slice(None)
+    height, width = (np.append(0.0, c[corner]) / c[-1] for c in (true_positives, false_positives))
+    return float(np.trapezoid(height, width))
 
 
 def evaluate(y: NDArray[Any], scores: NDArray[Any], predicted: NDArray[Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from actprobe.errors import ActprobeError
-from actprobe.results.select import BASELINES, BY, SLICE, arms, quiver
+from actprobe.results.select import BASELINES, BY, SLICE, TOLERANCE, arms, quiver
 from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
 from actprobe.results.tables import method_rank, sort_rows
 from actprobe.results.views import baseline, labelled
@@ -82,21 +82,22 @@ def compare(
     delta: mean over pairs. ci_low, ci_high: bootstrap over datasets of the mean of the datasets'
     mean deltas; a dataset's conditions share their rows and are no independent evidence.
     p_wilcoxon: two-sided signed-rank test over datasets (Wilcoxon 1945), NaN when no delta differs
-    from zero. wins, losses, ties count pairs.
+    from zero. wins, losses, ties count pairs; differences within TOLERANCE are ties.
     """
     delta = pairs["probe"] - pairs["reference"]
     per_dataset = delta.groupby(pairs["dataset"]).mean()
     _, low, high = bootstrap_mean(per_dataset, confidence, draws)
-    differs = (per_dataset.abs() > 1e-12).any()
+    wins, losses = delta > TOLERANCE, delta < -TOLERANCE
+    differs = (per_dataset.abs() > TOLERANCE).any()
     return {
         "n_datasets": len(per_dataset),
         "n_pairs": len(pairs),
         "delta": float(delta.mean()),
         "ci_low": low,
         "ci_high": high,
-        "wins": int((delta > 0).sum()),
-        "losses": int((delta < 0).sum()),
-        "ties": int((delta == 0).sum()),
+        "wins": int(wins.sum()),
+        "losses": int(losses.sum()),
+        "ties": int((~wins & ~losses).sum()),
         "p_wilcoxon": float(stats.wilcoxon(per_dataset).pvalue) if differs else np.nan,
     }
 

@@ -10,7 +10,7 @@ from actprobe.sae.architectures import normalisation
 from actprobe.sae.assemble import Window
 from actprobe.sae.weights import Matrix, Weights
 
-SAMPLE = 64  # rows of a dataset that are reconstructed
+SAMPLE = 32  # rows of a dataset that are reconstructed
 _LATENTS = 4096  # decoder rows read at a time
 
 
@@ -36,9 +36,8 @@ def reconstruct(
     latents are read where they are stored as rows; otherwise W_dec is read through once.
     """
     sae = weights.sae
-    z = z.astype(np.float64)
     if norms is not None:
-        z.data /= norms[z.indices]
+        z = csr_array((z.data / norms[z.indices], z.indices, z.indptr), z.shape)
     out = _decode(z, weights.decoder) / sae.input_scale
     out += weights.vector("b_dec").astype(np.float64) * sae.bias_scale
     center, scale = normalisation(x, sae)
@@ -49,13 +48,13 @@ def reconstruct(
 
 def _decode(z: csr_array, decoder: Matrix) -> NDArray[np.float64]:
     if not decoder.latents_first:
-        return np.stack([z @ line.astype(np.float64) for line in decoder.lines()], axis=1)
+        return np.stack([z @ line for line in decoder.lines()], axis=1, dtype=np.float64)
     out = np.zeros((z.shape[0], decoder.d))
     active, place = np.unique(z.indices, return_inverse=True)
     compact = csr_array((z.data, place, z.indptr), (z.shape[0], len(active))).tocsc()
     for low in range(0, len(active), _LATENTS):
         part = slice(low, low + _LATENTS)
-        out += compact[:, part] @ decoder.rows(active[part]).astype(np.float64)
+        out += compact[:, part] @ decoder.rows(active[part])
     return out
 
 

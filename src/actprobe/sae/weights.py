@@ -95,7 +95,7 @@ class Matrix:
         return _float32(raw, self._tensor.dtype)
 
     def lines(self) -> Iterator[Floats]:
-        """Each of the d rows [F] of a matrix stored with the latents last."""
+        """Each of the d rows [F] of a matrix stored with the latents last; valid until the next."""
         raw = np.empty(self.n, _NUMPY[self._tensor.dtype])
         for i in range(self.d):
             self._file.into(raw, self._at(0, i))
@@ -126,7 +126,7 @@ class Matrix:
 def _float32(raw: NDArray, dtype: str) -> Floats:
     if dtype == "BF16":
         return (raw.astype("<u4") << 16).view("<f4")
-    return raw.astype(np.float32)
+    return raw.astype(np.float32, copy=False)
 
 
 class Weights:

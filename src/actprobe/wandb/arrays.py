@@ -20,7 +20,7 @@ import numpy as np
 
 from actprobe.errors import BadInput
 
-NUMPY = {
+NUMPY: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "bfloat16": np.dtype("<u2"),
     "float32": np.dtype("<f4"),
@@ -70,7 +70,7 @@ class _Flat:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, *self.shape[1:]), NUMPY[self.dtype])
-        view, at = memoryview(out).cast("B"), 0
+        view, at = out.reshape(-1).view(np.uint8).data, 0
         begin = self.offset + start * math.prod(self.shape[1:]) * out.itemsize
         while at < len(view):
             n = os.preadv(self.descriptor, [view[at:]], begin + at)

@@ -89,8 +89,8 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
     with store.Part(t.path, t.spec, shapes, len(slices) + 1, facts, attrs) as part:
         for unit in part.pending:
             if unit == len(slices):
-                for name, a in small.items():
-                    write(part, name, a)
+                for name, values in small.items():
+                    write(part, name, values)
             else:
                 i, start, stop = slices[unit]
                 block = found[i].rows(start, stop).reshape(-1, d)

@@ -64,10 +64,11 @@ class Service:
         or has a dangerous name.
         """
         patterns = source["files"]
+        artifacts: dict[str, str] = {}
         if "run" in source and "type" not in source:
-            artifacts, files = {}, self._run_files(source["run"], patterns)
+            files = self._run_files(source["run"], patterns)
         else:
-            artifacts, files = {}, []
+            files = []
             for a in self._logged(source) if "run" in source else self._named(source["artifacts"]):
                 name = f"{a.entity}/{a.project}/{a.name.rpartition(':')[0]}:{a.version}"
                 with _readable(name):

@@ -9,7 +9,7 @@ from actprobe.results.figures import style
 from actprobe.results.stats import CONFIDENCE, DRAWS
 from actprobe.results.views import featured, label_order, place_name
 
-NAMED = 5  # datasets that are named in the figure
+NAMED, VISIBLE = 5, 0.02  # so many datasets are named, and only where there is a difference
 
 
 def leakage(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
@@ -42,7 +42,7 @@ def leakage(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DR
             mine["leak_fraction"], mine["gain"], marker, color=color, ms=4.5, alpha=0.8, label=label
         )
     tops = rows.loc[rows.groupby("dataset")["gain"].idxmax().dropna()]
-    for _, row in tops.nlargest(NAMED, "leak_fraction", keep="first").iterrows():
+    for _, row in tops[tops["gain"] > VISIBLE].nlargest(NAMED, "gain", keep="first").iterrows():
         right = row["leak_fraction"] > rows["leak_fraction"].max() / 2
         ax.annotate(
             row["dataset"],

@@ -1,0 +1,110 @@
+"""The page of the LoRA results: what the classifiers reach, the controls, what was refused."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from actprobe.lora.catalog import CONTROLS
+from actprobe.lora.layout import FIGURES, REPORT, TABLES, folder
+from actprobe.lora.results import read_tables
+
+CAPTIONS = Path(__file__).parents[3] / "workflow" / "report"
+_SHOWN = {
+    "dataset": "collection",
+    "source": "representation",
+    "condition": "layers",
+    "method": "method",
+    "n_columns": "columns",
+    "n_constant": "constant",
+    "n_repeated": "repeated",
+    "test_acc": "accuracy",
+    "test_f1": "macro F1",
+    "test_auc": "AUC",
+    "train_acc": "on train rows",
+    "chance": "chance",
+    "recipe_only": "recipe_only",
+    "norm_only": "norm_only",
+}
+
+
+def headline(summary: pd.DataFrame) -> list[str]:
+    """A few lines: per collection the best cell by validation, its controls, and leaks."""
+    rows = summary[summary["test_acc"].notna()]
+    lines = []
+    for (setting, dataset), part in rows.groupby(["setting", "dataset"], sort=False):
+        read = part[~part["source"].isin(CONTROLS)]
+        if read.empty:
+            continue
+        best = read.loc[read["val_acc"].idxmax()]
+        lines.append(
+            f"{setting}, {dataset}: {best['source']} of layers {best['condition']} with "
+            f"{best['method']} reaches a mean test accuracy of {best['test_acc']:.3f}, the best of "
+            f"{len(read)} by validation (chance {best['chance']:.3f}, recipe_only "
+            f"{best['recipe_only']:.3f}, norm_only {best['norm_only']:.3f})."
+        )
+        recipe = part[part["source"] == "recipe_only"]
+        leaking = recipe[recipe["ci_low"] > recipe["chance"]]
+        if len(leaking):
+            lines.append(
+                f"{dataset} gives its labels away: recipe_only, which reads no weight, is above "
+                "chance. Compare with it, not with chance."
+            )
+    return lines or ["No classifier has a number."]
+
+
+def make_report(config: Mapping[str, Any]) -> None:
+    """Write the page from the written tables and figures. Equal input gives equal bytes."""
+    root = Path(folder(config))
+    tables = read_tables(config)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("actprobe.lora", "."),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    text = environment.get_template("report.html.j2").render(
+        experiment=config["experiment"],
+        headline=headline(tables["summary"]),
+        figures=[_figure(root / "figures" / f"{name}.svg") for name in FIGURES],
+        columns=list(_SHOWN.values()),
+        rows=_rows(tables["summary"]),
+        refused=tables["refused"].to_dict("records"),
+        failed=_failed(tables["summary"]),
+        tables=list(TABLES.values()),
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+    )
+    (root / REPORT).write_text(text, encoding="utf-8")
+
+
+def _rows(summary: pd.DataFrame) -> list[list[str]]:
+    rows = []
+    for _, r in summary[summary["test_acc"].notna()].iterrows():
+        cells = [str(r[c]) for c in list(_SHOWN)[:4]]
+        cells += [f"{r[c]:g}" for c in list(_SHOWN)[4:7]]
+        for c in list(_SHOWN)[7:]:
+            spread = f" ± {r[c + '_std']:.3f}" if f"{c}_std" in r else ""
+            cells.append("" if pd.isna(r[c]) else f"{r[c]:.3f}{spread}")
+        rows.append(cells)
+    return rows
+
+
+def _failed(summary: pd.DataFrame) -> list[dict[str, str]]:
+    rows = summary[summary["reason"] != ""]
+    return [
+        {"id": f"{r['source']}, {r['condition']}, {r['method']}", "collection": r["dataset"],
+         "reason": r["reason"]}
+        for _, r in rows.iterrows()
+    ]  # fmt: skip
+
+
+def _figure(svg: Path) -> dict[str, str]:
+    caption = " ".join((CAPTIONS / f"{svg.stem}.rst").read_text(encoding="utf-8").split())
+    data = base64.b64encode(svg.read_bytes()).decode()
+    return {"uri": f"data:image/svg+xml;base64,{data}", "caption": caption}

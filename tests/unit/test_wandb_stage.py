@@ -1,0 +1,275 @@
+"""A dump from lock to artefact, with the real client: planned offline, moved once, repaired."""
+
+# ruff: noqa: F401, F811
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from wandb_cases import (
+    KEY,
+    assembled,
+    client,
+    config,
+    golden,
+    make,
+    plan_of,
+    quiet_logs,
+    traces,
+)
+from wandb_server import SIGNATURE, Fault, server
+
+from actprobe import models, store
+from actprobe import wandb as room
+from actprobe.errors import ActprobeError, ConfigError, Damaged
+from actprobe.wandb import fetch, lockfile
+from actprobe.wandb.targets import in_order
+
+X = np.random.default_rng(0).standard_normal((80, 16)).astype(np.float32)
+
+
+def chunk(rows: np.ndarray) -> bytes:
+    """A `.npy` file."""
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, rows)
+    return buffer.getvalue()
+
+
+CHUNKS = {f"resid_post.1/chunk_{i}.npy": chunk(X[i * 10 : i * 10 + 10]) for i in range(8)}
+
+
+@pytest.fixture
+def dump(client, tmp_path) -> dict[str, Any]:
+    """The config of a locked dump of eight chunks."""
+    client.add_artifact("team/project/acts", CHUNKS)
+    entry = {
+        "source": {"artifacts": ["team/project/acts:latest"]},
+        "model": "m",
+        "dataset": "ds",
+        "position": "mean",
+        "tries": 2,
+    }
+    wanted = config(tmp_path, {"acts": entry})
+    room.lock(wanted, "acts")
+    client.reset()
+    return wanted
+
+
+def raw(config: dict[str, Any]) -> list[Path]:
+    return sorted(Path(config["cache_dir"], "wandb", "acts").glob("md5.*"))
+
+
+def test_from_lock_to_activations(client, dump):
+    planned = make(dump)
+    assert client.count.requests == 8
+    assert client.count.unknown == []
+    [t] = assembled(planned)
+    assert np.array_equal(models.load_activations(t.path, t.key), X)
+    assert (t.args["source"], t.args["site"]) == ("m/resid_post.1.mean", "resid_post.1")
+    assert plan_of(dump).pending == {}
+
+
+def test_planning_asks_nobody(client, dump, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("planning connects"))
+    planned = plan_of(dump)
+    assert len(planned.of("wandb")) == len(planned.of("assemble")) == 1
+    assert len(planned.pending) == 9
+
+
+def test_planning_needs_neither_client_nor_arrays():
+    heavy = "import sys, actprobe.wandb; print([m for m in "
+    heavy += "('wandb', 'torch', 'numpy', 'h5py', 'pyarrow', 'requests') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_raw_files_are_named_by_their_digest_and_checked_by_it(dump):
+    make(dump, ["wandb"])
+    assert len(raw(dump)) == 8
+    for path in raw(dump):
+        assert room.is_raw(path)
+        room.verify_file(path)
+    path = raw(dump)[2]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(Damaged, match=rf"md5 \w+ \(768 bytes\), expected {path.name[4:16]}"):
+        room.verify_file(path)
+    assert not room.is_raw(path.parents[2] / "activations" / "m" / "a.0123456789ab.h5")
+
+
+def test_a_new_version_moves_its_changed_chunk_only(client, dump):
+    make(dump)
+    old = {p.name for p in raw(dump)}
+    y = X.copy()
+    y[50:60] += 1
+    changed = {**CHUNKS, "resid_post.1/chunk_5.npy": chunk(y[50:60])}
+    client.add_artifact("team/project/acts", changed)
+    assert plan_of(dump).pending == {}  # the lock says what counts
+    room.lock(dump, "acts")
+    client.reset()
+    planned = plan_of(dump)
+    assert [b.rule for b in planned.batches] == ["assemble_acts", "wandb_acts"]
+    assert [len(b.targets) for b in planned.batches] == [1, 1]
+    [t] = assembled(planned)
+    assert "chunks" in planned.pending[t.path].why
+    make(dump)
+    seen = client.reset()
+    assert (seen.requests, list(seen.files)) == (1, ["resid_post.1/chunk_5.npy"])
+    assert np.array_equal(models.load_activations(t.path), y)
+    assert old < {p.name for p in raw(dump)}
+
+
+def test_one_missing_file_fails_the_job_by_name_and_the_others_are_kept(client, dump):
+    client.faults.append(Fault("status", "chunk_5", times=99, status=404))
+    with pytest.raises(ActprobeError, match=r"(?s)1 of 8 files.*chunk_5\.npy: HTTP 404") as error:
+        make(dump, ["wandb"])
+    assert SIGNATURE not in str(error.value)
+    assert len(plan_of(dump).of("wandb")[0].targets) == 8
+    client.faults.clear()
+    client.reset()
+    make(dump)
+    assert client.reset().requests == 1
+    assert len(raw(dump)) == 8
+
+
+def test_a_damaged_file_in_the_cache_is_replaced_alone(client, dump):
+    make(dump, ["wandb"])
+    path = raw(dump)[3]
+    path.write_bytes(path.read_bytes().replace(b"\0", b"\1", 1)[::-1])
+    client.reset()
+    with pytest.raises(Damaged, match="run again to fetch it"):
+        make(dump, ["assemble"])
+    planned = make(dump)
+    assert [len(b.targets) for b in planned.of("wandb")] == [1]
+    assert client.reset().requests == 1
+    assert np.array_equal(models.load_activations(assembled(planned)[0].path), X)
+
+
+def test_two_processes_at_once_fetch_once(client, dump, caplog):
+    caplog.set_level(logging.INFO)
+    client.rate = 2000.0
+    planned = plan_of(dump)
+    [batch] = planned.of("wandb")
+    failures = []
+
+    def work() -> None:
+        try:
+            fetch.run(batch, dump, 1)
+        except BaseException as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert failures == []
+    assert client.count.requests == 8
+    assert "waiting for another process" in caplog.text
+
+
+def test_everything_there_needs_no_service(client, dump, monkeypatch):
+    make(dump, ["wandb"])
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    client.reset()
+    planned = make(dump)
+    assert planned.of("wandb") == []
+    [batch] = make_batch(dump)
+    fetch.run(batch, dump, 1)
+    assert client.count.operations == {}
+
+
+def make_batch(config: dict[str, Any]):
+    """The fetch batch as a run that has not seen the files would have planned it."""
+    from actprobe import plan
+
+    planned = plan_of(config)
+    return plan.batches([t for t in planned.targets.values() if t.stage == "wandb"], {})
+
+
+def test_expired_urls_are_renewed_through_the_client(client, dump):
+    client.faults.append(Fault("expire", "chunk_2"))
+    make(dump, ["wandb"])
+    assert client.count.operations["ArtifactMembershipFiles"] == 2
+    assert client.count.requests == 9
+
+
+def test_run_files_are_fetched_the_same_way(client, tmp_path):
+    client.add_run("team/project/run1", {**CHUNKS, "output.log": b"log"}, md5=False)
+    source = {"source": {"run": "team/project/run1"}, "files": ["*.npy"], "position": "mean"}
+    wanted = config(tmp_path, {"acts": source})
+    room.lock(wanted, "acts")
+    [t] = assembled(make(wanted))
+    assert np.array_equal(models.load_activations(t.path), X)
+    kept = Path(wanted["cache_dir"], "wandb", "acts")
+    assert len(list(kept.glob("size.*.npy"))) == len(list(kept.glob("size.*.npy.sha256"))) == 8
+    for path in kept.glob("size.*.npy"):
+        room.verify_file(path)
+
+
+def test_names_never_become_paths(client, tmp_path):
+    files = {"a/resid_pre.0.npy;rm -rf": CHUNKS["resid_post.1/chunk_0.npy"]}
+    client.add_artifact("team/project/odd", files)
+    wanted = config(tmp_path, {"odd": {"source": {"artifacts": ["team/project/odd:v0"]}}})
+    room.lock(wanted, "odd")
+    make(wanted, ["wandb"])
+    [path] = Path(wanted["cache_dir"], "wandb", "odd").iterdir()
+    assert path.suffix == ".bin"
+
+
+def test_key_and_signed_urls_are_nowhere(client, dump, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    client.faults += [Fault("drop", "chunk_1", at=100), Fault("expire", "chunk_3", times=99)]
+    with pytest.raises(ActprobeError):
+        make(dump)
+    client.faults.clear()
+    make(dump)
+    assert KEY not in quiet_logs(caplog)
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith("actprobe")]
+    assert ours and not any(SIGNATURE in line for line in ours)
+    assert traces(tmp_path, KEY) == []
+    assert traces(tmp_path, SIGNATURE) == []
+    assert client.count.leaks == 0
+
+
+def test_chunks_are_ordered_by_number_and_a_gap_is_an_error():
+    def names(*numbers: int) -> list[lockfile.LockedFile]:
+        return [lockfile.LockedFile(f"x/part_{n}.pt", 1, "md5", "0" * 32, "s") for n in numbers]
+
+    found = in_order("d", "embed", names(10, 9, 11, 8))
+    assert [f.path for f in found] == [f"x/part_{n}.pt" for n in (8, 9, 10, 11)]
+    with pytest.raises(ConfigError, match="run from 1 to 5, but 3, 4 are missing"):
+        in_order("d", "embed", names(1, 2, 5))
+
+
+def test_sites_come_from_names_or_from_the_config(client, tmp_path):
+    files = {
+        "activation_data/blocks--2--hook_resid_pre.npy": chunk(X),
+        "activation_data/blocks.11.hook_mlp_out.npy": chunk(X),
+        "hook_embed.npy": chunk(X),
+        "mystery.npy": chunk(X),
+    }
+    client.add_artifact("team/project/acts", files)
+    source = {"source": {"artifacts": ["team/project/acts:v0"]}, "position": "mean"}
+    wanted = config(tmp_path, {"acts": source})
+    room.lock(wanted, "acts")
+    with pytest.raises(ConfigError, match=r"'mystery\.npy' tells no site"):
+        plan_of(wanted)
+    named = {**source, "sites": {"resid_post.7": ["mystery*"]}}
+    [t] = assembled(plan_of(config(tmp_path, {"acts": named})))
+    assert t.args["site"] == "resid_post.7"
+    fewer = {**source, "files": ["*hook*"]}
+    wanted = config(tmp_path, {"acts": fewer})
+    room.lock(wanted, "acts")
+    sites = [t.args["site"] for t in assembled(plan_of(wanted))]
+    assert sites == ["embed", "mlp_out.11", "resid_pre.2"]
+    nothing = {**fewer, "sites": {"embed": ["nope*"]}}
+    with pytest.raises(ConfigError, match=r"sites\.embed: no file matches"):
+        plan_of(config(tmp_path, {"acts": nothing}))
