@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import struct
 import subprocess
@@ -27,7 +28,7 @@ from actprobe.keys import DigestMemo
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (9, 20, 31, 41)
-SETTINGS = ("normal", "scarcity", "imbalance", "noise")
+SETTINGS = ("normal", "scarcity", "imbalance", "label_noise")
 
 
 def make_project(folder: Path, datasets: int, saes: int) -> dict:
@@ -63,8 +64,8 @@ def make_project(folder: Path, datasets: int, saes: int) -> dict:
         "probes": [
             {"protocol": "saeprobes-0.4.2", "settings": list(SETTINGS), "sources": ["gemma/*"],
              "methods": ["logreg"]},
-            {"protocol": "saeprobes-0.4.2", "settings": list(SETTINGS[:3]), "sources": ["sae*"],
-             "methods": ["sae_logreg_l1"]},
+            {"protocol": "saeprobes-0.4.2", "settings": list(SETTINGS), "sources": ["sae*"],
+             "methods": ["ksparse_b"]},
         ],
     }  # fmt: skip
 
@@ -126,8 +127,6 @@ def main() -> None:
         folder = Path(tmp)
         config = make_project(folder, args.datasets, args.saes)
         rows = [("nothing computed", *dry_run(folder, config))]
-        import os
-
         os.chdir(folder)
         fill_cache(folder, config)
         rows.append(("all cached files there", *dry_run(folder, config)))

@@ -10,6 +10,7 @@ from actprobe.keys import DigestMemo
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Plan, Target, make
 from actprobe.probes.targets import targets as probes
+from actprobe.sae.targets import targets as saes
 from actprobe.texts.targets import targets as texts
 from actprobe.texts.targets import wheel_targets as wheels
 
@@ -30,6 +31,7 @@ def _in_order(
     yield wheels(config)
     yield texts(config, known, memo)
     yield activations(config, known, memo)
+    yield saes(config, known, memo)
     yield probes(config, known, memo)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from actprobe.plan import DAMAGED, FINISHED, MISSING, STALE, THERE, Plan
 
+_MOST_LOADERS = 12
 _ORDER = (THERE, MISSING, STALE, DAMAGED, FINISHED)
 
 
@@ -46,9 +47,31 @@ def _example(plan: Plan, paths: list[str], why: str) -> str:
     return next(plan.targets[p].name for p in paths if _reason(plan, p) == why)
 
 
+def _folded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with stages of very many loaders told in one row each."""
+    by_stage: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for r in rows:
+        by_stage[r["stage"]].append(r)
+    folded = []
+    for stage, members in by_stage.items():
+        if len(members) <= _MOST_LOADERS:
+            folded += members
+            continue
+        reasons: dict[str, dict[str, Any]] = {}
+        for x in (x for r in members for x in r["reasons"]):
+            known = reasons.setdefault(x["why"], {**x, "count": 0})
+            known["count"] += x["count"]
+        total = {w: sum(r[w] for r in members) for w in (*_ORDER, "to_make")}
+        most = sorted(reasons.values(), key=lambda x: -x["count"])[:6]
+        folded.append(
+            {"stage": stage, "loader": f"({len(members)} loaders)", **total, "reasons": most}
+        )
+    return folded
+
+
 def table(plan: Plan) -> str:
     """The summary as text for a terminal."""
-    rows = summary(plan)
+    rows = _folded(summary(plan))
     if not plan.pending:
         n = sum(r[THERE] for r in rows)
         return f"plan: all {n} cached files are there, nothing to compute"

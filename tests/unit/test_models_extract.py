@@ -289,6 +289,23 @@ def test_settings_are_checked_before_weights_are_read(tmp_path, changes, message
         tiny_run(tmp_path, **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "mps"}, "device mps is not available on this machine"),
+        ({"device_map": "auto"}, "models.m cannot be loaded: .*accelerate"),
+        ({"layer_list": "layer"}, r"no list at 'layer'; lists in the model: layers \(2\)"),
+    ],
+)
+def test_what_this_machine_or_model_does_not_have(tmp_path, changes, message):
+    if changes.get("device") == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    if "device_map" in changes and transformers.utils.is_accelerate_available():
+        pytest.skip("accelerate is installed")
+    with pytest.raises(ActprobeError, match=message):
+        tiny_run(tmp_path, **changes)
+
+
 def test_damaged_weights_name_the_model(tmp_path):
     folder = save_model("llama", tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"damaged")

@@ -22,13 +22,14 @@ SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
 def artefact(folder: Path, rows: pd.DataFrame, bad: str | None = None) -> Path:
     """A published probe artefact with these rows of one (source, dataset, method)."""
     first = rows.iloc[0]
+    spec = {c: first[c] for c in ("protocol", "setting", "method", "dataset")}
     name = f"{first['dataset']}.{first['method']}.0123456789ab.parquet"
     path = folder / "probes" / first["protocol"] / first["setting"] / first["source"] / name
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {c: t for c, t in tables.COLUMNS.items() if c != "experiment"}
     schema = pa.schema([(c, tables._ARROW[t]) for c, t in columns.items()])
     table = pa.Table.from_pandas(rows[list(columns)], schema=schema, preserve_index=False)
-    part = store.write_table(path, table.slice(0, 0) if bad else table, {"name": name}, bad=bad)
+    part = store.write_table(path, table.slice(0, 0) if bad else table, spec, bad=bad)
     store.publish([path], [part])
     return path
 

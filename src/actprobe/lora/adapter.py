@@ -79,15 +79,15 @@ def describe(
     kind = (settings or {}).get("peft_type", "LORA")
     if kind != "LORA":
         raise BadInput(f"adapter_config.json: peft_type {kind}, expected LORA")
-    rules = _Scales(found.dialect, settings, metadata)
+    rules = _Scales(found.dialect, settings, metadata) if alpha == "stored" else None
     modules = {}
     for name, pair in found.modules.items():
         down, up = tensors[pair.down], tensors[pair.up]
         rank, d_in, d_out = _sizes(down.shape, up.shape, pair)
         scale = 1.0
-        if alpha == "stored" and pair.alpha and scalar is not None:
+        if rules is not None and pair.alpha and scalar is not None:
             scale = scalar(tensors[pair.alpha]) / rank
-        elif alpha == "stored":
+        elif rules is not None:
             scale = rules.scale(pair.path, rank)
         if not math.isfinite(scale):
             raise BadInput(f"{pair.alpha or name}: scale {scale}")

@@ -107,7 +107,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
 
 
 def _make(t: Target, found: Index, options: Mapping[str, Any]) -> Path:
-    """Write one representation piece by piece: a piece is a contiguous run of its rows."""
+    """Write one representation piece by piece; a run that was killed goes on with the next one."""
     rows = np.flatnonzero(found.refused == "")
     match t.args["representation"]:
         case "recipe_only":
@@ -130,9 +130,9 @@ def _make(t: Target, found: Index, options: Mapping[str, Any]) -> Path:
     with store.Part(t.path, t.spec, arrays, len(pieces) + 1, facts) as part:
         for n in part.pending:
             if n < len(pieces):
-                at, content = pieces[n]()
-                for name, values in content.items():
-                    part[name][at] = values
+                for at, content in pieces[n]():
+                    for name, values in content.items():
+                        part[name][at] = values
             else:
                 part["id"][:] = text
                 part["flag"][:] = _flags(part["x"], widths)
@@ -141,13 +141,14 @@ def _make(t: Target, found: Index, options: Mapping[str, Any]) -> Path:
 
 
 Layout = tuple[list[str], list[str], list[int]]
-Piece = Callable[[], tuple[slice, dict[str, NDArray[Any]]]]
+Rows = tuple[slice, dict[str, NDArray[Any]]]  # where they stand, and the arrays by name
+Piece = Callable[[], Iterable[Rows]]
 
 
 def _viewed(
     t: Target, name: str, found: Index, rows: NDArray[np.int64], options: Mapping[str, Any]
 ) -> tuple[Layout, list[Piece]]:
-    """Pieces are the shards of the primitives."""
+    """One piece, read shard by shard: how many shards there are leaves no trace in the file."""
     families = REPRESENTATIONS[name].families
     sizes = compute.Sizes(options["sketch"]["product"], options["sketch"]["projector"])
     columns = {f: compute.columns(f, sizes) for f in families}
@@ -156,22 +157,22 @@ def _viewed(
     units = compute.units(families[0], found.modules)
     position = {u: i for i, u in enumerate(units)}
 
-    def piece(shard: str, paths: list[str]) -> tuple[slice, dict[str, NDArray[Any]]]:
+    def view(shard: str, paths: list[str]) -> Rows:
         readable = primitives.shard_rows(found, shard, bool(options.get("tables")))
         keep = found.refused[readable] == ""
         x, mask, reason, shard_units = _shard(paths, families, primitives.ids(found, readable))
         values, _ = views.view(name, x, columns)
         n, at = int(keep.sum()), [position[u] for u in shard_units]
         whole = np.zeros((n, len(units), len(names)), np.float32)
-        whole[:, at] = values[keep] * mask[keep][..., None]
+        whole[:, at] = np.where(mask[keep][..., None], values[keep], 0)
         present = np.zeros((n, len(units)), np.uint8)
         present[:, at] = mask[keep]
         start = int(np.searchsorted(rows, readable[keep][0])) if n else 0
         content = {"x": whole.reshape(n, -1), "mask": present, "reason": reason[keep]}
         return slice(start, start + n), content
 
-    pieces: list[Piece] = [lambda s=s, p=p: piece(s, p) for s, p in t.args["shards"]]
-    return (units, names, [len(names)] * len(units)), pieces
+    layout = units, names, [len(names)] * len(units)
+    return layout, [lambda: (view(shard, paths) for shard, paths in t.args["shards"])]
 
 
 def _shard(
@@ -212,7 +213,7 @@ def _packed(
     members = {m.id: m for m in collection.members(t.args["collection"], options)}
     read = primitives.reader(members, options)
 
-    def piece(at: slice) -> tuple[slice, dict[str, NDArray[Any]]]:
+    def pack(at: slice) -> Rows:
         loras = read(found, rows[at])
         x = np.zeros((len(loras), sum(widths)), np.float32)
         mask = np.zeros((len(loras), len(units)), np.uint8)
@@ -228,8 +229,7 @@ def _packed(
                     mask[i, position[unit]] = 1
         return at, {"x": x, "mask": mask, "reason": reason}
 
-    blocks = primitives.blocks(found, rows)
-    pieces: list[Piece] = [lambda b=b: piece(b) for b in blocks]
+    pieces: list[Piece] = [lambda b=b: [pack(b)] for b in primitives.blocks(found, rows)]
     return (units, ["entry"], widths), pieces
 
 

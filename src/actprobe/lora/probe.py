@@ -136,7 +136,7 @@ class _Labelled:
         rows = [labels[i] for i in found.id[known]]
         self.classes, self.y = np.unique([r["label"] for r in rows], return_inverse=True)
         if len(self.classes) < 2:
-            raise BadInput(f"all LoRAs have the label {self.classes[0]!r}; two classes are needed")
+            raise BadInput(f"all LoRAs have the label {str(self.classes[0])!r}; two classes are needed")
         self.group = self.split = None
         if "group" in rows[0]:  # a LoRA without a group is one of its own
             self.group = np.array([r["group"] or f"\0{i}" for i, r in enumerate(rows)])

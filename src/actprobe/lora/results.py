@@ -16,6 +16,7 @@ from actprobe.errors import BadInput
 from actprobe.lora import index
 from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, REPRESENTATIONS
 from actprobe.lora.layout import TABLES, folder
+from actprobe.lora.probe import SCHEMA
 
 CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method"]
 _MEANS = ("test_acc", "test_f1", "test_precision", "test_recall", "test_auc", "val_acc", "train_acc")
@@ -54,7 +55,7 @@ def collect(probes: Iterable[str], experiment: str) -> tuple[pd.DataFrame, pd.Da
         except BadInput as e:
             skipped.append({"collection": Path(path).parent.name, "id": Path(path).name,
                             "reason": str(e)})  # fmt: skip
-    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=CELL)
+    rows = pd.concat(tables or [SCHEMA.empty_table().to_pandas()], ignore_index=True)
     order = {r: i for i, r in enumerate(REPRESENTATIONS)}
     rows = rows.assign(rank=rows["source"].map(order))
     rows = rows.sort_values(["setting", "dataset", "rank", *CELL, "seed"], kind="stable")

@@ -126,9 +126,8 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
     """Id of every row of a table, and its header or the reason why it cannot be used.
 
     The id is the value in column `options["id"]`, else the table's name and the row's number.
-    Columns without tensors are metadata, except for label, group and split.
+    Columns without tensors are metadata: labels and what else was recorded.
     """
-    hidden = {options.get(k) for k in ("id", "label", "group", "split")}
     n = 0
     for batch in blocks(member.path):
         tensors = _tensors(batch, member.path)
@@ -141,7 +140,7 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
                 for c in tensors
                 if shapes[c][i][0]
             }
-            metadata = {c: values[i] for c, values in plain.items() if c not in hidden}
+            metadata = {c: values[i] for c, values in plain.items() if c != options["id"]}
             id = str(plain[options["id"]][i]) if options["id"] in plain else f"{member.id}:{n}"
             n += 1
             try:

@@ -187,17 +187,17 @@ def _probes(
     found = []
     for (representation, subset), patterns in cells.items():
         parts = REPRESENTATIONS[representation].parts or (representation,)
-        features = [c.add_features(p) for p in parts]
+        features = {p: c.add_features(p) for p in parts}
         for method in methods:
             params = {
                 "protocol": how["name"],
                 "recipe": keys.spec_key(protocol.recipe(how, method)),
-                "features": [t.key for t in features],
+                "features": {p: t.key for p, t in features.items()},
                 "labels": labels,
                 "layers": EVERY_LAYER if subset == EVERY_LAYER else patterns,
                 "method": method,
             }
-            inputs = [c.index, *features]
+            inputs = [c.index, *features.values()]
             if representation == "recipe_only":  # the same LoRAs as those that have weights
                 inputs.append(c.features["norm_only"])
                 params |= {"ignored": ignored, "usable": inputs[-1].key}
@@ -212,7 +212,7 @@ def _probes(
                 "subset": subset,
                 "layers": patterns,
                 "method": method,
-                "features": [t.path for t in features],
+                "features": [t.path for t in features.values()],
                 "protocol": entry["protocol"],
             }
             found.append(
@@ -244,5 +244,5 @@ def _labels(c: Collection, columns: Mapping[str, str | None]) -> Any:
             f"the files are called {c.members[0].id!r}, …, the rows {next(iter(rows), '')!r}, …"
         )
     used = [k for k, v in columns.items() if v]
-    text = keys.canonical_json([used, sorted(rows.items())])
+    text = keys.canonical_json([used, [[m.id, rows[m.id]] for m in c.members if m.id in rows]])
     return hashlib.sha256(text.encode()).hexdigest()

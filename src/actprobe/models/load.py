@@ -63,7 +63,8 @@ def load_config(where: Mapping[str, Any], name: str, model: Mapping[str, Any]) -
     with _explained(name):
         config = AutoConfig.from_pretrained(**where)
     text = config.get_text_config()
-    for key, found in (("n_layers", text.num_hidden_layers), ("d_model", text.hidden_size)):
+    width = getattr(text, "hidden_size", None)
+    for key, found in (("n_layers", text.num_hidden_layers), ("d_model", width)):
         if model[key] is not None and model[key] != found:
             raise ConfigError(f"models.{name}.{key}: {model[key]}, but the model has {found}")
     return config
@@ -160,11 +161,9 @@ def load_model(
 
 def _cut(text: Any, n: int) -> int:
     """Let a config describe only its first n layers; the weights of the others stay on disk."""
-    whole = text.num_hidden_layers
     text.num_hidden_layers = n
-    for key, value in text.to_dict().items():
-        if isinstance(value, list) and len(value) == whole and key == "layer_types":
-            setattr(text, key, value[:n])
+    if getattr(text, "layer_types", None):  # which layers attend locally
+        text.layer_types = text.layer_types[:n]
     return n
 
 

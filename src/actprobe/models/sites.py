@@ -47,6 +47,8 @@ def hook_point(
     if kind == "embed":
         assert family is not None
         return (model.get_input_embeddings(), False) if family.embed_apart else (layers[0], True)  # type: ignore[operator]
+    if int(layer) >= len(layers):
+        raise ActprobeError(f"site {site}: the layer list of this model has {len(layers)} layers")
     block = layers[int(layer)]
     if kind in ("resid_pre", "resid_post"):
         return block, kind == "resid_pre"

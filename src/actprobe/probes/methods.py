@@ -40,7 +40,8 @@ def grid(method: Method, n: int, d: int, smallest_fit: int, seed: int) -> list[P
     """
     match method["family"]:
         case "logreg":
-            return [{"C": c} for c in values(method["C"])]
+            scale = method.get("C_rows", n) / n
+            return [{"C": c * scale} for c in values(method["C"])]
         case "pca":
             return [{"n_components": m} for m in doubling(min(n, d, method["components"]))]
         case "knn":

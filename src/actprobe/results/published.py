@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -88,12 +88,6 @@ def _placed(
 
 def _baselines(root: Path) -> Iterator[pd.DataFrame]:
     """baseline_probes_{model}: one file per layer (normal) or per setting (the main layer)."""
-    conditions: dict[str, tuple[str, str, Callable[[pd.Series], pd.Series]]] = {
-        "scarcity/all_results.csv": ("scarcity", "num_train", lambda n: n.astype("str")),
-        "scarcity/summary/all_results.csv": ("scarcity", "num_train", lambda n: n.astype("str")),
-        "imbalance/all_results.csv": ("imbalance", "ratio", fraction),
-        "corrupt/all_results.csv": ("label_noise", "ratio", fraction),
-    }
     for folder in sorted(root.glob("baseline_probes_*")):
         model = folder.name.removeprefix("baseline_probes_")
         main = MAIN_LAYER.get(model, "")
@@ -101,20 +95,20 @@ def _baselines(root: Path) -> Iterator[pd.DataFrame]:
             layer = path.name.removeprefix("layer").removesuffix("_results.csv")
             rows = _read(path, root, ["dataset", "method", "test_auc", "val_auc"])
             yield _placed(rows.assign(condition=""), model, layer, PAPER, "normal")
-        for name, (setting, column, text) in conditions.items():
-            if (folder / name).is_file():
-                rows = _read(folder / name, root, ["dataset", "method", column, "test_auc"])
-                rows["condition"] = text(rows[column])
-                rows = rows.rename(columns={"num_train": "n_train"}).drop(
-                    columns="ratio", errors="ignore"
-                )
-                yield _placed(rows, model, main, PAPER, setting)
-        if (folder / "ood/all_results.csv").is_file():
-            rows = _read(
-                folder / "ood/all_results.csv",
-                root,
-                ["dataset", "test_auc_baseline", "test_auc_sae"],
-            )
+        few = folder / "scarcity/summary/all_results.csv"
+        few = few if few.is_file() else folder / "scarcity/all_results.csv"
+        for path, setting, column in (
+            (few, "scarcity", "num_train"),
+            (folder / "imbalance/all_results.csv", "imbalance", "ratio"),
+            (folder / "corrupt/all_results.csv", "label_noise", "ratio"),
+        ):
+            if path.is_file():
+                rows = _read(path, root, ["dataset", "method", column, "test_auc", "val_auc"])
+                rows["condition"] = _condition(rows)
+                yield _placed(_renamed(rows), model, main, PAPER, setting)
+        path = folder / "ood/all_results.csv"
+        if path.is_file():
+            rows = _read(path, root, ["dataset", "test_auc_baseline", "test_auc_sae"])
             yield from _ood(rows, model, main)
 
 
@@ -149,14 +143,8 @@ def _saes(root: Path) -> Iterator[pd.DataFrame]:
             log.warning("%s: %s", path, NOTE)
         if "layer" not in rows:
             rows["layer"] = MAIN_LAYER.get(model, "")
-        layers = rows["layer"].astype("str")
-        kept = rows.rename(columns={"num_train": "n_train"}).drop(
-            columns=["sae_id", "reg_type", "binarize", "frac", "corrupt_frac", "layer"],
-            errors="ignore",
-        )
-        kept = kept.drop(columns=["sae_width", "sae_l0"], errors="ignore")
-        for layer, some in kept.groupby(layers, sort=False):
-            yield _placed(some, model, str(layer), PAPER, setting)
+        for layer, some in rows.groupby(rows["layer"].astype("str"), sort=False):
+            yield _placed(_renamed(some), model, str(layer), PAPER, setting)
 
 
 def _sparse_method(rows: pd.DataFrame, rule: str) -> pd.Series:
@@ -174,12 +162,20 @@ def _sae_of_width(row: pd.Series) -> str:
 
 
 def _condition(rows: pd.DataFrame) -> pd.Series:
-    for column in ("frac", "corrupt_frac"):
+    """The condition as text, from whichever of the columns the file has."""
+    for column in ("frac", "corrupt_frac", "ratio"):
         if column in rows:
             return fraction(rows[column])
     if "num_train" in rows:
         return rows["num_train"].astype("str")
     return pd.Series("", rows.index)
+
+
+def _renamed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns that went into method, source, condition and site."""
+    used = ["sae_id", "sae_width", "sae_l0", "layer", "hook_name", "indices"]
+    used += ["reg_type", "binarize", "frac", "corrupt_frac", "ratio"]
+    return rows.drop(columns=used, errors="ignore").rename(columns={"num_train": "n_train"})
 
 
 def _package(root: Path) -> Iterator[pd.DataFrame]:
@@ -196,7 +192,7 @@ def _package(root: Path) -> Iterator[pd.DataFrame]:
             ]
             if not found:
                 continue
-            rows = pd.DataFrame(found).drop(columns="indices", errors="ignore")
+            rows = pd.DataFrame(found)
             rows["condition"] = _condition(rows) if setting != "normal" else ""
             if kind == "sae_probes_":
                 rows["method"] = _sparse_method(rows, "ksparse_b")
@@ -206,10 +202,8 @@ def _package(root: Path) -> Iterator[pd.DataFrame]:
                 rows["note"] = ""
             for hook, some in rows.groupby("hook_name", sort=False):
                 layer = re.search(r"blocks\.(\d+)\.", str(hook))
-                kept = some.rename(columns={"num_train": "n_train"}).drop(
-                    columns=["hook_name", "reg_type", "binarize", "frac"], errors="ignore"
-                )
-                yield _placed(kept, model, layer[1] if layer else "embed", PACKAGE, setting)
+                at = layer[1] if layer else "embed"
+                yield _placed(_renamed(some), model, at, PACKAGE, setting)
 
 
 def _entries(path: Path) -> list[dict]:

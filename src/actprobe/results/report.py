@@ -231,7 +231,7 @@ def _dataset_rows(
         return [], [], ""
     methods = views.label_order(shown["label"])
     classes = dict(zip(datasets["dataset"], datasets["classes"], strict=True))
-    stopped = table["converged"].eq(False).groupby(table["dataset"]).sum()
+    stopped = table.groupby("dataset")["converged"].agg(_unconverged)
     rows = []
     for dataset, group in shown.groupby("dataset", sort=False):
         by_method = group.set_index("label")
@@ -240,7 +240,7 @@ def _dataset_rows(
         cells = [
             _cell(dataset, css="text"),
             _cell(classes.get(dataset, ""), css="wrap"),
-            _cell(f"{first['n_train']} / {first['n_test']}"),
+            _cell(f"{first['n_train']} / {first['n_test']}".replace("<NA> / <NA>", "")),
             _cell("" if pd.isna(first["leak_fraction"]) else f"{first['leak_fraction']:.1%}"),
             _cell(stopped[dataset]),
         ]
@@ -254,6 +254,11 @@ def _dataset_rows(
         rows.append(cells)
     headings = ["dataset", "classes", "train / test", "leaked", "unconverged", *methods]
     return headings, rows, views.place_name(shown.iloc[0])
+
+
+def _unconverged(converged: pd.Series) -> str:
+    """How many of these fits stopped early; "" where it is not known of any."""
+    return "" if converged.isna().all() else str(int(converged.eq(False).sum()))
 
 
 def _cell(value: object, small: str = "", css: str = "") -> dict[str, str]:

@@ -18,7 +18,7 @@ from actprobe.results.views import CONTROL, baseline, label_order, labelled
 BY = ("dataset", "condition", "seed")
 SLICE = ["experiment", "protocol", "setting", "model", "site", "position"]
 TIES = {
-    "methods": "baselines first, in the order logreg, pca, knn, xgboost, mlp; smaller k; name",
+    "methods": "baselines first (logreg, pca, knn, xgboost, mlp), then smaller k, then name",
     "rows": "the first row of the table",
 }
 # Validation AUCs closer than this are equal: they are averages of fractions with small

@@ -125,7 +125,7 @@ def collect(paths: Iterable[str | Path], experiment: str) -> tuple[pd.DataFrame,
         try:
             t = store.read_table(path)
         except BadInput as e:
-            skipped.append({**_place(path), "reason": str(e)})
+            skipped.append({**_place(path, store.read_header(path)["spec"]), "reason": str(e)})
             continue
         lacking = [c for c in COLUMNS if c not in t.column_names and c != "experiment"]
         if lacking:
@@ -144,17 +144,12 @@ _NULLABLE = {
 }
 
 
-def _place(path: str) -> dict[str, str]:
-    """What a path {protocol}/{setting}/{source}/{dataset}.{method}.{key}.parquet says."""
-    protocol, setting, *source, name = path.rpartition("probes/")[2].split("/")
-    dataset, method, _, _ = name.rsplit(".", 3)
-    return {
-        "dataset": dataset,
-        "protocol": protocol,
-        "setting": setting,
-        "source": "/".join(source),
-        "method": method,
-    }
+def _place(path: str, spec: Mapping[str, str]) -> dict[str, str]:
+    """What a tombstone stands for: …/probes/{protocol}/{setting}/{source}/{dataset}.{method}.…"""
+    place = {c: spec[c] for c in ("protocol", "setting", "method")}
+    below = path.rpartition(f"/probes/{place['protocol']}/{place['setting']}/")[2]
+    source, _, name = below.rpartition("/")
+    return {**place, "source": source, "dataset": name.rsplit(".", 3)[0]}
 
 
 def summarise(

@@ -58,7 +58,6 @@ def featured(table: pd.DataFrame) -> pd.DataFrame:
     chosen = rows[(rows[READ] == list(best)).all(axis=1)]
     mean = ["val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high", "leak_fraction"]
     how = {c: "mean" if c in mean else "first" for c in chosen.columns}
-    how["converged"] = "min"
     return chosen.groupby(["dataset", "label"], sort=False).agg(how).reset_index(drop=True)
 
 

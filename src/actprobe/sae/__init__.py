@@ -11,16 +11,22 @@ from actprobe.sae.kernel import prefer_avx512
 from actprobe.sae.targets import SAES_VERSION, VERSION, targets
 
 if TYPE_CHECKING:
+    from actprobe.sae.export import save_benchmark, save_saelens, save_safetensors
     from actprobe.sae.latents import ClassSums, Latents, open_latents
+    from actprobe.sae.saes_stage import make
     from actprobe.sae.ranking import rank, scores
-    from actprobe.sae.stage import run
+    from actprobe.sae.latents_stage import run
 
 _LAZY = {
     "ClassSums": "latents",
     "Latents": "latents",
+    "make": "saes_stage",
     "open_latents": "latents",
     "rank": "ranking",
-    "run": "stage",
+    "run": "latents_stage",
+    "save_benchmark": "export",
+    "save_saelens": "export",
+    "save_safetensors": "export",
     "scores": "ranking",
 }
 
@@ -29,10 +35,14 @@ __all__ = [
     "VERSION",
     "ClassSums",
     "Latents",
+    "make",
     "open_latents",
     "prefer_avx512",
     "rank",
     "run",
+    "save_benchmark",
+    "save_saelens",
+    "save_safetensors",
     "scores",
     "targets",
 ]

@@ -21,8 +21,8 @@ def quiver(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRA
     heights = [0.36 * len(p) + 0.35 for _, p in settings]
     fig = style.figure(
         title,
-        f"Thick bars: the band over all tie orders. Points: the rule “{TIES['methods']}”.\n"
-        f"Thin lines: {confidence:.0%} bootstrap interval over datasets.",
+        "Thick bars: the band over all tie orders; thin lines: "
+        f"{confidence:.0%} bootstrap interval over datasets.\nPoints: the tie rule “{TIES['methods']}”.",
         9.0,
         sum(heights) + 0.4,
     )

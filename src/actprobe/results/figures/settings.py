@@ -34,9 +34,9 @@ def _curves(
 ) -> Figure:
     """A line per method over the conditions, a panel per place.
 
-    A panel shows only the datasets for which every method has a number under every condition: a
-    mean over other datasets at every point would be no curve. SAE probes are one line per SAE and
-    method, with k chosen by validation.
+    A panel shows the same datasets at every point: those for which every method has a number
+    under every shown condition. SAE probes are one line per SAE and method, with k chosen by
+    validation.
     """
     rows = table[(table["setting"] == setting) & table["test_auc"].notna()]
     if rows.empty:
@@ -56,7 +56,8 @@ def _curves(
     fig = style.figure(
         title,
         f"Means over the datasets with a number for every method and condition; {bands}: "
-        f"{confidence:.0%} bootstrap interval over datasets.\nSAE probes: k chosen by validation.",
+        f"{confidence:.0%} bootstrap interval over datasets.\n"
+        "Conditions that few datasets have are left out. SAE probes: k chosen by validation.",
         width,
         3.9 * -(-len(panels) // across),
         names,
@@ -103,11 +104,16 @@ def _lines(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _complete(lines: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], int]:
-    """The lines cut to the datasets that all of them have under all conditions, and how many."""
-    columns = sorted({x for values in lines.values() for x in values.columns})
-    full = [set(v.reindex(columns=columns).dropna().index) for v in lines.values()]
-    shared = sorted(set.intersection(*full))
-    return {name: v.loc[shared] for name, v in lines.items()}, len(shared)
+    """The lines cut to the same datasets and conditions, and how many datasets these are.
+
+    Conditions that few datasets have (for all lines; less than half of what the best condition has)
+    go first, so that a size that is too large for most datasets costs a point and not the curve.
+    """
+    known = pd.concat({name: v.notna() for name, v in lines.items()}).groupby(level=1)
+    there = known.all() & (known.size() == len(lines)).to_numpy()[:, None]
+    columns = there.columns[there.sum() >= there.sum().max() / 2]
+    shared = there.index[there[columns].all(axis=1)]
+    return {name: v.loc[shared, columns] for name, v in lines.items()}, len(shared)
 
 
 def _in_order(names: set[str]) -> list[str]:

@@ -66,7 +66,7 @@ def figure(
     `height` (inches) is that of the axes; the header's comes on top. Long lines are wrapped. No
     pyplot, no global state.
     """
-    lines = [w for line in subtitle.split("\n") for w in wrap(line, int(15.3 * width)) or [""]]
+    lines = [w for line in subtitle.split("\n") for w in wrap(line, int(14.8 * width)) or [""]]
     rows = len(_rows(legend, width))
     header = 0.36 + 0.165 * len(lines) + 0.21 * rows + 0.06 * bool(rows)
     below = ConstrainedLayoutEngine(rect=(0, 0, 1, height / (height + header)))

@@ -1,0 +1,98 @@
+"""Tables, figures and the page of LoRA probes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lora_tools as tools
+import numpy as np
+import pandas as pd
+import pytest
+
+from actprobe.lora import figures, layout, report, results, synthetic
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    folder = tmp_path_factory.mktemp("results")
+    synthetic.write(folder, per_class=12)
+    loras = {"toy": {"files": str(folder / "files"), "labels": str(folder / "labels.csv"),
+                     "representations": ["stats", "left_projector"]}}  # fmt: skip
+    probes = {"p": {"loras": ["toy"], "methods": ["ridge"], "each_layer": ["stats"],
+                    "layers": {"all": "*", "attn1": "*.attn1.*"}}}  # fmt: skip
+    cfg = tools.resolved(folder, loras, probes)
+    plan = tools.run(cfg)
+    results.make_tables(
+        cfg,
+        plan.paths("lora_probes"),
+        plan.paths("lora_index"),
+        [p for p in plan.paths("features") if "/norm_only." in p],
+    )
+    figures.make_figures(cfg)
+    report.make_report(cfg)
+    return cfg
+
+
+def test_every_output_is_written_and_equal_input_gives_equal_bytes(made: dict) -> None:
+    files = [Path(p) for kind in layout.outputs(made).values() for p in kind.values()]
+    assert all(p.stat().st_size > 0 for p in files)
+    before = {p: p.read_bytes() for p in files if p.suffix in (".svg", ".png", ".html")}
+    figures.make_figures(made)
+    report.make_report(made)
+    assert before == {p: p.read_bytes() for p in before}
+
+
+def test_the_summary_has_means_intervals_and_the_controls_beside_them(made: dict) -> None:
+    tables = results.read_tables(made)
+    summary, runs = tables["summary"], tables["runs"]
+    row = summary[(summary["source"] == "stats") & (summary["condition"] == "attn1")].iloc[0]
+    fits = runs[(runs["source"] == "stats") & (runs["condition"] == "attn1")]
+    assert row["n_runs"] == len(fits) == 5
+    assert row["test_acc"] == pytest.approx(fits["test_acc"].mean(), rel=1e-5)
+    assert row["test_acc_std"] == pytest.approx(fits["test_acc"].std(ddof=0), rel=1e-5)
+    controls = summary[summary["source"].isin(["norm_only", "recipe_only"])].set_index(
+        ["source", "condition"]
+    )["test_acc"]
+    assert row["norm_only"] == controls["norm_only", "attn1"]
+    assert row["recipe_only"] == controls["recipe_only", "all"]
+    assert len(tables["layers"]) == 12 and set(tables["layers"]["n_runs"]) == {5}
+
+
+def test_refused_files_stand_in_table_and_page(made: dict) -> None:
+    refused = results.read_tables(made)["refused"].set_index("id")["reason"]
+    assert len(refused) == 7 and "NaN" in refused["broken/nan"]
+    page = (Path(layout.folder(made)) / layout.REPORT).read_text()
+    assert "broken/lokr" in page and "LoKr is not supported" in page
+    assert "left_projector" in page and "recipe_only" in page
+
+
+def test_confusions_sum_to_the_test_rows(made: dict) -> None:
+    tables = results.read_tables(made)
+    counts = tables["confusion"].groupby(results.CELL[:-1], dropna=False)["n"].sum()
+    tested = tables["runs"][tables["runs"]["condition"] != "each"]
+    assert counts.sum() == tested["n_test"].sum()
+
+
+def test_the_interval_over_runs_is_that_of_student() -> None:
+    low, high = results.interval(np.array([0.4, 0.5, 0.6]))
+    assert (low, high) == pytest.approx((0.2515862, 0.7484138), rel=1e-6)
+    assert all(np.isnan(results.interval(np.array([0.5]))))
+
+
+def test_leaking_recipes_are_told_on_the_page() -> None:
+    columns = ["setting", "dataset", "source", "condition", "method", "val_acc", "test_acc",
+               "ci_low", "chance", "recipe_only", "norm_only"]  # fmt: skip
+    rows = [
+        ["p", "toy", "stats", "all", "ridge", 0.7, 0.6, 0.5, 0.25, 0.9, 0.3],
+        ["p", "toy", "recipe_only", "all", "ridge", 0.9, 0.9, 0.8, 0.25, 0.9, 0.3],
+    ]
+    lines = report.headline(pd.DataFrame(rows, columns=columns))
+    assert "stats of layers all with ridge" in lines[0] and "gives its labels away" in lines[1]
+
+
+def test_empty_tables_give_pages_that_say_so(tmp_path: Path) -> None:
+    cfg = tools.resolved(tmp_path, {})
+    results.make_tables(cfg, [], [], [])
+    figures.make_figures(cfg)
+    report.make_report(cfg)
+    assert "No classifier has a number" in (Path(layout.folder(cfg)) / layout.REPORT).read_text()

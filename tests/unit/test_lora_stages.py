@@ -1,0 +1,308 @@
+"""Index, primitives and representations as artefacts: content, refusals, reuse, resuming."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import lora_reference as reference
+import lora_tools as tools
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from actprobe import store
+from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.lora import features, index, primitives, synthetic
+from actprobe.lora.catalog import REPRESENTATIONS
+
+FACTOR = ["simple_stats", "stats", "spectral", "matrix_norms", "frequency"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Twelve LoRAs of ranks 1 to 3; number 5 has only one of the two modules."""
+    folder = tmp_path / "loras"
+    for i in range(12):
+        tools.write_lora(folder / f"l{i:02d}.safetensors", i, 1 + i % 3, modules=1 if i == 5 else 2)
+    return folder
+
+
+def _config(tmp_path: Path, files: Path, **options) -> dict:
+    shared = {"files": str(files), "shard_size": 5, "representations": FACTOR}
+    return tools.resolved(tmp_path, {"c": {**shared, **options}})
+
+
+def _load(made, name: str, **options) -> features.Features:
+    return features.load(tools.path_of(made, name), **options)
+
+
+def test_representations_equal_the_plain_definitions(tmp_path: Path, files: Path) -> None:
+    made = tools.run(_config(tmp_path, files))
+    for name in FACTOR:
+        found = _load(made, f"c/{name}")
+        assert len(found.units) == 4 and found.x.shape[0] == 12
+        row = found.id.tolist().index("l07")
+        tensors = load_file(files / "l07.safetensors")
+        for side in ("down", "up"):
+            unit = found.units.index(f"unet_{tools.BLOCK.replace('.', '_')}_attn1_to_q:{side}")
+            x = tensors[f"unet.{tools.BLOCK}.attn1.to_q.lora.{side}.weight"].astype(float)
+            expected = np.array(reference.FACTOR[name](x))
+            values = found.x[row, found.unit == unit]
+            np.testing.assert_allclose(values, expected, rtol=1e-3, atol=2e-7, err_msg=name)
+
+
+def test_missing_modules_are_masked_and_layers_are_columns(tmp_path: Path, files: Path) -> None:
+    made = tools.run(_config(tmp_path, files, representations=["stats"]))
+    found = _load(made, "c/stats")
+    row = found.id.tolist().index("l05")
+    assert found.mask[row].tolist() == [True, True, False, False]
+    assert found.mask.sum() == 4 * 12 - 2
+    assert not found.x[row, np.isin(found.unit, [2, 3])].any()
+    attn1 = _load(made, "c/stats", layers=["*.attn1.*"])
+    np.testing.assert_array_equal(attn1.x, found.x[:, found.unit < 2])
+    assert attn1.units == found.units[:2] and attn1.unit.max() == 1
+    with pytest.raises(BadInput, match=r"no module matches \*attn9\*"):
+        _load(made, "c/stats", layers=["*attn9*"])
+    with pytest.raises(BadInput, match="GB are allowed"):
+        _load(made, "c/stats", max_bytes=10)
+
+
+def test_the_cut_into_shards_changes_no_bit_of_the_features(tmp_path: Path, files: Path) -> None:
+    names = [*FACTOR, "singular_values", "product_sketch", "left_projector"]
+    one = tools.run(_config(tmp_path / "a", files, shard_size=100, representations=names))
+    many = tools.run(_config(tmp_path / "b", files, shard_size=2, representations=names))
+    for name in names:
+        a, b = tools.path_of(one, f"c/{name}"), tools.path_of(many, f"c/{name}")
+        assert Path(a).name == Path(b).name
+        assert Path(a).read_bytes() == Path(b).read_bytes(), name
+
+
+def test_broken_files_are_refused_with_a_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, per_class=3)
+    cfg = _config(tmp_path, tmp_path / "files", representations=["stats", "product_norms"])
+    made = tools.run(cfg)
+    found = index.load(tools.path_of(made, "c"))
+    refused = {i.removeprefix("broken/"): r for i, r in zip(found["id"], found.refused, strict=True) if r}
+    words = {"dora": "DoRA", "lokr": "LoKr", "unknown": "unknown tensor", "no_partner": "no partner",
+             "truncated": "cut short", "other_base": "in most files"}  # fmt: skip
+    assert refused.keys() == words.keys()
+    assert all(word in refused[name] for name, word in words.items())
+    assert str(tmp_path) not in " ".join(refused.values()), "an artefact knows no path"
+    stats = _load(made, "c/stats")
+    assert len(stats.id) == 12 and "broken/nan" not in stats.id
+    with store.open_h5(tools.path_of(made, "c/stats")) as f:
+        reasons = dict(zip(f["id"][:].astype(str), f["reason"][:].astype(str), strict=True))
+    assert reasons["broken/nan"].startswith("NaN or infinity in unet_")
+
+
+def test_on_bad_file_stop_names_every_bad_file(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, per_class=2)
+    with pytest.raises(ActprobeError) as e:
+        tools.run(_config(tmp_path, tmp_path / "files", on_bad_file="stop"))
+    assert "6 files cannot be used" in str(e.value) and "broken/lokr: LoKr" in str(e.value)
+
+
+def test_a_new_file_recomputes_its_shard_and_what_is_over_it(tmp_path: Path, files: Path) -> None:
+    cfg = _config(tmp_path, files, shard_size=8)
+    made = tools.run(cfg)
+    shards = len({t.item for t in made.targets.values() if t.stage == "lora_primitives"})
+    assert shards >= 2 and tools.to_make(cfg) == {}
+    tools.write_lora(files / "new.safetensors", 99)
+    todo = tools.to_make(cfg)
+    assert todo["lora_primitives"] == 3, "one shard of three families"
+    assert todo == {"lora_index": 1, "lora_primitives": 3, "features": 5}
+    reasons = {s.why for s in tools.planned(cfg).states.values() if s.why}
+    assert "files changed; n 12 → 13" in reasons
+
+
+def test_an_index_opens_new_files_only(
+    tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = _config(tmp_path, files)
+    first = index.load(tools.path_of(tools.run(cfg), "c"))
+    opened = []
+    read = index.read_adapter
+    monkeypatch.setattr(
+        index, "read_adapter", lambda path, *a: opened.append(Path(path).name) or read(path, *a)
+    )
+    tools.write_lora(files / "new.safetensors", 99)
+    again = index.load(tools.path_of(tools.run(cfg), "c"))
+    assert opened == ["new.safetensors"] and len(again) == len(first) + 1
+    fresh = index.load(tools.path_of(tools.run(_config(tmp_path / "fresh", files)), "c"))
+    for column in ("id", "digest", "bytes", "rank", "scale", "module"):
+        np.testing.assert_array_equal(again[column], fresh[column])
+
+
+def test_a_new_representation_costs_its_family_and_one_view(tmp_path: Path, files: Path) -> None:
+    made = tools.run(_config(tmp_path, files))
+    shards = len({t.item for t in made.targets.values() if t.stage == "lora_primitives"})
+    by_view = tools.to_make(_config(tmp_path, files, representations=[*FACTOR, "rank_based"]))
+    assert by_view == {"features": 1}
+    by_family = tools.to_make(_config(tmp_path, files, representations=[*FACTOR, "product_norms"]))
+    assert by_family == {"lora_primitives": shards, "features": 1}
+
+
+def test_the_scale_matters_to_products_alone(tmp_path: Path, files: Path) -> None:
+    names = ["stats", "product_norms"]
+    cfg = _config(tmp_path, files, representations=names, shard_size=100)
+    tools.run(cfg)
+    cfg["loras"]["c"]["alpha"] = "one"
+    assert tools.to_make(cfg) == {"lora_index": 1, "lora_primitives": 1, "features": 2}
+
+
+def test_a_killed_shard_resumes_and_ends_bit_identical(
+    tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(primitives, "BLOCK_BYTES", 1)  # one LoRA per block
+    cfg = _config(tmp_path / "a", files, shard_size=100, representations=["stats", "spectral"])
+    compute, calls = primitives.primitives, []
+
+    def dying(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return compute(*args)
+
+    monkeypatch.setattr(primitives, "primitives", dying)
+    with pytest.raises(KeyboardInterrupt):
+        tools.run(cfg)
+    for part in list(store.files._claims):  # the locks of the process that died
+        store.release(part)
+    made = tools.run(cfg)
+    assert len(calls) == 4 + 12 - 3, "blocks that were done are not computed again"
+    monkeypatch.setattr(primitives, "primitives", compute)
+    whole = tools.run(_config(tmp_path / "b", files, shard_size=100,
+                              representations=["stats", "spectral"]))  # fmt: skip
+    for name in ("c/order/all", "c/spectral/all"):
+        a, b = tools.path_of(made, name), tools.path_of(whole, name)
+        assert Path(a).read_bytes() == Path(b).read_bytes()
+
+
+def test_a_file_that_changes_between_plan_and_job_stops_the_index(tmp_path: Path, files: Path) -> None:
+    cfg = _config(tmp_path, files)
+    made = tools.planned(cfg)
+    tools.write_lora(files / "l00.safetensors", 123)
+    with pytest.raises(ActprobeError, match="files changed since the plan was made"):
+        index.run(made.of("lora_index")[0], cfg, 1)
+
+
+def test_flat_vectors_are_the_factors_and_need_one_rank(tmp_path: Path, files: Path) -> None:
+    with pytest.raises(ActprobeError, match="one rank is needed, unet_.* has 1, 2, 3"):
+        tools.run(_config(tmp_path / "mixed", files, representations=["flat_vec"]))
+    same = tmp_path / "same"
+    for i in range(3):
+        tools.write_lora(same / f"l{i}.safetensors", i, 2)
+    made = tools.run(_config(tmp_path, same, representations=["flat_vec"]))
+    found = _load(made, "c/flat_vec")
+    assert found.x.shape == (3, 2 * (2 * 12 + 10 * 2))
+    row = found.id.tolist().index("l1")
+    tensors = load_file(same / "l1.safetensors")
+    down, up = (
+        tensors[f"unet.{tools.BLOCK}.attn1.to_q.lora.{s}.weight"].ravel() for s in ("down", "up")
+    )
+    np.testing.assert_array_equal(found.x[row, found.unit == 0], down)
+    np.testing.assert_array_equal(found.x[row, found.unit == 1], up)
+
+
+def _as_table(files: Path, path: Path, fixed: bool) -> None:
+    """The LoRAs of rank 2 as a `datasets` table: nested lists, or Array2D-like fixed lists."""
+    rows = [load_file(p) for p in sorted(files.glob("*.safetensors"))]
+    columns = {}
+    for name in rows[0]:
+        cells = [r[name] for r in rows]
+        values = pa.array(np.concatenate([c.ravel() for c in cells]))
+        n, width = cells[0].shape
+        if fixed:
+            inner = pa.FixedSizeListArray.from_arrays(values, width)
+            columns[name] = pa.FixedSizeListArray.from_arrays(inner, n)
+        else:
+            offsets = pa.array(np.arange(0, len(values) + 1, width, dtype=np.int32))
+            inner = pa.ListArray.from_arrays(offsets, values)
+            ends = pa.array(np.arange(0, len(inner) + 1, n, dtype=np.int32))
+            columns[name] = pa.ListArray.from_arrays(ends, inner)
+    table = pa.table(
+        {**columns, "folder": [p.stem for p in sorted(files.glob("*.safetensors"))],
+         "category": ["cat", "dog"] * (len(rows) // 2), "num_epochs": list(range(len(rows)))}
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("ending", ["arrow", "parquet"])
+def test_tables_of_datasets_give_the_same_features_as_files(
+    tmp_path: Path, fixed: bool, ending: str
+) -> None:
+    files = tmp_path / "files"
+    for i in range(8):
+        tools.write_lora(files / f"l{i}.safetensors", i, 2)
+    _as_table(files, tmp_path / "tables" / f"data-00000.{ending}", fixed)
+    names = ["stats", "singular_values"]
+    of_files = tools.run(_config(tmp_path / "a", files, representations=names))
+    options = {"tables": str(tmp_path / "tables"), "id": "folder", "representations": names}
+    of_tables = tools.run(tools.resolved(tmp_path / "b", {"c": options}))
+    for name in names:
+        a, b = _load(of_files, f"c/{name}"), _load(of_tables, f"c/{name}")
+        order = [b.id.tolist().index(i) for i in a.id]
+        np.testing.assert_allclose(a.x, b.x[order], rtol=1e-6)
+    found = index.load(tools.path_of(of_tables, "c"))
+    assert json.loads(found["metadata"][3]) == {"category": "dog", "num_epochs": "3"}
+
+
+def test_a_table_with_ragged_matrices_or_unknown_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    for name, cells, reason in [
+        ("ragged", [[[1.0, 2.0], [3.0]]], "differ in length"),
+        ("flat", [[1.0, 2.0]], "expected matrices"),
+    ]:
+        table = pa.table({f"unet.{tools.BLOCK}.attn1.to_q.lora.down.weight": cells})
+        pq.write_table(table, tmp_path / "tables" / f"{name}.parquet")
+        cfg = tools.resolved(tmp_path, {"c": {"tables": str(tmp_path / "tables")}})
+        with pytest.raises(ActprobeError, match=reason):
+            tools.run(cfg)
+        (tmp_path / "tables" / f"{name}.parquet").unlink()
+
+
+def test_a_tombstone_of_the_index_passes_down(tmp_path: Path) -> None:
+    save_file({"some.weight": np.ones(3, np.float32)}, _touch(tmp_path / "x" / "a.safetensors"))
+    made = tools.run({**_config(tmp_path, tmp_path / "x"), "on_bad_dataset": "skip"})
+    with pytest.raises(BadInput, match="no file can be used; the first: unknown tensor some.weight"):
+        _load(made, "c/stats")
+
+
+def _touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def test_unknown_names_in_the_config_are_told_with_the_nearest_one(tmp_path: Path, files: Path) -> None:
+    with pytest.raises(ConfigError, match=r"loras\.c\.representations.*did you mean 'spectral'"):
+        tools.planned(_config(tmp_path, files, representations=["spectrall"]))
+
+
+def test_every_default_representation_can_be_made(tmp_path: Path, files: Path) -> None:
+    cfg = _config(tmp_path, files, representations=None, sketch={"product": 3, "projector": 4})
+    made = tools.run(cfg)
+    names = {t.name.partition("/")[2] for t in made.targets.values() if t.stage == "features"}
+    assert names == {r.name for r in REPRESENTATIONS.values() if r.default and not r.parts}
+    widths = {n: _load(made, f"c/{n}").x.shape[1] for n in names}
+    factor = {"simple_stats": 5, "rank_based": 11, "stats": 7, "spectral": 32, "matrix_norms": 7,
+              "distribution": 12, "frequency": 14, "info_theoretic": 2}  # fmt: skip
+    product = {"singular_values": 19, "product_norms": 13, "product_moments": 4,
+               "product_sketch": 9, "left_projector": 10, "right_projector": 10}  # fmt: skip
+    assert widths == {n: 4 * w for n, w in factor.items()} | {n: 2 * w for n, w in product.items()}
+
+
+def test_a_deleted_file_is_forgotten(tmp_path: Path, files: Path) -> None:
+    cfg = _config(tmp_path, files, representations=["stats"])
+    tools.run(cfg)
+    shutil.move(files / "l03.safetensors", tmp_path / "away")
+    assert "l03" not in _load(tools.run(cfg), "c/stats").id
