@@ -268,20 +268,24 @@ def test_ties_of_the_baselines_and_their_band(
     assert chosen["tie_high"].mean() == pytest.approx(high, abs=6e-11)
 
 
-# setting; rows of baselines and of each SAE file; logreg; SAE 16k at k 16 and 128 (newer file);
-# best SAE probe by validation against logreg: wins, groups, mean difference.
+# model, setting; rows of baselines and of the newer SAE file; logreg; one SAE (the narrowest) at k 16
+# and 128; best SAE probe by validation against logreg: wins, groups, mean difference.
 SETTINGS = [
-    ("scarcity", 11235, 13482, 0.8357580849, (0.7999004727, 0.8157863066), 502, 2247, -0.0295670134),
-    ("imbalance", 10735, 12882, 0.9294006954, (0.8976090423, 0.9094916872), 265, 2147, -0.0238349992),
-    ("label_noise", 1243, 7458, 0.8282962422, (0.8241278465, 0.8025536603), 341, 1243, -0.0265949786),
+    ("gemma-2-9b", "scarcity", 11235, 13482, 0.8357580849, (0.7999004727, 0.8157863066), 502, 2247, -0.0295670134),
+    ("gemma-2-9b", "imbalance", 10735, 12882, 0.9294006954, (0.8976090423, 0.9094916872), 265, 2147, -0.0238349992),
+    ("gemma-2-9b", "label_noise", 1243, 7458, 0.8282962422, (0.8241278465, 0.8025536603), 341, 1243, -0.0265949786),
+    ("llama-3.1-8b", "scarcity", 11235, 4494, 0.8352219696, (0.7896312311, 0.8020706526), 405, 2247, -0.0348272670),
+    ("llama-3.1-8b", "imbalance", 7574, 4294, 0.9280114754, (0.8751771079, 0.8994064880), 182, 2147, -0.0302418344),
+    ("llama-3.1-8b", "label_noise", 1243, 2486, 0.8313830906, (0.8044569288, 0.7926832424), 275, 1243, -0.0363952137),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("setting", "n_base", "n_sae", "logreg", "sae", "wins", "groups", "delta"), SETTINGS
+    ("model", "setting", "n_base", "n_sae", "logreg", "sae", "wins", "groups", "delta"), SETTINGS
 )
 def test_scarcity_imbalance_and_noise(
     table: pd.DataFrame,
+    model: str,
     setting: str,
     n_base: int,
     n_sae: int,
@@ -291,20 +295,28 @@ def test_scarcity_imbalance_and_noise(
     groups: int,
     delta: float,
 ) -> None:
-    rows = of(table, model="gemma-2-9b", setting=setting)
+    rows = of(table, model=model, setting=setting)
     newer = rows[rows["method"] == "ksparse_b"]
     assert len(rows[rows["method"].isin(BASELINES)]) == n_base
     assert len(newer) == n_sae
     reference = rows[rows["method"] == "logreg"]
     assert reference["test_auc"].mean() == pytest.approx(logreg, abs=6e-11)
-    narrow = newer[newer["source"].str.contains("width_16k/")]
+    narrow = newer[~newer["source"].str.contains("width_(?:131k|1m)/")]
     assert narrow.groupby("k")["test_auc"].mean().to_list() == pytest.approx(sae, abs=6e-11)
     read = {c: newer[c].map(as_read_by_pandas_2) for c in ("val_auc", "test_auc")}
-    in_file_order = newer.assign(**read)
-    best = select.quiver(in_file_order.sort_values("line"), ties="rows", tolerance=0)
+    best = select.quiver(newer.assign(**read).sort_values("line"), ties="rows", tolerance=0)
     delta_of = matched(best, reference).eval("probe - reference")
     assert ((delta_of > 0).sum(), len(delta_of)) == (wins, groups)
     assert delta_of.mean() == pytest.approx(delta, abs=6e-11)
+
+
+@pytest.mark.parametrize(
+    ("setting", "mean"),
+    [("scarcity", 0.8218520233), ("imbalance", 0.9123430549), ("label_noise", 0.8146301160)],
+)
+def test_the_small_models_settings(table: pd.DataFrame, setting: str, mean: float) -> None:
+    rows = of(table, model="gemma-2-2b", setting=setting, method="logreg")
+    assert rows["test_auc"].mean() == pytest.approx(mean, abs=6e-11)
 
 
 OOD = {

@@ -149,6 +149,21 @@ def test_two_processes_on_one_target_do_not_share_a_part(tmp_path, monkeypatch):
     store.release(other)
 
 
+def test_a_part_that_another_process_published_is_no_error(artefact, tmp_path):
+    path = tmp_path / "again" / artefact.name
+    part = store.write_h5(path, {"x": np.zeros(2)}, SPEC)
+    part.rename(path)
+    store.publish([path], [part])
+    assert store.verify(path)["spec"] == SPEC
+
+
+def test_finished_parts_hold_no_open_files(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for i in range(20):
+        store.write_h5(tmp_path / f"{i}.h5", {"x": np.zeros(2)}, {"i": i})
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_full_disk_says_what_is_needed_and_free(tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 100})
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)

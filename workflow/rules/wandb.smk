@@ -27,25 +27,44 @@ for batch in PLAN.of("wandb"):
             "../scripts/fetch.py"
 
 
-for stage in ("assemble", "top_contexts"):
-    for batch in PLAN.of(stage):
+for batch in PLAN.of("assemble"):
 
-        rule:
-            name:
-                batch.rule
-            input:
-                batch.inputs,
-            output:
-                batch.outputs,
-            log:
-                f"logs/{batch.rule}.log",
-            conda:
-                "../../envs/actprobe.yaml"
-            threads: 1
-            resources:
-                mem_mb=CONFIG["max_memory"] // 10**6,
-            script:
-                f"../scripts/{stage}.py"
+    rule:
+        name:
+            batch.rule
+        input:
+            batch.inputs,
+        output:
+            batch.outputs,
+        log:
+            f"logs/{batch.rule}.log",
+        conda:
+            "../../envs/actprobe.yaml"
+        threads: 1
+        resources:
+            mem_mb=CONFIG["max_memory"] // 10**6,
+        script:
+            "../scripts/assemble.py"
+
+
+for batch in PLAN.of("top_contexts"):
+
+    rule:
+        name:
+            batch.rule
+        input:
+            batch.inputs,
+        output:
+            batch.outputs,
+        log:
+            f"logs/{batch.rule}.log",
+        conda:
+            "../../envs/actprobe.yaml"
+        threads: 1
+        resources:
+            mem_mb=CONFIG["max_memory"] // 10**6,
+        script:
+            "../scripts/top_contexts.py"
 
 
 rule wandb:

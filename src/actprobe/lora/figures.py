@@ -93,7 +93,7 @@ def _panel_title(panel: Any, panels: list) -> str:
 def layers(table: pd.DataFrame) -> Figure:
     """Mean test accuracy of every module probed for itself."""
     title = "Accuracy of single layers"
-    rows = table[table["test_acc"].notna()] if "site" in table else table
+    rows = table[table["test_acc"].notna()]
     if rows.empty:
         return style.nothing(title, "No representation was probed layer by layer (`each_layer`).")
     rows = rows.assign(kind=rows["source"] + ", " + rows["method"])

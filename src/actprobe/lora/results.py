@@ -19,7 +19,12 @@ from actprobe.lora.layout import TABLES, folder
 from actprobe.lora.probe import SCHEMA
 
 CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method"]
+_COUNTS = ("n_train", "n_test", "n_columns", "n_constant", "n_repeated")
 _MEANS = ("test_acc", "test_f1", "test_precision", "test_recall", "test_auc", "val_acc", "train_acc")
+SUMMARY = [
+    *CELL, "n_runs", *(c for m in _MEANS for c in (m, f"{m}_std")), "ci_low", "ci_high", "chance",
+    *CONTROLS, *_COUNTS, "converged", "leak_fraction", "reason",
+]  # fmt: skip
 
 
 def make_tables(
@@ -71,8 +76,6 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     speaks of splits and seeds, not of other collections. Columns recipe_only and norm_only: mean
     accuracy of the same method on the control (norm_only on the same layers).
     """
-    if runs.empty:
-        return pd.DataFrame(columns=[*CELL, "n_runs", "test_acc", "chance"])
     found = []
     for cell, rows in runs.groupby(CELL, sort=False):
         fits = rows[rows["reason"] == ""]
@@ -82,13 +85,12 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
             row[f"{m}_std"] = fits[m].std(ddof=0)
         row["ci_low"], row["ci_high"] = interval(fits["test_acc"].to_numpy())
         row["chance"] = fits["chance"].mean()
-        for k in ("n_train", "n_test", "n_columns", "n_constant", "n_repeated"):
-            row[k] = fits[k].median()
+        row |= {k: fits[k].median() for k in _COUNTS}
         row["converged"] = fits["converged"].dropna().astype(float).mean()
         row["leak_fraction"] = fits["leak_fraction"].mean()
         row["reason"] = "; ".join(dict.fromkeys(r for r in rows["reason"] if r))
         found.append(row)
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(found, columns=SUMMARY)
     means = table.set_index(CELL)["test_acc"]
     for control in CONTROLS:
         table[control] = [_control(means, row, control) for row in table[CELL].to_dict("records")]
@@ -163,9 +165,10 @@ def unusable(features: Iterable[str]) -> pd.DataFrame:
 def read_tables(config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """The written tables by name."""
     root = Path(folder(config))
-    return {
-        name: pd.read_csv(root / path, keep_default_na=False, na_values=[""]).fillna(
-            {"site": "", "reason": ""}
-        )
-        for name, path in TABLES.items()
-    }
+    tables = {}
+    for name, path in TABLES.items():
+        table = pd.read_csv(root / path, keep_default_na=False, na_values=[""])
+        for c in table.columns.intersection(["site", "reason"]):
+            table[c] = table[c].astype(object).fillna("")
+        tables[name] = table
+    return tables

@@ -35,7 +35,8 @@ def part_path(path: str | Path) -> Path:
 def claim(path: str | Path) -> Path:
     """Take the part of `path` for this process and return where to write.
 
-    A part is locked with flock on `{path}.part.lock` for as long as the process lives. If another
+    A part is locked with flock on `{path}.part.lock` until it is finished (`release`) or the
+    process ends: a job of a thousand targets holds few open files. If another
     live process holds it (someone else's run on a shared cache), this process works in a private
     part instead: both write the same bytes and the last rename wins. Where the file system knows
     no locks, the part is used without one.
@@ -134,15 +135,18 @@ def finished_part(path: str | Path, key: str) -> bool:
 def publish(paths: Iterable[str | Path], parts: Iterable[str | Path] | None = None) -> None:
     """Rename the finished parts of these artefacts into place.
 
-    `parts` names the work files when `claim` gave private ones; artefacts that are already in
-    place (another process was faster) are replaced by equal bytes. Raises Damaged for a part that
-    is not sealed.
+    `parts` names the work files when `claim` gave private ones. An artefact that another process
+    put in place first is replaced by equal bytes, or left when that process took this very part.
+    Raises Damaged for a part that is not sealed.
     """
     targets = [Path(p) for p in paths]
     for path, part in zip(targets, parts or map(part_path, targets), strict=True):
-        if not is_sealed(read_header(part)):
-            raise Damaged(f"{part}: not finished, refusing to publish it")
-        os.replace(part, path)
+        try:
+            if not is_sealed(read_header(part)):
+                raise Damaged(f"{part}: not finished, refusing to publish it")
+            os.replace(part, path)
+        except FileNotFoundError:
+            quick_check(path)
         release(part)
         _fsync_dir(path.parent)
 

@@ -123,6 +123,7 @@ class Part:
             self.close()
             seal(self.work)
             self.sealed = True
+        files.release(self.work)
         return self.work
 
     def close(self) -> None:
@@ -176,6 +177,7 @@ def write_bad(path: str | Path, spec: Mapping[str, Any], reason: str) -> Path:
     with h5py.File(work, "w", locking=False) as f:
         _allocate(f, "header", (), f"S{len(header)}")[()] = header
     seal(work)
+    files.release(work)
     return work
 
 

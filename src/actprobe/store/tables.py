@@ -32,6 +32,7 @@ def write_table(
             writer.write_table(table)
             writer.add_key_value_metadata({"actprobe": make_header(spec, facts, bad)})
         seal(part)
+    files.release(part)
     return part
 
 

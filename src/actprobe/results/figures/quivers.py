@@ -19,13 +19,12 @@ def quiver(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRA
     panels = list(rows.groupby("setting", sort=False))
     settings = sorted(panels, key=lambda p: p[0] != "normal")
     heights = [0.36 * len(p) + 0.35 for _, p in settings]
-    fig = style.figure(
-        title,
+    subtitle = (
         "Thick bars: the band over all tie orders; thin lines: "
-        f"{confidence:.0%} bootstrap interval over datasets.\nPoints: the tie rule “{TIES['methods']}”.",
-        9.0,
-        sum(heights) + 0.4,
+        f"{confidence:.0%} bootstrap interval over datasets.\n"
+        f"Points: the tie rule “{TIES['methods']}”."
     )
+    fig = style.figure(title, subtitle, 9.0, sum(heights) + 0.4)
     axes = fig.subplots(len(panels), 1, squeeze=False, height_ratios=heights, sharex=True)
     base, sparse = "#0072B2", "#882255"
     for ax, (setting, panel) in zip(axes.flat, settings, strict=True):
