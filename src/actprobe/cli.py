@@ -1,4 +1,4 @@
-"""The command line: actprobe plan | results | verify | gc."""
+"""The command line: actprobe plan | results | verify | gc | import."""
 
 from __future__ import annotations
 
@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         "--configfile", action="append", metavar="FILE", help="repeat: one experiment each"
     )
     p.add_argument("--delete", action="store_true", help="delete what is listed")
+
+    p = _command(commands, "import", None, "bring in what other tools made")
+    kinds = p.add_subparsers(required=True, metavar="WHAT")
+    p = _command(kinds, "results", _import_results, "tables, figures and report of published CSVs")
+    p.add_argument("folder", help="results folder of the paper's repository or of the package")
+    p.add_argument("--experiment", default="published", help="name of the results (%(default)s)")
+    p.add_argument("--results-dir", default="results", metavar="DIR")
     return top
 
 
@@ -104,6 +111,17 @@ def _results(args: argparse.Namespace) -> int:
     print(f"\ntables   {files['tables']['probes_csv']}")
     print(f"figure   {next(v for k, v in files['figures'].items() if k.endswith('png'))}")
     print(f"report   {files['report']['html']}")
+    return 0
+
+
+def _import_results(args: argparse.Namespace) -> int:
+    from actprobe.results import make_published, outputs
+
+    settings = configuration.resolve(
+        {"experiment": args.experiment, "results_dir": args.results_dir, "datasets": []}
+    )
+    print("\n".join(make_published(args.folder, settings)))
+    print(f"\nreport   {outputs(settings)['report']['html']}")
     return 0
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import requests
 import urllib3
 
+from actprobe.wandb.urls import keep_out_of_logs
+
 _READ = 1 << 18
 _BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0  # seconds that a server's Retry-After may ask for
@@ -41,6 +43,7 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def new_session() -> requests.Session:
     """A keep-alive connection for one worker; proxies come from the environment."""
+    keep_out_of_logs()
     session = requests.Session()
     session.auth = _no_auth
     session.headers["Accept-Encoding"] = "identity"

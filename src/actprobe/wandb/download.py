@@ -69,15 +69,19 @@ class Download:
         Raises NoSpace, or OSError.
         """
         r = self.remote
-        identity = json.dumps([1, r.alg, r.digest, r.size, self.segment])
-        self._fd = open_private(self.part)
-        self._journal = Journal(Path(f"{self.part}.journal"), identity, self.segments)
-        if os.fstat(self._fd).st_size != r.size:
-            self._journal.clear()
-            os.ftruncate(self._fd, r.size)
-        if r.size:
-            with out_of_space(r.into, r.size):
-                os.posix_fallocate(self._fd, 0, r.size)
+        with contextlib.ExitStack() as undo:
+            self._fd = open_private(self.part)
+            undo.callback(os.close, self._fd)
+            identity = json.dumps([1, r.alg, r.digest, r.size, self.segment])
+            self._journal = Journal(Path(f"{self.part}.journal"), identity, self.segments)
+            undo.callback(self._journal.close)
+            if os.fstat(self._fd).st_size != r.size:
+                self._journal.clear()
+                os.ftruncate(self._fd, r.size)
+            if r.size:
+                with out_of_space(r.into, r.size):
+                    os.posix_fallocate(self._fd, 0, r.size)
+            undo.pop_all()
         self._begin_hash()
         return sum(self._journal.received)
 
@@ -143,11 +147,11 @@ class Download:
                 return False
             self._discard = True
             raise Refused(f"downloaded twice, {r.alg} is {found}, expected {r.digest}")
-        os.fsync(self._fd)
-        os.close(self._fd)
         if r.alg == "size":
             digests.sidecar(r.into).write_text(f"{found}  {r.into.name}\n")
+        os.fsync(self._fd)
         os.replace(self.part, verified_path(r.into))
+        os.close(self._fd)
         self._journal.remove()
         return True
 

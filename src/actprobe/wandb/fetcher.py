@@ -77,8 +77,8 @@ def fetch(
     missing = [r for r in remotes if not _verified(r)]
     if missing:
         missing[0].into.parent.mkdir(parents=True, exist_ok=True)
-        needed = sum(r.size - _allocated(r) for r in missing)
-        store.require_space(missing[0].into, needed + _MARGIN)
+        if needed := sum(r.size - _allocated(r) for r in missing):
+            store.require_space(missing[0].into, needed + _MARGIN)
     return _Fetch(missing, urls, settings, progress).run()
 
 

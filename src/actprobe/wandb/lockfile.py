@@ -25,7 +25,7 @@ from actprobe.errors import ActprobeError, ConfigError
 
 @dataclass(frozen=True, order=True)
 class LockedFile:
-    """One file of a dump. `digest` is hex; with alg `size` a hash of source, path and size."""
+    """One file of a dump. `digest` is hex; with alg `size` a hash of what is listed."""
 
     path: str
     size: int

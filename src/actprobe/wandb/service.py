@@ -21,6 +21,7 @@ from actprobe.config import nearest
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.wandb import lockfile
 from actprobe.wandb.lockfile import Lock, LockedFile, check_name
+from actprobe.wandb.urls import keep_out_of_logs
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Service:
     def _api(self) -> Any:
         import wandb
 
+        keep_out_of_logs()
         return wandb.Api(timeout=_TIMEOUT)
 
     def _artifact(self, name: str) -> Any:
@@ -99,12 +101,12 @@ class Service:
 
     def _run_files(self, run: str, patterns: Sequence[str]) -> list[LockedFile]:
         with _readable(run):
-            nodes = [(f.name, f.size, f.md5) for f in self._api.run(run).files(per_page=_PAGE)]
+            nodes = list(self._api.run(run).files(per_page=_PAGE))
         found = []
-        for path, size, md5 in nodes:
-            if _wanted(path, patterns):
-                alg, digest = ("md5", _hex(md5)) if md5 else ("size", _place(run, path, size))
-                found.append(LockedFile(path, size, alg, digest, run))
+        for f in nodes:
+            if _wanted(f.name, patterns):
+                alg, digest = ("md5", _hex(f.md5)) if f.md5 else ("size", _upload(run, f))
+                found.append(LockedFile(f.name, f.size, alg, digest, run))
         return found
 
     def urls(self, source: str, paths: Sequence[str]) -> dict[str, str]:
@@ -155,8 +157,10 @@ def _hex(digest: str) -> str:
     return base64.b64decode(digest + "==").hex()
 
 
-def _place(run: str, path: str, size: int) -> str:
-    return hashlib.sha256(f"{run}\n{path}\n{size}".encode()).hexdigest()
+def _upload(run: str, file: Any) -> str:
+    """What stands for the digest of a run file that is listed without one."""
+    said = f"{run}\n{file.name}\n{file.size}\n{file.updated_at}"
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def lock(config: Mapping[str, Any], name: str) -> Path:

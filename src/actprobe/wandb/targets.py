@@ -31,10 +31,11 @@ def targets(
 
     Assembled activations lie among the extracted ones and carry the same args (`source`, `model`,
     `site`, `position`); assembled latents lie among the latents. Nothing is asked of the service:
-    names and digests stand in the lock file. Raises ConfigError when there is no lock, or when
-    a file's site cannot be told.
+    names and digests stand in the lock file. Raises ConfigError when there is no lock, when a
+    file's site cannot be told, or when something else of that name exists.
     """
     texts = {t.item: t for t in known.get("texts", [])}
+    taken = {(t.args["source"], t.item) for t in known.get("activations", [])}
     found: list[Target] = []
     for dump, entry in config.get("dumps", {}).items():
         lock = lockfile.read(config, dump)
@@ -52,16 +53,16 @@ def targets(
         chunks = _by_site(dump, entry, [f for f in lock.files if f not in tokens])
         found += by_path.values()
         for site, files in chunks.items():
-            found.append(
-                _assembled(
-                    config,
-                    dump,
-                    site,
-                    [raw[f] for f in files],
-                    raw[tokens[0]] if tokens else None,
-                    texts.get(entry["dataset"]),
+            of_tokens = raw[tokens[0]] if tokens else None
+            of_texts = texts.get(entry["dataset"])
+            t = _assembled(config, dump, site, [raw[f] for f in files], of_tokens, of_texts)
+            if (t.args["source"], t.item) in taken:
+                raise ConfigError(
+                    f"dumps.{dump}: there are already activations {t.args['source']} of {t.item}; "
+                    "give the dump another model, dataset or position"
                 )
-            )
+            taken.add((t.args["source"], t.item))
+            found.append(t)
     return found
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Ask = Callable[[str, Sequence[str]], Mapping[str, str]]
+
+
+def keep_out_of_logs() -> None:
+    """urllib3 writes every URL that it asks for, signature included, at level DEBUG."""
+    logging.getLogger("urllib3").setLevel(logging.INFO)
 
 
 class Urls:

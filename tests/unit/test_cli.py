@@ -1,0 +1,65 @@
+"""The command line tells its user what is wrong, and works without Snakemake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from actprobe.cli import main
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("text,label\nx,0\ny,1\n")
+    config = {"experiment": "e", "datasets": [{"name": "a", "path": "a.csv"}]}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+def test_plan_as_table_and_json(project, capsys):
+    assert main(["plan", "--configfile", "c.yaml"]) == 0
+    assert "1 cached files to make in 1 jobs" in capsys.readouterr().out
+    assert main(["plan", "--configfile", "c.yaml", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [s["status"] for s in plan["pending"].values()] == ["missing"]
+
+
+def test_plan_changes_nothing(project):
+    before = sorted(project.rglob("*"))
+    main(["plan", "--configfile", "c.yaml"])
+    made = {p.name for p in set(project.rglob("*")) - set(before)}
+    assert made <= {"cache", "digests.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "--configfile", "gone.yaml"], "no config file gone.yaml"),
+        (["plan", "--configfile", "c.yaml", "--config", "x"], "expected KEY=VALUE"),
+        (["plan", "--configfile", "c.yaml", "--config", "max_memory=lots"], "is not a size"),
+        (["plan", "--configfile", "c.yaml", "--config", "dataset=[]"], "did you mean 'datasets'?"),
+        (["results", "--configfile", "c.yaml"], "run snakemake first"),
+    ],
+)
+def test_errors_are_messages(project, capsys, arguments, said):
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_verify_names_a_damaged_file_and_sets_it_aside(project, capsys):
+    from actprobe import keys, store
+
+    spec = {"stage": "s"}
+    path = project / "cache" / f"t.{keys.short(keys.spec_key(spec))}.bin"
+    path.parent.mkdir()
+    path.write_bytes(store.make_header(spec) + b"data")
+    store.seal(path)
+    assert main(["verify", "cache"]) == 0
+    path.write_bytes(path.read_bytes()[:-1] + b"A")
+    assert main(["verify", "cache"]) == 1
+    assert "damaged" in capsys.readouterr().out and path.exists()
+    assert main(["verify", "cache", "--set-aside"]) == 1
+    assert not path.exists()
