@@ -120,6 +120,41 @@ def test_rotation_has_the_optimum_of_the_whole_problem():
     assert np.allclose(whole, rotated, atol=1e-6)
 
 
+@pytest.mark.parametrize("k", [4, 16])
+def test_the_fast_preset_finds_the_optimum(k):
+    """Against saga run until it has converged, on the same grid."""
+    fast = protocol.load("saeprobes-0.4.2-fast")["methods"]["ksparse_b"]
+    latents, y = sparse_data(400, 400, seed=1)
+    X = sparse.dense(latents, np.arange(400), sparse.rank(latents[:300], y[:300], "b", k))
+    exact = fast | {"solver": {"solver": "saga", "l1_ratio": 1.0, "max_iter": 20_000, "tol": 1e-7}}
+    one, two = probe(X, y, 300, fast), probe(X, y, 300, exact)
+    assert two.unconverged == 0
+    assert one.params == two.params
+    assert metrics.auc(y[300:], one.scores) == pytest.approx(
+        metrics.auc(y[300:], two.scores), abs=1e-3
+    )
+
+
+def test_a_penalty_that_keeps_its_weight_against_the_mean_loss():
+    fast = protocol.load("saeprobes-0.4.2-fast")["methods"]["ksparse_b"]
+    assert methods.grid(fast, 1024, 1, 1, 0)[0] == {"C": 1.0}
+    assert methods.grid(fast, 64, 1, 1, 0)[0] == {"C": 16.0}
+
+
+def test_one_direction_and_controls():
+    own = protocol.load("actprobe-1")
+    X, y = data(600, 20, strength=4.0)
+    found = {
+        name: metrics.auc(y[400:], probe(X, y, 400, own["methods"][name], 0).scores)
+        for name in (
+            "logreg", "mean_difference", "control_random_direction", "control_shuffled_labels"
+        )
+    }  # fmt: skip
+    assert found["logreg"] > 0.9 and found["mean_difference"] > 0.9
+    assert 0.3 < found["control_random_direction"] < 0.8
+    assert 0.4 < found["control_shuffled_labels"] < 0.6
+
+
 def test_pca_components_do_not_depend_on_the_global_random_state():
     X, y = data(700, 300)
     np.random.seed(1)  # noqa: NPY002

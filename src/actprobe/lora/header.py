@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,26 +37,29 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with open(path, "rb") as f:
-            return parse_header(f.read(8), f.read, os.fstat(f.fileno()).st_size)
-    except (OSError, ValueError) as e:
+            size = os.fstat(f.fileno()).st_size
+            if size < 8:
+                raise BadInput(f"not a safetensors file: {size} bytes")
+            length = int.from_bytes(f.read(8), "little")
+            if not 2 <= length <= min(_MOST, size - 8):
+                raise BadInput(
+                    f"not a safetensors file, or cut short: header of {length} bytes in {size}"
+                )
+            return _parse(f.read(length), size)
+    except (OSError, BadInput) as e:
         raise BadInput(f"{path}: {e}") from None
 
 
-def parse_header(
-    first: bytes, more: Any, size: int
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """`read_header` on bytes: the first 8, a function that reads on, the file's size."""
-    if len(first) < 8:
-        raise ValueError(f"not a safetensors file: {size} bytes")
-    length = int.from_bytes(first, "little")
-    if not 2 <= length <= min(_MOST, size - 8):
-        raise ValueError(f"not a safetensors file, or cut short: header of {length} bytes in {size}")
+@lru_cache(maxsize=64)
+def _parse(text: bytes, size: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """`read_header` of the header's bytes. Cached: most files of a collection have equal headers."""
+    length = len(text)
     try:
-        entries = json.loads(more(length))
+        entries = json.loads(text)
         metadata = entries.pop("__metadata__", None) or {}
         tensors = {name: _tensor(entry, 8 + length) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise ValueError(f"the safetensors header is not readable ({e})") from None
+        raise BadInput(f"the safetensors header is not readable ({e})") from None
     _check_layout(tensors, 8 + length, size)
     return tensors, metadata
 
@@ -70,9 +74,9 @@ def _check_layout(tensors: dict[str, Tensor], base: int, size: int) -> None:
     for name, t in sorted(tensors.items(), key=lambda item: item[1].start):
         itemsize = ITEMSIZE.get(t.dtype)
         if itemsize is None:
-            raise ValueError(f"{name} has dtype {t.dtype}, expected one of {', '.join(ITEMSIZE)}")
+            raise BadInput(f"{name} has dtype {t.dtype}, expected one of {', '.join(ITEMSIZE)}")
         if t.start != end or t.stop - t.start != math.prod(t.shape) * itemsize:
-            raise ValueError(f"{name}: bytes {t.start}-{t.stop} do not fit its shape {t.shape}")
+            raise BadInput(f"{name}: bytes {t.start}-{t.stop} do not fit its shape {t.shape}")
         end = t.stop
     if end != size:
-        raise ValueError(f"cut short or overlong: {size} bytes, the header describes {end}")
+        raise BadInput(f"cut short or overlong: {size} bytes, the header describes {end}")

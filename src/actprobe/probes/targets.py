@@ -18,8 +18,8 @@ from actprobe.probes import protocol as protocols
 VERSION = 1
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
-_SECONDS = {"logreg": 0.5, "pca": 0.3, "knn": 0.3, "mlp": 1.0, "xgboost": 30.0}
-_K_SPARSE_SAGA = 40.0
+_SECONDS = {"logreg": 0.4, "pca": 0.1, "knn": 0.2, "mlp": 0.5, "xgboost": 18.0}
+_K_SPARSE = {"saga": 50.0, "liblinear": 1.0}  # all k up to 512
 
 Matrices = Mapping[str, Mapping[str, Target]]  # source -> dataset -> activations or latents
 
@@ -204,6 +204,6 @@ def _target(
 def _cost(protocol: str, setting: str, method: str) -> float:
     recipe = protocols.recipe(protocols.load(protocol), setting, method)
     seconds = _SECONDS.get(recipe["method"]["family"], 0.1)
-    if recipe["method"].get("solver", {}).get("solver") == "saga":
-        seconds = _K_SPARSE_SAGA * max(recipe["method"]["ks"]) / 512
+    if "ks" in recipe["method"]:
+        seconds = _K_SPARSE[recipe["method"]["solver"]["solver"]] * recipe["method"]["ks"][-1] / 512
     return seconds * len(recipe["seeds"]) * len(recipe["setting"].get("values", [None]))

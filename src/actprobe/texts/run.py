@@ -15,7 +15,7 @@ from actprobe import store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.texts import checks, labels, table
+from actprobe.texts import checks, contrastive, labels, table
 from actprobe.texts.checks import Place
 from actprobe.texts.read import read
 from actprobe.texts.wheels import open_member
@@ -67,29 +67,44 @@ def tabulate(
     """The table (`table.SCHEMA`) of a dataset and the facts for its header.
 
     data: the bytes of the file; spec: `format`, the columns `text`, `id`, `label`, `group`,
-    `split`, `pair` (None where there is none), `positive` and `keep`. Raises BadInput.
+    `split`, `pair` (None where there is none), `positive` and `keep`; for contrastive pairs
+    `answers`, the columns with the two answers, of which `positive` is one. Raises BadInput.
     """
     place = Place(dataset, file)
+    answers, template = spec.get("answers"), spec.get("template")
     wanted = {k: spec[k] for k in table.SCHEMA.names if spec.get(k) is not None}
     wanted |= {f"keep.{column}": column for column in spec["keep"]}
+    wanted |= {f"contrastive.{column}": column for column in answers or ()}
     columns = read(data, spec["format"], wanted, place)
     place = Place(dataset, file, range(len(columns[spec["text"]])))
     columns, place = checks.keep_rows(columns, spec["keep"], place)
 
-    texts = columns[spec["text"]]
-    digests = checks.check_texts(texts, place)
+    digests = checks.check_texts(columns[spec["text"]], place)
     ids = checks.check_ids(columns[spec["id"]] if spec["id"] else place.rows, place)
     label: np.ndarray | None = None
     classes: list[str] = []
-    if spec["label"]:
+    pairs: contrastive.Pairs | None = None
+    if answers:
+        pairs = contrastive.expand(columns, answers, spec["positive"], ids, place)
+        columns, place = pairs.columns, pairs.place
+        label, classes = np.array(pairs.label, np.int32), contrastive.CLASSES
+        ids = [f"{pair}.{i % 2}" for i, pair in enumerate(pairs.pair)]
+    elif spec["label"]:
         values = columns[spec["label"]]
         if spec["format"].startswith(("csv", "tsv")):
             values = labels.parse(values)
         label, classes = labels.encode(values, spec["positive"], place)
+    texts = columns[spec["text"]]
+    if template:
+        texts = contrastive.fill(template, texts, pairs.answer if pairs else None)
+        digests = checks.check_texts(texts, place)
     optional = {
         k: [checks.cell_text(v) for v in columns[spec[k]]] if spec[k] else [None] * len(texts)
         for k in ("group", "split", "pair")
     }
+    if pairs:
+        optional["pair"] = pairs.pair
+        optional["group"] = optional["group"] if spec["group"] else pairs.pair
     content = {
         "id": ids,
         "text": texts,
@@ -103,4 +118,6 @@ def tabulate(
         "counts": [] if label is None else np.bincount(label, minlength=len(classes)).tolist(),
         "duplicates": checks.duplicates(texts, None if label is None else label.tolist()),
     }
+    if pairs:
+        facts["answers"] = contrastive.counts(pairs.answer, pairs.label)
     return pa.table(content, schema=table.SCHEMA), facts

@@ -58,8 +58,11 @@ def load(path: str | Path) -> Texts:
     """
     table = store.read_table(path)
     header = store.read_header(path)
+    own = ("label", "group", "pair") if "answers" in header["spec"] else ()
     columns: dict[str, Any] = {
-        name: table.column(name).to_numpy() if header["spec"].get(name, True) else None
+        name: table.column(name).to_numpy()
+        if name in own or header["spec"].get(name, True)
+        else None
         for name in SCHEMA.names
         if name != "id"
     }

@@ -16,6 +16,8 @@ from actprobe.texts.wheels import is_member_allowed
 VERSION = 1  # of the whole table
 ROWS_VERSION = 1  # of id, text and their order alone; raising it makes activations stale
 
+_PAIR_TEMPLATE = "{text}\n\n{answer}"
+
 FORMATS = (
     *("csv", "tsv", "json", "jsonl"),
     *("csv.zst", "tsv.zst", "json.zst", "jsonl.zst"),
@@ -141,6 +143,11 @@ def _target(
         **{k: dataset[k] for k in ("label", "group", "split", "pair")},
         "positive": None if positive is None else str(positive),
     }
+    if answers := dataset.get("contrastive"):
+        rows["answers"] = sorted(answers.values())  # rows do not depend on which is which
+        labels |= {"label": None, "pair": None, "positive": answers["positive"]}
+    if template := _template(dataset):
+        rows["template"] = template
     args = {
         "file": path,
         "rows_key": keys.spec_key(rows),
@@ -159,6 +166,19 @@ def _target(
         args=args,
         ext="parquet",
     )
+
+
+def _template(dataset: Mapping[str, Any]) -> str | None:
+    """How a row's text is put together; None: the text column as it is."""
+    pairs, template = bool(dataset.get("contrastive")), dataset.get("template")
+    if template is None:
+        return _PAIR_TEMPLATE if pairs else None
+    if template.count("{text}") != 1 or template.count("{answer}") != int(pairs):
+        expected = "{text} and {answer} once each" if pairs else "{text} once and no {answer}"
+        raise ConfigError(
+            f"dataset {dataset['name']}: template {template!r}; expected {expected} in it"
+        )
+    return template
 
 
 def _digest(name: str, path: str, memo: keys.DigestMemo) -> str:

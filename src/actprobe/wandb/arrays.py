@@ -92,7 +92,10 @@ class _Hdf5:
         return self.dataset.shape
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        return self.dataset[start:stop].astype(NUMPY[self.dtype], copy=False)
+        try:
+            return self.dataset[start:stop].astype(NUMPY[self.dtype], copy=False)
+        except OSError as e:
+            raise BadInput(f"{self.dataset.file.filename}: {self.dataset.name}: {e}") from None
 
 
 @contextmanager
@@ -185,7 +188,7 @@ def _safetensors(path: Path, descriptor: int) -> dict[str, _Flat]:
             if a.stop != 8 + n + end:
                 raise ValueError(f"{name!r} {shape} does not fill its {end - begin} bytes")
             found[name] = a
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise BadInput(f"{path}: not a readable safetensors header: {e}") from None
     return found
 
@@ -200,7 +203,7 @@ def _npy(path: Path, descriptor: int) -> dict[str, _Flat]:
             }[version]
             shape, fortran, dtype = read(f)
             offset = f.tell()
-    except (ValueError, KeyError) as e:
+    except Exception as e:  # NumPy parses it as a Python literal, which can fail in any way
         raise BadInput(f"{path}: not a readable .npy header: {e}") from None
     if fortran and len(shape) > 1:
         raise BadInput(f"{path}: in Fortran order; expected C order")
@@ -224,7 +227,10 @@ def _open_hdf5(path: Path) -> Iterator[dict[str, Array]]:
         raise BadInput(f"{path}: cannot be read as HDF5: {e}") from None
     with f:
         found: dict[str, Array] = {}
-        _visit(path, f, "", found, set())
+        try:
+            _visit(path, f, "", found, set())
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as e:
+            raise BadInput(f"{path}: damaged HDF5: {e}") from None
         yield found
 
 

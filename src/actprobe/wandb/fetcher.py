@@ -222,7 +222,8 @@ class _Fetch:
             if wait is None:
                 longest = min(settings.longest_backoff, settings.backoff * 2 ** (tries - 1))
                 wait = longest * random.uniform(0.5, 1)
-            time.sleep(wait)
+            with self._changed:  # another segment may fail the file meanwhile
+                self._changed.wait_for(lambda: n not in self._unsettled, wait)
 
     def _receive(self, pieces: Iterable[bytes], n: int, i: int) -> None:
         """Write what arrives of a segment, also when the connection breaks."""

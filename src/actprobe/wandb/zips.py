@@ -46,7 +46,7 @@ def members(path: str | Path) -> dict[str, tuple[int, int]]:
                 if info.file_size != info.compress_size or start + info.file_size > size:
                     raise BadInput(f"{path}: member {name!r} is larger than the file")
                 found[name] = (start, info.file_size)
-    except (zipfile.BadZipFile, struct.error, OSError, ValueError) as e:
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as e:
         raise BadInput(f"{path}: not a zip file, or cut short ({e})") from None
     except BadInput:
         raise

@@ -32,7 +32,7 @@ def compute(x: NDArray[np.float32]) -> NDArray[np.float32]:
     z = std + EPS
     return np.column_stack(
         [
-            quantiles(wide, QUANTILES),
+            quantiles(s, QUANTILES),
             s[:, (n - 1) // 2],
             s[:, 0],
             s[:, -1],
@@ -47,12 +47,12 @@ def compute(x: NDArray[np.float32]) -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
-def quantiles(ascending: NDArray[np.float64], levels: tuple[float, ...]) -> NDArray[np.float64]:
+def quantiles(ascending: NDArray[np.float32], levels: tuple[float, ...]) -> NDArray[np.float64]:
     """Quantiles [m, len(levels)] of sorted rows [m, n], linearly interpolated."""
     at = np.asarray(levels) * (ascending.shape[1] - 1)
     low = np.floor(at).astype(int)
     high = np.minimum(low + 1, ascending.shape[1] - 1)
-    below, above = ascending[:, low], ascending[:, high]
+    below, above = (ascending[:, i].astype(np.float64) for i in (low, high))
     return below + (at - low) * (above - below)
 
 

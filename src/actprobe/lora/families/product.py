@@ -46,7 +46,7 @@ def _ratio(a: Array, b: Array) -> Array:
 
 def _profile(norms: Array) -> Array:
     """Quantiles and maximum [m, 6] of norms [m, n]."""
-    ascending = np.sort(norms, axis=1)
+    ascending = np.sort(norms.astype(np.float32), axis=1)
     return np.column_stack([quantiles(ascending, NORM_QUANTILES), ascending[:, -1]])
 
 
