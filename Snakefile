@@ -25,6 +25,9 @@ localrules:
     texts,
     activations,
     probes,
+    imports,
+    latents,
+    contrastive,
 
 
 rule all:
@@ -35,5 +38,8 @@ rule all:
 
 include: "workflow/rules/texts.smk"
 include: "workflow/rules/activations.smk"
+include: "workflow/rules/imports.smk"
+include: "workflow/rules/sae.smk"
 include: "workflow/rules/probes.smk"
+include: "workflow/rules/contrastive.smk"
 include: "workflow/rules/report.smk"

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from actprobe.contrastive.targets import targets as contrastive
+from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Plan, Target, make
@@ -14,13 +16,17 @@ from actprobe.sae.targets import targets as saes
 from actprobe.texts.targets import targets as texts
 from actprobe.texts.targets import wheel_targets as wheels
 
+# Stages whose artefacts are read like those of another one.
+_READ_AS = {"imports": "activations"}
+
 
 def stages(config: dict[str, Any], memo: DigestMemo) -> dict[str, list[Target]]:
     """All targets of the config by stage name, in the order in which they are made."""
     known: dict[str, list[Target]] = defaultdict(list)
     for found in _in_order(config, known, memo):
         for t in found:
-            known[t.stage].append(t)
+            for stage in {t.stage, _READ_AS.get(t.stage, t.stage)}:
+                known[stage].append(t)
     return dict(known)
 
 
@@ -31,8 +37,10 @@ def _in_order(
     yield wheels(config)
     yield texts(config, known, memo)
     yield activations(config, known, memo)
+    yield imports(config, known, memo)
     yield saes(config, known, memo)
     yield probes(config, known, memo)
+    yield contrastive(config, known, memo)
 
 
 def wanted(known: dict[str, list[Target]]) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +54,21 @@ def load(rule: str) -> tuple[Batch, dict]:
     if not path:
         raise ActprobeError(f"{PLAN_VARIABLE} is not set: jobs are started by snakemake")
     frozen = planning.thaw(path)
-    return frozen.batch(rule), frozen.config
+    batch = frozen.batch(rule)
+    _wait_for({p for t in batch.targets for p in t.inputs})
+    return batch, frozen.config
+
+
+def _wait_for(paths: set[str], seconds: float = 60) -> None:
+    """Wait until files that other nodes have just published are visible on this one."""
+    end = time.monotonic() + seconds
+    while missing := sorted(p for p in paths if not os.path.exists(p)):
+        if time.monotonic() > end:
+            raise ActprobeError(f"{len(missing)} inputs are not there, e.g. {missing[0]}")
+        for folder in {os.path.dirname(p) for p in missing}:
+            with contextlib.suppress(OSError):
+                os.listdir(folder)  # makes a network file system ask the server again
+        time.sleep(0.5)
 
 
 class Outcome:

@@ -13,7 +13,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,20 +179,22 @@ def _word(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Batch:
-    """One rule instance: the pending targets that one load covers."""
+    """One rule instance: the pending targets that one load covers.
+
+    inputs: one output of every batch that must run before this one. That is all Snakemake needs
+    to order the jobs; listing every file would make a large graph slow. A job waits itself for the
+    files it reads (`jobs.load`).
+    """
 
     rule: str
     stage: str
     loader: str
     targets: tuple[Target, ...]
+    inputs: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> list[str]:
         return [t.path for t in self.targets]
-
-    @property
-    def inputs(self) -> list[str]:
-        return sorted({p for t in self.targets for p in t.inputs})
 
     @property
     def cost(self) -> float:
@@ -239,7 +241,17 @@ def batches(pending_targets: Iterable[Target], shards: Mapping[str, int]) -> lis
             ordered = tuple(sorted(part, key=lambda t: t.path))
             result.append(Batch(rule, stage, loader, ordered))
     _unique_rules(result)
-    return result
+    return _ordered(result)
+
+
+def _ordered(result: list[Batch]) -> list[Batch]:
+    """The batches with their inputs: the first output of each batch whose outputs they read."""
+    producer = {p: i for i, b in enumerate(result) for p in b.outputs}
+    ordered = []
+    for b in result:
+        before = sorted({producer[p] for t in b.targets for p in t.inputs if p in producer})
+        ordered.append(replace(b, inputs=tuple(result[i].outputs[0] for i in before)))
+    return ordered
 
 
 def _unique_rules(result: list[Batch]) -> None:
@@ -341,7 +353,7 @@ def freeze(plan: Plan, folder: str | Path) -> Path:
     path = (folder / f"plan-{os.getpid()}-{os.urandom(4).hex()}.json").absolute()
     content = {
         "config": plan.config,
-        "batches": [asdict(b) for b in plan.batches],
+        "batches": [{**vars(b), "targets": [vars(t) for t in b.targets]} for b in plan.batches],
         "paths": {t.path: t.stage for t in plan.targets.values()},
         "wanted": plan.wanted,
     }
@@ -367,7 +379,7 @@ def thaw(path: str | Path) -> Plan:
     made = []
     for b in content["batches"]:
         ts = tuple(Target(**{**t, "inputs": tuple(t["inputs"])}) for t in b.pop("targets"))
-        made.append(Batch(**b, targets=ts))
+        made.append(Batch(**{**b, "targets": ts, "inputs": tuple(b["inputs"])}))
     planned = {t.path: t for b in made for t in b.targets}
     by_path = {
         p: planned.get(p) or Target(stage, "", "", "", p, "", {})

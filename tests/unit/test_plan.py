@@ -148,7 +148,7 @@ def test_finished_parts_are_taken_over_without_their_inputs(world):
     Path(act.path).unlink()
     p = world.plan()
     assert counts(p) == {"texts": 0, "activations": 0, "probes": 1}
-    assert p.batches[0].inputs == []
+    assert p.batches[0].inputs == ()
     assert "only to be put in place" in words.table(p)
     assert plan.take_over(p) == 1
     assert not world.plan().pending
@@ -207,3 +207,11 @@ def test_a_job_without_a_plan_fails_clearly(tmp_path, monkeypatch):
         session.begin({}, main=False, acts=True)
     with pytest.raises(ActprobeError, match="frozen plan"):
         plan.thaw(tmp_path / "gone.json")
+
+
+def test_a_batch_waits_for_one_output_of_every_batch_before_it(tmp_path):
+    p = World(tmp_path).plan()
+    acts, probes, texts = p.batches
+    assert texts.inputs == ()
+    assert acts.inputs == (texts.outputs[0],)
+    assert set(probes.inputs) == {texts.outputs[0], acts.outputs[0]}

@@ -71,6 +71,13 @@ def test_all_columns_constant_is_a_coin_toss():
     assert metrics.auc(y[160:], fitted.scores) == 0.5
 
 
+def test_more_columns_than_rows_and_all_of_them_constant():
+    y = np.arange(260) % 2
+    for name in ("saeprobes-0.4.2-fast", "actprobe-1"):
+        fitted = probe(np.ones((260, 200)), y, 160, protocol.load(name)["methods"]["logreg"])
+        assert metrics.auc(y[160:], fitted.scores) == 0.5
+
+
 def test_the_first_of_equal_hyperparameters_wins():
     X, y = data(200, 4, strength=60.0)
     fitted = probe(X, y, 150, PROTOCOL["methods"]["logreg"])
@@ -143,7 +150,7 @@ def test_a_penalty_that_keeps_its_weight_against_the_mean_loss():
 
 def test_one_direction_and_controls():
     own = protocol.load("actprobe-1")
-    X, y = data(600, 20, strength=4.0)
+    X, y = data(600, 20, seed=5, strength=4.0)
     found = {
         name: metrics.auc(y[400:], probe(X, y, 400, own["methods"][name], 0).scores)
         for name in (
@@ -169,6 +176,7 @@ def test_grids():
     components = [g["n_components"] for g in methods.grid(pca, 1024, 384, 0, 0)]
     assert components == [1, 2, 4, 7, 12, 21, 35, 59, 99]
     assert methods.grid(knn, 14, 384, 11, 0)[-1]["n_neighbors"] <= 11
+    assert methods.grid(knn, 14, 384, 0, 0) == [{"n_neighbors": 1}]
     [mlp] = methods.grid(PROTOCOL["methods"]["mlp"], 1, 1, 1, seed=42)
     assert mlp == {
         "hidden_layer_sizes": [16, 16, 16],

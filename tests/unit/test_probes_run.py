@@ -85,16 +85,19 @@ def test_golden(cache):
 
 def test_any_number_of_workers_gives_the_same_bytes(cache, tmp_path):
     other = Cache(tmp_path / "other")
-    entry = {"protocol": P, "methods": ["logreg", "mlp", "pca"], "settings": ["normal"]}
+    entries = [
+        {"protocol": P, "methods": ["logreg", "mlp", "pca"]},
+        {"protocol": "actprobe-1", "methods": ["logreg", "ksparse_b"]},
+    ]
     for c, workers in ((cache, 1), (other, 2)):
         add(c, "a", n=130)
         add(c, "b", n=200)
-        c.run(entry, workers=workers)
+        c.run(*entries, workers=workers)
     one, two = (
         {p.name: p.read_bytes() for p in (c.folder / "probes").rglob("*.parquet")}
         for c in (cache, other)
     )
-    assert len(one) == 6 and one == two
+    assert len(one) == 10 and one == two
 
 
 def test_workers_do_not_run_the_calling_script_again(tmp_path):
@@ -218,6 +221,28 @@ def test_out_of_distribution(cache):
         ("a_OOD", "logreg", None, 1024, 130),
         ("a_OOD", "ksparse_b", 128, 1024, 130),
     ]
+    own = cache.run(entry | {"protocol": "actprobe-1", "methods": ["pca"]})
+    assert {(r["n_train"], r["n_test"]) for r in own} == {(1024, 130)}
+
+
+def test_classes_of_other_names_are_noted(cache):
+    """Classes are numbered by name: a test set that calls them otherwise deserves a look."""
+    add(cache, "a", n=1500)
+    add(cache, "a_OOD", n=130, classes=("1", "not"))
+    entry = {"protocol": P, "settings": ["ood"], "datasets": ["a"], "methods": ["logreg"]}
+    [row] = cache.run(entry)
+    assert json.loads(row["params"])["test_classes"] == ["1", "not"]
+
+
+def test_noise_that_leaves_one_class(cache, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        f"name: own\ndescription: mine\nextends: {P}\nsplit: {{n_train: 2}}\n"
+        "settings: {label_noise: {values: [0, 0.5]}}\n"
+    )
+    add(cache)
+    entry = {"protocol": str(own), "settings": ["label_noise"], "methods": ["logreg"]}
+    assert [r["reason"] for r in cache.run(entry)] == ["", "one class only among 2 train rows"]
 
 
 def test_a_test_set_of_the_same_distribution_is_refused(cache):

@@ -1,7 +1,8 @@
 """The plan of this run, made by the main process and read by the jobs. No rules here.
 
 REQUIRED INPUTS: the config.
-OUTPUTS: PLAN (batches per stage), CONFIG (resolved), RESULTS (files of the report), FINAL.
+OUTPUTS: PLAN (batches per stage), CONFIG (resolved), RESULTS and CONTRASTIVE (files of
+the reports), FINAL.
 """
 
 import sys
@@ -9,7 +10,7 @@ import sys
 from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
 
-from actprobe import results, session
+from actprobe import contrastive, results, session
 from actprobe.errors import ActprobeError
 
 
@@ -65,9 +66,18 @@ def begin():
 PLAN = begin()
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
-FINAL = PLAN.wanted
-if PLAN.paths("probes"):
-    FINAL = [path for kind in RESULTS.values() for path in kind.values()]
+CONTRASTIVE = contrastive.outputs(CONFIG)
+# What the reports read is made on the way to them.
+REPORTS = {"probes": RESULTS, "contrastive": CONTRASTIVE}
+FINAL = [
+    path
+    for stage, outputs in REPORTS.items()
+    if PLAN.paths(stage)
+    for kind in outputs.values()
+    for path in kind.values()
+]
+FINAL += [p for p in PLAN.wanted if PLAN.targets[p].stage not in {"texts", *REPORTS}]
+FINAL = FINAL or PLAN.wanted
 # What tables, figures and report depend on: a change of memory or threads is no reason to redraw.
 REPORTED = {
     k: v for k, v in CONFIG.items() if k not in ("max_memory", "threads", "shards")

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from actprobe.errors import BadInput
 from actprobe.probes.metrics import auc
 
-METHODS = ("mean_difference", "logreg", "lda")
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 

@@ -42,7 +42,7 @@ class Labels:
         return Labels(*own, split, self.classes, self.n_rows)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def labels(path: str) -> Labels:
     """Read a texts artefact. Raises BadInput for a tombstone or a dataset without labels."""
     table = store.read_table(path, ["label", "group", "split", "digest"])
@@ -55,7 +55,7 @@ def labels(path: str) -> Labels:
     return Labels(
         row,
         table["label"].to_numpy(zero_copy_only=False)[row].astype(np.int64),
-        digest.astype(str),
+        digest.astype("S64"),
         splits.components(digest, group if table["group"].null_count < len(table) else None),
         split if table["split"].null_count < len(table) else None,
         tuple(store.read_header(path)["facts"]["classes"]),
@@ -85,7 +85,6 @@ def read_latents(path: str) -> Any:
         return csr_array(parts, shape=(len(parts[2]) - 1, n_latents))
 
 
-@lru_cache(maxsize=1)
 def matrix(path: str, reads: str) -> Any:
-    """The matrix that a method reads, kept for the next method on the same file."""
+    """What a method reads: activations, or latents."""
     return read_latents(path) if reads == "latents" else read_dense(path)

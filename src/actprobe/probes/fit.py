@@ -90,10 +90,9 @@ def _condition(
     ks = recipe["method"].get("ks", [None])
     try:
         train_rows, test_rows = _split(source.labels, recipe, condition, seed)
-        other = test if test is not None else source
         if test is not None:
             test_rows = np.arange(len(test.labels))
-        fits = _Fits(source, train_rows, other, test_rows, recipe, condition, seed)
+        fits = _Fits(source, train_rows, test or source, test_rows, recipe, condition, seed)
     except CannotFit as e:
         yield from ({"k": k, "reason": str(e)} for k in ks)
         return
@@ -130,11 +129,12 @@ class _Fits:
         seed: int,
     ) -> None:
         self.method, self.seed = recipe["method"], seed
-        self.rule, self.classes = recipe["validation"], other.labels.classes
-        y = source.labels.y[train]
-        if len(np.unique(y)) < 2:
+        self.rule, self.notes = recipe["validation"], {}
+        if other.labels.classes != source.labels.classes:
+            self.notes["test_classes"] = other.labels.classes
+        self.y_train = splits.flip(source.labels.y[train], condition.noise, seed)
+        if len(np.unique(self.y_train)) < 2:
             raise CannotFit(f"one class only among {len(train)} train rows")
-        self.y_train = splits.flip(y, condition.noise, seed) if condition.noise else y
         self.y_test = other.labels.y[test]
         self.seen = leakage.repeated(source.labels.digest[train], other.labels.digest[test])
         component = source.labels.component[train] if self.rule["groups"] == "disjoint" else None
@@ -164,7 +164,8 @@ class _Fits:
             self.rule,
             self.seed,
         )
-        params = methods.json_params(fitted.params) | {"unconverged": fitted.unconverged}
+        params = methods.json_params(fitted.params) | self.notes
+        params["unconverged"] = fitted.unconverged
         if k is not None:
             params["latents"] = min(k, len(self.best))
         low, high = self.bootstrap.interval(fitted.scores)

@@ -6,7 +6,6 @@ scikit-learn's solvers do the work.
 
 from __future__ import annotations
 
-import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
 
 Matrix = NDArray[np.float64]
 Method = Mapping[str, Any]
@@ -28,7 +33,7 @@ def values(grid: Any) -> list[Any]:
     return list(grid)
 
 
-def doubling(top: int) -> list[int]:
+def spread(top: int) -> list[int]:
     """At most ten whole numbers from 1 to `top`, evenly spaced on a log scale, cut to integers."""
     return np.unique(np.logspace(0, np.log2(top), num=10, base=2, dtype=int)).tolist()
 
@@ -43,32 +48,30 @@ def grid(method: Method, n: int, d: int, smallest_fit: int, seed: int) -> list[P
             scale = method.get("C_rows", n) / n
             return [{"C": c * scale} for c in values(method["C"])]
         case "pca":
-            return [{"n_components": m} for m in doubling(min(n, d, method["components"]))]
+            return [{"n_components": m} for m in spread(min(n, d, method["components"]))]
         case "knn":
-            top = min(n - 1, method["neighbours"], smallest_fit)
-            return [{"n_neighbors": k} for k in doubling(top)]
-        case "xgboost":
-            choice: Callable[[Sequence[Any]], Any] = random.Random(seed).choice
-        case "mlp":
-            legacy = np.random.RandomState(seed)
-            choice = lambda options: options[legacy.randint(len(options))]  # noqa: E731
-        case _:
-            return [{}]
+            top = max(1, min(n - 1, method["neighbours"], smallest_fit))
+            return [{"n_neighbors": k} for k in spread(top)]
     space = [(s["param"], values(s["values"])) for s in method["space"]]
+    choice = _choice(method["family"], seed)
     return [{name: choice(v) for name, v in space} for _ in range(method["draws"])]
+
+
+def _choice(family: str, seed: int) -> Callable[[Sequence[Any]], Any]:
+    """A seeded draw from a list, with the generator that each published grid was drawn with."""
+    if family == "xgboost":
+        return random.Random(seed).choice
+    legacy = np.random.RandomState(seed)
+    return lambda options: options[legacy.randint(len(options))]
 
 
 def estimator(method: Method, params: Params, seed: int) -> Any:
     """An unfitted scikit-learn classifier."""
     match method["family"]:
         case "logreg" | "pca":
-            from sklearn.linear_model import LogisticRegression
-
             own = {k: v for k, v in params.items() if k != "n_components"}
             return LogisticRegression(**method["solver"], **own, random_state=seed)
         case "knn":
-            from sklearn.neighbors import KNeighborsClassifier
-
             return KNeighborsClassifier(**params)
         case "xgboost":
             from xgboost import XGBClassifier
@@ -76,16 +79,12 @@ def estimator(method: Method, params: Params, seed: int) -> Any:
             fixed = {"eval_metric": "logloss", "random_state": seed, "n_jobs": 1}
             return XGBClassifier(**method.get("solver", {}), **params, **fixed)
         case "mlp":
-            from sklearn.neural_network import MLPClassifier
-
             return MLPClassifier(**method["solver"], **params, random_state=seed)
     raise ValueError(f"unknown probe family {method['family']!r}")
 
 
 def fit(model: Any, X: Matrix, y: NDArray[Any]) -> bool:
     """Fit in place; False when the solver stopped before it converged."""
-    from sklearn.exceptions import ConvergenceWarning
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(X, y)
@@ -102,13 +101,9 @@ def prepare(
 ) -> tuple[Matrix, Matrix]:
     """Both matrices scaled, and projected or rotated, by what X_fit [n, d] and y_fit alone say."""
     if method["scaler"] == "standard":
-        from sklearn.preprocessing import StandardScaler
-
         scaler = StandardScaler().fit(X_fit)
         X_fit, X_other = scaler.transform(X_fit), scaler.transform(X_other)
     if method["family"] == "pca":
-        from sklearn.decomposition import PCA
-
         n_components = min(*X_fit.shape, method["components"])
         pca = PCA(n_components=n_components, random_state=seed)
         return pca.fit_transform(X_fit), pca.transform(X_other)
@@ -135,14 +130,13 @@ def rotate(X_fit: Matrix, X_other: Matrix) -> tuple[Matrix, Matrix]:
     centred = X_fit - mean
     size, directions = np.linalg.eigh(centred @ centred.T)
     kept = size > 1e-12 * size[-1]
+    if not kept.any():  # all rows are equal
+        return np.zeros((len(X_fit), 1)), np.zeros((len(X_other), 1))
     size, directions = np.sqrt(size[kept]), directions[:, kept]
     basis = centred.T @ (directions / size)
     return directions * size, (X_other - mean) @ basis
 
 
 def json_params(params: Params) -> Params:
-    """The hyperparameters with plain numbers only, finite and rounded to 12 digits."""
-    return {
-        k: float(f"{v:.12g}") if isinstance(v, float) and math.isfinite(v) else v
-        for k, v in params.items()
-    }
+    """The hyperparameters to 12 digits: the last ones differ between math libraries."""
+    return {k: float(f"{v:.12g}") if isinstance(v, float) else v for k, v in params.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score
 
 
 def auc(y: NDArray[Any], scores: NDArray[Any]) -> float:
@@ -36,8 +37,6 @@ def evaluate(y: NDArray[Any], scores: NDArray[Any], predicted: NDArray[Any]) -> 
     test_brier: mean squared error of the probabilities. test_ece: expected calibration error over
     ten equal bins of the predicted probability (Guo et al. 2017, eq. 3, for class 1).
     """
-    from sklearn.metrics import accuracy_score, f1_score
-
     bins = np.minimum((scores * 10).astype(int), 9)
     gaps = np.bincount(bins, weights=scores - y, minlength=10)
     return {

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from sklearn import config_context
 
 from actprobe.probes import methods, metrics

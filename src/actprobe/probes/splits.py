@@ -199,11 +199,9 @@ def disjoint(
         train, test = sides(y, component, split["test_fraction"], seed, given)
     ratios = setting["values"] if setting.get("vary") == "ratio" else [condition.ratio]
     usable = [min(largest(y[side], r) for r in ratios) for side in (train, test)]
-    n_train = min(usable[0], split["n_train"])
-    if condition.n_train is not None:
-        if condition.n_train > n_train:
-            raise CannotFit(f"needs {condition.n_train} train rows, {n_train} are usable")
-        n_train = condition.n_train
+    n_train = min(usable[0], condition.n_train or split["n_train"])
+    if condition.n_train is not None and n_train < condition.n_train and not elsewhere:
+        raise CannotFit(f"needs {condition.n_train} train rows, {n_train} are usable")
     if n_train < 2 or (usable[1] < 2 and not elsewhere):
         raise CannotFit(
             f"{usable[0]} train and {usable[1]} test rows are usable, at least 2 needed"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import LeavePOut, StratifiedKFold
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -20,8 +21,6 @@ def folds(
     out. Folds of the middle two need both classes in their validation part. With `component` [n],
     rows that share a component with a validation row leave the fit part.
     """
-    from sklearn.model_selection import LeavePOut, StratifiedKFold
-
     n = len(y)
     if n <= rule["none_up_to"]:
         return []

@@ -1,0 +1,153 @@
+"""Figures of contrastive probes: AUROC by layer, the map of cosines, and those of `curves`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from actprobe.contrastive import curves
+from actprobe.contrastive.artefact import Directions
+from actprobe.contrastive.layout import FIGURES
+from actprobe.contrastive.views import LOOKS, layer_axis, layer_name, methods, views
+from actprobe.results.figures import style
+
+_BASELINES = {
+    "baseline_length": ("text length", "#7F7F7F", (0, (1, 1.5))),
+    "baseline_tfidf": ("TF-IDF of the training set", "#CC79A7", (0, (5, 2))),
+    "baseline_tfidf_in_domain": ("TF-IDF in domain", "#E69F00", (0, (5, 1, 1, 1))),
+}
+_PERMUTED, _RANDOM = "null: permuted labels", "null: random directions"
+_MOST_MAPS = 9
+
+
+def write(
+    root: Path,
+    made: pd.DataFrame,
+    directions: Sequence[Directions],
+    cosines: Mapping[tuple[str, ...], pd.DataFrame],
+) -> None:
+    """Draw all figures into `{root}/figures` from the tidy table, the artefacts and the cosines."""
+    found = {(d.facts["source"], d.facts["train"], d.facts["score_at"]): d for d in directions}
+    with matplotlib.rc_context(style.RC):
+        drawn = (
+            by_layer(made),
+            curves.roc(made, found),
+            curves.scores(made, found),
+            cosine_map(cosines),
+        )
+        for name, fig in zip(FIGURES, drawn, strict=True):
+            style.save(fig, root / "figures" / name)
+
+
+def by_layer(made: pd.DataFrame) -> Figure:
+    """AUROC on each validation set by layer, with null bands, baselines and the layers chosen."""
+    title = "AUROC by layer"
+    shown, more = views(made)
+    if not shown:
+        return style.nothing(title, "No direction has a number.")
+    text = made[made["source"] == ""].set_index(["train", "dataset", "method"])["test_auc"].dropna()
+    lines = [b for b in _BASELINES if b in text.index.get_level_values("method")]
+    legend = [*methods(made), _PERMUTED, _RANDOM, *(_BASELINES[b][0] for b in lines)]
+    across = min(len(shown), 2)
+    fig = style.figure(
+        title,
+        "Validation rows, with 95 % bootstrap intervals; bands hold 95 % of null directions.\n"
+        "Ringed: the layer chosen on held-out training rows." + more,
+        max(6.6, 5.2 * across),
+        3.7 * math.ceil(len(shown) / across),
+        legend,
+    )
+    for ax, (name, rows) in zip(style.grid(fig, len(shown), across), shown, strict=True):
+        _by_layer(ax, rows)
+        data = tuple(rows.iloc[0][["train", "dataset"]])
+        for b in lines:
+            label, colour, dashes = _BASELINES[b]
+            if (*data, b) in text.index:
+                ax.axhline(text[(*data, b)], color=colour, ls=dashes, lw=1.4, label=label)
+        ax.set_title(name)
+    fig.axes[0].set_ylabel("AUROC")
+    style.legend(fig, legend)
+    return fig
+
+
+def _by_layer(ax: Axes, rows: pd.DataFrame) -> None:
+    layers = sorted(rows["layer"].unique())
+    step = min(np.diff(layers), default=1.0)
+    null = rows.drop_duplicates("layer").sort_values("layer")
+    # Half a step beyond the ends, so that a single layer has a band as well.
+    at = np.concatenate([[layers[0] - step / 2], layers, [layers[-1] + step / 2]])
+    edge = {
+        f"{kind}_{end}": np.pad(null[f"null_{kind}_{end}"], 1, mode="edge")
+        for kind in ("permuted", "random")
+        for end in ("low", "high")
+    }
+    ax.fill_between(
+        at, edge["permuted_low"], edge["permuted_high"], color="#D5D5D5", lw=0, label=_PERMUTED
+    )
+    for end in ("low", "high"):
+        ax.plot(at, edge[f"random_{end}"], color="#777777", lw=0.9, label=_RANDOM)
+    ax.axhline(0.5, color="#555555", lw=0.6)
+    shown = methods(rows)
+    for k, method in enumerate(shown):
+        mine = rows[rows["method"] == method].sort_values("layer")
+        colour, marker = LOOKS[method]
+        x = (mine["layer"] + 0.12 * step * (k - (len(shown) - 1) / 2)).to_numpy()
+        auc = mine["test_auc"].to_numpy()
+        bars = np.maximum(np.nan_to_num([auc - mine["ci_low"], mine["ci_high"] - auc]), 0)
+        ax.errorbar(
+            x, auc, bars, color=colour, marker=marker, ms=4, lw=1.5, elinewidth=0.8, capsize=1.5,
+            label=method, zorder=3,
+        )  # fmt: skip
+        best = mine["chosen"].to_numpy(bool)
+        ring = {"ms": 11, "mfc": "none", "mec": colour, "mew": 1.6, "zorder": 4}
+        ax.plot(x[best], auc[best], "o", **ring)
+    ax.grid(axis="y")
+    layer_axis(ax, layers)
+    ax.set_xlim(at[0], at[-1])
+
+
+def cosine_map(cosines: Mapping[tuple[str, ...], pd.DataFrame]) -> Figure:
+    """Cosine between the directions of every two layers, a map for each run."""
+    title = "Cosine between layers' directions"
+    maps = [(run, c) for run, c in cosines.items() if len(c) > 1]
+    if not maps:
+        return style.nothing(title, "There is no direction on more than one layer.")
+    shown = maps[:_MOST_MAPS]
+    more = f" The first {len(shown)} of {len(maps)} runs." if len(maps) > len(shown) else ""
+    varying = [len({run[i] for run, _ in maps}) > 1 for i in range(6)]
+    across = min(len(shown), 3)
+    fig = style.figure(
+        title,
+        "1: the same direction, 0: at right angles, -1: opposite." + more,
+        max(4.4, 3.5 * across + 0.7),
+        3.4 * math.ceil(len(shown) / across),
+    )
+    axes = fig.subplots(math.ceil(len(shown) / across), across, squeeze=False)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    for ax, (run, c) in zip(axes.flat, shown, strict=False):
+        image = ax.imshow(c.to_numpy(), cmap=style.DIVERGING, vmin=-1, vmax=1)
+        names = [layer_name(style.layer_of(site) or 0) for site in c.columns]
+        every = math.ceil(len(names) / 12)
+        ax.set_xticks(range(0, len(names), every), names[::every])
+        ax.set_yticks(range(0, len(names), every), names[::every])
+        if len(names) <= 10:
+            for (i, j), value in np.ndenumerate(c.to_numpy()):
+                dark = "white" if abs(value) > 0.6 else "#333333"
+                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=dark)
+        words = [w for w, differs in zip(run, varying, strict=True) if differs]
+        ax.set_title(shorten(", ".join(words or [run[-1]]), 46))
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+    fig.colorbar(image, ax=axes, shrink=0.7, aspect=30, label="cosine")
+    fig.supxlabel("layer", fontsize=9)
+    fig.supylabel("layer", fontsize=9)
+    return fig

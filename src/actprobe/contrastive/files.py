@@ -1,0 +1,100 @@
+"""Vectors and scores as files that steering and evaluation scripts read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from actprobe import texts
+from actprobe.contrastive.artefact import Directions
+from actprobe.contrastive.scores import STATISTICS
+from actprobe.results.figures.style import layer_of
+from actprobe.texts import Texts
+
+_SHOWN = 100  # characters of a question in the score files
+
+
+def run_name(d: Directions, method: str) -> str:
+    """Folder of one run: training set, model, kind of site, position and method."""
+    f = d.facts
+    at = f["position"] if f["score_at"] == f["position"] else f"{f['position']}@{f['score_at']}"
+    return f"{f['train']}.{f['model']}.{f['site'].partition('.')[0]}.{at}.{method}"
+
+
+def layer_name(site: str) -> str:
+    """The site's layer as file names have it; the embedding is called by its name."""
+    return site if site == "embed" else str(layer_of(site))
+
+
+def write(root: Path, directions: Iterable[Directions], data: Mapping[str, Texts]) -> None:
+    """Write every direction and its scores below `root`.
+
+    {run}/vectors/layer_{L}.pt and {run}/normalized_vectors/layer_{L}.pt: float32 [1, d];
+    {run}/{dataset}/probe_stats_layer{L}.csv; {run}/experiment_info.txt. These are the names and
+    columns of the evaluation-awareness scripts (Nguyen et al. 2025), with n_tokens added.
+    """
+    import torch
+
+    runs: dict[str, list[tuple[Directions, int]]] = {}
+    for d in directions:
+        for i, method in enumerate(d.methods):
+            runs.setdefault(run_name(d, method), []).append((d, i))
+    for name, members in runs.items():
+        folder = root / name
+        for d, i in members:
+            layer = layer_name(d.facts["site"])
+            for kind, vector in (("vectors", d.direction[i]), ("normalized_vectors", d.unit[i])):
+                path = folder / kind / f"layer_{layer}.pt"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(torch.from_numpy(vector.astype(np.float32)[None]), path)
+            for dataset in d.validated:
+                path = folder / dataset / f"probe_stats_layer{layer}.csv"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                scored = stats(d, i, dataset, data[dataset])
+                scored.to_csv(path, index=False, lineterminator="\n", float_format="%.9g")
+        (folder / "experiment_info.txt").write_text(_info(members))
+
+
+def stats(d: Directions, i: int, dataset: str, rows: Texts) -> pd.DataFrame:
+    """Scores of a validation set's rows along direction i, one row per text."""
+    v = d.validated[dataset]
+    long = [len(text) > _SHOWN for text in rows.text]
+    return pd.DataFrame(
+        {
+            "question_id": rows.id,
+            "question": [
+                text[:_SHOWN] + "..." * cut for text, cut in zip(rows.text, long, strict=True)
+            ],
+            "type": np.array(rows.classes, object)[rows.label],
+            **{f"{s}_score": v.values[i, :, k] for k, s in enumerate(STATISTICS)},
+            "n_tokens": v.n_tokens,
+        }
+    )
+
+
+def _info(members: list[tuple[Directions, int]]) -> str:
+    first, i = members[0]
+    layers = [layer_name(d.facts["site"]) for d, _ in members]
+    lines = {
+        "Model": first.facts["model"],
+        "Layers": ", ".join(layers),
+        "Hook": first.facts["site"].partition(".")[0],
+        "Position": first.facts["position"],
+        "Method": first.methods[i],
+        "Training dataset": first.facts["train"],
+        "Training dataset size": first.facts["n_train"],
+        "Positive class": first.facts["positive"],
+        "Keys": ", ".join(d.key for d, _ in members),
+    }
+    return "".join(f"{k}: {v}\n" for k, v in lines.items())
+
+
+def load_texts(paths: Iterable[str], wanted: Iterable[str]) -> dict[str, Texts]:
+    """The datasets of these names among texts artefacts."""
+    from actprobe.texts.table import dataset_name
+
+    wanted = set(wanted)
+    return {name: texts.load(p) for p in paths if (name := dataset_name(p)) in wanted}

@@ -1,0 +1,131 @@
+"""The page of the contrastive probes: what was found, against which controls, and how."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from actprobe.config import SCHEMAS
+from actprobe.contrastive.baselines import METHODS as BASELINES
+from actprobe.contrastive.layout import FIGURES, REPORT, TABLE, VECTORS
+from actprobe.contrastive.tables import RULE
+from actprobe.contrastive.views import layer_name
+from actprobe.texts import Texts
+
+CAPTIONS = SCHEMAS.parent / "report"
+MOST_ROWS = 120
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows: the tidy table, what was left out (name, reason), and warnings."""
+
+    table: pd.DataFrame
+    skipped: Sequence[Mapping[str, str]]
+    warnings: Sequence[str]
+
+
+def headline(table: pd.DataFrame) -> list[str]:
+    """One line per run and validation set: the number at the layer that the training rows chose."""
+    lines = []
+    for r in table[table["chosen"]].itertuples():
+        band = f"null band {r.null_permuted_low:.3f} to {r.null_permuted_high:.3f}"
+        lines.append(
+            f"{r.train} → {r.dataset}, {r.model}, {r.method}: AUROC {r.test_auc:.3f} "
+            f"[{r.ci_low:.3f}, {r.ci_high:.3f}] for {r.positive} at layer {layer_name(r.layer)} of "
+            f"{r.kind} ({r.position}), chosen by held-out training rows; {band}."
+        )
+    return lines or ["No direction has a number."]
+
+
+def answer_warnings(data: Mapping[str, Texts]) -> list[str]:
+    """Datasets of pairs in which an answer tells its class, so that a direction may mean no more
+    than the answer's letters."""
+    found = []
+    for name, t in data.items():
+        for answer, (negative, positive) in t.facts.get("answers", {}).items():
+            total = negative + positive
+            if total and abs(positive / total - 0.5) > 0.1:
+                found.append(
+                    f"{name}: {answer!r} is the positive answer in {positive} of {total} of its "
+                    "rows: the letters do not cancel, and the direction may be theirs."
+                )
+    return found
+
+
+def write(root: Path, page: Page, config: Mapping[str, Any]) -> None:
+    """Write the page; it holds everything it shows. Equal input gives equal bytes."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("actprobe.contrastive", "."),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    fits = page.table[page.table["source"] != ""]
+    compare = ", ".join(sorted(set(fits["compare_with"]) - {""}))
+    shown = fits if len(fits) <= MOST_ROWS else fits[fits["chosen"]]
+    text = environment.get_template("report.html.j2").render(
+        experiment=config["experiment"],
+        headline=headline(page.table),
+        rule=RULE,
+        warnings=page.warnings,
+        figures=[_figure(root / "figures" / f"{name}.svg") for name in FIGURES],
+        compare=compare
+        and f"Cosine: with the mean difference of {compare}; in small print the AUROC without it.",
+        columns=_COLUMNS,
+        rows=[_row(r) for r in shown.itertuples()],
+        baselines=[_baseline(r) for r in page.table[page.table["source"] == ""].itertuples()],
+        skipped=page.skipped,
+        table=TABLE,
+        vectors=VECTORS,
+        version=metadata.version("actprobe"),
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+    )
+    (root / REPORT).write_text(text, encoding="utf-8")
+
+
+_COLUMNS = [
+    "data", "source", "method", "layer", "held out", "AUROC", "permuted labels",
+    "random directions", "r with 1/length", "cosine", "warning",
+]  # fmt: skip
+
+
+def _row(r: Any) -> dict[str, Any]:
+    at = r.position if r.score_at == r.position else f"{r.position}, scored at {r.score_at}"
+    cells = [
+        (f"{r.train} → {r.dataset}", f"{r.n_train} → {r.n_test} rows"),
+        (f"{r.model}, {r.kind}", at),
+        (r.method, ""),
+        (layer_name(r.layer), ""),
+        (_number(r.val_auc), f"d′ {_number(r.val_d, 2)}"),
+        (_number(r.test_auc), f"{_number(r.ci_low)}–{_number(r.ci_high)}"),
+        (f"p {r.p_permuted:.3f}", f"{r.null_permuted_low:.3f}–{r.null_permuted_high:.3f}"),
+        (f"p {r.p_random:.3f}", f"{r.null_random_low:.3f}–{r.null_random_high:.3f}"),
+        (_number(r.length_corr, 2), ""),
+        (_number(r.cos_compare, 2), _number(r.auc_without_compare)),
+        (r.warning, ""),
+    ]
+    return {"chosen": r.chosen, "cells": [{"text": t, "small": s} for t, s in cells]}
+
+
+def _baseline(r: Any) -> list[str]:
+    interval = f"{_number(r.ci_low)}–{_number(r.ci_high)}" if r.ci_low == r.ci_low else ""
+    return [r.train, r.dataset, BASELINES[r.method], _number(r.test_auc), interval]
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _figure(svg: Path) -> dict[str, str]:
+    caption = " ".join((CAPTIONS / f"{svg.stem}.rst").read_text(encoding="utf-8").split())
+    data = base64.b64encode(svg.read_bytes()).decode()
+    return {"uri": f"data:image/svg+xml;base64,{data}", "caption": caption}

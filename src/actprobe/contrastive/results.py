@@ -1,0 +1,38 @@
+"""What the report rule calls: tables, vectors, figures and the page from the artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from actprobe.contrastive import figures, files, report, tables
+from actprobe.contrastive.layout import TABLE, VECTORS, folder
+
+
+def make_results(
+    config: Mapping[str, Any],
+    directions: Iterable[str],
+    baselines: Iterable[str],
+    texts: Iterable[str],
+) -> list[str]:
+    """Write everything below `{results_dir}/{experiment}`; returns the headline lines.
+
+    directions, baselines, texts: paths of their artefacts.
+    """
+    root = Path(folder(config))
+    found, skipped = tables.load(directions)
+    text_rows, more = tables.read_baselines(baselines)
+    made = tables.table(found, text_rows, config["experiment"])
+    path = root / TABLE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.to_csv(path, index=False, lineterminator="\n")
+    wanted = {name for d in found for name in (*d.validated, d.facts["train"])}
+    data = files.load_texts(texts, wanted)
+    (root / VECTORS).mkdir(exist_ok=True)
+    files.write(root / VECTORS, found, data)
+    figures.write(root, made, found, tables.cosines(found))
+    page = report.Page(made, [*skipped, *more], report.answer_warnings(data))
+    report.write(root, page, config)
+    return report.headline(made)
+

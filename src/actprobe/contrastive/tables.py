@@ -1,0 +1,147 @@
+"""The tidy table of contrastive probes: one row per direction and validation set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from actprobe import store
+from actprobe.contrastive import artefact
+from actprobe.contrastive.artefact import Directions
+from actprobe.contrastive.controls import BAND
+from actprobe.errors import BadInput
+from actprobe.results.figures.style import layer_of
+
+# The layers of one run differ in nothing but the layer.
+RUN = ["train", "model", "kind", "position", "score_at", "method"]
+COLUMNS = [
+    "experiment", *RUN, "source", "site", "layer", "dataset", "positive", "n_train", "n_test",
+    "norm", "converged", "train_auc", "val_auc", "val_d", "chosen", "test_auc", "ci_low", "ci_high",
+    "null_random_low", "null_random_high", "null_permuted_low", "null_permuted_high", "p_random",
+    "p_permuted", "length_corr", "first_token", "compare_with", "cos_compare",
+    "auc_without_compare", "warning", "reason", "key",
+]  # fmt: skip
+_TEXT = ("experiment", *RUN, "source", "site", "dataset", "positive", "compare_with", "warning",
+         "reason", "key")  # fmt: skip
+NAN = float("nan")
+RULE = (
+    "sign: class 1 scores higher on the training rows; layer: the highest AUROC on held-out "
+    "training rows (val_auc), then the largest held-out d′, then the lowest layer"
+)
+_CORRELATED = 0.5  # |correlation of a score with 1/length| from which length may explain it
+_DOMINANT = 0.5  # share of rows whose first token is extreme from which it dominates
+
+
+def load(paths: Iterable[str]) -> tuple[list[Directions], list[dict[str, str]]]:
+    """The artefacts at these paths, and the reasons of those that stand for a bad input."""
+    found, skipped = [], []
+    for path in paths:
+        try:
+            found.append(artefact.load(path))
+        except BadInput as e:
+            name = path.partition("/contrastive/")[2].rsplit(".", 2)[0]
+            skipped.append({"name": name, "reason": str(e)})
+    return found, skipped
+
+
+def table(
+    directions: Sequence[Directions], baselines: pd.DataFrame, experiment: str
+) -> pd.DataFrame:
+    """The tidy table [`COLUMNS`]; `chosen` marks the layer that `RULE` takes in each run.
+
+    Baselines are rows without a source, whose `chosen` is False.
+    """
+    rows = [row for d in directions for row in _rows(d)]
+    rows += baselines.to_dict("records")
+    made = pd.DataFrame(rows, columns=COLUMNS).assign(experiment=experiment)
+    for column in _TEXT:
+        made[column] = made[column].astype(object).where(made[column].notna(), "")
+    made["chosen"] = _chosen(made)
+    order = ["train", "method", "model", "kind", "position", "score_at", "dataset", "layer"]
+    rank = {m: i for i, m in enumerate(dict.fromkeys(made["method"]))}
+    made = made.assign(rank=made["method"].map(rank)).sort_values(
+        [c if c != "method" else "rank" for c in order], kind="stable", na_position="last"
+    )
+    return made.drop(columns="rank").reset_index(drop=True)
+
+
+def _rows(d: Directions) -> Iterable[dict[str, Any]]:
+    site = d.facts["site"]
+    place = {k: d.facts[k] for k in ("train", "model", "source", "site", "position", "score_at")}
+    place |= {k: d.facts[k] or "" for k in ("positive", "compare_with")}
+    place |= {"kind": site.partition(".")[0], "layer": layer_of(site), "key": d.key}
+    for i, method in enumerate(d.methods):
+        for dataset, v in d.validated.items():
+            numbers = {**d.numbers[i], **v.numbers[i]}
+            bands = {
+                f"null_{kind}_{end}": float(np.quantile(aucs, q))
+                for kind, aucs in v.null.items()
+                for end, q in zip(("low", "high"), BAND, strict=True)
+            }
+            yield {
+                **place,
+                "method": method,
+                "dataset": dataset,
+                "n_train": d.facts["n_train"],
+                "norm": d.norm[i],
+                **{k: NAN if n is None else n for k, n in numbers.items()},
+                **bands,
+                "warning": warning(numbers),
+            }
+
+
+def warning(numbers: Mapping[str, Any]) -> str:
+    """What speaks against taking an AUROC at its face value; "" for nothing."""
+    found = []
+    if abs(numbers["length_corr"] or 0) > _CORRELATED:
+        found.append(f"scores follow 1/length (r = {numbers['length_corr']:.2f})")
+    if (numbers["first_token"] or 0) > _DOMINANT:
+        found.append(f"the first token is extreme in {numbers['first_token']:.0%} of the rows")
+    if not numbers["converged"]:
+        found.append("the solver stopped early")
+    return "; ".join(found)
+
+
+def _chosen(made: pd.DataFrame) -> pd.Series:
+    """True for the rows of the layer that each run's training rows speak for."""
+    fits = made[made["source"] != ""].drop_duplicates([*RUN, "source"])
+    ordered = fits.assign(val_auc=fits["val_auc"].round(12)).sort_values(
+        ["val_auc", "val_d", "layer"], ascending=[False, False, True], kind="stable"
+    )
+    best = ordered.drop_duplicates(RUN)
+    taken = set(best[[*RUN, "source"]].itertuples(index=False, name=None))
+    mine = made[[*RUN, "source"]].itertuples(index=False, name=None)
+    return pd.Series([row in taken for row in mine], index=made.index)
+
+
+def read_baselines(paths: Iterable[str]) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """The rows of all baselines, and the reasons of those that could not be made."""
+    found, skipped = [], []
+    for path in paths:
+        try:
+            found.append(store.read_table(path).to_pandas())
+        except BadInput as e:
+            name = "baselines/" + path.partition("/baselines/")[2].rsplit(".", 2)[0]
+            skipped.append({"name": name, "reason": str(e)})
+    columns = ["train", "dataset", "method", "n_train", "n_test", "test_auc", "ci_low", "ci_high"]
+    rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+    return rows.drop_duplicates(["train", "dataset", "method"]), skipped
+
+
+def cosines(directions: Sequence[Directions]) -> dict[tuple[str, ...], pd.DataFrame]:
+    """Cosines between the directions of a run's layers: run -> [layers, layers] by site."""
+    units: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
+    for d in directions:
+        kind = d.facts["site"].partition(".")[0]
+        place = (d.facts["train"], d.facts["model"], kind, d.facts["position"], d.facts["score_at"])
+        for method, unit in zip(d.methods, d.unit, strict=True):
+            units.setdefault((*place, method), {})[d.facts["site"]] = unit
+    found = {}
+    for run, by_site in units.items():
+        sites = sorted(by_site, key=lambda s: layer_of(s) or 0)
+        stacked = np.stack([by_site[s] for s in sites])
+        found[run] = pd.DataFrame(stacked @ stacked.T, sites, sites)
+    return found

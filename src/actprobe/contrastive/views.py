@@ -1,0 +1,60 @@
+"""What the figures show: views of the tidy table, colours, and axes of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from actprobe.contrastive.artefact import Directions
+from actprobe.contrastive.tables import RUN
+
+Found = Mapping[tuple[str, str, str], Directions]  # (source, train, score_at) -> directions
+
+LOOKS = {
+    "mean_difference": ("#0072B2", "o"),
+    "logreg": ("#D55E00", "s"),
+    "lda": ("#009E73", "D"),
+}
+MOST_TICKS = 16
+_MOST_VIEWS = 6
+_VIEW = [*(c for c in RUN if c != "method"), "dataset"]
+
+
+def views(made: pd.DataFrame) -> tuple[list[tuple[str, pd.DataFrame]], str]:
+    """The rows of each view (one run without its method, on one validation set) with its title,
+    and a line that says so when there are more."""
+    groups = list(made[made["source"] != ""].groupby(_VIEW, sort=False))
+    shown = groups[:_MOST_VIEWS]
+    more = f"\nThe first {len(shown)} of {len(groups)} views." if len(groups) > len(shown) else ""
+    varying = [len({view[i] for view, _ in groups}) > 1 for i in range(len(_VIEW))]
+    return [(_title(view, varying), rows) for view, rows in shown], more
+
+
+def _title(view: Sequence[str], varying: Sequence[bool]) -> str:
+    """The data, then what tells this view from the others."""
+    train, model, kind, position, score_at, dataset = view
+    at = position if score_at == position else f"{position}, scored at {score_at}"
+    differs = zip((model, kind, at), (varying[1], varying[2], varying[3] or varying[4]), strict=True)
+    return ", ".join([f"{train} → {dataset}", *(word for word, shown in differs if shown)])
+
+
+def methods(made: pd.DataFrame) -> list[str]:
+    """The methods in the table, in their usual order."""
+    return [m for m in LOOKS if m in set(made["method"])]
+
+
+def layer_name(layer: float) -> str:
+    """ "embed" or the number."""
+    return "embed" if layer < 0 else f"{layer:.0f}"
+
+
+def layer_axis(ax: Axes, layers: Sequence[float]) -> None:
+    """Ticks at the layers, or at round numbers where there are many."""
+    ax.set_xlabel("layer")
+    if len(layers) <= MOST_TICKS:
+        ax.set_xticks(layers, [layer_name(x) for x in layers])
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,8 @@
+"""Run the pending imports targets of this rule."""
+
+from actprobe import jobs
+from actprobe.interchange.run import run
+
+with jobs.logged(snakemake.log[0]):
+    batch, config = jobs.load(snakemake.rule)
+    run(batch, config, snakemake.threads)

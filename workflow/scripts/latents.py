@@ -1,0 +1,12 @@
+"""Run the pending latents targets of this rule."""
+
+from actprobe.sae.kernel import prefer_avx512
+
+prefer_avx512()  # before anything imports NumPy
+
+from actprobe import jobs  # noqa: E402
+from actprobe.sae.latents_stage import run  # noqa: E402
+
+with jobs.logged(snakemake.log[0]):
+    batch, config = jobs.load(snakemake.rule)
+    run(batch, config, snakemake.threads)
