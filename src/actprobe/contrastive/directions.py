@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput
 from actprobe.probes.metrics import auc
+
+_SAME = 1e-6  # difference of class means, in row norms, that rounding of float32 rows explains
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -126,7 +127,8 @@ class Fitted:
 
     @property
     def unit(self) -> Matrix:
-        return self.direction / self.norm[:, None]
+        """Directions of norm 1, [m, d]; zero where there is none."""
+        return self.direction / np.where(self.norm > 0, self.norm, 1.0)[:, None]
 
 
 def fit(
@@ -135,18 +137,19 @@ def fit(
     """Directions of all methods on rows x [n, d] with 0/1 labels y [n].
 
     A direction points to class 1: it is turned round when class 1 scores lower on the training rows
-    (AUROC below 0.5). groups [n]: rows of one group are held out together. Raises BadInput when the
-    class means are equal.
+    (AUROC below 0.5). groups [n]: rows of one group are held out together. Where the class means are
+    equal but for rounding, every direction is zero.
     """
-    space = span(x)
     means = x[y == 1].mean(axis=0), x[y == 0].mean(axis=0)
+    if np.linalg.norm(means[0] - means[1]) <= _SAME * np.sqrt((x**2).sum() / len(x)):
+        nothing, half = np.zeros(len(methods)), np.full(len(methods), 0.5)
+        zero = np.zeros((len(methods), x.shape[1]))
+        return Fitted(*means, zero, nothing, half, half, nothing, [True] * len(methods))
+    space = span(x)
     found = [find(m, space.z, y, space.d, C) for m in methods]
     direction = space.lift(np.stack([w for w, _ in found]))
     if "mean_difference" in methods:
         direction[methods.index("mean_difference")] = means[0] - means[1]
-    norm = np.linalg.norm(direction, axis=1)
-    if not norm.all():
-        raise BadInput("both classes have the same mean activation: there is no direction")
     train_auc = np.array([auc(y, s) for s in direction @ x.T])
     turned = train_auc < 0.5
     direction[turned] *= -1
@@ -154,7 +157,7 @@ def fit(
     return Fitted(
         *means,
         direction,
-        norm,
+        np.linalg.norm(direction, axis=1),
         np.where(turned, 1 - train_auc, train_auc),
         *(np.array(values) for values in zip(*held_out, strict=True)),
         [converged for _, converged in found],

@@ -142,7 +142,7 @@ def cosine_map(cosines: Mapping[tuple[str, ...], pd.DataFrame]) -> Figure:
         if len(names) <= 10:
             for (i, j), value in np.ndenumerate(c.to_numpy()):
                 dark = "white" if abs(value) > 0.6 else "#333333"
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=dark)
+                ax.text(j, i, f"{round(value, 2) + 0:.2f}", ha="center", va="center", fontsize=6, color=dark)
         words = [w for w, differs in zip(run, varying, strict=True) if differs]
         ax.set_title(shorten(", ".join(words or [run[-1]]), 46))
         ax.spines[:].set_visible(False)

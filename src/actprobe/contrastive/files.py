@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +11,18 @@ import pandas as pd
 from actprobe import texts
 from actprobe.contrastive.artefact import Directions
 from actprobe.contrastive.scores import STATISTICS
+from actprobe.contrastive.tables import kinds
 from actprobe.results.figures.style import layer_of
 from actprobe.texts import Texts
 
 _SHOWN = 100  # characters of a question in the score files
 
 
-def run_name(d: Directions, method: str) -> str:
+def run_name(d: Directions, kind: str, method: str) -> str:
     """Folder of one run: training set, model, kind of site, position and method."""
     f = d.facts
     at = f["position"] if f["score_at"] == f["position"] else f"{f['position']}@{f['score_at']}"
-    return f"{f['train']}.{f['model']}.{f['site'].partition('.')[0]}.{at}.{method}"
+    return f"{f['train']}.{f['model']}.{kind}.{at}.{method}"
 
 
 def layer_name(site: str) -> str:
@@ -29,7 +30,7 @@ def layer_name(site: str) -> str:
     return site if site == "embed" else str(layer_of(site))
 
 
-def write(root: Path, directions: Iterable[Directions], data: Mapping[str, Texts]) -> None:
+def write(root: Path, directions: Sequence[Directions], data: Mapping[str, Texts]) -> None:
     """Write every direction and its scores below `root`.
 
     {run}/vectors/layer_{L}.pt and {run}/normalized_vectors/layer_{L}.pt: float32 [1, d];
@@ -39,9 +40,10 @@ def write(root: Path, directions: Iterable[Directions], data: Mapping[str, Texts
     import torch
 
     runs: dict[str, list[tuple[Directions, int]]] = {}
+    of = kinds(directions)
     for d in directions:
         for i, method in enumerate(d.methods):
-            runs.setdefault(run_name(d, method), []).append((d, i))
+            runs.setdefault(run_name(d, of[d.key], method), []).append((d, i))
     for name, members in runs.items():
         folder = root / name
         for d, i in members:
@@ -81,7 +83,7 @@ def _info(members: list[tuple[Directions, int]]) -> str:
     lines = {
         "Model": first.facts["model"],
         "Layers": ", ".join(layers),
-        "Hook": first.facts["site"].partition(".")[0],
+        "Hook": members[-1][0].facts["site"].partition(".")[0],
         "Position": first.facts["position"],
         "Method": first.methods[i],
         "Training dataset": first.facts["train"],

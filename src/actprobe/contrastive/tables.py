@@ -31,6 +31,7 @@ RULE = (
     "sign: class 1 scores higher on the training rows; layer: the highest AUROC on held-out "
     "training rows (val_auc), then the largest held-out d′, then the lowest layer"
 )
+_RESIDUAL = ("resid_post", "resid_pre")
 _CORRELATED = 0.5  # |correlation of a score with 1/length| from which length may explain it
 _DOMINANT = 0.5  # share of rows whose first token is extreme from which it dominates
 
@@ -54,7 +55,8 @@ def table(
 
     Baselines are rows without a source, whose `chosen` is False.
     """
-    rows = [row for d in directions for row in _rows(d)]
+    of = kinds(directions)
+    rows = [row for d in directions for row in _rows(d, of[d.key])]
     rows += baselines.to_dict("records")
     made = pd.DataFrame(rows, columns=COLUMNS).assign(experiment=experiment)
     for column in _TEXT:
@@ -68,11 +70,28 @@ def table(
     return made.drop(columns="rank").reset_index(drop=True)
 
 
-def _rows(d: Directions) -> Iterable[dict[str, Any]]:
+def kinds(directions: Sequence[Directions]) -> dict[str, str]:
+    """Kind of the site of each artefact, by its key ("resid_post").
+
+    The embedding counts as the first layer of the residual stream where its run has layers of it.
+    """
+    places = [tuple(d.facts[k] for k in RUN[:-1] if k != "kind") for d in directions]
+    own = [d.facts["site"].partition(".")[0] for d in directions]
+    there: dict[tuple, set[str]] = {}
+    for place, kind in zip(places, own, strict=True):
+        there.setdefault(place, set()).add(kind)
+    home = {p: next((k for k in _RESIDUAL if k in found), "embed") for p, found in there.items()}
+    return {
+        d.key: home[place] if kind == "embed" else kind
+        for d, place, kind in zip(directions, places, own, strict=True)
+    }
+
+
+def _rows(d: Directions, kind: str) -> Iterable[dict[str, Any]]:
     site = d.facts["site"]
     place = {k: d.facts[k] for k in ("train", "model", "source", "site", "position", "score_at")}
     place |= {k: d.facts[k] or "" for k in ("positive", "compare_with")}
-    place |= {"kind": site.partition(".")[0], "layer": layer_of(site), "key": d.key}
+    place |= {"kind": kind, "layer": layer_of(site), "key": d.key}
     for i, method in enumerate(d.methods):
         for dataset, v in d.validated.items():
             numbers = {**d.numbers[i], **v.numbers[i]}
@@ -89,13 +108,15 @@ def _rows(d: Directions) -> Iterable[dict[str, Any]]:
                 "norm": d.norm[i],
                 **{k: NAN if n is None else n for k, n in numbers.items()},
                 **bands,
-                "warning": warning(numbers),
+                "warning": warning({**numbers, "norm": d.norm[i]}),
             }
 
 
 def warning(numbers: Mapping[str, Any]) -> str:
     """What speaks against taking an AUROC at its face value; "" for nothing."""
     found = []
+    if numbers["norm"] == 0:
+        found.append("no direction: both classes have the same mean")
     if abs(numbers["length_corr"] or 0) > _CORRELATED:
         found.append(f"scores follow 1/length (r = {numbers['length_corr']:.2f})")
     if (numbers["first_token"] or 0) > _DOMINANT:
@@ -134,11 +155,13 @@ def read_baselines(paths: Iterable[str]) -> tuple[pd.DataFrame, list[dict[str, s
 def cosines(directions: Sequence[Directions]) -> dict[tuple[str, ...], pd.DataFrame]:
     """Cosines between the directions of a run's layers: run -> [layers, layers] by site."""
     units: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
+    of = kinds(directions)
     for d in directions:
-        kind = d.facts["site"].partition(".")[0]
-        place = (d.facts["train"], d.facts["model"], kind, d.facts["position"], d.facts["score_at"])
+        facts = {**d.facts, "kind": of[d.key]}
+        place = tuple(facts[k] for k in RUN[:-1])
         for method, unit in zip(d.methods, d.unit, strict=True):
-            units.setdefault((*place, method), {})[d.facts["site"]] = unit
+            if unit.any():  # there is a direction
+                units.setdefault((*place, method), {})[d.facts["site"]] = unit
     found = {}
     for run, by_site in units.items():
         sites = sorted(by_site, key=lambda s: layer_of(s) or 0)

@@ -1,5 +1,131 @@
-"""Config section `imports` to targets."""
+"""Config section `imports` to targets: activations that other tools cached."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+from actprobe import keys
+from actprobe.config import nearest
+from actprobe.errors import ConfigError
+from actprobe.interchange import layouts
+from actprobe.interchange.layouts import Found
+from actprobe.keys import DigestMemo
+from actprobe.plan import Target, target
+
+STAGE = "imports"
 VERSION = 1
-def targets(config: Any, known: Any, memo: Any) -> list[Any]:
-    return []
+_BY_LAYER = ("v1", "v2")
+
+
+def targets(
+    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+) -> list[Target]:
+    """One target per import, dataset, site and position; its artefact lies among the extracted ones
+    and carries the same args (`source`, `model`, `site`, `position`).
+
+    Raises ConfigError when a folder is not what the config says, when it has no activations of
+    a dataset (unless bad datasets are skipped), and when the model was read here as well.
+    """
+    texts = {t.item: t for t in known.get("texts", [])}
+    taken = {(t.args["source"], t.item) for t in known.get("activations", [])}
+    made = []
+    for name, entry in config.get("imports", {}).items():
+        for t in _entry(config, name, entry, texts, memo):
+            place = t.args["source"], t.item
+            if place in taken:
+                raise ConfigError(
+                    f"imports.{name}: {place[0]} of {place[1]} comes from elsewhere as well; "
+                    "give the imported model another name"
+                )
+            taken.add(place)
+            made.append(t)
+    return made
+
+
+def _entry(
+    config: Mapping[str, Any],
+    name: str,
+    entry: Mapping[str, Any],
+    texts: Mapping[str, Target],
+    memo: DigestMemo,
+) -> Iterator[Target]:
+    where, folder = f"imports.{name}", Path(entry["folder"]).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"{where}.folder: {folder} is not a folder")
+    datasets = _matching(entry["datasets"], texts, where)
+    if entry["layout"] in _BY_LAYER:
+        if len(datasets) != 1 or entry["files"]:
+            raise ConfigError(f"{where}: layout {entry['layout']} takes one dataset and no `files`")
+        found = layouts.by_layer(folder, entry, datasets[0], where)
+    else:
+        found = layouts.by_name(folder, entry, datasets, where)
+    missing = sorted({f.dataset for f in found if not f.files})
+    if missing and config["on_bad_dataset"] == "stop":
+        raise ConfigError(
+            f"{where}: no activations of {', '.join(missing)} at every site in {folder} "
+            "(`on_bad_dataset: skip` leaves these out)"
+        )
+    for f in found:
+        yield _target(config, name, entry, folder, f, texts[f.dataset], memo)
+
+
+def _matching(patterns: list[str], texts: Mapping[str, Target], where: str) -> list[str]:
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        names = fnmatch.filter(texts, pattern)
+        if not names:
+            hint = nearest(pattern, texts)
+            raise ConfigError(f"{where}.datasets: no dataset matches {pattern!r}; {hint}")
+        chosen.update(dict.fromkeys(names))
+    return list(chosen)
+
+
+def identity(folder: Path, files: tuple[str, ...], layout: str, memo: DigestMemo) -> str:
+    """Digest of everything that an import reads: the files, and what describes them."""
+    described = (layouts.INFO, layouts.METADATA) if layout in _BY_LAYER else ()
+    return keys.spec_key({f: memo.sha256(folder / f) for f in (*files, *described)})
+
+
+def _target(
+    config: Mapping[str, Any],
+    name: str,
+    entry: Mapping[str, Any],
+    folder: Path,
+    found: Found,
+    texts: Target,
+    memo: DigestMemo,
+) -> Target:
+    layout = entry["layout"]
+    params = {
+        "provenance": "imported",
+        "layout": layout,
+        "content": identity(folder, found.files, layout, memo) if found.files else None,
+        "array": entry["array"],
+        "site": found.site,
+        "position": found.position,
+        # Which row of a pair is which depends on the labels; other rows are taken in order.
+        "texts": texts.key if found.pairs else texts.args["rows_key"],
+    }
+    source = f"{entry['model']}/{found.site}.{found.position}"
+    args = {
+        "source": source,
+        "model": entry["model"],
+        "site": found.site,
+        "position": found.position,
+        "texts": texts.path,
+        "folder": str(folder.absolute()),
+        "files": list(found.files),
+        "pairs": found.pairs,
+    }
+    path = f"{entry['model']}/{found.dataset}/{found.site}.{found.position}"
+    size = sum((folder / f).stat().st_size for f in found.files)
+    made = target(
+        config["cache_dir"], STAGE, VERSION, path, params,
+        loader=name, item=found.dataset, inputs=[texts], args=args, cost=float(size or 1),
+    )  # fmt: skip
+    file = f"{config['cache_dir']}/activations/{path}.{keys.short(made.key)}.h5"
+    return replace(made, path=file)

@@ -1,0 +1,220 @@
+"""The imports stage: activations of other tools, checked and copied into ordinary artefacts.
+
+Files are opened by their headers alone; shapes and places are checked before anything is allocated,
+and nothing in a file is run. Memory holds one slice of a few megabytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprobe import store, texts
+from actprobe.errors import ActprobeError, BadInput
+from actprobe.interchange import caches
+from actprobe.interchange.layouts import INFO
+from actprobe.interchange.targets import identity
+from actprobe.jobs import Outcome
+from actprobe.keys import DigestMemo
+from actprobe.plan import Batch, Target
+from actprobe.texts import Texts
+from actprobe.wandb.arrays import Array, open_arrays
+from actprobe.wandb.chunks import UNKNOWN, as_float32, check_finite
+
+log = logging.getLogger(__name__)
+
+_SLICE = 1 << 24  # bytes in memory
+_STORED = {"bfloat16": "u2", "float16": "f2"}  # everything else becomes float32
+
+
+def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+    """Make the targets of a batch one after the other; the disk is the limit, not threads."""
+    memo = DigestMemo(config["cache_dir"])
+    with Outcome(batch, config["on_bad_dataset"], store.write_bad) as out:
+        for t in batch.targets:
+            with out.guard(t):
+                out.done(t, _make(t, memo))
+                log.info("%s: imported from %s", t.name, t.args["folder"])
+
+
+def _make(t: Target, memo: DigestMemo) -> Path:
+    folder, files = Path(t.args["folder"]), t.args["files"]
+    rows = texts.load(t.args["texts"])
+    if not files:
+        raise BadInput(f"imports.{t.loader}: no activations of {t.item} at {t.args['site']} there")
+    if identity(folder, tuple(files), t.spec["layout"], memo) != t.spec["content"]:
+        raise ActprobeError(f"{folder} was changed after the plan was made; run again")
+    if t.spec["layout"] in ("v1", "v2"):
+        caches.check(folder, t.args["pairs"], rows, t.args["texts"])
+    make = _examples if t.spec["layout"] == "v2" else _stacks
+    return make(t, [folder / f for f in files], rows)
+
+
+@contextmanager
+def _opened(path: Path, name: str | None) -> Iterator[tuple[Array, Mapping[str, Array]]]:
+    """The array of floats in a file, and all its arrays."""
+    with open_arrays(path, path.suffix.removeprefix(".")) as found:
+        wanted = name or ("x" if "x" in found else None)
+        arrays = [a for n, a in found.items() if wanted in (None, n)]
+        if len(arrays) != 1:
+            there = ", ".join(map(repr, found)) or "none"
+            expected = f"one called {wanted!r}" if wanted else "one array, or its name as `array`"
+            raise BadInput(f"{path}: arrays {there}; expected {expected}")
+        if "float" not in arrays[0].dtype or 0 in arrays[0].shape:
+            raise BadInput(f"{path}: {arrays[0].shape} {arrays[0].dtype}; expected floats")
+        yield arrays[0], found
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """One file of [n, d] or [n, 1, d] rows, and the rows of the dataset that they are."""
+
+    path: Path
+    shape: tuple[int, int]
+    dtype: str
+    rows: NDArray[np.int64] | None  # None: all of them in order
+
+
+def _stacks(t: Target, paths: list[Path], rows: Texts) -> Path:
+    """Copy whole matrices: one file, or for pairs one of the positive and one of the negative
+    rows."""
+    order = caches.positive_first(rows) if t.args["pairs"] else (None,)
+    ragged = t.args["position"] == "tokens"
+    small: dict[str, NDArray] = {"n_tokens": np.full(len(rows), UNKNOWN, np.int32)}
+    stacks = []
+    for path, at in zip(paths, order, strict=True):
+        with _opened(path, t.spec["array"]) as (a, arrays):
+            if len(a.shape) not in (2, 3) or (len(a.shape) == 3 and a.shape[1] != 1):
+                raise BadInput(f"{path}: shape {a.shape}; expected [rows, d] or [rows, 1, d]")
+            stacks.append(_Stack(path, (a.shape[0], a.shape[-1]), a.dtype, at))
+            small |= {
+                n: arrays[n].rows(0, arrays[n].shape[0])
+                for n in ("n_tokens", "offsets", "token_ids")
+                if n in arrays and (ragged or n == "n_tokens")
+            }
+        if ragged and "offsets" not in small:
+            raise BadInput(f"{path}: position tokens, but no array 'offsets' that cuts the rows")
+        n = int(small["offsets"][-1]) if ragged else len(rows) if at is None else len(at)
+        if stacks[-1].shape[0] != n or len(small["n_tokens"]) != len(rows):
+            raise BadInput(
+                f"{path}: {stacks[-1].shape[0]} rows, but dataset {t.item} has {n}"
+                + (" tokens" if ragged else "")
+            )
+    first = stacks[0]
+    _check_alike(first.path, first.dtype, first.shape[1], stacks[-1])
+    _check_info(t, first.shape[1])
+    total = sum(s.shape[0] for s in stacks)
+    step = max(1, _SLICE // (4 * first.shape[1]))
+    units = [(s, i, min(i + step, s.shape[0])) for s in stacks for i in range(0, s.shape[0], step)]
+    with _part(t, first.dtype, (total, first.shape[1]), small, len(units)) as part:
+        for u in part.pending:
+            s, start, stop = units[u]
+            with _opened(s.path, t.spec["array"]) as (a, _):
+                block = a.rows(start, stop).reshape(stop - start, -1)
+            at = slice(start, stop) if s.rows is None else s.rows[start:stop]
+            part["x"][at] = _checked(block, s.dtype, s.path, start)
+            part.mark(u)
+        return part.finish()
+
+
+def _check_alike(path: Path, dtype: str, d: int, other: _Stack) -> None:
+    if (other.dtype, other.shape[1]) != (dtype, d):
+        raise BadInput(
+            f"{other.path}: width {other.shape[1]} {other.dtype}, {path} has {d} {dtype}; expected "
+            "one width and dtype"
+        )
+
+
+def _check_info(t: Target, d: int) -> None:
+    """The width that layer_info.json tells, where it does."""
+    info = Path(t.args["folder"]) / INFO
+    if t.spec["layout"] not in ("v1", "v2"):
+        return
+    content = caches.read_json(info)
+    shapes = [content.get("activation_shape"), *(content.get("sample_shapes") or [])]
+    for shape in shapes:
+        if isinstance(shape, list) and shape and shape[-1] != d:
+            raise BadInput(f"{info}: activations of width {shape[-1]}, the files have {d}")
+
+
+def _examples(t: Target, paths: list[Path], rows: Texts) -> Path:
+    """Join one file [1, T, d] or [T, d] per example, or take one vector of each."""
+    order = np.arange(len(rows))
+    if t.args["pairs"]:
+        order = np.concatenate(caches.positive_first(rows))
+    if len(paths) != len(order):
+        raise BadInput(f"{t.name}: {len(paths)} files, but dataset {t.item} has {len(order)} rows")
+    of_row = [paths[i] for i in np.argsort(order)]
+    lengths, dtype, d = _measure(of_row)
+    _check_info(t, d)
+    position = t.args["position"]
+    reduce = {"last": lambda x: x[-1:], "mean": lambda x: x.mean(axis=0, keepdims=True)}.get(
+        position
+    )
+    if reduce is None and position != "tokens":
+        raise BadInput(f"{t.name}: position {position}; expected tokens, last or mean")
+    kept = np.ones(len(rows), np.int64) if reduce else lengths
+    ends = np.cumsum(kept)
+    small: dict[str, NDArray] = {"n_tokens": lengths.astype(np.int32)}
+    if reduce is None:
+        small["offsets"] = np.concatenate([[0], ends])
+        small["token_ids"] = np.full(ends[-1], UNKNOWN, np.int32)
+    stored = "float32" if position == "mean" else dtype
+    units = [range(i, min(i + 64, len(rows))) for i in range(0, len(rows), 64)]
+    with _part(t, stored, (int(ends[-1]), d), small, len(units)) as part:
+        for u in part.pending:
+            for i in units[u]:
+                with _opened(of_row[i], t.spec["array"]) as (a, _):
+                    block = a.rows(0, a.shape[0]).reshape(-1, d)
+                block = _checked(block, dtype, of_row[i], 0)
+                if position == "mean":
+                    block = as_float32(block, dtype).astype(np.float64)
+                part["x"][ends[i] - kept[i] : ends[i]] = reduce(block) if reduce else block
+            part.mark(u)
+        return part.finish()
+
+
+def _measure(paths: list[Path]) -> tuple[NDArray[np.int64], str, int]:
+    """Tokens of each example, and the dtype and width that all share."""
+    lengths, kinds = [], {}
+    for path in paths:
+        with _opened(path, None) as (a, _):
+            if len(a.shape) not in (2, 3) or (len(a.shape) == 3 and a.shape[0] != 1):
+                raise BadInput(f"{path}: shape {a.shape}; expected [1, tokens, d] or [tokens, d]")
+            lengths.append(a.shape[-2])
+            kinds.setdefault((a.dtype, a.shape[-1]), path)
+    if len(kinds) > 1:
+        (one, first), (two, second) = list(kinds.items())[:2]
+        raise BadInput(f"{second}: width and dtype {two[::-1]}, {first} has {one[::-1]}")
+    [(dtype, d)] = kinds
+    return np.array(lengths), dtype, d
+
+
+def _checked(block: NDArray, dtype: str, path: Path, first: int) -> NDArray:
+    """The block as it is stored; BadInput naming file and row when a value is not finite."""
+    values = as_float32(block, dtype)
+    check_finite(values, str(path), first)
+    return block if dtype in _STORED else values
+
+
+def _part(
+    t: Target, dtype: str, shape: tuple[int, int], small: Mapping[str, NDArray], units: int
+) -> store.Part:
+    """The part of an artefact with all but x written to it."""
+    shapes: dict[str, Any] = {name: (a.shape, a.dtype) for name, a in small.items()}
+    shapes["x"] = (shape, _STORED.get(dtype, "f4"))
+    unknown = dict.fromkeys(("revision", "tokenizer", "template"), "unknown")
+    facts = {"provenance": "imported", "import": t.loader, "layout": t.spec["layout"], **unknown}
+    stored = dtype if dtype in _STORED else "float32"
+    part = store.Part(t.path, t.spec, shapes, units, facts, {"x": {"dtype": stored}})
+    if part.pending:
+        for name, values in small.items():
+            part[name][:] = values
+    return part
