@@ -29,11 +29,11 @@ def make(folder: Path) -> None:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**MODEL)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
-    words = [f"w{i}" for i in range(MODEL["vocab_size"])]
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="w0"))
+    words = ["<pad>", "<unk>", *(f"w{i}" for i in range(2, MODEL["vocab_size"]))]
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="w0", pad_token="w0", eos_token="w1"
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>"
     ).save_pretrained(folder / "model")
 
     rng = np.random.default_rng(0)

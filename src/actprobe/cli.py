@@ -1,8 +1,9 @@
-"""The command line: actprobe plan | results | verify | gc | import."""
+"""The command line: actprobe plan | results | verify | gc | import | export."""
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ import yaml
 from actprobe import __version__, experiment, upkeep, words
 from actprobe import config as configuration
 from actprobe.errors import ActprobeError
+from actprobe.interchange import ACTIVATIONS, VECTORS
+from actprobe.keys import DigestMemo
+from actprobe.plan import Target
 
 DEFAULT_CONFIG = "config/config.yaml"
 
@@ -64,6 +68,17 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("folder", help="results folder of the paper's repository or of the package")
     p.add_argument("--experiment", default="published", help="name of the results (%(default)s)")
     p.add_argument("--results-dir", default="results", metavar="DIR")
+
+    p = _command(commands, "export", None, "write what is cached in the formats of other tools")
+    kinds = p.add_subparsers(required=True, metavar="WHAT")
+    p = _command(kinds, "vectors", _export_vectors, "directions of contrastive probes")
+    p.add_argument("format", choices=VECTORS)
+    p.add_argument("--unit", action="store_true", help="directions of norm 1")
+    _export_options(p)
+    p = _command(kinds, "activations", _export_activations, "activations as matrices")
+    p.add_argument("format", choices=ACTIVATIONS)
+    p.add_argument("--dataset", default="*", metavar="PATTERN", help="only these datasets")
+    _export_options(p)
     return top
 
 
@@ -76,6 +91,12 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 def _config_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--configfile", metavar="FILE", default=DEFAULT_CONFIG)
     p.add_argument("--config", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
+
+
+def _export_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", help="where to write")
+    p.add_argument("--source", default="*", metavar="PATTERN", help="only these sources")
+    _config_options(p)
 
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:
@@ -122,6 +143,42 @@ def _import_results(args: argparse.Namespace) -> int:
     )
     print("\n".join(make_published(args.folder, settings)))
     print(f"\nreport   {outputs(settings)['report']['html']}")
+    return 0
+
+
+def _cached(args: argparse.Namespace, stage: str, dataset: str = "*") -> list[Target]:
+    """The targets of a stage that match --source (and the dataset) and are there."""
+    config = _config(args)
+    known = experiment.stages(config, DigestMemo(config["cache_dir"])).get(stage, [])
+    wanted = [
+        t
+        for t in known
+        if fnmatch.fnmatch(t.args["source"], args.source) and fnmatch.fnmatch(t.item, dataset)
+    ]
+    there = [t for t in wanted if Path(t.path).is_file()]
+    if not there:
+        why = "run snakemake first" if wanted else "the config asks for none such"
+        raise ActprobeError(f"no {stage} of {args.source} to export: {why}")
+    if len(there) < len(wanted):
+        print(f"{len(wanted) - len(there)} of {len(wanted)} are not computed yet", file=sys.stderr)
+    return there
+
+
+def _export_vectors(args: argparse.Namespace) -> int:
+    from actprobe.interchange import export
+
+    found = [t.path for t in _cached(args, "contrastive")]
+    for path in export.vectors(found, args.format, Path(args.folder), args.unit):
+        print(path)
+    return 0
+
+
+def _export_activations(args: argparse.Namespace) -> int:
+    from actprobe.interchange import export
+
+    found = _cached(args, "activations", args.dataset)
+    for path in export.activations(found, args.format, Path(args.folder)):
+        print(path)
     return 0
 
 

@@ -15,6 +15,7 @@ from actprobe import plan, probes, store
 from actprobe.config import _filled, schema
 from actprobe.keys import DigestMemo
 from actprobe.plan import Plan, Target
+from actprobe.sae import Latents
 from actprobe.texts.table import SCHEMA as TEXTS_SCHEMA
 
 
@@ -27,7 +28,7 @@ def data(n: int, d: int, seed: int = 0, strength: float = 2.0) -> tuple[np.ndarr
     return x.astype(np.float32), y
 
 
-def sparse_data(n: int, width: int, seed: int = 0) -> tuple[csr_array, np.ndarray]:
+def sparse_data(n: int, width: int, seed: int = 0) -> tuple[Latents, np.ndarray]:
     """Latents like those of an SAE: rare, non-negative, some firing more often in one class."""
     rng = np.random.RandomState(seed)
     y = np.arange(n) % 2
@@ -36,7 +37,14 @@ def sparse_data(n: int, width: int, seed: int = 0) -> tuple[csr_array, np.ndarra
     odds = rate / (1 - rate) * np.exp(np.outer(y - 0.5, effect))
     fires = rng.rand(n, width) < odds / (1 + odds)
     values = fires * (0.5 + rng.exponential(1.0, (n, width)))
-    return csr_array(values.astype(np.float32)), y
+    return as_latents(values), y
+
+
+def as_latents(values: np.ndarray) -> Latents:
+    """The dense codes [n, width] as they are stored."""
+    csr = csr_array(values.astype(np.float32))
+    indices, indptr = csr.indices.astype(np.int32), csr.indptr.astype(np.int64)
+    return Latents(csr.data, indices, indptr, csr.shape)
 
 
 class Cache:
@@ -86,18 +94,15 @@ class Cache:
         store.write_h5(t.path, {"x": x}, t.spec, attrs={"x": attrs or {}})
         return self._add(t)
 
-    def latents(self, dataset: str, x: csr_array, sae: str = "sae") -> Target:
+    def latents(self, dataset: str, x: Latents, sae: str = "sae") -> Target:
         args = {"source": sae, "model": "m", "site": "resid_post.0", "position": "mean"}
         t = plan.target(
             self.folder, "latents", 1, f"{sae}/{dataset}",
             {"x": hashlib.sha256(x.data.tobytes()).hexdigest()}, loader=sae, item=dataset,
             args=args,
         )  # fmt: skip
-        arrays = {
-            "data": x.data,
-            "indices": x.indices.astype("i4"),
-            "indptr": x.indptr.astype("i8"),
-        }
+        arrays = {"data": x.data, "indices": x.indices, "indptr": x.indptr}
+        arrays["shape"] = np.array(x.shape)
         store.write_h5(t.path, arrays, t.spec)
         return self._add(t)
 

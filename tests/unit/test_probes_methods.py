@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from probes_inputs import data, sparse_data
 
-from actprobe.probes import methods, metrics, protocol, sparse
+from actprobe import sae
+from actprobe.probes import methods, metrics, protocol
 from actprobe.probes.search import search
 from actprobe.probes.validation import folds
 
@@ -47,8 +48,8 @@ def test_same_numbers_as_the_package(case):
         X, y = data(n + case["n_test"], case["d"], seed=n)
     else:
         latents, y = sparse_data(n + case["n_test"], case["d"], seed=n)
-        best = sparse.rank(latents[:n], y[:n], method["ranking"], case["k"])
-        X = sparse.dense(latents, np.arange(len(y)), best)
+        best = sae.rank(latents, np.arange(n), y[:n], method["ranking"], case["k"])
+        X = latents.columns(best)
     fitted = probe(X, y, n, method)
     scores = metrics.evaluate(y[n:], fitted.scores, fitted.predicted)
     found = [fitted.val_auc, *(scores[m] for m in ("test_auc", "test_acc", "test_f1"))]
@@ -132,7 +133,7 @@ def test_the_fast_preset_finds_the_optimum(k):
     """Against saga run until it has converged, on the same grid."""
     fast = protocol.load("saeprobes-0.4.2-fast")["methods"]["ksparse_b"]
     latents, y = sparse_data(400, 400, seed=1)
-    X = sparse.dense(latents, np.arange(400), sparse.rank(latents[:300], y[:300], "b", k))
+    X = latents.columns(sae.rank(latents, np.arange(300), y[:300], "b", k))
     exact = fast | {"solver": {"solver": "saga", "l1_ratio": 1.0, "max_iter": 20_000, "tol": 1e-7}}
     one, two = probe(X, y, 300, fast), probe(X, y, 300, exact)
     assert two.unconverged == 0

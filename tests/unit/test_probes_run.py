@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from probes_inputs import Cache, data, sparse_data
-from scipy.sparse import csr_array
+from probes_inputs import Cache, as_latents, data, sparse_data
 
 from actprobe import keys, probes, store
 from actprobe.errors import ActprobeError, BadInput, Damaged
@@ -207,7 +206,7 @@ def test_scarcity_has_a_row_for_each_size(cache):
 def test_no_latent_fires(cache):
     y = np.arange(250) % 2
     cache.texts("a", y)
-    cache.latents("a", csr_array((250, 60), dtype=np.float32))
+    cache.latents("a", as_latents(np.zeros((250, 60))))
     rows = cache.run({"protocol": P})
     assert {r["reason"] for r in rows} == {"no latent fires on the 150 train rows"}
 

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from actprobe import keys, store
 
 
-
 @dataclass(frozen=True)
 class Validated:
     """Scores of a validation set: y, 0/1 labels [N]; values [m, N, 4] (`scores.STATISTICS`);
-    n_tokens int32 [N], -1 where an imported cache does not tell it; AUROCs of null directions by kind; the numbers per
-    method."""
+    n_tokens int32 [N], -1 where an imported cache does not tell it; AUROCs of null directions by
+    kind; the numbers per method."""
 
     y: NDArray[np.uint8]
     values: NDArray[np.float64]
@@ -72,7 +71,9 @@ def load(path: str | Path) -> Directions:
         facts = store.read_header(path)["facts"]
         validated = {
             name: Validated(
-                *(f[f"validate/{name}/{k}"][:] for k in ("y", "values", "n_tokens")),
+                f[f"validate/{name}/y"][:],
+                f[f"validate/{name}/values"][:],
+                f[f"validate/{name}/n_tokens"][:],
                 {kind: d[:] for kind, d in f[f"validate/{name}/null"].items()},
                 numbers,
             )

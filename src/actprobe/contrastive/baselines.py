@@ -83,9 +83,7 @@ def tfidf(train: NDArray, y: NDArray, test: NDArray) -> NDArray[np.float64] | No
     return model.decision_function(words.transform(test))
 
 
-def tfidf_in_domain(
-    texts: NDArray, y: NDArray, groups: NDArray
-) -> NDArray[np.float64] | None:
+def tfidf_in_domain(texts: NDArray, y: NDArray, groups: NDArray) -> NDArray[np.float64] | None:
     """The same with the validation texts as training texts, each scored by a fold without it.
 
     The most that words can tell here, and so no fair rival of a probe trained elsewhere. None when

@@ -16,9 +16,7 @@ def random_directions(d: int, k: int, seed: int) -> Matrix:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def permuted_directions(
-    x: Matrix, y: NDArray, pair: NDArray | None, k: int, seed: int
-) -> Matrix:
+def permuted_directions(x: Matrix, y: NDArray, pair: NDArray | None, k: int, seed: int) -> Matrix:
     """Unit mean differences [k, d] of rows x [n, d] whose labels were permuted at random.
 
     Within pairs (names or None, [n]) that have one row of each class the two labels are swapped or
@@ -59,7 +57,7 @@ def p_value(null: NDArray[np.float64], found: float) -> float:
     return float((1 + np.sum(null >= found)) / (1 + len(null)))
 
 
-def length_correlation(scores: NDArray[np.float64], length: NDArray[np.int64]) -> float:
+def length_correlation(scores: NDArray[np.float64], length: NDArray) -> float:
     """Pearson correlation of scores [n] with 1/length [n]; NaN where either is constant.
 
     A token whose score does not depend on the text shifts a row's mean score by a constant over

@@ -111,10 +111,11 @@ def _violins(ax: Axes, rows: pd.DataFrame, found: Found) -> None:
     for at, row in enumerate(rows.itertuples()):
         y, values = _scores(row, found)
         values = (values - values.mean()) / (values.std() or 1.0)
-        for c, side in ((0, "low"), (1, "high")):
+        for c in (0, 1):
             part = np.clip(values[y == c], -4, 4)
             if np.ptp(part) > 0:
-                drawn = ax.violinplot([part], [at], widths=0.9, side=side, showextrema=False)
+                half = {"side": "high" if c else "low", "showextrema": False}
+                drawn = ax.violinplot([part], [at], widths=0.9, **half)  # type: ignore[arg-type]
                 drawn["bodies"][0].set(facecolor=_CLASSES[c][1], alpha=0.75, lw=0)  # type: ignore[index]
             end = at + (0.4 if c else -0.4)
             ax.plot([at, end], [np.median(part)] * 2, color="#222222", lw=1.1, zorder=3)

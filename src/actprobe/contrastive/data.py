@@ -59,7 +59,7 @@ def load(path: str, positive: str | None) -> Rows:
         )
     if not 0 < y.sum() < len(y):
         raise BadInput(f"dataset {t.dataset}: all {len(y)} rows are of one class")
-    joined = components(t.digest, t.group)
+    joined = components(t.digest.tolist(), None if t.group is None else t.group.tolist())
     if t.pair is not None:
-        joined = components(t.pair.astype(str), joined.astype(str))
+        joined = components(t.pair.astype(str).tolist(), joined.astype(str).tolist())
     return Rows(t.dataset, y, kind, t.id, t.text, t.pair, joined)

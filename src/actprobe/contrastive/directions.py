@@ -76,7 +76,7 @@ def _whitened(z: Matrix, y: NDArray, difference: Vector, d: int) -> Vector:
     shrinkage, mean_variance = ledoit_wolf(within, d)
     covariance = (1 - shrinkage) * (within.T @ within) / len(z)
     covariance[np.diag_indices_from(covariance)] += shrinkage * mean_variance + 1e-300
-    return np.linalg.solve(covariance, difference)
+    return np.asarray(np.linalg.solve(covariance, difference), np.float64)
 
 
 def ledoit_wolf(centred: Matrix, d: int) -> tuple[float, float]:
@@ -105,7 +105,7 @@ def _logreg(z: Matrix, y: NDArray, C: float) -> tuple[Vector, bool]:
         warnings.simplefilter("always", ConvergenceWarning)
         model = LogisticRegression(C=C, tol=1e-6, max_iter=1000).fit(z / scale, y)
     converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-    return model.coef_[0] / scale, converged
+    return np.asarray(model.coef_[0], np.float64) / scale, converged
 
 
 @dataclass(frozen=True)
@@ -136,15 +136,16 @@ def fit(
 ) -> Fitted:
     """Directions of all methods on rows x [n, d] with 0/1 labels y [n].
 
-    A direction points to class 1: it is turned round when class 1 scores lower on the training rows
-    (AUROC below 0.5). groups [n]: rows of one group are held out together. Where the class means are
-    equal but for rounding, every direction is zero.
+    A direction points to class 1: it is turned round when class 1 scores lower on the training
+    rows (AUROC below 0.5). groups [n]: rows of one group are held out together. Where the class
+    means are equal but for rounding, every direction is zero.
     """
     means = x[y == 1].mean(axis=0), x[y == 0].mean(axis=0)
     if np.linalg.norm(means[0] - means[1]) <= _SAME * np.sqrt((x**2).sum() / len(x)):
         nothing, half = np.zeros(len(methods)), np.full(len(methods), 0.5)
         zero = np.zeros((len(methods), x.shape[1]))
-        return Fitted(*means, zero, nothing, half, half, nothing, [True] * len(methods))
+        converged = [True] * len(methods)
+        return Fitted(means[0], means[1], zero, nothing, half, half, nothing, converged)
     space = span(x)
     found = [find(m, space.z, y, space.d, C) for m in methods]
     direction = space.lift(np.stack([w for w, _ in found]))
@@ -153,13 +154,15 @@ def fit(
     train_auc = np.array([auc(y, s) for s in direction @ x.T])
     turned = train_auc < 0.5
     direction[turned] *= -1
-    held_out = [_held_out(space, y, groups, m, C, folds, seed) for m in methods]
+    held_out = np.array([_held_out(space, y, groups, m, C, folds, seed) for m in methods])
     return Fitted(
-        *means,
+        means[0],
+        means[1],
         direction,
         np.linalg.norm(direction, axis=1),
         np.where(turned, 1 - train_auc, train_auc),
-        *(np.array(values) for values in zip(*held_out, strict=True)),
+        held_out[:, 0],
+        held_out[:, 1],
         [converged for _, converged in found],
     )
 

@@ -107,8 +107,7 @@ def _by_layer(ax: Axes, rows: pd.DataFrame) -> None:
             label=method, zorder=3,
         )  # fmt: skip
         best = mine["chosen"].to_numpy(bool)
-        ring = {"ms": 11, "mfc": "none", "mec": colour, "mew": 1.6, "zorder": 4}
-        ax.plot(x[best], auc[best], "o", **ring)
+        ax.plot(x[best], auc[best], "o", ms=11, mfc="none", mec=colour, mew=1.6, zorder=4)
     ax.grid(axis="y")
     layer_axis(ax, layers)
     ax.set_xlim(at[0], at[-1])
@@ -142,7 +141,15 @@ def cosine_map(cosines: Mapping[tuple[str, ...], pd.DataFrame]) -> Figure:
         if len(names) <= 10:
             for (i, j), value in np.ndenumerate(c.to_numpy()):
                 dark = "white" if abs(value) > 0.6 else "#333333"
-                ax.text(j, i, f"{round(value, 2) + 0:.2f}", ha="center", va="center", fontsize=6, color=dark)
+                ax.text(
+                    j,
+                    i,
+                    f"{round(value, 2) + 0:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    color=dark,
+                )
         words = [w for w, differs in zip(run, varying, strict=True) if differs]
         ax.set_title(shorten(", ".join(words or [run[-1]]), 46))
         ax.spines[:].set_visible(False)

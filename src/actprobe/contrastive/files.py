@@ -30,34 +30,46 @@ def layer_name(site: str) -> str:
     return site if site == "embed" else str(layer_of(site))
 
 
-def write(root: Path, directions: Sequence[Directions], data: Mapping[str, Texts]) -> None:
-    """Write every direction and its scores below `root`.
+Member = tuple[Directions, int]  # an artefact and the place of a method in it
 
-    {run}/vectors/layer_{L}.pt and {run}/normalized_vectors/layer_{L}.pt: float32 [1, d];
-    {run}/{dataset}/probe_stats_layer{L}.csv; {run}/experiment_info.txt. These are the names and
-    columns of the evaluation-awareness scripts (Nguyen et al. 2025), with n_tokens added.
-    """
-    import torch
 
-    runs: dict[str, list[tuple[Directions, int]]] = {}
+def runs(directions: Sequence[Directions]) -> dict[str, list[Member]]:
+    """The layers of each run, by its name."""
+    found: dict[str, list[Member]] = {}
     of = kinds(directions)
     for d in directions:
         for i, method in enumerate(d.methods):
-            runs.setdefault(run_name(d, of[d.key], method), []).append((d, i))
-    for name, members in runs.items():
-        folder = root / name
+            found.setdefault(run_name(d, of[d.key], method), []).append((d, i))
+    return found
+
+
+def write(root: Path, directions: Sequence[Directions], data: Mapping[str, Texts]) -> None:
+    """Write every direction and its scores below `root`, a folder for each run.
+
+    Besides what `write_vectors` writes: {dataset}/probe_stats_layer{L}.csv, with the columns of the
+    evaluation-awareness scripts (Nguyen et al. 2025) and n_tokens.
+    """
+    for name, members in runs(directions).items():
+        write_vectors(root / name, members)
         for d, i in members:
-            layer = layer_name(d.facts["site"])
-            for kind, vector in (("vectors", d.direction[i]), ("normalized_vectors", d.unit[i])):
-                path = folder / kind / f"layer_{layer}.pt"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(torch.from_numpy(vector.astype(np.float32)[None]), path)
             for dataset in d.validated:
-                path = folder / dataset / f"probe_stats_layer{layer}.csv"
+                path = root / name / dataset / f"probe_stats_layer{layer_name(d.facts['site'])}.csv"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 scored = stats(d, i, dataset, data[dataset])
                 scored.to_csv(path, index=False, lineterminator="\n", float_format="%.9g")
-        (folder / "experiment_info.txt").write_text(_info(members))
+
+
+def write_vectors(folder: Path, members: Sequence[Member]) -> None:
+    """Write vectors/layer_{L}.pt and normalized_vectors/layer_{L}.pt, float32 [1, d], and
+    experiment_info.txt, the names of the evaluation-awareness scripts."""
+    import torch
+
+    for d, i in members:
+        for kind, vector in (("vectors", d.direction[i]), ("normalized_vectors", d.unit[i])):
+            path = folder / kind / f"layer_{layer_name(d.facts['site'])}.pt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(torch.from_numpy(vector.astype(np.float32)[None]), path)
+    (folder / "experiment_info.txt").write_text(_info(members), encoding="utf-8")
 
 
 def stats(d: Directions, i: int, dataset: str, rows: Texts) -> pd.DataFrame:
@@ -77,7 +89,7 @@ def stats(d: Directions, i: int, dataset: str, rows: Texts) -> pd.DataFrame:
     )
 
 
-def _info(members: list[tuple[Directions, int]]) -> str:
+def _info(members: Sequence[Member]) -> str:
     first, i = members[0]
     layers = [layer_name(d.facts["site"]) for d, _ in members]
     lines = {

@@ -35,4 +35,3 @@ def make_results(
     page = report.Page(made, [*skipped, *more], report.answer_warnings(data))
     report.write(root, page, config)
     return report.headline(made)
-

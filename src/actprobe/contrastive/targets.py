@@ -28,16 +28,24 @@ def targets(
     what its texts tell without a model (stage `baselines`).
 
     Raises ConfigError naming the entry for a dataset or source that does not exist, and for a
-    validation set without the activations that it would be scored on.
+    validation set without the activations that it would be scored on, and for directions that are
+    asked for twice with different settings.
     """
     texts = {t.item: t for t in known.get("texts", [])}
     sources: dict[str, dict[str, Target]] = defaultdict(dict)
     for t in known.get("activations", []):
         sources[t.args["source"]][t.item] = t
     found: dict[str, Target] = {}
+    runs: dict[tuple[str, ...], str] = {}
     for n, entry in enumerate(config.get("contrastive") or []):
         for t in _entry(config["cache_dir"], entry, f"contrastive[{n}]", texts, sources):
             found.setdefault(t.path, t)
+            place = (t.stage, t.name, t.args.get("score_at", ""))
+            if runs.setdefault(place, t.path) != t.path:
+                raise ConfigError(
+                    f"contrastive[{n}]: {t.name} is asked for twice with different settings; make "
+                    "one of them an experiment of its own (they share the cache)"
+                )
     return list(found.values())
 
 

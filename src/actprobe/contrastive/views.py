@@ -37,7 +37,9 @@ def _title(view: Sequence[str], varying: Sequence[bool]) -> str:
     """The data, then what tells this view from the others."""
     train, model, kind, position, score_at, dataset = view
     at = position if score_at == position else f"{position}, scored at {score_at}"
-    differs = zip((model, kind, at), (varying[1], varying[2], varying[3] or varying[4]), strict=True)
+    differs = zip(
+        (model, kind, at), (varying[1], varying[2], varying[3] or varying[4]), strict=True
+    )
     return ", ".join([f"{train} → {dataset}", *(word for word, shown in differs if shown)])
 
 

@@ -6,6 +6,7 @@ line `export.vectors` and `export.activations`.
 
 from __future__ import annotations
 
+from actprobe.interchange.layouts import ACTIVATIONS, VECTORS
 from actprobe.interchange.targets import VERSION, targets
 
-__all__ = ["VERSION", "targets"]
+__all__ = ["ACTIVATIONS", "VECTORS", "VERSION", "targets"]

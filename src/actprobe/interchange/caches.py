@@ -26,8 +26,9 @@ def check(folder: Path, pairs: bool, texts: Texts, path: str) -> None:
     pairs: the cache holds an activation for each of two answers. path: of the texts artefact, whose
     header says how questions and answers were put together.
     """
-    rows = read_json(folder / METADATA)
-    info = read_json(folder / INFO)
+    rows, info = read_json(folder / METADATA), read_json(folder / INFO)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadInput(f"{folder}/{METADATA}: expected a list of objects")
     expected = len(texts) // 2 if pairs else len(texts)
     for what, n in ((METADATA, len(rows)), (INFO, info.get("num_examples", len(rows)))):
         if n != expected:
@@ -61,8 +62,8 @@ def _refuse_leak(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     leaky = all(r.get("test_answer") == "(A)" and r.get("deploy_answer") == "(B)" for r in rows)
     if leaky and not any(_GUESS in r.get("question", "") for r in rows):
         raise BadInput(
-            f"{folder}: a leaky validation cache: every test activation was read after '(A)', every "
-            "deploy activation after '(B)', so that the label stands in the text; cache the "
+            f"{folder}: a leaky validation cache: every test activation was read after '(A)' and "
+            "every deploy activation after '(B)', so that the label stands in the text; cache the "
             "questions alone"
         )
 

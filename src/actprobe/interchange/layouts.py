@@ -12,6 +12,8 @@ from typing import Any
 
 from actprobe.errors import ConfigError
 
+VECTORS = ("pt", "safetensors", "gguf")  # formats that directions are written in
+ACTIVATIONS = ("safetensors", "npy", "v1", "v2", "saeprobes")  # and activations
 INFO, METADATA = "layer_info.json", "metadata.json"
 STACKED = ("test_activations.pt", "deploy_activations.pt")  # positive, negative
 STACKED_ROWS = "activations.pt"

@@ -83,10 +83,8 @@ class _Stack:
 
 
 def _stacks(t: Target, paths: list[Path], rows: Texts) -> Path:
-    """Copy whole matrices: one file, or for pairs one of the positive and one of the negative
-    rows."""
+    """Copy whole matrices: one file, or for pairs those of the positive and the negative rows."""
     order = caches.positive_first(rows) if t.args["pairs"] else (None,)
-    ragged = t.args["position"] == "tokens"
     small: dict[str, NDArray] = {"n_tokens": np.full(len(rows), UNKNOWN, np.int32)}
     stacks = []
     for path, at in zip(paths, order, strict=True):
@@ -94,49 +92,63 @@ def _stacks(t: Target, paths: list[Path], rows: Texts) -> Path:
             if len(a.shape) not in (2, 3) or (len(a.shape) == 3 and a.shape[1] != 1):
                 raise BadInput(f"{path}: shape {a.shape}; expected [rows, d] or [rows, 1, d]")
             stacks.append(_Stack(path, (a.shape[0], a.shape[-1]), a.dtype, at))
-            small |= {
-                n: arrays[n].rows(0, arrays[n].shape[0])
-                for n in ("n_tokens", "offsets", "token_ids")
-                if n in arrays and (ragged or n == "n_tokens")
-            }
-        if ragged and "offsets" not in small:
-            raise BadInput(f"{path}: position tokens, but no array 'offsets' that cuts the rows")
-        n = int(small["offsets"][-1]) if ragged else len(rows) if at is None else len(at)
-        if stacks[-1].shape[0] != n or len(small["n_tokens"]) != len(rows):
+            if t.args["position"] == "tokens":
+                small = _cuts(path, arrays, len(rows), a.shape[0])
+            elif "n_tokens" in arrays:
+                small["n_tokens"] = _column(path, arrays, "n_tokens", len(rows)).astype(np.int32)
+        n = len(at) if at is not None else a.shape[0] if "offsets" in small else len(rows)
+        if a.shape[0] != n:
+            raise BadInput(f"{path}: {a.shape[0]} rows, but dataset {t.item} has {n}")
+        if (a.dtype, a.shape[-1]) != (stacks[0].dtype, stacks[0].shape[1]):
             raise BadInput(
-                f"{path}: {stacks[-1].shape[0]} rows, but dataset {t.item} has {n}"
-                + (" tokens" if ragged else "")
+                f"{path}: width {a.shape[-1]} {a.dtype}, {stacks[0].path} has "
+                f"{stacks[0].shape[1]} {stacks[0].dtype}; expected one width and dtype"
             )
-    first = stacks[0]
-    _check_alike(first.path, first.dtype, first.shape[1], stacks[-1])
-    _check_info(t, first.shape[1])
-    total = sum(s.shape[0] for s in stacks)
-    step = max(1, _SLICE // (4 * first.shape[1]))
+    dtype, d = stacks[0].dtype, stacks[0].shape[1]
+    _check_info(t, d)
+    step = max(1, _SLICE // (4 * d))
     units = [(s, i, min(i + step, s.shape[0])) for s in stacks for i in range(0, s.shape[0], step)]
-    with _part(t, first.dtype, (total, first.shape[1]), small, len(units)) as part:
+    with _part(t, dtype, (sum(s.shape[0] for s in stacks), d), small, len(units)) as part:
         for u in part.pending:
             s, start, stop = units[u]
             with _opened(s.path, t.spec["array"]) as (a, _):
-                block = a.rows(start, stop).reshape(stop - start, -1)
-            at = slice(start, stop) if s.rows is None else s.rows[start:stop]
-            part["x"][at] = _checked(block, s.dtype, s.path, start)
+                block = a.rows(start, stop).reshape(stop - start, d)
+            to = slice(start, stop) if s.rows is None else s.rows[start:stop]
+            part["x"][to] = _checked(block, dtype, s.path, start)
             part.mark(u)
         return part.finish()
 
 
-def _check_alike(path: Path, dtype: str, d: int, other: _Stack) -> None:
-    if (other.dtype, other.shape[1]) != (dtype, d):
-        raise BadInput(
-            f"{other.path}: width {other.shape[1]} {other.dtype}, {path} has {d} {dtype}; expected "
-            "one width and dtype"
-        )
+def _column(path: Path, arrays: Mapping[str, Array], name: str, n: int) -> NDArray:
+    if name not in arrays or arrays[name].shape != (n,):
+        found = arrays[name].shape if name in arrays else "none"
+        raise BadInput(f"{path}: array {name!r}: {found}, expected {n} values")
+    return arrays[name].rows(0, n)
+
+
+def _cuts(path: Path, arrays: Mapping[str, Array], n: int, tokens: int) -> dict[str, NDArray]:
+    """The arrays that cut tokens into rows: n_tokens [n], offsets [n + 1], token_ids [tokens]."""
+    offsets = _column(path, arrays, "offsets", n + 1).astype(np.int64)
+    if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) <= 0).any():
+        raise BadInput(f"{path}: offsets do not cut {tokens} tokens into {n} rows")
+    n_tokens = np.diff(offsets)
+    if "n_tokens" in arrays:
+        n_tokens = _column(path, arrays, "n_tokens", n)
+    ids = np.full(tokens, UNKNOWN)
+    if "token_ids" in arrays:
+        ids = _column(path, arrays, "token_ids", tokens)
+    return {
+        "n_tokens": n_tokens.astype(np.int32),
+        "offsets": offsets,
+        "token_ids": ids.astype(np.int32),
+    }
 
 
 def _check_info(t: Target, d: int) -> None:
     """The width that layer_info.json tells, where it does."""
-    info = Path(t.args["folder"]) / INFO
     if t.spec["layout"] not in ("v1", "v2"):
         return
+    info = Path(t.args["folder"]) / INFO
     content = caches.read_json(info)
     shapes = [content.get("activation_shape"), *(content.get("sample_shapes") or [])]
     for shape in shapes:
@@ -183,7 +195,8 @@ def _examples(t: Target, paths: list[Path], rows: Texts) -> Path:
 
 def _measure(paths: list[Path]) -> tuple[NDArray[np.int64], str, int]:
     """Tokens of each example, and the dtype and width that all share."""
-    lengths, kinds = [], {}
+    lengths: list[int] = []
+    kinds: dict[tuple[str, int], Path] = {}
     for path in paths:
         with _opened(path, None) as (a, _):
             if len(a.shape) not in (2, 3) or (len(a.shape) == 3 and a.shape[0] != 1):

@@ -1,6 +1,7 @@
 """Probes: what can be read off activations and SAE latents, by the recipe of a protocol.
 
-`targets` is light to import; `run` makes a batch and is imported when first used.
+`targets` is light to import; `run` makes a batch and is imported when first used, and so is what
+other rooms share: AUC, its bootstrap interval, and the components of equal texts and groups.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from actprobe.probes.targets import VERSION, targets
 
 if TYPE_CHECKING:
     from actprobe.probes.batch import run
+    from actprobe.probes.metrics import Bootstrap, auc
+    from actprobe.probes.splits import components
 
-__all__ = ["VERSION", "run", "targets"]
+_LAZY = {"Bootstrap": "metrics", "auc": "metrics", "components": "splits", "run": "batch"}
+
+__all__ = ["VERSION", "Bootstrap", "auc", "components", "run", "targets"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":
-        from actprobe.probes.batch import run
+    if name in _LAZY:
+        from importlib import import_module
 
-        return run
+        return getattr(import_module(f"actprobe.probes.{_LAZY[name]}"), name)
     raise AttributeError(name)

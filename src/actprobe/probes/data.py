@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
+from actprobe import sae, store
 from actprobe.errors import BadInput
 from actprobe.probes import splits
 from actprobe.probes.splits import Rows
@@ -75,16 +75,6 @@ def read_dense(path: str) -> NDArray[np.float32]:
     return x
 
 
-def read_latents(path: str) -> Any:
-    """The scipy CSR array [N, F] of a latents artefact."""
-    from scipy.sparse import csr_array
-
-    with store.open_h5(path) as f:
-        parts = f["data"][:], f["indices"][:], f["indptr"][:]
-        n_latents = int(parts[1].max(initial=0)) + 1
-        return csr_array(parts, shape=(len(parts[2]) - 1, n_latents))
-
-
 def matrix(path: str, reads: str) -> Any:
-    """What a method reads: activations, or latents."""
-    return read_latents(path) if reads == "latents" else read_dense(path)
+    """What a method reads: float32 activations [N, d], or `sae.Latents`."""
+    return sae.open_latents(path) if reads == "latents" else read_dense(path)

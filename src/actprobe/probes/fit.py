@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from actprobe import keys
+from actprobe import keys, sae
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.plan import Target
-from actprobe.probes import data, leakage, methods, metrics, protocol, sparse, splits, validation
+from actprobe.probes import data, leakage, methods, metrics, protocol, splits, validation
 from actprobe.probes.data import Labels
 from actprobe.probes.search import search
 from actprobe.probes.splits import CannotFit, Condition, Rows
@@ -142,13 +142,12 @@ class _Fits:
         self.bootstrap = metrics.Bootstrap(self.y_test, recipe["bootstrap"])
         at_train, at_test = source.labels.row[train], other.labels.row[test]
         if self.method["reads"] == "latents":
-            self.best = sparse.rank(
-                source.matrix[at_train], self.y_train, self.method["ranking"], self.method["ks"][-1]
-            )
-            if not len(self.best):
+            ranking, most = self.method["ranking"], self.method["ks"][-1]
+            best = sae.rank(source.matrix, at_train, self.y_train, ranking, most)
+            self.X_train = source.matrix.columns(best, at_train)
+            self.X_test = other.matrix.columns(best, at_test)
+            if not self.X_train.any():
                 raise CannotFit(f"no latent fires on the {len(train)} train rows")
-            self.X_train = sparse.dense(source.matrix, at_train, self.best)
-            self.X_test = sparse.dense(other.matrix, at_test, self.best)
         else:
             self.X_train = source.matrix[at_train].astype(np.float64)
             self.X_test = other.matrix[at_test].astype(np.float64)
@@ -167,7 +166,7 @@ class _Fits:
         params = methods.json_params(fitted.params) | self.notes
         params["unconverged"] = fitted.unconverged
         if k is not None:
-            params["latents"] = min(k, len(self.best))
+            params["latents"] = int(self.X_train[:, :k].any(axis=0).sum())
         low, high = self.bootstrap.interval(fitted.scores)
         new = ~self.seen
         return {

@@ -184,7 +184,7 @@ def _target(
     }
     if "test_texts" in data:
         args["test_set"] = data["test_texts"].item
-    loaded = matrix.args["model"] if matrix.stage == "activations" else source
+    loaded = source if matrix.stage == "latents" else matrix.args["model"]
     return plan.target(
         cache_dir,
         "probes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def tabulate(
     if template:
         texts = contrastive.fill(template, texts, pairs.answer if pairs else None)
         digests = checks.check_texts(texts, place)
-    optional = {
+    optional: dict[str, Sequence[str | None]] = {
         k: [checks.cell_text(v) for v in columns[spec[k]]] if spec[k] else [None] * len(texts)
         for k in ("group", "split", "pair")
     }

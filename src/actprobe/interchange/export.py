@@ -1,0 +1,248 @@
+"""Cached directions and activations in the formats of other tools."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprobe import store, texts
+from actprobe.contrastive.artefact import Directions, load
+from actprobe.contrastive.files import runs, write_vectors
+from actprobe.errors import ActprobeError
+from actprobe.interchange import gguf
+from actprobe.interchange.caches import positive_first
+from actprobe.interchange.layouts import INFO, METADATA, PARTS, STACKED, STACKED_ROWS
+from actprobe.models import Activations, open_activations
+from actprobe.plan import Target
+from actprobe.texts import Texts
+from actprobe.texts.contrastive import taken_apart
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 1 << 24  # bytes in memory
+_SHOWN = 100  # characters of a question in metadata.json
+
+
+def vectors(paths: Iterable[str], form: str, out: Path, unit: bool) -> list[Path]:
+    """Write the directions of contrastive artefacts below `out`, a file or folder for each run.
+
+    form: one of `layouts.VECTORS`; unit: directions of norm 1 in safetensors and GGUF (`pt` has
+    both). Returns what was written.
+    """
+    written = []
+    out.mkdir(parents=True, exist_ok=True)
+    for name, members in runs([load(p) for p in paths]).items():
+        if form == "pt":
+            write_vectors(out / name, members)
+            written.append(out / name)
+            continue
+        found = {d.facts["site"]: (d.unit if unit else d.direction)[i] for d, i in members}
+        if form == "gguf":
+            model = members[0][0].facts["model"]
+            path = gguf.write_control_vector(out / f"{name}.gguf", _outputs(name, found), model)
+        else:
+            path = _safetensors_vectors(out / f"{name}.safetensors", found, members)
+        written.append(path)
+    return written
+
+
+def _outputs(name: str, directions: Mapping[str, NDArray]) -> dict[int, NDArray]:
+    """Directions by the layer whose output they are added to: resid_pre.L is resid_post.(L - 1)."""
+    found = {}
+    for site, vector in directions.items():
+        kind, _, layer = site.partition(".")
+        if kind not in ("resid_post", "resid_pre"):
+            raise ActprobeError(
+                f"{name}: a GGUF control vector is added to the residual stream between layers; "
+                f"{site} is not there"
+            )
+        n = int(layer) - (kind == "resid_pre")
+        if n < 1:
+            log.warning("%s: %s is left out: llama.cpp adds nothing before layer 1", name, site)
+        else:
+            found[n] = vector
+    return found
+
+
+def _safetensors_vectors(
+    path: Path, directions: Mapping[str, NDArray], members: Sequence[tuple[Directions, int]]
+) -> Path:
+    from safetensors.numpy import save_file
+
+    first, i = members[0]
+    facts = {k: str(first.facts[k]) for k in ("train", "model", "position", "positive")}
+    tensors = {site: np.ascontiguousarray(v, np.float32) for site, v in directions.items()}
+    keys = ",".join(d.key for d, _ in members)
+    save_file(tensors, path, {**facts, "method": first.methods[i], "keys": keys})
+    return path
+
+
+def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
+    """Write activation artefacts below `out` in one of the formats `layouts.ACTIVATIONS`.
+
+    safetensors, npy: {model}/{dataset}/{site}.{position}.*; saeprobes:
+    {model}.{position}/{dataset}_blocks.{L}.hook_{point}.pt; v1, v2:
+    {model}/{dataset}.{kind}.{position}/layer_{L}/… with metadata.json and layer_info.json. Returns
+    the files and folders written. Raises ActprobeError for what a format cannot hold.
+    """
+    if form in ("v1", "v2"):
+        return _caches(targets, form, out)
+    written = []
+    for t in targets:
+        a = t.args
+        name = Path(a["model"]) / t.item / f"{a['site']}.{a['position']}"
+        if form == "saeprobes":
+            if a["position"] == "tokens" or a["site"] == "embed":
+                raise ActprobeError(
+                    f"{t.name}: layout saeprobes holds one vector of a layer per row"
+                )
+            kind, _, layer = a["site"].partition(".")
+            file = f"{t.item}_blocks.{layer}.hook_{kind}.pt"
+            path = out / f"{a['model']}.{a['position']}" / file
+        else:
+            path = out / f"{name}.{form}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_activations(t.path) as x:
+            if form == "npy":
+                _npy(path, x)
+            elif form == "safetensors":
+                _safetensors(path, x, {**_facts(t), "key": t.key})
+            else:
+                _save(path, _tensor(x, slice(None)))
+        written.append(path)
+    return written
+
+
+def _facts(t: Target) -> dict[str, str]:
+    names = ("model", "site", "position")
+    return {"dataset": t.item, **{k: t.args[k] for k in names}, "spec": json.dumps(dict(t.spec))}
+
+
+def _npy(path: Path, a: Activations) -> None:
+    """float32 [N, d] (or [T, d]), block by block."""
+    memory = np.lib.format.open_memmap(path, "w+", np.float32, a.shape)
+    step = max(1, _BLOCK // (4 * a.shape[1]))
+    for i in range(0, a.shape[0], step):
+        memory[i : i + step] = a[i : i + step]
+    memory.flush()
+
+
+def _safetensors(path: Path, a: Activations, facts: Mapping[str, str]) -> None:
+    """`x` in its own dtype with what cuts it, written block by block (format: 8 bytes header
+    length, the header as JSON, the data)."""
+    kinds = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+    small = {"n_tokens": (a.n_tokens, "I32"), "offsets": (a.offsets, "I64"),
+             "token_ids": (a.token_ids, "I32")}  # fmt: skip
+    size = int(np.prod(a.shape, dtype=np.int64)) * a.x.dtype.itemsize
+    header: dict[str, Any] = {"__metadata__": dict(facts)}
+    dtype = kinds[a.x.attrs.get("dtype", "float32")]
+    header["x"] = {"dtype": dtype, "shape": list(a.shape), "data_offsets": [0, size]}
+    present = [(name, v, kind) for name, (v, kind) in small.items() if v is not None]
+    for name, values, kind in present:
+        place = [size, size + values.nbytes]
+        header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": place}
+        size += values.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    step = max(1, _BLOCK // (a.x.dtype.itemsize * a.shape[1]))
+    with open(path, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for i in range(0, a.shape[0], step):
+            f.write(a.x[i : i + step].tobytes())
+        for _, values, _ in present:
+            f.write(values.tobytes())
+
+
+def _tensor(a: Activations, rows: Any) -> Any:
+    """Rows of x as a torch tensor in the dtype that they have."""
+    import torch
+
+    values = torch.from_numpy(a.x[rows])
+    return values.view(torch.bfloat16) if a.x.attrs.get("dtype") == "bfloat16" else values
+
+
+def _save(path: Path, value: Any) -> None:
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(value, path)
+
+
+def _caches(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
+    """Caches of the evaluation-awareness scripts: v1 stacks [N, 1, d], v2 one [1, T, d] a row."""
+    groups: dict[Path, list[Target]] = {}
+    for t in targets:
+        kind, _, layer = t.args["site"].partition(".")
+        if not layer or (t.args["position"] == "tokens") != (form == "v2"):
+            holds = "all tokens" if form == "v2" else "one vector per row"
+            raise ActprobeError(f"{t.name}: layout {form} holds {holds} of a layer")
+        folder = out / t.args["model"] / f"{t.item}.{kind}.{t.args['position']}"
+        groups.setdefault(folder, []).append(t)
+    for folder, members in groups.items():
+        rows = texts.load(members[0].args["texts"])
+        shapes = [_cache_layer(folder, t, rows, form) for t in members]
+        layers = sorted(int(t.args["site"].partition(".")[2]) for t in members)
+        examples = _metadata(rows, members[0].args["texts"])
+        info: dict[str, Any] = {"layers": layers, "num_examples": len(examples)}
+        if form == "v2":
+            info |= {"storage_format": "individual", "sample_shapes": shapes[0]}
+        else:
+            info["activation_shape"] = shapes[0][0]
+        info["note"] = "written by actprobe"
+        (folder / INFO).write_text(json.dumps(info, indent=2))
+        (folder / METADATA).write_text(json.dumps(examples, indent=2, ensure_ascii=False))
+    return list(groups)
+
+
+def _cache_layer(folder: Path, t: Target, rows: Texts, form: str) -> list[list[int]]:
+    """Write one layer; returns the shapes of some examples."""
+    layer = folder / f"layer_{t.args['site'].partition('.')[2]}"
+    order = dict(zip(PARTS, positive_first(rows), strict=True)) if rows.pair is not None else {}
+    with open_activations(t.path) as a:
+        if form == "v1":
+            if order:
+                for name, at in zip(STACKED, order.values(), strict=True):
+                    _save(layer / name, _tensor(a, at)[:, None])
+            else:
+                _save(layer / STACKED_ROWS, _tensor(a, slice(None))[:, None])
+            return [[1, a.shape[1]]]
+        assert a.offsets is not None
+        for part, at in (order or {"": np.arange(len(rows))}).items():
+            for n, i in enumerate(at):
+                tokens = _tensor(a, slice(int(a.offsets[i]), int(a.offsets[i + 1])))
+                _save(layer / part / f"{n}.pt", tokens[None])
+        return [[1, int(n), a.shape[1]] for n in np.diff(a.offsets)[:3]]
+
+
+def _metadata(rows: Texts, path: str) -> list[dict[str, Any]]:
+    """metadata.json: for pairs the question and both answers, else the question's beginning."""
+    template = store.read_header(path)["spec"].get("template") or "{text}"
+    if rows.pair is None:
+        if rows.label is None:
+            raise ActprobeError(f"dataset {rows.dataset}: these layouts need labels")
+        kind = np.array(rows.classes, object)[rows.label]
+        return [
+            {"idx": i, "question": taken_apart(template, t)[0][:_SHOWN] + "...", "type": k}
+            for i, (t, k) in enumerate(zip(rows.text, kind, strict=True))
+        ]
+    found = []
+    for idx, (test, deploy) in enumerate(zip(*positive_first(rows), strict=True)):
+        question, answer = taken_apart(template, rows.text[test])
+        other = taken_apart(template, rows.text[deploy])[1]
+        found.append(
+            {
+                "idx": idx,
+                "question": question,
+                "test_answer": answer,
+                "deploy_answer": other,
+                "test_token_type": answer[1:2],
+                "deploy_token_type": other[1:2],
+            }
+        )
+    return found

@@ -1,0 +1,107 @@
+"""Texts and activations artefacts as the contrastive and interchange tests need them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actprobe import config as configs
+from actprobe import keys, plan, store, texts
+from actprobe.contrastive import targets as contrastive_targets
+from actprobe.contrastive.run import run as run_contrastive
+from actprobe.texts.run import run as run_texts
+
+PAIRS = [
+    {"question": f"Is thing {i} odd?\n(A) {a}\n(B) {b}", "positive": yes, "negative": no}
+    for i in range(10)
+    for a, b, yes, no in (("Yes", "No", "(A)", "(B)"), ("No", "Yes", "(B)", "(A)"))
+]
+ROWS = [
+    {"question": f"{kind} text number {i} " + "long " * (i % 4), "type": kind}
+    for i in range(12)
+    for kind in ("testing", "deployment")
+]
+
+
+def dataset(folder: Path, name: str, rows: Sequence[Mapping[str, str]], **entry: Any) -> dict:
+    """Write rows to `{name}.json`; an entry of `datasets`, contrastive where rows have answers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(rows))
+    own: dict[str, Any] = {"name": name, "path": str(folder / f"{name}.json"), "text": "question"}
+    if "positive" in rows[0]:
+        own["contrastive"] = {}
+    else:
+        own |= {"label": "type", "positive": "testing"}
+    return own | entry
+
+
+def resolve(folder: Path, datasets: Sequence[dict], **sections: Any) -> dict[str, Any]:
+    """A resolved config of these datasets whose cache is `{folder}/cache`."""
+    raw = {"experiment": "toy", "datasets": list(datasets), "cache_dir": str(folder / "cache")}
+    raw["results_dir"] = str(folder / "results")
+    return configs.resolve({**raw, **sections})
+
+
+def make_texts(config: Mapping[str, Any]) -> list[plan.Target]:
+    """Make the texts of a config; returns their targets."""
+    found = texts.targets(config, {}, keys.DigestMemo(config["cache_dir"]))
+    made = plan.make(dict(config), found, [t.path for t in found])
+    for batch in made.batches:
+        run_texts(batch, config, 1)
+    return found
+
+
+def activations(
+    config: Mapping[str, Any],
+    of: plan.Target,
+    x: np.ndarray,
+    site: str = "resid_post.1",
+    lengths: Sequence[int] | None = None,
+    position: str = "last",
+    model: str = "m",
+) -> plan.Target:
+    """An activations artefact with these values, uint16 as bfloat16 bits; `lengths` cuts tokens."""
+    position = "tokens" if lengths is not None else position
+    params = {"values": keys.hashlib.sha256(x.tobytes()).hexdigest(), "site": site}
+    t = plan.target(
+        config["cache_dir"], "activations", 1, f"{model}/{of.item}/{site}.{position}", params,
+        loader=model, item=of.item, inputs=[of],
+        args={"source": f"{model}/{site}.{position}", "model": model, "site": site,
+              "position": position, "texts": of.path},
+    )  # fmt: skip
+    n = np.array(lengths if lengths is not None else [5] * len(x), np.int32)
+    arrays = {"x": x, "n_tokens": n}
+    if lengths is not None:
+        arrays |= {"offsets": np.concatenate([[0], np.cumsum(n)]).astype(np.int64)}
+        arrays |= {"token_ids": np.arange(len(x), dtype=np.int32)}
+    dtype = "bfloat16" if x.dtype == np.uint16 else str(x.dtype)
+    part = store.write_h5(t.path, arrays, t.spec, attrs={"x": {"dtype": dtype}})
+    store.publish([t.path], [part])
+    return t
+
+
+def labels(t: plan.Target) -> np.ndarray:
+    """0/1 labels of a texts artefact."""
+    found = texts.load(t.path).label
+    assert found is not None
+    return found
+
+
+def separable(y: np.ndarray, d: int = 6, shift: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Random rows float32 [n, d] whose class 1 is moved along the first axis."""
+    x = np.random.default_rng(seed).standard_normal((len(y), d))
+    x[:, 0] += shift * y
+    return x.astype(np.float32)
+
+
+def run(config: dict[str, Any], known: Mapping[str, list[plan.Target]]) -> list[plan.Target]:
+    """Make the contrastive and baselines targets of a config; returns them."""
+    found = contrastive_targets(config, known, keys.DigestMemo(config["cache_dir"]))
+    made = plan.make(config, found, [t.path for t in found])
+    for batch in made.batches:
+        run_contrastive(batch, config, 1)
+    return found

@@ -1,0 +1,125 @@
+"""Scores over rows and tokens, and the controls beside them."""
+
+from __future__ import annotations
+
+import contrastive_inputs as inputs
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from actprobe.contrastive import controls, scores
+from actprobe.errors import ActprobeError, BadInput
+from actprobe.models import open_activations
+
+LENGTHS = [3, 1, 4, 2, 5, 1, 2, 6] * 3
+
+
+@pytest.fixture
+def config(tmp_path):
+    return inputs.resolve(tmp_path, [inputs.dataset(tmp_path, "v", inputs.ROWS)])
+
+
+def tokens(config, d=7, seed=0, dtype=np.float32):
+    x = np.random.default_rng(seed).standard_normal((sum(LENGTHS), d)).astype(np.float32)
+    x = (x.view(np.uint32) >> 16).astype(np.uint16) if dtype == np.uint16 else x
+    return inputs.activations(config, inputs.make_texts(config)[0], x, lengths=LENGTHS), x
+
+
+@pytest.mark.parametrize("block", [1, 8 * 7 * 5, 1 << 25])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_statistics_over_tokens_whatever_the_block(config, monkeypatch, block, dtype):
+    t, x = tokens(config, dtype=dtype)
+    monkeypatch.setattr(scores, "_BLOCK", block)
+    unit = np.linalg.qr(np.random.default_rng(1).standard_normal((7, 3)))[0].T
+    with open_activations(t.path) as a:
+        found = scores.score(a, "v", unit, unit[:2])
+        values = a[:].astype(np.float64)
+    rows = np.split(values @ unit.T, np.cumsum(LENGTHS)[:-1])
+    expected = [[r.mean(0), r.max(0), r.min(0), r.std(0)] for r in rows]
+    np.testing.assert_allclose(found.values, np.transpose(expected, (2, 0, 1)), atol=1e-12)
+    np.testing.assert_allclose(found.pooled, found.values[:2, :, 0], atol=1e-12)
+    several = [r for r in rows if len(r) > 1]
+    extreme = np.mean([(r[0] == r.max(0)) | (r[0] == r.min(0)) for r in several], axis=0)
+    np.testing.assert_allclose(found.first_token, extreme)
+
+
+def test_a_row_of_one_vector_has_one_score(config):
+    t = inputs.make_texts(config)[0]
+    x = inputs.separable(inputs.labels(t))
+    with open_activations(inputs.activations(config, t, x).path) as a:
+        found = scores.score(a, "v", np.eye(6)[:1], np.eye(6)[:0])
+    np.testing.assert_array_equal(found.values[0, :, :3], np.repeat(x[:, :1], 3, axis=1))
+    assert not found.values[:, :, 3].any() and np.isnan(found.first_token).all()
+
+
+def test_training_rows_are_means_over_tokens_and_must_fit_into_memory(config):
+    t, x = tokens(config)
+    with open_activations(t.path) as a:
+        pooled = scores.pooled(a, "v", 10**6)
+        expected = [r.mean(axis=0) for r in np.split(x.astype(float), np.cumsum(LENGTHS)[:-1])]
+        np.testing.assert_allclose(pooled, expected, atol=1e-12)
+        with pytest.raises(ActprobeError, match="v: training on 24 rows of width 7 needs"):
+            scores.pooled(a, "v", 1000)
+
+
+def test_a_value_that_is_not_finite_is_named_by_its_row(config):
+    t, x = tokens(config)
+    x[sum(LENGTHS[:6]) + 1, 2] = np.inf  # a token of row 6
+    t = inputs.activations(config, inputs.make_texts(config)[0], x, lengths=LENGTHS)
+    with open_activations(t.path) as a, pytest.raises(BadInput, match="v: row 6 is not finite"):
+        list(scores.blocks(a, "v"))
+
+
+def test_many_aucs_at_once_are_those_of_sklearn():
+    rng = np.random.default_rng(0)
+    y = np.arange(50) % 3 == 0
+    values = rng.integers(0, 8, (20, 50)).astype(float)  # with ties
+    expected = [roc_auc_score(y, v) for v in values]
+    np.testing.assert_allclose(controls.aucs(y, values), expected)
+
+
+def test_labels_of_pairs_are_swapped_within_pairs():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, 5)), np.tile([0, 1], 4)
+    pair = np.array(["a", "a", "b", "b", "c", "c", "d", "d"], object)
+    found = controls.permuted_directions(x, y, pair, 300, 0)
+    difference = x[1::2] - x[::2]
+    signs = np.stack(np.meshgrid(*[[-1, 1]] * 4), -1).reshape(-1, 4)
+    possible = signs @ difference / np.linalg.norm(signs @ difference, axis=1, keepdims=True)
+    assert (np.abs(found @ possible.T - 1).min(axis=1) < 1e-12).all()
+    assert len(np.unique(found.round(9), axis=0)) == 16
+
+
+def test_other_labels_are_permuted_as_a_whole():
+    x, y = np.eye(9), (np.arange(9) < 3).astype(int)
+    found = controls.permuted_directions(x, y, None, 200, 0)
+    assert ((found > 0).sum(axis=1) == 3).all() and len(np.unique(found.round(9), axis=0)) > 50
+
+
+def test_random_directions_are_unit_and_repeatable():
+    a, b = controls.random_directions(16, 200, 0), controls.random_directions(16, 200, 0)
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1)
+    assert np.abs(a.mean(axis=0)).max() < 0.1
+
+
+def test_a_p_value_counts_the_found_one():
+    null = np.linspace(0, 1, 199)
+    assert controls.p_value(null, 2.0) == pytest.approx(1 / 200)
+    assert controls.p_value(null, -1.0) == 1.0
+
+
+def test_scores_that_follow_length_are_found():
+    """A constant first token of score 100 over otherwise random tokens."""
+    rng = np.random.default_rng(0)
+    length = rng.integers(5, 60, 200)
+    score = (100 + np.array([rng.standard_normal(n).sum() for n in length])) / length
+    assert controls.length_correlation(score, length) > 0.98
+    assert abs(controls.length_correlation(rng.standard_normal(200), length)) < 0.3
+    assert np.isnan(controls.length_correlation(score, np.full(200, 7)))
+
+
+def test_taking_a_direction_out():
+    unit = np.array([[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]])
+    left = controls.without(unit, np.array([0.0, 1.0, 0.0]))
+    np.testing.assert_allclose(left, [[1, 0, 0], [0, 0, 0]], atol=1e-12)
