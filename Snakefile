@@ -28,6 +28,13 @@ localrules:
     imports,
     latents,
     contrastive,
+    lora_index,
+    lora_primitives,
+    features,
+    lora_probes,
+    wandb,
+    assemble,
+    top_contexts,
 
 
 rule all:
@@ -39,7 +46,9 @@ rule all:
 include: "workflow/rules/texts.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/imports.smk"
+include: "workflow/rules/wandb.smk"
 include: "workflow/rules/sae.smk"
 include: "workflow/rules/probes.smk"
 include: "workflow/rules/contrastive.smk"
+include: "workflow/rules/lora.smk"
 include: "workflow/rules/report.smk"

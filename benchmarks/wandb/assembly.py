@@ -84,7 +84,7 @@ def assemble(folder: str, content: str) -> None:
     config = configured(folder, content)
     found = targets(config, {}, DigestMemo(config["cache_dir"]))
     planned = plan.make(config, found, [t.path for t in found])
-    [batch] = planned.of("assemble")
+    [batch] = planned.of("assemble") + planned.of("assemble_latents")
     run(batch, config, 1)
 
 

@@ -9,15 +9,22 @@ from typing import Any
 from actprobe.contrastive.targets import targets as contrastive
 from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
+from actprobe.lora.targets import targets as loras
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Plan, Target, make
 from actprobe.probes.targets import targets as probes
 from actprobe.sae.targets import targets as saes
 from actprobe.texts.targets import targets as texts
 from actprobe.texts.targets import wheel_targets as wheels
+from actprobe.wandb.context_targets import targets as top_contexts
+from actprobe.wandb.targets import targets as dumps
 
 # Stages whose artefacts are read like those of another one.
-_READ_AS = {"imports": "activations"}
+_READ_AS = {
+    "imports": "activations",
+    "assemble": "activations",
+    "assemble_latents": "latents",
+}
 
 
 def stages(config: dict[str, Any], memo: DigestMemo) -> dict[str, list[Target]]:
@@ -38,9 +45,12 @@ def _in_order(
     yield texts(config, known, memo)
     yield activations(config, known, memo)
     yield imports(config, known, memo)
+    yield dumps(config, known, memo)
     yield saes(config, known, memo)
     yield probes(config, known, memo)
     yield contrastive(config, known, memo)
+    yield top_contexts(config, known, memo)
+    yield loras(config, known, memo)
 
 
 def wanted(known: dict[str, list[Target]]) -> list[str]:

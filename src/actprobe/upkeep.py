@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actprobe import experiment, keys, store
+from actprobe import experiment, keys, store, wandb
 from actprobe.errors import Damaged
 from actprobe.keys import DigestMemo
 
 _KEYED = re.compile(rf"^(.*\.[0-9a-f]{{{keys.SHORT}}})(?=[./]|$)")
-
-RAW_SUFFIXES = (".whl",)  # outside files kept as they are; the name carries their SHA-256
 
 
 @dataclass
@@ -48,8 +46,10 @@ def verify(roots: Iterable[Path], set_aside: bool = False) -> Report:
         report.checked += 1
         report.bytes += path.stat().st_size
         try:
-            if path.suffix in RAW_SUFFIXES:
-                _verify_raw(path)
+            if path.suffix == ".whl":
+                _verify_wheel(path)
+            elif wandb.is_raw(path):
+                wandb.verify_file(path)
             else:
                 store.verify(path)
         except Damaged as e:
@@ -59,7 +59,7 @@ def verify(roots: Iterable[Path], set_aside: bool = False) -> Report:
     return report
 
 
-def _verify_raw(path: Path) -> None:
+def _verify_wheel(path: Path) -> None:
     found = keys.short(keys.file_sha256(path))
     if found != store.file_key(path):
         raise Damaged(f"{path}: SHA-256 begins {found}, the name says {store.file_key(path)}")

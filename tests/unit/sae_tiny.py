@@ -41,7 +41,9 @@ def parameters(architecture: str = "standard", d: int = D, f: int = F, seed: int
 def save_saelens(folder: Path, p: dict[str, np.ndarray], **cfg: Any) -> Path:
     """A SAELens folder; `cfg` goes over a minimal config of version 6."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: np.ascontiguousarray(v) for k, v in p.items()}, folder / "sae_weights.safetensors")
+    save_file(
+        {k: np.ascontiguousarray(v) for k, v in p.items()}, folder / "sae_weights.safetensors"
+    )
     base = {
         "architecture": "standard",
         "d_in": p["W_enc"].shape[0],
@@ -70,7 +72,9 @@ def activations(
         if not Path(t.path).exists():
             content = {"x": x, "n_tokens": np.ones(len(x), np.int32), **arrays.get(name, {})}
             dtype = "bfloat16" if x.dtype == np.uint16 else str(x.dtype)
-            store.publish([t.path], [store.write_h5(t.path, content, t.spec, attrs={"x": {"dtype": dtype}})])
+            store.publish(
+                [t.path], [store.write_h5(t.path, content, t.spec, attrs={"x": {"dtype": dtype}})]
+            )
         found.append(t)
     return found
 
@@ -141,7 +145,7 @@ def dense(
         x = (x - x.mean(1, keepdims=True)) / (x.std(1, ddof=1, keepdims=True) + 1e-5)
     if normalize == "constant_norm_rescale":
         x = x * np.sqrt(x.shape[1]) / np.linalg.norm(x, axis=1, keepdims=True)
-    x = x - p["b_dec"] * b_dec
+    x = x - p["b_dec"] if b_dec else x
     w = p["W_enc"].astype(np.float64)
     if architecture == "gated":
         gate = x @ w + p["b_gate"] > 0

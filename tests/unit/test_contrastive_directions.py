@@ -1,4 +1,4 @@
-"""Directions: numbers worked out by hand, against scikit-learn, and what they must not depend on."""
+"""Directions: numbers worked out by hand and by scikit-learn, and what must not change them."""
 
 from __future__ import annotations
 

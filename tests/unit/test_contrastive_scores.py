@@ -28,7 +28,7 @@ def tokens(config, d=7, seed=0, dtype=np.float32):
 @pytest.mark.parametrize("block", [1, 8 * 7 * 5, 1 << 25])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
 def test_statistics_over_tokens_whatever_the_block(config, monkeypatch, block, dtype):
-    t, x = tokens(config, dtype=dtype)
+    t, _ = tokens(config, dtype=dtype)
     monkeypatch.setattr(scores, "_BLOCK", block)
     unit = np.linalg.qr(np.random.default_rng(1).standard_normal((7, 3)))[0].T
     with open_activations(t.path) as a:

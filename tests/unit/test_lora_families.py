@@ -10,6 +10,7 @@ from actprobe.lora import views
 from actprobe.lora.compute import Factors, Sizes, columns, primitives, units
 from actprobe.lora.families import fourier, order, product, sketch, spectral
 from actprobe.lora.families.weights import Weights
+from actprobe.lora.flags import Flags
 
 SIZES = Sizes(4, 5)
 X1 = np.array([[-4, -2, 2, -3, 0, 6], [-3, 3, -5, -3, 3, -5], [-2, -3, 6, 3, 4, -5],
@@ -221,6 +222,26 @@ def test_width_does_not_depend_on_the_rank_and_an_untrained_module_is_masked() -
     assert found["order"][1].all() and all(np.isfinite(x).all() for x, _ in found.values())
 
 
+def flagged(x: np.ndarray) -> np.ndarray:
+    """Flags of x [n, units, columns], added in two pieces."""
+    flags, mask = Flags(*x.shape[1:]), np.ones(x.shape[:2], bool)
+    flags.add(x[:7], mask[:7])
+    flags.add(x[7:], mask[7:])
+    return flags.result()
+
+
+def test_flags_ignore_loras_without_the_module() -> None:
+    x = np.random.default_rng(0).standard_normal((20, 1, 3)).astype(np.float32)
+    x[:, 0, 1], x[:, 0, 2] = 4, -2 * x[:, 0, 0]
+    x[:3] = 0
+    flags, mask = Flags(1, 3), np.ones((20, 1), bool)
+    mask[:3] = False
+    flags.add(x[:5], mask[:5])
+    flags.add(x[5:], mask[5:])
+    assert flags.result().tolist() == [0, 1, 2]
+    assert not flagged(np.zeros((4, 2, 500), np.float32)).any(), "wide units are not looked at"
+
+
 def test_rank_one_degeneracies_are_flagged() -> None:
     rng = np.random.default_rng(1)
     x = rng.standard_normal((60, 1, 64)).astype(np.float32) * rng.uniform(0.5, 2, (60, 1, 1))
@@ -229,9 +250,9 @@ def test_rank_one_degeneracies_are_flagged() -> None:
     found = primitives(loras, ["m"], families, SIZES)
     names = {f: columns(f, SIZES) for f in families}
     primitive = {f: found[f][0][:, :1] for f in families}
-    spectrum = views.flags(views.view("spectral", primitive, names)[0][:, 0])
+    spectrum = flagged(views.view("spectral", primitive, names)[0])
     assert (spectrum == 1).sum() == 28 and (spectrum == 2).sum() == 2  # entropy: rounding of 0
-    norms = views.flags(views.view("matrix_norms", primitive, names)[0][:, 0])
+    norms = flagged(views.view("matrix_norms", primitive, names)[0])
     assert (norms == 1).sum() == 2 and (norms == 2).sum() >= 2
 
 

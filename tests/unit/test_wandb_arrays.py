@@ -336,6 +336,7 @@ def test_an_unknown_extension_names_the_known_ones(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors", "npy", "h5"])
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 def test_random_damage_never_does_anything_but_raise(tmp_path, suffix):
     """Flip bytes of headers: the outcome is an array of a possible shape, or BadInput."""
     path = tmp_path / f"a.{suffix}"

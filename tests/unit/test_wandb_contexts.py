@@ -159,7 +159,7 @@ def config(folder: Path, *wanted: dict[str, Any]) -> dict[str, Any]:
 def test_targets_by_pattern(tmp_path):
     memo = DigestMemo(tmp_path)
     known = {
-        "assemble": [source(tmp_path / "d.h5", "assemble", "dump.resid_pre.2")],
+        "assemble_latents": [source(tmp_path / "d.h5", "assemble_latents", "dump.resid_pre.2")],
         "activations": [
             source(tmp_path / "t.h5", "activations", "m/resid_post.1.tokens"),
             source(tmp_path / "l.h5", "activations", "m/resid_post.1.last", position="last"),
@@ -187,7 +187,7 @@ def test_targets_by_pattern(tmp_path):
 def made(tmp_path) -> tuple[dict[str, Any], Target]:
     path = artefact(tmp_path / "a.h5", codes(), "csr")
     wanted = config(tmp_path, {"sources": ["dump.s"], "latents": 3, "k": 2, "window": 2})
-    known = {"assemble": [source(path, "assemble", "dump.s")]}
+    known = {"assemble_latents": [source(path, "assemble_latents", "dump.s")]}
     [t] = targets(wanted, known, DigestMemo(tmp_path))
     contexts.run(Batch("r", "top_contexts", "l", (t,)), wanted, 1)
     return wanted, t
@@ -235,7 +235,11 @@ def test_a_source_that_cannot_be_used_leaves_a_page_with_the_reason(tmp_path):
     bad = tmp_path / "a.h5"
     store.publish([bad], [store.write_bad(bad, {}, "no <b>tokens</b>")])
     wanted = {**config(tmp_path, {"sources": ["dump.s"]}), "on_bad_dataset": "skip"}
-    [t] = targets(wanted, {"assemble": [source(bad, "assemble", "dump.s")]}, DigestMemo(tmp_path))
+    [t] = targets(
+        wanted,
+        {"assemble_latents": [source(bad, "assemble_latents", "dump.s")]},
+        DigestMemo(tmp_path),
+    )
     contexts.run(Batch("r", "top_contexts", "l", (t,)), wanted, 1)
     write_page(t.path, page(wanted, t.path))
     assert "no &lt;b&gt;tokens" in Path(page(wanted, t.path)).read_text()

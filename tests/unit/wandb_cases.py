@@ -24,7 +24,12 @@ from actprobe.wandb.targets import targets
 from actprobe.wandb.urls import Urls
 
 KEY = "local-" + "0123456789abcdef" * 3
-RUN = {"wandb": fetch.run, "assemble": assemble.run, "top_contexts": contexts.run}
+RUN = {
+    "wandb": fetch.run,
+    "assemble": assemble.run,
+    "assemble_latents": assemble.run,
+    "top_contexts": contexts.run,
+}
 
 
 def golden(i: int, repeats: int = 32768) -> bytes:
@@ -125,7 +130,7 @@ def make(config: dict[str, Any], stages: Sequence[str] = ("wandb", "assemble")) 
 
 def assembled(planned: plan.Plan) -> list[Target]:
     """The assembled targets of a plan."""
-    return [t for t in planned.targets.values() if t.stage == "assemble"]
+    return [t for t in planned.targets.values() if t.stage.startswith("assemble")]
 
 
 def traces(folder: Path, text: str) -> list[str]:

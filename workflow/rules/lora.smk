@@ -6,10 +6,6 @@ OUTPUTS: {cache_dir}/lora_index/*.parquet, {cache_dir}/lora_primitives/{collecti
 {results_dir}/{experiment}/{tables,figures}/lora_*, lora.html
 """
 
-from actprobe import lora
-
-LORA_RESULTS = lora.outputs(CONFIG)
-
 for batch in PLAN.of("lora_index"):
 
     rule:

@@ -10,7 +10,7 @@ import sys
 from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
 
-from actprobe import contrastive, results, session
+from actprobe import contrastive, lora, results, session, wandb
 from actprobe.errors import ActprobeError
 
 
@@ -67,8 +67,10 @@ PLAN = begin()
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
 CONTRASTIVE = contrastive.outputs(CONFIG)
+LORA_RESULTS = lora.outputs(CONFIG)
+PAGES = [wandb.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
 # What the reports read is made on the way to them.
-REPORTS = {"probes": RESULTS, "contrastive": CONTRASTIVE}
+REPORTS = {"probes": RESULTS, "contrastive": CONTRASTIVE, "lora_probes": LORA_RESULTS}
 FINAL = [
     path
     for stage, outputs in REPORTS.items()
@@ -77,7 +79,7 @@ FINAL = [
     for path in kind.values()
 ]
 FINAL += [p for p in PLAN.wanted if PLAN.targets[p].stage not in {"texts", *REPORTS}]
-FINAL = FINAL or PLAN.wanted
+FINAL = FINAL + PAGES or PLAN.wanted
 # What tables, figures and report depend on: a change of memory or threads is no reason to redraw.
 REPORTED = {
     k: v for k, v in CONFIG.items() if k not in ("max_memory", "threads", "shards")

@@ -27,7 +27,7 @@ for batch in PLAN.of("wandb"):
             "../scripts/fetch.py"
 
 
-for batch in PLAN.of("assemble"):
+for batch in PLAN.of("assemble") + PLAN.of("assemble_latents"):
 
     rule:
         name:
@@ -74,7 +74,7 @@ rule wandb:
 
 rule assemble:
     input:
-        PLAN.paths("assemble"),
+        PLAN.paths("assemble") + PLAN.paths("assemble_latents"),
 
 
 rule top_contexts:

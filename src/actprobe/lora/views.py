@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from actprobe.lora.catalog import FAMILIES, LARGEST, QUANTILES, SIGMAS
 
 EPS = 1e-8
-_WIDEST = 128
 Floats = NDArray[np.float32]
 
 _Q = [f".{round(q * 100):02d}" for q in QUANTILES]
@@ -136,20 +135,3 @@ _DERIVED = {
     "info_theoretic": _info_theoretic,
 }
 
-
-def flags(x: Floats) -> NDArray[np.uint8]:
-    """Degenerate columns of one unit: 1 constant, 2 repeats an earlier column, else 0.
-
-    x: [n, p]. Constant: a standard deviation of at most 1e-6 of the largest magnitude; repeated: a
-    correlation above 0.9999 in size (not looked for among more than 128 columns). At rank 1, most
-    of `spectral` is one or the other.
-    """
-    wide = x.astype(np.float64)
-    std = wide.std(axis=0)
-    result = (std <= 1e-6 * np.abs(wide).max(axis=0, initial=0)).astype(np.uint8)
-    live = np.flatnonzero(result == 0)
-    if 1 < len(live) <= _WIDEST:
-        z = (wide[:, live] - wide[:, live].mean(axis=0)) / std[live]
-        similar = np.abs(np.triu(z.T @ z / len(z), 1)) > 0.9999
-        result[live[similar.any(axis=0)]] = 2
-    return result

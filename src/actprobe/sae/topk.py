@@ -35,12 +35,12 @@ class Best:
         latents = np.zeros((len(rows), k + width), np.int32)
         values[:, :k], latents[:, :k] = self.values[rows], self.latents[rows]
         values[line, place], latents[line, place] = value, latent
-        pick = _largest(np.abs(values), k)
+        pick = largest(np.abs(values), k)
         self.values[rows] = values[pick].reshape(-1, k)
         self.latents[rows] = latents[pick].reshape(-1, k)
 
 
-def _largest(size: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
+def largest(size: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
     """Mask of exactly k largest entries per row; among equals the first."""
     kth = np.partition(size, size.shape[1] - k, axis=1)[:, -k, None]
     above, equal = size > kth, size == kth

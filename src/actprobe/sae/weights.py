@@ -132,16 +132,18 @@ def _float32(raw: NDArray, dtype: str) -> Floats:
 class Weights:
     """The open weights of one SAE; `close` it, or use it in a `with`.
 
-    Raises BadInput when a tensor that the architecture needs is missing, has another shape than
-    the config says, or a dtype that is not a float.
+    Raises BadInput when a tensor that the architecture or the reconstruction needs is missing, has
+    another shape than the config says, or a dtype that is not a float.
     """
 
     def __init__(self, sae: Sae):
         self.sae = sae
         self._found = tensors(sae.weights)
         self._files: dict[str, File] = {}
-        shapes = {"W_enc": (sae.d_in, sae.d_sae), "b_dec": (sae.d_in,)}
-        for name in needs(sae):
+        matrix = (sae.d_in, sae.d_sae)
+        shapes = {"W_enc": matrix, "W_dec": matrix, "b_dec": (sae.d_in,)}
+        decoder = [] if sae.transcoder else ["W_dec", "b_dec"]
+        for name in dict.fromkeys(needs(sae) + decoder):
             self._check(name, shapes.get(name, (sae.d_sae,)))
         self._refuse_scaling()
         self.encoder = self._matrix("W_enc")
@@ -151,7 +153,7 @@ class Weights:
         t = self._found[alias]
         if t.dtype not in SIZES:
             raise BadInput(f"{self.sae.weights}: {alias} is {t.dtype}; expected {', '.join(SIZES)}")
-        shape = expected[::-1] if name == "W_enc" and latents_first else expected
+        shape = expected[::-1] if latents_first else expected
         if t.shape not in (shape, ()) or (t.shape == () and name != "threshold"):
             raise BadInput(
                 f"{self.sae.weights}: {alias} has shape {list(t.shape)}, expected {list(shape)}"

@@ -24,7 +24,7 @@ def targets(
     position `tokens` (`{model}/{site}.tokens`), and latents encoded from those. Raises ConfigError
     for a pattern that matches none, and for a source and dataset asked for twice.
     """
-    made = [t for stage in ("activations", "assemble") for t in known.get(stage, [])]
+    made = [t for stage in ("activations", "assemble_latents") for t in known.get(stage, [])]
     by_path = {t.path: t for t in made if t.args["position"] == "tokens"}
     # Each source with the artefact that says which token a row is.
     sources = [(t, t) for t in by_path.values()]

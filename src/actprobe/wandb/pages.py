@@ -13,6 +13,7 @@ import pyarrow as pa
 from actprobe import store
 from actprobe.errors import BadInput
 
+_DARKEST = 0.6  # opacity behind the strongest token: the text stays readable
 _SPACES = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "⏎", "\n": "⏎"})
 
 
@@ -64,7 +65,7 @@ def _latents(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                         "text": text.translate(_SPACES),
                         "peak": i == r["peak"],
                         "value": f"{value:.3g}",
-                        "share": round(max(value, 0.0) / latent["largest"], 2),
+                        "share": round(_DARKEST * max(value, 0.0) / latent["largest"], 2),
                     }
                     for i, (text, value) in enumerate(zip(r["tokens"], r["values"], strict=True))
                 ],

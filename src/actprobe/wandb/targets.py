@@ -15,7 +15,8 @@ from actprobe.plan import Target, target
 from actprobe.wandb import lockfile
 from actprobe.wandb.digests import raw_path
 
-FETCH, ASSEMBLE = "wandb", "assemble"
+# Assembled activations are read wherever activations are, assembled latents are not.
+FETCH, ASSEMBLE, ASSEMBLE_LATENTS = "wandb", "assemble", "assemble_latents"
 VERSION = 1
 
 _HOOK = re.compile(
@@ -27,7 +28,8 @@ _SITE = re.compile(r"(resid_pre|resid_mid|resid_post|attn_out|mlp_out)\.(\d+)")
 def targets(
     config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
 ) -> list[Target]:
-    """For every dump the raw file targets (stage `wandb`) and the assembled ones (`assemble`).
+    """For every dump the raw file targets (stage `wandb`) and the assembled ones (`assemble`,
+    `assemble_latents`).
 
     Assembled activations lie among the extracted ones and carry the same args (`source`, `model`,
     `site`, `position`); assembled latents lie among the latents. Nothing is asked of the service:
@@ -179,7 +181,7 @@ def _assembled(
     inputs = [*chunks, *([tokens] if tokens else []), *([texts] if texts else [])]
     made = target(
         config["cache_dir"],
-        ASSEMBLE,
+        ASSEMBLE if dense else ASSEMBLE_LATENTS,
         VERSION,
         name,
         params,

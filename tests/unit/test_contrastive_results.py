@@ -1,0 +1,156 @@
+"""Tables, files, figures and the page of contrastive probes."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import contrastive_inputs as inputs
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_contrastive_stage import project
+
+from actprobe import contrastive, store
+from actprobe.contrastive import tables
+from actprobe.contrastive.layout import FIGURES
+from actprobe.contrastive.results import make_results
+
+SITES = ["embed", "resid_post.0", "resid_post.1", "resid_post.2"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished experiment: its config, its results folder and its artefacts."""
+    config, known = project(
+        tmp_path_factory.mktemp("p"), sites=SITES, compare_with="other", methods=["mean_difference"]
+    )
+    found = inputs.run(config, known)
+    paths = [[t.path for t in found if t.stage == s] for s in ("contrastive", "baselines")]
+    texts = [t.path for t in known["texts"]]
+    lines = make_results(config, *paths, texts)
+    root = Path(config["results_dir"]) / "toy"
+    return config, root, [contrastive.load(p) for p in paths[0]], lines, (*paths, texts)
+
+
+def test_the_table_has_a_row_per_direction_and_one_per_baseline(finished):
+    _, root, directions, _, _ = finished
+    table = pd.read_csv(root / "tables" / "contrastive.csv")
+    assert list(table.columns) == tables.COLUMNS
+    fits = table[table["source"].notna()]
+    assert fits["layer"].tolist() == [-1, 0, 1, 2] and set(fits["kind"]) == {"resid_post"}
+    assert len(table) == 7 and set(table["method"]) == {
+        "mean_difference", "baseline_length", "baseline_tfidf", "baseline_tfidf_in_domain",
+    }  # fmt: skip
+    assert (fits["null_permuted_low"] < 0.5).all() and (fits["null_permuted_high"] > 0.5).all()
+    assert set(fits["key"]) == {d.key for d in directions}
+
+
+def test_the_layer_is_chosen_by_held_out_training_rows_alone(finished):
+    _, _, directions, lines, _ = finished
+    best = max(directions, key=lambda d: (d.numbers[0]["val_auc"], d.numbers[0]["val_d"]))
+    table = tables.table(directions, pd.DataFrame(), "toy")
+    assert table.loc[table["chosen"], "site"].tolist() == [best.facts["site"]]
+    turned = copy.deepcopy(directions)
+    for numbers in (n for d in turned for v in d.validated.values() for n in v.numbers):
+        numbers["test_auc"] = 1 - numbers["test_auc"]
+    again = tables.table(turned, pd.DataFrame(), "toy")
+    assert again["chosen"].tolist() == table["chosen"].tolist()
+    assert len(lines) == 1 and "chosen by held-out training rows; null band" in lines[0]
+
+
+def test_ties_go_to_the_larger_distance_and_then_to_the_lower_layer():
+    made = pd.DataFrame(
+        {
+            **dict.fromkeys(tables.RUN, "x"),
+            "source": ["a", "b", "c", "d"],
+            "layer": [3, 2, 1, 0],
+            "val_auc": [1.0, 1.0, 1.0 - 1e-16, 0.9],
+            "val_d": [2.0, 3.0, 3.0, 9.0],
+        }
+    )
+    assert tables._chosen(made).tolist() == [False, False, True, False]
+
+
+def test_vectors_and_scores_have_the_names_of_the_scripts_that_read_them(finished):
+    _, root, directions, _, _ = finished
+    run = root / "contrastive" / "pairs.m.resid_post.last.mean_difference"
+    assert sorted(p.name for p in run.iterdir()) == [
+        "experiment_info.txt", "normalized_vectors", "rows", "vectors",
+    ]  # fmt: skip
+    for d in directions:
+        layer = d.facts["site"].removeprefix("resid_post.")
+        vector, unit = (
+            torch.load(run / kind / f"layer_{layer}.pt", weights_only=True)
+            for kind in ("vectors", "normalized_vectors")
+        )
+        assert vector.shape == (1, 6) and vector.dtype == torch.float32
+        np.testing.assert_allclose(vector[0], d.direction[0], rtol=1e-6)
+        assert torch.linalg.norm(unit) == pytest.approx(1)
+        scores = pd.read_csv(run / "rows" / f"probe_stats_layer{layer}.csv")
+        assert list(scores.columns) == [
+            "question_id", "question", "type", "mean_score", "max_score", "min_score", "std_score",
+            "n_tokens",
+        ]  # fmt: skip
+        assert scores["type"].tolist() == ["testing", "deployment"] * 12
+        np.testing.assert_allclose(
+            scores["mean_score"], d.validated["rows"].values[0, :, 0], rtol=1e-8
+        )
+    assert "Positive class: testing" in (run / "experiment_info.txt").read_text()
+
+
+def test_figures_and_page_are_made_and_repeat_to_the_byte(finished):
+    config, root, _, lines, paths = finished
+    files = [root / "figures" / f"{n}.{e}" for n in FIGURES for e in ("svg", "png")]
+    files += [root / "contrastive.html", root / "tables" / "contrastive.csv"]
+    before = [f.read_bytes() for f in files]
+    page = files[-2].read_text()
+    assert tables.RULE in page and lines[0] in page and "number of characters" in page
+    assert not re.search(r'(src|href)="(?!data:|tables/)', page)
+    make_results(config, *paths)
+    assert [f.read_bytes() for f in files] == before
+
+
+def test_a_page_without_numbers_says_why(tmp_path):
+    config, known = project(tmp_path)
+    config["on_bad_dataset"] = "skip"
+    (t, other) = inputs.run(config, known)
+    Path(t.path).unlink()
+    store.publish([t.path], [store.write_bad(t.path, dict(t.spec), "rows 1 to 3 are empty")])
+    lines = make_results(config, [t.path], [other.path], [x.path for x in known["texts"]])
+    assert lines == ["No direction has a number."]
+    page = (tmp_path / "results" / "toy" / "contrastive.html").read_text()
+    assert "rows 1 to 3 are empty" in page
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"length_corr": -0.8}, "1/length (r = -0.80)"),
+        ({"first_token": 0.95}, "first token is extreme in 95%"),
+        ({"norm": 0.0}, "no direction"),
+        ({"converged": False}, "stopped early"),
+        ({"length_corr": None, "first_token": None}, ""),
+    ],
+)
+def test_warnings(numbers, words):
+    usual = {"norm": 1.0, "length_corr": 0.1, "first_token": 0.1, "converged": True}
+    said = tables.warning({**usual, **numbers})
+    assert words in said and bool(words) == bool(said)
+
+
+def test_answers_whose_letters_do_not_cancel_are_told(tmp_path):
+    from actprobe import texts
+    from actprobe.contrastive.report import answer_warnings
+
+    always = [{**r, "positive": "(A)", "negative": "(B)"} for r in inputs.PAIRS]
+    config = inputs.resolve(
+        tmp_path,
+        [inputs.dataset(tmp_path, "a", always), inputs.dataset(tmp_path, "b", inputs.PAIRS)],
+    )
+    data = {t.item: texts.load(t.path) for t in inputs.make_texts(config)}
+    assert [w[:40] for w in answer_warnings(data)] == [
+        "a: '(A)' is the positive answer in 20 of", "a: '(B)' is the positive answer in 0 of ",
+    ]  # fmt: skip
