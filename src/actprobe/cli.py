@@ -1,4 +1,4 @@
-"""The command line: actprobe plan | results | verify | gc | import | export."""
+"""The command line: actprobe plan | results | verify | gc | lock | import | export."""
 
 from __future__ import annotations
 
@@ -69,8 +69,25 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--experiment", default="published", help="name of the results (%(default)s)")
     p.add_argument("--results-dir", default="results", metavar="DIR")
 
-    p = _command(commands, "export", None, "write what is cached in the formats of other tools")
-    kinds = p.add_subparsers(required=True, metavar="WHAT")
+    p = _command(
+        commands, "lock", _lock, "ask Weights & Biases what a dump is; write its lock file"
+    )
+    p.add_argument("dump", help="a name of `dumps`")
+    p.add_argument("--check", action="store_true", help="only say what has changed there")
+    _config_options(p)
+
+    p = _command(
+        commands,
+        "export",
+        _export,
+        "write what is cached in the formats of other tools, or send it",
+    )
+    p.add_argument("--wandb", action="store_true", help="log the results to a Weights & Biases run")
+    p.add_argument(
+        "--artefacts", nargs="+", default=[], metavar="STAGE", help="with --wandb: cached files too"
+    )
+    _config_options(p)
+    kinds = p.add_subparsers(metavar="WHAT")
     p = _command(kinds, "vectors", _export_vectors, "directions of contrastive probes")
     p.add_argument("format", choices=VECTORS)
     p.add_argument("--unit", action="store_true", help="directions of norm 1")
@@ -162,6 +179,33 @@ def _cached(args: argparse.Namespace, stage: str, dataset: str = "*") -> list[Ta
     if len(there) < len(wanted):
         print(f"{len(wanted) - len(there)} of {len(wanted)} are not computed yet", file=sys.stderr)
     return there
+
+
+def _lock(args: argparse.Namespace) -> int:
+    from actprobe import wandb
+
+    config = _config(args)
+    if not args.check:
+        print(wandb.lock(config, args.dump))
+        return 0
+    changes = wandb.outdated(config, args.dump)
+    print("\n".join(changes) or f"{args.dump}: the lock file is current")
+    return 1 if changes else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from actprobe.wandb import export_wandb
+
+    if not args.wandb:
+        raise ActprobeError("export what? vectors, activations, or --wandb")
+    config = _config(args)
+    known = experiment.stages(config, DigestMemo(config["cache_dir"]))
+    for stage in args.artefacts:
+        if stage not in known:
+            raise ActprobeError(f"no stage {stage!r}; {configuration.nearest(stage, known)}")
+    files = [t.path for s in args.artefacts for t in known[s] if Path(t.path).is_file()]
+    print(export_wandb(config, files))
+    return 0
 
 
 def _export_vectors(args: argparse.Namespace) -> int:

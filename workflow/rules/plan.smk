@@ -60,6 +60,8 @@ def begin():
         raise SystemExit(0)
     if there:
         raise WorkflowError(f"there already, do not ask for it: {', '.join(there)}")
+    if really_runs(args):
+        wandb.follow(plan)
     return plan
 
 
