@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from actprobe import costs, store
 from actprobe import plan as planning
-from actprobe import store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.plan import Batch, Target
 
@@ -48,15 +48,19 @@ def _screen_handler(descriptor: int) -> logging.Handler:
     return handler
 
 
-def load(rule: str) -> tuple[Batch, dict]:
-    """The batch that this rule instance runs, and the resolved config, from the frozen plan."""
+def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
+    """The batch that this rule instance runs, and the resolved config, from the frozen plan.
+
+    mem_mb: what the job was given; `max_memory` of the config is no more than that.
+    """
     path = os.environ.get(PLAN_VARIABLE)
     if not path:
         raise ActprobeError(f"{PLAN_VARIABLE} is not set: jobs are started by snakemake")
     frozen = planning.thaw(path)
     batch = frozen.batch(rule)
     _wait_for({p for t in batch.targets for p in t.inputs})
-    return batch, frozen.config
+    limit = costs.max_memory(frozen.config["max_memory"], mem_mb)
+    return batch, {**frozen.config, "max_memory": limit}
 
 
 def _wait_for(paths: set[str], seconds: float = 60) -> None:

@@ -184,7 +184,7 @@ def _file(tmp_path: Path, header: dict | bytes, data: bytes = b"", length: int |
 
 def test_damaged_headers_are_named(tmp_path: Path) -> None:
     good = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
-    tensors, _ = read_header(_file(tmp_path, good, bytes(8)))
+    tensors = read_header(_file(tmp_path, good, bytes(8))).tensors
     assert tensors["a"].shape == (2,) and tensors["a"].stop - tensors["a"].start == 8
     cases = [
         ((good, bytes(7), None), "cut short"),

@@ -1,5 +1,6 @@
 """The latents stage: what lands in the cache, and what a second, killed or bad run does."""
 
+import itertools
 import json
 import logging
 import os
@@ -7,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,8 @@ from sae_tiny import (
 
 from actprobe import keys, sae, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
-from actprobe.sae import latents_stage
+from actprobe.sae import latents_stage, memory
+from actprobe.sae.pieces import Pieces
 from actprobe.sae.weights import Matrix, Weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "latents.json"
@@ -137,34 +138,34 @@ def test_killed_runs_end_bit_identical(tmp_path, monkeypatch, architecture):
     whole = encode(config(tmp_path / "whole", entry), activations(tmp_path / "whole", xs))
     expected = {n: keys.file_sha256(t.path) for n, t in whole.items()}
 
-    cfg, known = config(tmp_path, entry, max_memory=500 * 10**6), activations(tmp_path, xs)
-    read, tiles = Matrix.block, []
-
-    def slow(m, *ab):
-        time.sleep(0.05)
-        tiles.append(ab)
-        return read(m, *ab)
-
-    monkeypatch.setattr(Matrix, "block", slow)
+    monkeypatch.setattr(memory, "_MAX_BLOCK", 4096)
+    cfg, known = config(tmp_path, entry), activations(tmp_path, xs)
+    flush, read = Pieces.flush, Matrix.block
     sizes = []
-    for seconds in (0.15, 0.3, 0.2):
+    for blocks in (2, 3, 3):
         pid = os.fork()
-        if pid == 0:
+        if pid == 0:  # dies after so many blocks, with the last one only partly handed over
+            left = itertools.count(2 * blocks, -1)
+
+            def flush_or_die(pieces, safe=False, left=left):
+                flush(pieces, safe)
+                if next(left) == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            monkeypatch.setattr(Pieces, "flush", flush_or_die)
             encode(cfg, known)
             os._exit(0)
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
         parts = [Path(store.part_path(t.path)) for t in targets(cfg, known)["latents"]]
-        sizes.append(sum(p.stat().st_size for p in parts if p.exists()))
-    assert sizes == sorted(sizes) and sizes[-1] > sizes[0]
+        sizes.append(sum(p.stat().st_size for p in parts))
+    assert sizes[0] < sizes[1] < sizes[2]
     with open(parts[0], "r+b") as f:  # a record cut in two by the kill
         f.truncate(parts[0].stat().st_size - 5)
+    blocks = []
+    monkeypatch.setattr(Matrix, "block", lambda m, *ab: blocks.append(ab) or read(m, *ab))
     found = encode(cfg, known)
     assert {n: keys.file_sha256(t.path) for n, t in found.items()} == expected
-    assert (
-        len([ab for ab in tiles if ab[1] - ab[0] > 1]) < 12
-    )  # the first blocks were not read again
+    assert blocks[0][0] == 8 * 4096  # the first blocks were not read again
 
 
 def test_finished_parts_need_no_sae(tmp_path, folder, monkeypatch):

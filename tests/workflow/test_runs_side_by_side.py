@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import yaml
-from conftest import Project, write_dataset
+from project import Project, write_dataset
 
 
 def start(project: Project, *args: str) -> subprocess.Popen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -148,6 +149,20 @@ def test_a_missing_file_stops_what_needs_it_and_nothing_else(project, server):
     project.snakemake()
     assert list(server.count.files) == ["activation_data/resid_post.1.chunk_3.pt"]
     assert np.array_equal(assembled(project), X.reshape(-1, 64))
+
+
+def test_a_run_is_followed_when_asked_and_its_results_are_exported(project, server, tmp_path):
+    project.config["wandb"] = {"enabled": True, "project": "probing"}
+    project.snakemake()
+    sent = json.dumps(server.service.streamed)
+    assert all(f"progress/{stage}" in sent for stage in ("wandb", "assemble", "top_contexts"))
+    said = project.actprobe("export", "--wandb", "--configfile", "config.yaml")
+    assert "team/probing/" in said
+    [results] = [a for a in server.service.artifacts if a.type == "results"]
+    assert list(results.entries) == ["contexts/m.resid_post.1.tokens.windows.html"]
+    assert len(server.service.runs) == 2
+    assert server.count.unknown == []
+    assert holding(tmp_path, KEY) == []
 
 
 def test_a_damaged_file_is_found_by_verify_and_replaced_alone(project, server):

@@ -17,11 +17,13 @@ for batch in [*PLAN.of("contrastive"), *PLAN.of("baselines")]:
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/contrastive.py"
 

@@ -15,11 +15,13 @@ for batch in PLAN.of("imports"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/import_activations.py"
 

@@ -17,11 +17,13 @@ for batch in PLAN.of("lora_index"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/lora_index.py"
 
@@ -37,11 +39,13 @@ for batch in PLAN.of("lora_primitives"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/lora_primitives.py"
 
@@ -57,11 +61,13 @@ for batch in PLAN.of("features"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/lora_features.py"
 
@@ -77,11 +83,13 @@ for batch in PLAN.of("lora_probes"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/lora_probes.py"
 

@@ -2,7 +2,7 @@
 
 REQUIRED INPUTS: the config.
 OUTPUTS: PLAN (batches per stage), CONFIG (resolved), RESULTS and CONTRASTIVE (files of
-the reports), FINAL.
+the reports), FINAL; needs() and group_of(), what a batch's job asks of a cluster.
 """
 
 import sys
@@ -10,7 +10,7 @@ import sys
 from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
 
-from actprobe import contrastive, lora, results, session, wandb
+from actprobe import contrastive, costs, lora, results, session, wandb
 from actprobe.errors import ActprobeError
 
 
@@ -86,3 +86,24 @@ FINAL = FINAL + PAGES or PLAN.wanted
 REPORTED = {
     k: v for k, v in CONFIG.items() if k not in ("max_memory", "threads", "shards")
 }
+COSTS = costs.estimates(PLAN)
+
+
+def needs(batch):
+    """Resources of a batch's job: twice the memory and time at each further attempt."""
+    cost = COSTS[batch.rule]
+    resources = {
+        "mem_mb": lambda wildcards, attempt: costs.mem_mb(cost, attempt),
+        "runtime": lambda wildcards, attempt: costs.runtime(cost, attempt),
+    }
+    if cost.gpu:
+        given = workflow.resource_settings.default_resources or {}
+        names = {"gpu_partition": "slurm_partition", "gpu_type": "gpu_model"}
+        resources |= {names[k]: r.raw for k, r in given.items() if k in names}
+        resources["gpu"] = cost.gpu
+    return resources
+
+
+def group_of(batch):
+    """Small jobs of a stage may share a submission: the profile says how many."""
+    return f"small_{batch.stage}" if costs.is_small(COSTS[batch.rule]) else None

@@ -15,11 +15,13 @@ for batch in PLAN.of("saes"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: CONFIG["threads"]["saes"]
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/saes.py"
 
@@ -35,11 +37,13 @@ for batch in PLAN.of("latents"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: CONFIG["threads"]["saes"]
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/latents.py"
 

@@ -15,11 +15,10 @@ for batch in PLAN.of("wheels"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        localrule: True
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
-        resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
         script:
             "../scripts/wheels.py"
 
@@ -35,11 +34,10 @@ for batch in PLAN.of("texts"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        localrule: True
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
-        resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
         script:
             "../scripts/texts.py"
 

@@ -38,11 +38,13 @@ for batch in PLAN.of("assemble") + PLAN.of("assemble_latents"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/assemble.py"
 
@@ -58,11 +60,13 @@ for batch in PLAN.of("top_contexts"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
         resources:
-            mem_mb=CONFIG["max_memory"] // 10**6,
+            **needs(batch),
         script:
             "../scripts/top_contexts.py"
 

@@ -8,5 +8,5 @@ from actprobe import jobs  # noqa: E402
 from actprobe.sae.latents_stage import run  # noqa: E402
 
 with jobs.logged(snakemake.log[0]):
-    batch, config = jobs.load(snakemake.rule)
+    batch, config = jobs.load(snakemake.rule, snakemake.resources.get("mem_mb"))
     run(batch, config, snakemake.threads)

@@ -37,7 +37,9 @@ def headline(table: pd.DataFrame) -> list[str]:
     """One line per run and validation set: the number at the layer that the training rows chose."""
     lines = []
     for r in table[table["chosen"]].itertuples():
-        band = f"null band {r.null_permuted_low:.3f} to {r.null_permuted_high:.3f}"
+        low, high = r.null_permuted_low, r.null_permuted_high
+        where = "inside" if low <= r.test_auc <= high else "outside"
+        band = f"{where} the null band of permuted labels, {low:.3f} to {high:.3f}"
         lines.append(
             f"{r.train} → {r.dataset}, {r.model}, {r.method}: AUROC {r.test_auc:.3f} "
             f"[{r.ci_low:.3f}, {r.ci_high:.3f}] for {r.positive} at layer {layer_name(r.layer)} of "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from actprobe.errors import BadInput
 from actprobe.lora import names
-from actprobe.lora.header import Tensor, read_header
+from actprobe.lora.header import Header, Tensor, read_header
 
 _LONGEST = 200  # characters of a metadata value that are kept; captions and tag lists are longer
 
@@ -52,18 +53,34 @@ def read_adapter(path: str | Path, config: str | Path | None, alpha: str) -> Ada
     by the rules of its dialect, "one" takes 1 everywhere. Raises BadInput naming the file.
     """
     try:
-        tensors, metadata = read_header(path)
-        settings = json.loads(Path(config).read_text(encoding="utf-8")) if config else None
-        with open(path, "rb") as f:
-
-            def scalar(t: Tensor) -> float:
-                f.seek(t.start)
-                return to_float(f.read(t.stop - t.start), t.dtype).item()
-
-            return describe(tensors, metadata, settings, alpha, scalar)
+        header = read_header(path)
+        settings = Path(config).read_text(encoding="utf-8") if config else ""
+        return _described(header, settings, alpha, _alphas(path, header.tensors))
     except (BadInput, OSError, ValueError) as e:
         text = str(e)
         raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from None
+
+
+def _alphas(path: str | Path, tensors: Mapping[str, Tensor]) -> tuple[tuple[str, float], ...]:
+    """Names and values of the alpha scalars of a file."""
+    found = [(n, t) for n, t in tensors.items() if n.endswith(".alpha") and math.prod(t.shape) == 1]
+    if not found:
+        return ()
+    with open(path, "rb") as f:
+        values = []
+        for name, t in found:
+            f.seek(t.start)
+            values.append((name, to_float(f.read(t.stop - t.start), t.dtype).item()))
+    return tuple(values)
+
+
+@lru_cache(maxsize=64)
+def _described(
+    header: Header, settings: str, alpha: str, alphas: tuple[tuple[str, float], ...]
+) -> Adapter:
+    """Cached: files with equal headers, configs and alphas are described once."""
+    options = json.loads(settings) if settings else None
+    return describe(header.tensors, header.metadata, options, alpha, dict(alphas))
 
 
 def describe(
@@ -71,10 +88,9 @@ def describe(
     metadata: Mapping[str, Any],
     settings: Mapping[str, Any] | None,
     alpha: str,
-    scalar: Callable[[Tensor], float] | None = None,
+    alphas: Mapping[str, float],
 ) -> Adapter:
-    """`read_adapter` on what was read; `scalar` gives the value of a one-number tensor, where
-    there can be such tensors."""
+    """`read_adapter` on what was read: adapter_config.json and values of alpha tensors by name."""
     found = names.parse(tuple(tensors))
     kind = (settings or {}).get("peft_type", "LORA")
     if kind != "LORA":
@@ -85,8 +101,8 @@ def describe(
         down, up = tensors[pair.down], tensors[pair.up]
         rank, d_in, d_out = _sizes(down.shape, up.shape, pair)
         scale = 1.0
-        if rules is not None and pair.alpha and scalar is not None:
-            scale = scalar(tensors[pair.alpha]) / rank
+        if rules is not None and pair.alpha in alphas:
+            scale = alphas[pair.alpha] / rank
         elif rules is not None:
             scale = rules.scale(pair.path, rank)
         if not math.isfinite(scale):

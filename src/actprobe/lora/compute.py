@@ -14,7 +14,8 @@ from actprobe.lora.families import fourier, order, product, sketch, spectral
 from actprobe.lora.families.weights import Weights
 
 Floats = NDArray[np.float32]
-_SLICE = 1 << 18  # entries that are computed on at once: what fits the cache is fastest
+Rows = NDArray[np.int64]
+_SLICE = 1 << 17  # entries that are computed on at once: what fits the cache is fastest
 
 
 class Factors(NamedTuple):
@@ -68,7 +69,7 @@ def primitives(
                 result[f][1][rows, unit] = 1
     if len(factor) < len(result):
         for rows, names, w in _weight_slices(loras):
-            at = rows, [position[n] for n in names]
+            at = rows, np.array([position[n] for n in names])
             for f in result.keys() - factor:
                 result[f][0][at] = (
                     product.compute(w) if f == "product" else sketch.compute(names, w, *sizes)
@@ -87,7 +88,7 @@ def _factor_family(name: str, x: Floats, transposed: bool) -> Floats:
 
 def _factor_slices(
     loras: Sequence[Lora], position: Mapping[str, int]
-) -> Iterator[tuple[list[int], list[int], Floats, bool]]:
+) -> Iterator[tuple[Rows, Rows, Floats, bool]]:
     """Rows, units, stacked factors [m, r, n] of one shape, and whether they are transposes.
 
     B is transposed, so that A and B have the long side last: only column and row sums tell.
@@ -101,10 +102,10 @@ def _factor_slices(
     for (transposed, shape), members in groups.items():
         for part in _cut(members, shape[0] * shape[1]):
             rows, unit, arrays = zip(*part, strict=True)
-            yield list(rows), list(unit), np.stack(arrays), transposed
+            yield np.array(rows), np.array(unit), np.stack(arrays), transposed
 
 
-def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[list[int], list[str], Weights]]:
+def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[Rows, list[str], Weights]]:
     """Rows, module names and factors of modules of one shape and rank, sorted by name."""
     groups: dict[tuple, list[tuple[str, int, Factors]]] = defaultdict(list)
     for row, lora in enumerate(loras):
@@ -116,7 +117,7 @@ def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[list[int], list[str]
             names, rows, factors = zip(*part, strict=True)
             b = np.stack([f.up.T for f in factors]).astype(np.float64)
             a = np.stack([f.down for f in factors]).astype(np.float64)
-            yield list(rows), list(names), Weights(b, a, np.array([f.scale for f in factors]))
+            yield np.array(rows), list(names), Weights(b, a, np.array([f.scale for f in factors]))
 
 
 def _cut(members: list[Any], entries: int) -> Iterator[list[Any]]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +31,16 @@ class Tensor(NamedTuple):
     stop: int
 
 
-def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name, and the `__metadata__` of a safetensors file; reads the header only.
+@dataclass(frozen=True, eq=False)
+class Header:
+    """Tensors by name and the `__metadata__` of a file. Files with equal headers share one."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any]
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of a safetensors file; nothing else is read.
 
     Raises BadInput naming the file and what is wrong with it: not this format, cut short, tensors
     that overlap or have a size other than their shape's.
@@ -51,8 +61,8 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @lru_cache(maxsize=64)
-def _parse(text: bytes, size: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """`read_header` of the header's bytes. Cached: most files of a collection have equal headers."""
+def _parse(text: bytes, size: int) -> Header:
+    """The header in these bytes. Cached: most files of a collection have equal ones."""
     length = len(text)
     try:
         entries = json.loads(text)
@@ -61,7 +71,7 @@ def _parse(text: bytes, size: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise BadInput(f"the safetensors header is not readable ({e})") from None
     _check_layout(tensors, 8 + length, size)
-    return tensors, metadata
+    return Header(tensors, metadata)
 
 
 def _tensor(entry: dict[str, Any], base: int) -> Tensor:

@@ -144,7 +144,7 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
             id = str(plain[options["id"]][i]) if options["id"] in plain else f"{member.id}:{n}"
             n += 1
             try:
-                yield id, describe_adapter(found, metadata, None, options["alpha"])
+                yield id, describe_adapter(found, metadata, None, options["alpha"], {})
             except BadInput as e:
                 yield id, str(e)
 

@@ -13,9 +13,9 @@ from actprobe.sae.targets import SAES_VERSION, VERSION, targets
 if TYPE_CHECKING:
     from actprobe.sae.export import save_benchmark, save_saelens, save_safetensors
     from actprobe.sae.latents import ClassSums, Latents, open_latents
-    from actprobe.sae.saes_stage import make
-    from actprobe.sae.ranking import rank, scores
     from actprobe.sae.latents_stage import run
+    from actprobe.sae.ranking import rank, scores
+    from actprobe.sae.saes_stage import make
 
 _LAZY = {
     "ClassSums": "latents",

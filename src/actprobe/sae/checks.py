@@ -30,6 +30,12 @@ def site_of(hook: str) -> str | None:
     return None
 
 
+def hook_of(site: str) -> str:
+    """TransformerLens' hook name of a site."""
+    kind, _, layer = site.partition(".")
+    return f"blocks.{layer}.hook_{kind}" if layer else f"hook_{kind}"
+
+
 def mismatches(sae: Sae, site: str, names: list[str], d_model: int | None) -> list[str]:
     """In words, what the SAE's config says that differs from the activations it would encode.
 
@@ -60,8 +66,8 @@ def _short(model: str) -> str:
 
 def model_names(name: str, settings: Mapping[str, Any]) -> list[str]:
     """What a model of the config may be called in an SAE's config."""
-    source = settings["source"].partition(":")[2] or settings["source"]
-    return [source, name]
+    source = settings.get("source", name)
+    return [source.partition(":")[2] or source, name]
 
 
 def d_model(settings: Mapping[str, Any]) -> int | None:
@@ -69,7 +75,9 @@ def d_model(settings: Mapping[str, Any]) -> int | None:
     if settings.get("d_model"):
         return int(settings["d_model"])
     try:
-        config = json.loads((Path(settings["source"]) / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(
+            (Path(settings.get("source", "")) / "config.json").read_text(encoding="utf-8")
+        )
     except (OSError, ValueError):
         return None
     width = config.get("text_config", config).get("hidden_size", config.get("n_embd"))

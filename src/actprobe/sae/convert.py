@@ -82,7 +82,9 @@ class _Pickle:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             self._state = {k: v for k, v in state.items() if v.is_floating_point()}
         except Exception as e:
-            raise BadInput(f"{path}: not a PyTorch state dict of tensors, or cut short ({e})") from e
+            raise BadInput(
+                f"{path}: not a PyTorch state dict of tensors, or cut short ({e})"
+            ) from e
         self.arrays = {k: (tuple(v.shape), _dtype(v)) for k, v in self._state.items()}
 
     def pieces(self, name: str) -> Iterator[NDArray]:

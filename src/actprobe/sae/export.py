@@ -41,8 +41,13 @@ def save_safetensors(path: str | Path, latents: Latents) -> Path:
     """Write CSR arrays `data`, `indices`, `indptr` and `shape` to a safetensors file."""
     from safetensors.numpy import save_file
 
-    arrays = {"data": latents.data, "indices": latents.indices, "indptr": latents.indptr}
-    save_file({**arrays, "shape": np.array(latents.shape)}, path, {"format": "csr"})
+    arrays: dict[str, NDArray] = {
+        "data": latents.data,
+        "indices": latents.indices,
+        "indptr": latents.indptr,
+        "shape": np.array(latents.shape),
+    }
+    save_file(arrays, path, {"format": "csr"})
     return Path(path)
 
 

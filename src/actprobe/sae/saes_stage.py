@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from threadpoolctl import threadpool_limits
+
 from actprobe import store
+from actprobe.errors import ConfigError
 from actprobe.jobs import Outcome
-from actprobe.plan import Batch
+from actprobe.plan import Batch, Target
+from actprobe.sae import stream, training
+from actprobe.sae.artefact import facts_of
 from actprobe.sae.convert import convert
+from actprobe.sae.formats import Sae
 from actprobe.sae.sources import open_place
+
+log = logging.getLogger(__name__)
+
+_FIRST = 1 << 14  # tokens that set the scale of the activations
+_HELD = 1 << 12  # held-out tokens that the loss is measured on
+_BASE = 300 << 20  # bytes of Python and its libraries
 
 
 def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """Make all targets of a batch, each a whole SAE."""
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
+        stack.enter_context(threadpool_limits(threads))
         for t in batch.targets:
             if store.finished_part(t.path, t.key):
                 out.done(t, store.claim(t.path))
@@ -25,6 +41,48 @@ def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                 if t.args["make"] == "convert":
                     out.done(t, convert(open_place(t.args["place"]), t.path, t.spec))
                 else:
-                    from actprobe.sae.training import train_target
+                    out.done(t, _train(t, config))
 
-                    out.done(t, train_target(t, config, threads))
+
+def _train(t: Target, config: Mapping[str, Any]) -> Path:
+    """Train the SAE of a target; returns the sealed part. Raises BadInput for unusable tokens."""
+    settings, seed = t.spec["train"], t.spec["train"]["seed"]
+    entry = config["saes"][t.loader]
+    with stream.opened(t.args["tokens"], settings["holdout"], seed) as (tokens, held_out):
+        _require_memory(t, tokens.d, config["max_memory"])
+        rng = np.random.default_rng(seed)
+        first = stream.sample(tokens, _FIRST, rng)
+        held = stream.sample(held_out, _HELD, rng)
+        log.info("%s: training on %d tokens, %d held out", t.loader, tokens.n, len(held))
+        batches = stream.batches(tokens, settings["batch_size"], rng)
+        found = training.train(batches, first, held, tokens.n, settings)
+        n, d = tokens.n, tokens.d
+    sae = Sae(
+        weights="",
+        architecture="topk",
+        d_in=d,
+        d_sae=settings["width"],
+        k=settings["k"],
+        subtract_b_dec=True,
+        model=entry["model"],
+        hook=t.args["hook"],
+    )
+    facts = facts_of(sae) | {
+        "training": {"curve": found.curve, "stopped": found.stopped, "tokens": n}
+    }
+    p = found.parameters
+    arrays = {"encoder.weight": p.W_enc, "W_dec": p.W_dec, "b_enc": p.b_enc, "b_dec": p.b_dec}
+    return store.write_h5(t.path, arrays, t.spec, facts)
+
+
+def _require_memory(t: Target, d: int, limit: int) -> None:
+    """Raise ConfigError when training cannot fit: it has no smaller pieces to fall back on."""
+    s = t.spec["train"]
+    weights = 2 * s["width"] * d
+    tokens = (2 * stream.POOL + 3 * _FIRST + 2 * _HELD + 8 * s["batch_size"]) * d
+    needed = _BASE + 4 * (6 * weights + tokens) + 12 * s["batch_size"] * s["width"]
+    if limit < needed:
+        raise ConfigError(
+            f"max_memory: {limit / 1e6:,.0f} MB; training saes.{t.loader} ({s['width']} latents of "
+            f"width {d}) needs {needed / 1e6:,.0f} MB"
+        )

@@ -29,14 +29,17 @@ class Tokens:
     def read(self, low: int, high: int) -> NDArray[np.float32]:
         """Tokens low..high as float32 [high - low, d]. Raises BadInput for one not finite."""
         found = []
-        for i in range(*np.searchsorted(self._ends, [low, high - 1], side="right") + [0, 1]):
+        first, last = np.searchsorted(self._ends, [low, high - 1], side="right").tolist()
+        for i in range(first, last + 1):
             file, begin, end = self._spans[i].tolist()
             before = int(self._ends[i]) - (end - begin)
             a, b = begin + max(low - before, 0), begin + min(high - before, end - begin)
             x = self._files[file][a:b]
             bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
             if len(bad):
-                raise BadInput(f"{self._files[file].x.file.filename}: token {a + bad[0]} is not finite")
+                raise BadInput(
+                    f"{self._files[file].x.file.filename}: token {a + bad[0]} is not finite"
+                )
             found.append(x)
         return np.concatenate(found)
 

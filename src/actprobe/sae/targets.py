@@ -37,8 +37,9 @@ def targets(
     found: list[Target] = []
     for name, settings in (config.get("saes") or {}).items():
         where = f"saes.{name}"
-        if settings["model"] not in config["models"]:
-            known_models = nearest(settings["model"], config["models"])
+        models = {*config["models"], *(model for model, _ in activations)}
+        if settings["model"] not in models:
+            known_models = nearest(settings["model"], models)
             raise ConfigError(f"{where}: unknown model {settings['model']!r}; {known_models}")
         sites = {site: p for (model, site), p in activations.items() if model == settings["model"]}
         if settings["site"] not in sites:
@@ -91,7 +92,7 @@ def _given(
     """A published SAE: the target of its conversion if it needs one, identity, and place."""
     source = locate(name, settings, memo)
     if source.sae is not None and not settings["overrides"]["ignore_mismatch"]:
-        model = config["models"][settings["model"]]
+        model = config["models"].get(settings["model"], {})  # imported activations have none
         names = checks.model_names(settings["model"], model)
         found = checks.mismatches(source.sae, settings["site"], names, checks.d_model(model))
         checks.require_match(f"saes.{name}", found)
@@ -123,7 +124,11 @@ def _trained(
         config["cache_dir"], "saes", SAES_VERSION, name,
         {"train": training, "tokens": [t.key for t in inputs]},
         loader=name, item=name, inputs=inputs,
-        args={"make": "train", "tokens": [t.path for t in inputs]},
+        args={
+            "make": "train",
+            "tokens": [t.path for t in inputs],
+            "hook": checks.hook_of(settings["site"]),
+        },
         cost=sum(t.cost for t in inputs),
     )  # fmt: skip
     return made, {"key": made.key}, {"artefact": made.path}

@@ -39,7 +39,10 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Codes:
-    """The k chosen latents of each token [n, k], ascending, and their activations (0 if negative)."""
+    """The k chosen latents of each token, ascending, and their activations (0 if negative), [n, k].
+
+    width: F.
+    """
 
     latents: NDArray[np.int32]
     values: Floats
@@ -60,21 +63,21 @@ def top(pre: Floats, k: int) -> Codes:
     flat = np.flatnonzero(mask)
     if len(flat) != len(pre) * k:  # equal values
         flat = np.flatnonzero(largest(pre, k))
-    flat = flat.reshape(-1, k)
+    places = flat.reshape(-1, k)
     first = np.arange(len(pre))[:, None] * width
-    return Codes((flat - first).astype(np.int32), np.maximum(pre.ravel()[flat], 0), width)
+    return Codes((places - first).astype(np.int32), np.maximum(pre.ravel()[places], 0), width)
 
 
 def begin(width: int, x: Floats, rng: np.random.Generator) -> Parameters:
     """Random unit decoder rows, the encoder their copy, b_dec the mean of x."""
-    w = rng.standard_normal((width, x.shape[1]), dtype=np.float32)
+    w: Floats = rng.standard_normal((width, x.shape[1]), dtype=np.float32)
     w /= np.linalg.norm(w, axis=1, keepdims=True)
     return Parameters(w.copy(), w, np.zeros(width, np.float32), x.mean(axis=0))
 
 
 def preactivations(p: Parameters, x: Floats) -> Floats:
     """(x - b_dec)·W_encᵀ + b_enc, float32 [n, F]."""
-    pre = (x - p.b_dec) @ p.W_enc.T
+    pre: Floats = np.matmul(x - p.b_dec, p.W_enc.T)
     pre += p.b_enc
     return pre
 
@@ -186,7 +189,9 @@ def train(
     best, waited, stopped = np.inf, 0, "all epochs done"
     for step in range(1, steps + 1):
         dead = np.flatnonzero(idle > settings["dead_after"])
-        loss, codes, grad = gradient(p, next(batches) / scale, k, dead, aux_k, settings["aux_weight"])
+        loss, codes, grad = gradient(
+            p, next(batches) / scale, k, dead, aux_k, settings["aux_weight"]
+        )
         adam.step(grad, rate * _schedule(step, steps))
         idle += size
         idle[codes.latents[codes.values > 0]] = 0

@@ -19,7 +19,7 @@ def compute(x: NDArray[np.float32], transposed: bool) -> NDArray[np.float32]:
     """
     sigma = singular_values(x.astype(np.float64))
     magnitude = np.abs(x)
-    column, row = magnitude.sum(1, np.float64).max(1), magnitude.sum(2, np.float64).max(1)
+    column, row = magnitude.sum(1).max(1), magnitude.sum(2).max(1)
     if transposed:
         column, row = row, column
     return np.column_stack([padded(sigma), sigma.sum(1), column, row]).astype(np.float32)

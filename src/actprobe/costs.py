@@ -1,0 +1,244 @@
+"""What a job will take: memory, time, disk, GPUs; a small model with measured rates.
+
+It serves the resource requests of the rules and the estimate that `actprobe plan` prints. Rates
+were measured on 2 cores of an x86-64 VM (AMD Zen 5, 24 GB), in CPU seconds of one thread, unless
+they are marked as taken from data sheets. An estimate may be wrong by a factor of two or three;
+requests carry a margin, and a job that failed asks for twice as much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from actprobe import shapes
+from actprobe.plan import Batch, Plan, Target
+from actprobe.shapes import Rows
+
+GB, MB = 1e9, 1e6
+
+# Memory in bytes.
+SNAKEMAKE = 300 * MB  # two Snakemake processes in every submitted job
+SMALLEST = 500 * MB  # below this a submitted job dies before it begins
+_PYTHON = 300 * MB  # a job without torch before it reads anything
+_TORCH = 700 * MB  # torch, transformers and a tokenizer
+_WORKER = 300 * MB  # one probe worker, as in `probes.batch`
+_SAE = 470 * MB  # numpy, scipy, h5py and (GPU) torch, as in `sae.memory`
+_GPU = 80 * GB  # of one card
+
+# Arithmetic operations in a CPU second, and in a second of a GPU (data sheet of an H100, at 40 %).
+_CPU = {"float32": 1.0e11, "bfloat16": 3.0e10, "float16": 2.0e9}
+_CUDA = {"float32": 2.5e13, "tf32": 2.0e14, "bfloat16": 4.0e14, "float16": 4.0e14}
+_READ = 1.0 * GB  # bytes of weights in a second, from disk or page cache
+_NETWORK = 20 * MB  # bytes in a second
+_CONVERT = 100 * MB  # bytes of arrays checked, converted and written in a second
+_COPY_TOKENS = 200  # bytes of one token of a dataset that is tokenized as a whole
+
+_LOAD_SECONDS = 5.0  # importing torch and transformers, building a model
+_DENSE_D = 384  # activations whose probes `Target.cost` counts the seconds of
+_PER_LORA = 0.004  # CPU s of one unit of `Family.cost`; all families at rank 4 take 0.03 s
+_LORA_BYTES = 25_000  # of one unit of it on disk
+_RESULT_BYTES = 10_000  # of one file of probe results
+_NNZ_BYTES = 5.3  # of one non-zero of latents on disk
+
+_MARGIN = 1.25  # memory
+_TIME_MARGIN = 3.0
+_LEAST_MINUTES = 10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Estimate for one job: peak memory in MB and wall time in minutes with a margin, both for the
+    job itself without Snakemake; bytes that stay on disk; CPU seconds; GPUs."""
+
+    mem_mb: int
+    runtime_min: int
+    disk_bytes: int
+    cpu_seconds: float
+    gpu: int = 0
+
+
+def mem_mb(cost: Cost, attempt: int = 1) -> int:
+    """Memory to ask for: twice as much at every further attempt."""
+    return max(round((cost.mem_mb * MB + SNAKEMAKE) / MB), round(SMALLEST / MB)) << (attempt - 1)
+
+
+def runtime(cost: Cost, attempt: int = 1) -> int:
+    """Minutes to ask for: twice as many at every further attempt."""
+    return cost.runtime_min << (attempt - 1)
+
+
+def max_memory(allowed: int, given_mb: int | None) -> int:
+    """Bytes that a job's work may take: what the config allows, and no more than it was given."""
+    if given_mb is None:
+        return allowed
+    return min(allowed, int(given_mb * MB - SNAKEMAKE))
+
+
+def is_small(cost: Cost) -> bool:
+    """Whether a job is not worth a submission of its own."""
+    return cost.gpu == 0 and cost.runtime_min <= 2 * _LEAST_MINUTES
+
+
+def estimates(plan: Plan) -> dict[str, Cost]:
+    """Rule name -> cost, for every job of a plan."""
+    estimator = Estimator(plan)
+    return {b.rule: estimator.cost(b) for b in plan.batches}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Bytes of memory, seconds that the work takes on one thread (or the GPU), bytes on disk."""
+
+    memory: float
+    seconds: float
+    disk: float
+    threads: int = 1
+    gpu: int = 0
+
+
+class Estimator:
+    """Estimates for the batches of one plan."""
+
+    def __init__(self, plan: Plan):
+        self._config = plan.config
+        self._datasets = shapes.datasets(plan)
+        self._model = cache(lambda name: shapes.model(plan.config, name))
+        self._stages: dict[str, Callable[[Batch], _Work]] = {
+            "activations": self._activations,
+            "latents": self._latents,
+            "saes": self._saes,
+            "probes": self._probes,
+            "contrastive": self._contrastive,
+            "texts": self._texts,
+            "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
+            "imports": self._converted,
+            "assemble": self._converted,
+            "assemble_latents": self._converted,
+            "lora_primitives": lambda b: _Work(
+                2.5 * _PYTHON, b.cost * _PER_LORA, b.cost * _LORA_BYTES
+            ),
+        }
+
+    def cost(self, batch: Batch) -> Cost:
+        """The estimate for a batch; a stage without a model of its own takes little time."""
+        work = self._stages.get(batch.stage, self._little)(batch)
+        wall = work.seconds / (1 if work.gpu else work.threads)
+        return Cost(
+            math.ceil(work.memory / MB),
+            math.ceil(_LEAST_MINUTES + _TIME_MARGIN * wall / 60),
+            round(work.disk),
+            work.seconds,
+            work.gpu,
+        )
+
+    def _rows(self, dataset: str) -> Rows:
+        return self._datasets.get(dataset) or Rows(
+            shapes.MEAN_ROWS, shapes.MEAN_ROWS * shapes.MEAN_ROW_BYTES, False
+        )
+
+    def _bounded(self, needed: float, least: float, items: set[str]) -> float:
+        """Memory of a stage that cuts its work to `max_memory`; all of it when rows are a guess."""
+        known = all(self._rows(i).known for i in items)
+        wanted = _MARGIN * needed if known else math.inf
+        return max(min(wanted, self._config["max_memory"]), _MARGIN * least)
+
+    def _little(self, b: Batch) -> _Work:
+        return _Work(self._config["max_memory"], 5.0 * len(b.targets), 1e5 * len(b.targets))
+
+    def _texts(self, b: Batch) -> _Work:
+        sizes = [self._rows(t.item).text_bytes for t in b.targets]
+        return _Work(_PYTHON + 10 * max(sizes), 1 + sum(sizes) / (5 * MB), sum(sizes) / 3)
+
+    def _converted(self, b: Batch) -> _Work:
+        return _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost)
+
+    def _activations(self, b: Batch) -> _Work:
+        settings, model = self._config["models"][b.loader], self._model(b.loader)
+        dtype = settings["dtype"]
+        layers = 1 + max(_layer(t.args["site"]) for t in b.targets)
+        held, read = model.weights(layers, dtype)
+        tokens = {i: self._tokens(i, settings) for i in {t.item for t in b.targets}}
+        product = 2 * layers * model.active * sum(tokens.values())
+        cuda = settings["device"] == "cuda"
+        gpus = math.ceil(_MARGIN * held / _GPU) if settings["device_map"] else 1
+        batch = (settings["max_tokens_per_batch"] or 1024) * 4 * (8 * model.d + 3 * model.mlp)
+        memory = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0)
+        memory += _TORCH + (0 if cuda else batch) + _COPY_TOKENS * max(tokens.values())
+        seconds = _LOAD_SECONDS + read / _READ + product / (_CUDA if cuda else _CPU)[dtype]
+        disk = sum(self._activation_bytes(t) for t in b.targets)
+        threads = self._config["threads"]["activations"]
+        return _Work(_MARGIN * memory, seconds, disk, threads, gpus if cuda else 0)
+
+    def _tokens(self, dataset: str, settings: dict) -> float:
+        rows, chat = self._rows(dataset), settings["chat"]
+        extra = 0.0
+        if chat:
+            fixed = len(chat["system"] or "") + len(chat["user"])
+            extra = rows.n * (20 + fixed / shapes.BYTES_PER_TOKEN)
+        return rows.tokens(settings["max_length"]) + extra
+
+    def _activation_bytes(self, t: Target) -> float:
+        """Bytes of an activations artefact that this plan makes or has."""
+        settings = self._config["models"].get(t.args["model"], {"dtype": "float32"})
+        item = 4 if t.args["position"] == "mean" else shapes.BYTES[settings["dtype"]]
+        per_vector = self._model(t.args["model"]).d * item + 4
+        if t.args["position"] == "tokens" and "chat" in settings:
+            return self._tokens(t.item, settings) * per_vector
+        return self._rows(t.item).n * per_vector
+
+    def _latents(self, b: Batch) -> _Work:
+        settings = self._config["saes"][b.loader]
+        sae = shapes.sae(self._config, b.loader, b.targets[0].args["sae"])
+        n = sum(self._rows(t.item).n for t in b.targets)
+        cuda = settings["device"] == "cuda"
+        rates = _CUDA if cuda else _CPU
+        weights = 4 * sae.d * sae.latents
+        # As in `sae.memory`: biases and norms, one tile of a product, and a block of the encoder.
+        fixed = _SAE + 24 * sae.latents + (24 << 22) + (12 << 10) * sae.d
+        block = 6 * sae.d * min(16384, sae.latents)
+        least = fixed + 6 * sae.d * min(4096, sae.latents) + (4 << 10) * sae.d
+        memory = self._bounded(fixed + block + 4 * n * sae.d, least, {t.item for t in b.targets})
+        seconds = 2.0 + weights / _READ + 2.0 * n * sae.d * sae.latents / rates[settings["product"]]
+        disk = n * (sae.l0 * _NNZ_BYTES + 8)
+        return _Work(memory, seconds, disk, self._config["threads"]["saes"], int(cuda))
+
+    def _saes(self, b: Batch) -> _Work:
+        sae = shapes.sae(self._config, b.loader, {})
+        size = 4.0 * sae.d * sae.latents
+        train = self._config["saes"][b.loader]["train"]
+        if not train:
+            return _Work(_PYTHON + 4 * size, 10 + 2 * size / _CONVERT, 2 * size)
+        names = [Path(p).parent.name for t in b.targets for p in t.args["tokens"]]
+        steps = train["epochs"] * sum(self._rows(n).tokens() for n in names) / train["batch_size"]
+        product = 2.0 * train["batch_size"] * sae.d * sae.latents / _CPU["float32"]
+        update = 2.0 * size * 20 / (10 * GB)  # Adam reads and writes moments, gradient and weights
+        memory = _PYTHON + 8 * size + 16.0 * train["batch_size"] * sae.latents
+        threads = self._config["threads"]["saes"]
+        return _Work(_MARGIN * memory, steps * (product + update), 2 * size, threads)
+
+    def _probes(self, b: Batch) -> _Work:
+        seconds = largest = 0.0
+        for t in b.targets:
+            dense = t.args["source"] not in self._config["saes"]
+            d = self._model(t.args["model"]).d
+            seconds += t.cost * (d / _DENSE_D if dense else 1)
+            n = self._rows(t.item).n
+            largest = max(largest, n * (4.0 * d if dense else shapes.L0 * _NNZ_BYTES))
+        worker = _WORKER + 6 * largest
+        threads = min(self._config["threads"]["probes"], len(b.targets))
+        items = {t.item for t in b.targets}
+        memory = self._bounded(threads * worker, worker, items)
+        return _Work(memory, seconds, _RESULT_BYTES * len(b.targets), threads)
+
+    def _contrastive(self, b: Batch) -> _Work:
+        d = self._model(b.loader).d
+        seconds = 5 + 2.0 * len(b.targets) * d / _DENSE_D
+        return _Work(self._config["max_memory"], seconds, 1e5 * len(b.targets))
+
+
+def _layer(site: str) -> int:
+    return int(site.partition(".")[2] or 0)

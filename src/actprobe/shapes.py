@@ -1,0 +1,167 @@
+"""Sizes of models, SAEs and datasets, as far as they can be known before anything is loaded.
+
+Small files only: `config.json` of a model, the header of an SAE and of a texts artefact. What
+cannot be read yet has a stated default. Light: no array library is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actprobe import store
+from actprobe.errors import ActprobeError
+from actprobe.keys import short
+from actprobe.models import families
+from actprobe.plan import Plan, Target
+from actprobe.sae.formats import describe
+from actprobe.sae.sources import open_place
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# Means over the 113 datasets of SAE-Probes (334,092 rows, about 3.6e7 tokens); bytes of a CSV.
+MEAN_ROWS, MEAN_ROW_BYTES, BYTES_PER_TOKEN = 2957, 430, 4.0
+# A model of which nothing is known, a 7B decoder; the mean L0 of the SAEs of SAE-Probes.
+LAYERS, D_MODEL, L0 = 32, 4096, 107
+_UNGATED = {"bert", "roberta", "xlm-roberta", "electra", "gpt2", "gpt_neox", "opt"}
+_COMPRESSED = {".zst": 4.0, ".parquet": 2.5}  # bytes of text in a byte of the file
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A dataset: rows and bytes of text; known is False when the rows are a guess."""
+
+    n: int
+    text_bytes: float
+    known: bool
+
+    def tokens(self, max_length: int | None = None) -> float:
+        """Tokens that a model reads."""
+        return min(self.text_bytes / BYTES_PER_TOKEN + self.n, self.n * (max_length or 1 << 30))
+
+
+def datasets(plan: Plan) -> dict[str, Rows]:
+    """Every dataset of a plan by name; rows stand in the header of its texts once these are there.
+
+    A job sees less of the plan than the main process, but the same rows.
+    """
+    return {
+        Path(path).name.rsplit(".", 2)[0]: _rows(path, plan.targets[path])
+        for path in plan.paths("texts")
+    }
+
+
+def _rows(path: str, t: Target) -> Rows:
+    size = float(t.args.get("bytes", 1))
+    if size > 1:
+        size *= _COMPRESSED.get(Path(t.args["file"]).suffix, 1.0)
+    try:
+        n = store.read_header(path)["facts"].get("n", 0)
+        return Rows(n, size if size > 1 else n * MEAN_ROW_BYTES, True)
+    except (ActprobeError, OSError):
+        known_size = size if size > 1 else MEAN_ROWS * MEAN_ROW_BYTES
+        return Rows(max(1, round(known_size / MEAN_ROW_BYTES)), known_size, False)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model: width, MLP width, parameters of the embedding, of a layer, and of a layer that
+    a token passes through (fewer with experts); bytes of a parameter in its files."""
+
+    layers: int
+    d: int
+    mlp: int
+    embedding: int
+    layer: int
+    active: int
+    file_bytes: int
+
+    def weights(self, layers: int, dtype: str) -> tuple[float, float]:
+        """Bytes of the first layers in memory, and of what is read from the files to make them."""
+        n = self.embedding + layers * self.layer
+        return n * BYTES[dtype], n * self.file_bytes
+
+
+def model(config: Mapping[str, Any], name: str) -> Model:
+    """The model `name` of a config, from its `config.json` if that can be read."""
+    settings = config["models"].get(name, {})
+    try:
+        described = _config_json(config, settings["source"])
+    except (OSError, ValueError, KeyError):
+        described = {}
+    text = families.text_config(described)
+    d = families.d_model(described) or settings.get("d_model") or D_MODEL
+    layers = families.n_layers(described) or settings.get("n_layers") or LAYERS
+    mlp = text.get("intermediate_size") or text.get("n_inner") or 4 * d
+    heads = text.get("num_attention_heads") or text.get("n_head") or max(1, d // 64)
+    width = heads * (text.get("head_dim") or d // heads)
+    share = (text.get("num_key_value_heads") or heads) / heads
+    attention = round(d * width * (2 + 2 * share))
+    expert = d * (text.get("moe_intermediate_size") or mlp)
+    expert *= 2 if families.model_type(described) in _UNGATED else 3
+    counts = (text.get(k) for k in ("num_local_experts", "num_experts", "n_routed_experts"))
+    experts = next((n for n in counts if n), 1)
+    used = min(experts, text.get("num_experts_per_tok") or 1)
+    stored = str(text.get("dtype") or text.get("torch_dtype") or "float32")
+    return Model(
+        layers, d, mlp, text.get("vocab_size", 50_000) * d,
+        attention + experts * expert, attention + used * expert, BYTES.get(stored, 2),
+    )  # fmt: skip
+
+
+def _config_json(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Raises OSError, ValueError or KeyError when it cannot be read now."""
+    kind, _, rest = source.partition(":")
+    if kind == "hub":
+        return json.loads((_snapshot(rest) / "config.json").read_text(encoding="utf-8"))
+    if kind != "wheel":
+        return json.loads(Path(source, "config.json").expanduser().read_text(encoding="utf-8"))
+    name, _, folder = rest.partition("/")
+    wheel = config["wheels"][name]
+    file = f"{wheel['package']}-{wheel['version']}.{short(wheel['sha256'])}.whl"
+    try:
+        with zipfile.ZipFile(f"{config['cache_dir']}/wheels/{file}") as z:
+            return json.loads(z.read(f"{folder}/config.json"))
+    except zipfile.BadZipFile as e:
+        raise ValueError(str(e)) from e
+
+
+def _snapshot(repo: str, revision: str = "*") -> Path:
+    """A revision of a hub repository in the local hub cache. Raises FileNotFoundError."""
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
+    for folder in sorted((hub / f"models--{repo.replace('/', '--')}" / "snapshots").glob(revision)):
+        return folder
+    raise FileNotFoundError(repo)
+
+
+@dataclass(frozen=True)
+class Sae:
+    """An SAE: width of its input, latents, and latents that fire on a row."""
+
+    d: int
+    latents: int
+    l0: int
+
+
+def sae(config: Mapping[str, Any], name: str, place: Mapping[str, str]) -> Sae:
+    """The SAE `name` of a config, lying at `place`: described by its files, or still to be made."""
+    settings = config["saes"].get(name, {})
+    if settings.get("train"):
+        train = settings["train"]
+        return Sae(model(config, settings["model"]).d, train["width"], train["k"])
+    try:
+        if "hub" in place:  # what is not here yet is not asked for
+            folder = _snapshot(place["hub"], place["revision"]) / place["folder"]
+            found = describe(folder, place["format"])
+        else:
+            found = open_place(place)
+        return Sae(found.d_in, found.d_sae, found.k or L0)
+    except (ActprobeError, OSError, KeyError):
+        d = model(config, settings["model"]).d if settings else D_MODEL
+        return Sae(d, 16 * d, L0)
