@@ -83,7 +83,7 @@ def material(folder: Path, width: int, o: argparse.Namespace) -> None:
 def measure(way: str, folder: Path, o: argparse.Namespace) -> dict[str, str]:
     """Run one way in its own process."""
     python = o.peer if way in ("a", "b") else sys.executable
-    threads = {k: "1" for k in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     run = [python, str(HERE / "ways.py"), way, str(folder)]
     env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"} | threads
     done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)

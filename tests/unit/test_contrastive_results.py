@@ -58,7 +58,7 @@ def test_the_layer_is_chosen_by_held_out_training_rows_alone(finished):
         numbers["test_auc"] = 1 - numbers["test_auc"]
     again = tables.table(turned, pd.DataFrame(), "toy")
     assert again["chosen"].tolist() == table["chosen"].tolist()
-    assert len(lines) == 1 and "chosen by held-out training rows; outside the null band" in lines[0]
+    assert len(lines) == 1 and "at embed (last), chosen by held-out training rows" in lines[0]
 
 
 def test_ties_go_to_the_larger_distance_and_then_to_the_lower_layer():

@@ -201,3 +201,20 @@ def test_no_fold_shares_a_component_with_its_validation_rows():
     [(fit, held_out)] = folds(y, PROTOCOL["validation"], 0, component)
     assert not set(component[fit]) & set(component[held_out])
     assert len(fit) == 159, "row 159 shares its component with row 160"
+
+
+@pytest.mark.parametrize("name", ["svm", "lda"])
+@pytest.mark.parametrize(("n_train", "d"), [(2, 5), (300, 6), (100, 400)])
+def test_support_vectors_and_discriminants(name, n_train, d):
+    """They find what logistic regression finds, with one row per class and with d > n too."""
+    protocol_1 = protocol.load("actprobe-1")
+    X, y = data(n_train + 200, d, strength=5.0)
+    rule, method = protocol_1["validation"], protocol_1["methods"]
+    fitted, again, logreg = (
+        probe(X, y, n_train, method[m], rule=rule) for m in (name, name, "logreg")
+    )
+    found, expected = (metrics.auc(y[n_train:], f.scores) for f in (fitted, logreg))
+    assert found == pytest.approx(expected, abs=0.03)
+    assert ((fitted.scores >= 0) & (fitted.scores <= 1)).all() and fitted.converged
+    assert np.mean((fitted.scores > 0.5) == fitted.predicted) > 0.99
+    assert (fitted.scores == again.scores).all() and not method[name]["default"]

@@ -17,8 +17,6 @@ for batch in [*PLAN.of("contrastive"), *PLAN.of("baselines")]:
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        group:
-            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1

@@ -15,8 +15,6 @@ for batch in PLAN.of("imports"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        group:
-            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1

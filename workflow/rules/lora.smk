@@ -17,8 +17,6 @@ for batch in PLAN.of("lora_index"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        group:
-            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
@@ -39,8 +37,6 @@ for batch in PLAN.of("lora_primitives"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        group:
-            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
@@ -61,8 +57,6 @@ for batch in PLAN.of("features"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        group:
-            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1

@@ -105,5 +105,7 @@ def needs(batch):
 
 
 def group_of(batch):
-    """Small jobs of a stage may share a submission: the profile says how many."""
-    return f"small_{batch.stage}" if costs.is_small(COSTS[batch.rule]) else None
+    """Small jobs of a stage share submissions, except where `shards` asks for many jobs."""
+    sharded = CONFIG["shards"].get(batch.stage, 1) > 1
+    small = costs.is_small(COSTS[batch.rule]) and not sharded
+    return f"small_{batch.stage}" if small else None

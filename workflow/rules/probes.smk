@@ -19,7 +19,7 @@ for batch in PLAN.of("probes"):
             group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: CONFIG["threads"]["probes"]
+        threads: min(CONFIG["threads"]["probes"], len(batch.targets))
         resources:
             **needs(batch),
         script:

@@ -38,8 +38,6 @@ for batch in PLAN.of("assemble") + PLAN.of("assemble_latents"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        group:
-            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1
@@ -60,8 +58,6 @@ for batch in PLAN.of("top_contexts"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        group:
-            group_of(batch)
         conda:
             "../../envs/actprobe.yaml"
         threads: 1

@@ -16,7 +16,7 @@ import yaml
 from actprobe.config import SCHEMAS
 from actprobe.contrastive.baselines import METHODS as BASELINES
 from actprobe.contrastive.layout import FIGURES, REPORT, TABLE, VECTORS
-from actprobe.contrastive.tables import RULE
+from actprobe.contrastive.tables import RULE, RUN
 from actprobe.contrastive.views import layer_name
 from actprobe.texts import Texts
 
@@ -42,8 +42,8 @@ def headline(table: pd.DataFrame) -> list[str]:
         band = f"{where} the null band of permuted labels, {low:.3f} to {high:.3f}"
         lines.append(
             f"{r.train} → {r.dataset}, {r.model}, {r.method}: AUROC {r.test_auc:.3f} "
-            f"[{r.ci_low:.3f}, {r.ci_high:.3f}] for {r.positive} at layer {layer_name(r.layer)} of "
-            f"{r.kind} ({r.position}), chosen by held-out training rows; {band}."
+            f"[{r.ci_low:.3f}, {r.ci_high:.3f}] for {r.positive} at {r.site} ({r.position}), "
+            f"chosen by held-out training rows; {band}."
         )
     return lines or ["No direction has a number."]
 
@@ -83,7 +83,10 @@ def write(root: Path, page: Page, config: Mapping[str, Any]) -> None:
         compare=compare
         and f"Cosine: with the mean difference of {compare}; in small print the AUROC without it.",
         columns=_COLUMNS,
-        rows=[_row(r) for r in shown.itertuples()],
+        groups=[
+            {"title": _title(rows.iloc[0]), "rows": [_row(r) for r in rows.itertuples()]}
+            for _, rows in shown.groupby([*RUN, "dataset"], sort=False)
+        ],
         baselines=[_baseline(r) for r in page.table[page.table["source"] == ""].itertuples()],
         skipped=page.skipped,
         table=TABLE,
@@ -95,17 +98,21 @@ def write(root: Path, page: Page, config: Mapping[str, Any]) -> None:
 
 
 _COLUMNS = [
-    "data", "source", "method", "layer", "held out", "AUROC", "permuted labels",
-    "random directions", "r with 1/length", "cosine", "warning",
+    "layer", "held out", "AUROC", "permuted labels", "random directions", "r with 1/length",
+    "cosine", "warning",
 ]  # fmt: skip
 
 
-def _row(r: Any) -> dict[str, Any]:
+def _title(r: Any) -> str:
     at = r.position if r.score_at == r.position else f"{r.position}, scored at {r.score_at}"
+    return (
+        f"{r.method}: {r.train} ({r.n_train:.0f} rows) → {r.dataset} ({r.n_test:.0f} rows), "
+        f"{r.model}, {r.kind}, {at}"
+    )
+
+
+def _row(r: Any) -> dict[str, Any]:
     cells = [
-        (f"{r.train} → {r.dataset}", f"{r.n_train} → {r.n_test} rows"),
-        (f"{r.model}, {r.kind}", at),
-        (r.method, ""),
         (layer_name(r.layer), ""),
         (_number(r.val_auc), f"d′ {_number(r.val_d, 2)}"),
         (_number(r.test_auc), f"{_number(r.ci_low)}–{_number(r.ci_high)}"),

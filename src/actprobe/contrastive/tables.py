@@ -12,6 +12,7 @@ from actprobe import store
 from actprobe.contrastive import artefact
 from actprobe.contrastive.artefact import Directions
 from actprobe.contrastive.controls import BAND
+from actprobe.contrastive.targets import METHODS
 from actprobe.errors import BadInput
 from actprobe.results.figures.style import layer_of
 
@@ -163,7 +164,8 @@ def cosines(directions: Sequence[Directions]) -> dict[tuple[str, ...], pd.DataFr
             if unit.any():  # there is a direction
                 units.setdefault((*place, method), {})[d.facts["site"]] = unit
     found = {}
-    for run, by_site in units.items():
+    for run in sorted(units, key=lambda r: (*r[:-1], METHODS.index(r[-1]))):
+        by_site = units[run]
         sites = sorted(by_site, key=lambda s: layer_of(s) or 0)
         stacked = np.stack([by_site[s] for s in sites])
         found[run] = pd.DataFrame(stacked @ stacked.T, sites, sites)

@@ -115,8 +115,8 @@ def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[Rows, list[str], Wei
         members.sort(key=lambda m: m[:2])
         for part in _cut(members, shape[0] * (shape[1] + n_out)):
             names, rows, factors = zip(*part, strict=True)
-            b = np.stack([f.up.T for f in factors]).astype(np.float64)
-            a = np.stack([f.down for f in factors]).astype(np.float64)
+            b = np.stack([f.up.T for f in factors], dtype=np.float64)
+            a = np.stack([f.down for f in factors], dtype=np.float64)
             yield np.array(rows), list(names), Weights(b, a, np.array([f.scale for f in factors]))
 
 

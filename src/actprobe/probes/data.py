@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from actprobe import sae, store
 from actprobe.errors import BadInput
-from actprobe.probes import splits
+from actprobe.probes import splits, tokens
 from actprobe.probes.splits import Rows
 
 
@@ -76,5 +76,6 @@ def read_dense(path: str) -> NDArray[np.float32]:
 
 
 def matrix(path: str, reads: str) -> Any:
-    """What a method reads: float32 activations [N, d], or `sae.Latents`."""
-    return sae.open_latents(path) if reads == "latents" else read_dense(path)
+    """What a method reads: float32 activations [N, d], `sae.Latents` or `tokens.Ragged`."""
+    read = {"latents": sae.open_latents, "tokens": tokens.read_tokens, "activations": read_dense}
+    return read[reads](path)

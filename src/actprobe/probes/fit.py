@@ -13,9 +13,9 @@ import numpy as np
 from actprobe import keys, sae
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.plan import Target
-from actprobe.probes import data, leakage, methods, metrics, protocol, splits, validation
+from actprobe.probes import data, leakage, methods, metrics, protocol, splits, tokens, validation
 from actprobe.probes.data import Labels
-from actprobe.probes.search import search
+from actprobe.probes.search import Fitted, search
 from actprobe.probes.splits import CannotFit, Condition, Rows
 
 EMPTY: dict[str, Any] = {
@@ -93,10 +93,10 @@ def _condition(
         if test is not None:
             test_rows = np.arange(len(test.labels))
         fits = _Fits(source, train_rows, test or source, test_rows, recipe, condition, seed)
+        rows = [fits.row(k) for k in ks]
     except CannotFit as e:
-        yield from ({"k": k, "reason": str(e)} for k in ks)
-        return
-    yield from (fits.row(k) for k in ks)
+        rows = [{"k": k, "reason": str(e)} for k in ks]
+    yield from rows
 
 
 def _split(
@@ -148,21 +148,21 @@ class _Fits:
             self.X_test = other.matrix.columns(best, at_test)
             if not self.X_train.any():
                 raise CannotFit(f"no latent fires on the {len(train)} train rows")
+        elif self.method["reads"] == "tokens":
+            most = recipe["setting"]["max_tokens"]
+            self.X_train = source.matrix.rows(at_train, most)
+            self.X_test = other.matrix.rows(at_test, most)
+            if self.method["family"] != "attention":
+                self.X_train, self.X_test = tokens.concat_pca(
+                    self.X_train, self.X_test, self.method["components"], seed
+                )
         else:
             self.X_train = source.matrix[at_train].astype(np.float64)
             self.X_test = other.matrix[at_test].astype(np.float64)
 
     def row(self, k: int | None) -> dict[str, Any]:
         """The tidy row of the fit on the first k columns, or on all."""
-        fitted = search(
-            self.X_train[:, :k],
-            self.y_train,
-            self.X_test[:, :k],
-            self.method,
-            self.folds,
-            self.rule,
-            self.seed,
-        )
+        fitted = self._fit(k)
         params = methods.json_params(fitted.params) | self.notes
         params["unconverged"] = fitted.unconverged
         if k is not None:
@@ -183,3 +183,18 @@ class _Fits:
             "reason": "" if len(np.unique(self.y_test)) == 2 else "one class in the test set",
             "params": json.dumps(params, sort_keys=True),
         }
+
+    def _fit(self, k: int | None) -> Fitted:
+        if self.method["family"] == "attention":
+            from actprobe.probes import attention  # torch, which no other probe needs
+
+            return attention.fit(self.X_train, self.y_train, self.X_test, self.method, self.seed)
+        return search(
+            self.X_train[:, :k],
+            self.y_train,
+            self.X_test[:, :k],
+            self.method,
+            self.folds,
+            self.rule,
+            self.seed,
+        )

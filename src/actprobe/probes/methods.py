@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 Matrix = NDArray[np.float64]
 Method = Mapping[str, Any]
@@ -44,9 +47,11 @@ def grid(method: Method, n: int, d: int, smallest_fit: int, seed: int) -> list[P
     n, d: shape of the train matrix; smallest_fit: rows of the smallest fold's fit part.
     """
     match method["family"]:
-        case "logreg":
+        case "logreg" | "svm":
             scale = method.get("C_rows", n) / n
             return [{"C": c * scale} for c in values(method["C"])]
+        case "lda":
+            return [{"shrinkage": s} for s in values(method["shrinkage"])]
         case "pca":
             return [{"n_components": m} for m in spread(min(n, d, method["components"]))]
         case "knn":
@@ -71,6 +76,10 @@ def estimator(method: Method, params: Params, seed: int) -> Any:
         case "logreg" | "pca":
             own = {k: v for k, v in params.items() if k != "n_components"}
             return LogisticRegression(**method["solver"], **own, random_state=seed)
+        case "svm":
+            return LinearSVC(**method["solver"], **params, random_state=seed)
+        case "lda":
+            return LinearDiscriminantAnalysis(**method["solver"], **params)
         case "knn":
             return KNeighborsClassifier(**params)
         case "xgboost":
@@ -89,6 +98,14 @@ def fit(model: Any, X: Matrix, y: NDArray[Any]) -> bool:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(X, y)
     return not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+
+
+def scores(model: Any, X: Matrix) -> NDArray[np.float64]:
+    """Probability of class 1 [n]; for a support vector machine, which has none, the logistic
+    function of the distance from its hyperplane: the same order, not calibrated."""
+    if isinstance(model, LinearSVC):
+        return expit(model.decision_function(X))
+    return model.predict_proba(X)[:, 1]
 
 
 def columns(X: Matrix, params: Params) -> Matrix:

@@ -83,7 +83,7 @@ def _search(
         for j, params in enumerate(candidates):
             model = methods.estimator(method, params, seed)
             unconverged += not methods.fit(model, methods.columns(Z_fit, params), y_train[a])
-            probability = model.predict_proba(methods.columns(Z_val, params))[:, 1]
+            probability = methods.scores(model, methods.columns(Z_val, params))
             scores[i, j] = metrics.auc(y_train[b], probability)
     mean = np.array([np.mean(column) for column in scores.T.copy()])
     best = int(np.argmax(np.round(mean, rule["digits"]) if "digits" in rule else mean))
@@ -103,9 +103,9 @@ def _final(
     model = methods.estimator(method, params, seed)
     converged = methods.fit(model, X, y)
     return Fitted(
-        scores=model.predict_proba(X_scored)[:, 1],
+        scores=methods.scores(model, X_scored),
         predicted=model.predict(X_test),
-        val_auc=metrics.auc(y, model.predict_proba(X)[:, 1]),
+        val_auc=metrics.auc(y, methods.scores(model, X)),
         converged=converged,
         unconverged=0,
         params=params,

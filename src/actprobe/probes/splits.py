@@ -67,7 +67,7 @@ def sizes(
     y: NDArray[Any], condition: Condition, setting: Mapping[str, Any], split: Mapping[str, Any]
 ) -> tuple[int, int]:
     """Numbers of train and test rows for `draw`. Raises CannotFit for too small a dataset."""
-    n, at_least, spare = len(y), split["n_test"], split["spare"]
+    n, at_least, spare = len(y), split["n_test"], setting.get("spare", split["spare"])
     if "test_set" in setting:
         return setting["n_train"], 0
     if setting.get("vary") == "ratio":

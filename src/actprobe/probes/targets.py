@@ -18,7 +18,16 @@ from actprobe.probes import protocol as protocols
 VERSION = 1
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
-_SECONDS = {"logreg": 0.4, "pca": 0.1, "knn": 0.2, "mlp": 0.5, "xgboost": 18.0}
+_SECONDS = {
+    "logreg": 0.4,
+    "svm": 0.4,
+    "lda": 0.5,
+    "pca": 0.1,
+    "knn": 0.2,
+    "mlp": 0.5,
+    "xgboost": 18.0,
+    "attention": 60.0,
+}
 _K_SPARSE = {"saga": 50.0, "liblinear": 1.0}  # all k up to 512
 
 Matrices = Mapping[str, Mapping[str, Target]]  # source -> dataset -> activations or latents
@@ -29,15 +38,15 @@ def targets(
 ) -> list[Target]:
     """Every probe result that the config's `probes` list asks for.
 
-    A source is probed by the methods that read its kind: activations, or SAE latents. Activations
-    of all tokens are no source. Raises ConfigError for a protocol, setting, method, source or
-    dataset that does not exist, with the nearest one that does.
+    A source is probed by the methods that read its kind: activations, SAE latents, or activations
+    of all tokens. Raises ConfigError for a protocol, setting, method, source or dataset that does
+    not exist, with the nearest one that does.
     """
     texts = {t.item: t for t in known.get("texts", [])}
+    activations = known.get("activations", [])
     kinds = {
-        "activations": _by_source(
-            t for t in known.get("activations", []) if t.args["position"] != "tokens"
-        ),
+        "activations": _by_source(t for t in activations if t.args["position"] != "tokens"),
+        "tokens": _by_source(t for t in activations if t.args["position"] == "tokens"),
         "latents": _by_source(known.get("latents", [])),
     }
     found: dict[str, Target] = {}
@@ -106,8 +115,12 @@ def _matching(patterns: list[str], known: Iterable[str], where: str, word: str) 
 def _methods(
     protocol: Mapping[str, Any], setting: str, asked: list[str] | None, kind: str
 ) -> list[str]:
-    """The methods to run on sources of a kind: those asked for, or the protocol's default ones."""
-    allowed = protocol["settings"][setting].get("methods", protocol["methods"])
+    """The methods to run on sources of a kind: those asked for, or the protocol's default ones.
+
+    Methods that read tokens run only in a setting that names them.
+    """
+    one_vector = [m for m, how in protocol["methods"].items() if how["reads"] != "tokens"]
+    allowed = protocol["settings"][setting].get("methods", one_vector)
     return [
         name
         for name, method in protocol["methods"].items()

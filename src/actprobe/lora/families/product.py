@@ -34,8 +34,7 @@ def compute(w: Weights) -> NDArray[np.float32]:
         np.where(total > 0, np.exp(entropy), 0),
     ]
     norms = [
-        _profile(np.sqrt(np.maximum((rows * (gram @ rows)).sum(1), 0)) * scale[:, None])
-        for rows, gram in ((w.b, w.gram_a), (w.a, w.gram_b))
+        _profile(rows, gram) * scale[:, None] for rows, gram in ((w.b, w.gram_a), (w.a, w.gram_b))
     ]
     return np.column_stack([*spectrum, *_moments(w, frobenius), *norms]).astype(np.float32)
 
@@ -44,10 +43,12 @@ def _ratio(a: Array, b: Array) -> Array:
     return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b > 0)
 
 
-def _profile(norms: Array) -> Array:
-    """Quantiles and maximum [m, 6] of norms [m, n]."""
-    ascending = np.sort(norms.astype(np.float32), axis=1)
-    return np.column_stack([quantiles(ascending, NORM_QUANTILES), ascending[:, -1]])
+def _profile(rows: Array, gram: Array) -> Array:
+    """Quantiles and maximum [m, 6] of the norms √(xᵀGx) of n vectors x: rows [m, r, n]."""
+    squares = np.einsum("mrn,mrn->mn", rows, gram @ rows)
+    norms = np.sqrt(np.maximum(squares, 0, out=squares), out=squares).astype(np.float32)
+    norms.sort(axis=1)
+    return np.column_stack([quantiles(norms, NORM_QUANTILES), norms[:, -1]])
 
 
 def _moments(w: Weights, frobenius: Array) -> list[Array]:

@@ -1,0 +1,165 @@
+"""Probes of all tokens: rows of unequal length, the attention probe, components per position."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from probes_inputs import Cache
+
+from actprobe import plan, store
+from actprobe.errors import ActprobeError
+from actprobe.probes import attention, metrics, protocol
+from actprobe.probes.splits import CannotFit
+from actprobe.probes.tokens import Ragged, concat_pca
+
+METHOD = protocol.load("saeprobes-paper")["methods"]["attention"]
+QUICK = METHOD | {"steps": 300, "learning_rate": 0.02}
+ENTRY = {"protocol": "saeprobes-paper", "settings": ["multi_token"]}
+
+
+def ragged(n, d=8, seed=0, longest=9):
+    """One token of each row, at a random place, says its class; a direction marks that token."""
+    rng = np.random.RandomState(seed)
+    y = np.arange(n) % 2
+    lengths = rng.randint(2, longest + 1, n)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    x = 0.3 * rng.standard_normal((offsets[-1], d)).astype(np.float32)
+    place = offsets[:-1] + rng.randint(0, lengths)
+    x[place, 0] += 4
+    x[place, 1] += 4 * (y - 0.5)
+    return Ragged(x, offsets), y
+
+
+def add_tokens(cache, dataset, tokens):
+    source = "m/resid_post.0.tokens"
+    t = plan.target(
+        cache.folder, "activations", 1, f"m/{dataset}/resid_post.0.tokens", {"n": tokens.shape[0]},
+        loader="m", item=dataset,
+        args={"source": source, "model": "m", "site": "resid_post.0", "position": "tokens"},
+    )  # fmt: skip
+    arrays = {"x": tokens.x, "offsets": tokens.offsets, "token_ids": tokens.offsets[:0]}
+    store.write_h5(t.path, arrays | {"n_tokens": tokens.lengths.astype(np.int32)}, t.spec)
+    return cache._add(t)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    cache = Cache(tmp_path / "cache")
+    tokens, y = ragged(300)
+    cache.texts("a", y)
+    add_tokens(cache, "a", tokens)
+    return cache
+
+
+def test_rows_keep_their_last_tokens():
+    tokens = Ragged(np.arange(6, dtype=np.float32)[:, None], np.array([0, 3, 4, 6]))
+    chosen = tokens.rows(np.array([2, 0]), most=2)
+    assert chosen.x.ravel().tolist() == [4, 5, 1, 2] and chosen.offsets.tolist() == [0, 2, 4]
+    assert tokens.rows(np.array([1]), most=9).x.ravel().tolist() == [3]
+
+
+def test_attention_finds_the_token_that_counts():
+    tokens, y = ragged(400)
+    at = np.arange(400)
+    train, test = tokens.rows(at[:300], 99), tokens.rows(at[300:], 99)
+    fitted = attention.fit(train, y[:300], test, QUICK, seed=1)
+    assert metrics.auc(y[300:], fitted.scores) > 0.95 and fitted.val_auc > 0.95
+    assert set(fitted.predicted) == {0, 1} and 1 <= fitted.params["step"] <= 300
+
+
+def test_attention_is_that_of_padded_rows_with_a_mask():
+    import torch
+
+    tokens, _ = ragged(20)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(8, 2, generator=generator)
+    found = attention._Rows(tokens).logits(weights, torch.tensor(0.5))
+    q, v = weights.numpy().T.astype(np.float64)
+    for i in range(20):
+        x = tokens.x[tokens.offsets[i] : tokens.offsets[i + 1]].astype(np.float64)
+        w = np.exp(x @ q - (x @ q).max())
+        assert found[i] == pytest.approx((w / w.sum()) @ x @ v + 0.5, abs=1e-4)
+
+
+def test_a_row_does_not_depend_on_longer_rows_beside_it():
+    tokens, y = ragged(60)
+    train = tokens.rows(np.arange(40), 99)
+    alone = attention.fit(train, y[:40], tokens.rows(np.array([41]), 99), QUICK, 0)
+    among = attention.fit(train, y[:40], tokens.rows(np.arange(40, 60), 99), QUICK, 0)
+    assert alone.scores[0] == pytest.approx(among.scores[1], abs=1e-6)
+
+
+def test_attention_is_the_same_twice_and_differs_by_seed():
+    tokens, y = ragged(60)
+    one, two, other = (attention.fit(tokens, y, tokens, QUICK, s) for s in (3, 3, 4))
+    assert (one.scores == two.scores).all() and one.val_auc == two.val_auc
+    assert (one.scores != other.scores).any()
+
+
+def test_one_class_among_the_validation_rows():
+    tokens, _ = ragged(20)
+    y = np.zeros(20, int)
+    y[np.random.RandomState(0).permutation(20)[:8]] = 1  # all within the fit part
+    fitted = attention.fit(tokens, y, tokens, QUICK, seed=0)
+    assert math.isnan(fitted.val_auc) and fitted.params["step"] == QUICK["steps"]
+
+
+def test_what_attention_cannot_read():
+    tokens, y = ragged(20)
+    with pytest.raises(CannotFit, match="too few"):
+        attention.fit(tokens.rows(np.array([0]), 9), y[:1], tokens, QUICK, 0)
+    empty = Ragged(tokens.x, np.append(tokens.offsets, tokens.offsets[-1]))
+    with pytest.raises(CannotFit, match="1 rows have no token"):
+        attention.fit(empty, np.append(y, 1), tokens, QUICK, 0)
+
+
+def test_components_of_each_position_come_from_the_rows_that_reach_it():
+    tokens, _ = ragged(50, d=6, longest=5)
+    at = np.arange(50)
+    train, test = tokens.rows(at[:40], 9), tokens.rows(at[40:], 9)
+    X_train, X_test = concat_pca(train, test, components=3, seed=0)
+    assert X_train.shape == (40, 15) and X_test.shape == (10, 15)
+    long = train.lengths > 4
+    assert (X_train[~long, 12:] == 0).all() and X_train[long, 12:].any()
+    assert np.allclose(X_train[:, :3].mean(axis=0), 0, atol=1e-6)
+
+
+def test_components_of_positions_that_few_rows_reach():
+    x = np.random.RandomState(0).standard_normal((7, 4)).astype(np.float32)
+    train = Ragged(x, np.array([0, 1, 3, 7]))
+    X, other = concat_pca(train, train, components=3, seed=0)
+    assert X.shape == (3, 2 + 1) and (other == X).all(), "positions 2 and 3 have one row"
+
+
+def test_the_setting_has_a_row_for_both_methods_and_one_split(cache):
+    attention_row, concat_row = cache.run(ENTRY)
+    assert (attention_row["method"], concat_row["method"]) == ("attention", "concat_pca")
+    for row in (attention_row, concat_row):
+        assert (row["n_train"], row["n_test"], row["reason"]) == (200, 100, "")
+        assert row["position"] == "tokens" and 0.4 < row["test_auc"] <= 1
+    assert cache.run(ENTRY) == [attention_row, concat_row]
+
+
+def test_token_methods_and_vectors_keep_apart(cache):
+    """In other settings tokens are no source, and vectors are none here."""
+    tokens, _ = ragged(300)
+    cache.activations("a", tokens.x[tokens.offsets[1:] - 1])
+    planned = cache.plan(cache.config({"protocol": "saeprobes-paper"}, ENTRY))
+    sources = {
+        (t.spec["setting"], t.args["source"].rpartition(".")[2])
+        for t in planned.targets.values()
+        if t.stage == "probes"
+    }
+    assert sources == {("normal", "mean"), ("multi_token", "tokens")}
+
+
+def test_tokens_that_are_not_finite(tmp_path):
+    cache = Cache(tmp_path)
+    tokens, y = ragged(250)
+    tokens.x[tokens.offsets[17] + 1, 0] = np.nan
+    cache.texts("a", y)
+    add_tokens(cache, "a", tokens)
+    with pytest.raises(ActprobeError, match="1 tokens are not finite, the first in row 17"):
+        cache.run({**ENTRY, "methods": ["attention"]})
