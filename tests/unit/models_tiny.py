@@ -30,6 +30,14 @@ _GROUPED = {**_COMMON, "num_key_value_heads": 2}
 _HEAD = {**_GROUPED, "head_dim": 8}
 _GPT2 = {"n_embd": D, "n_layer": N_LAYERS, "n_head": 4, "n_positions": 256, "vocab_size": 300}
 
+_VISION = {"hidden_size": D, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28}
+_MULTIMODAL = {
+    "text_config": {**_HEAD, "sliding_window": 16},
+    "vision_config": {**_VISION, "intermediate_size": 48, "patch_size": 14},
+    "mm_tokens_per_image": 4,
+    "image_token_index": 299,
+}
+
 _DISTIL = {"dim": D, "n_layers": N_LAYERS, "n_heads": 4, "hidden_dim": 48, "vocab_size": 300}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -42,6 +50,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("GemmaConfig", _HEAD),
     "gemma2": ("Gemma2Config", {**_HEAD, "sliding_window": 16}),
     "gemma3": ("Gemma3TextConfig", {**_HEAD, "sliding_window": 16}),
+    "gemma3_multimodal": ("Gemma3Config", _MULTIMODAL),
     "gpt2": ("GPT2Config", {**_GPT2, "initializer_range": 0.3}),
     "neox": ("GPTNeoXConfig", _COMMON),
     "neox_sequential": ("GPTNeoXConfig", {**_COMMON, "use_parallel_residual": False}),

@@ -19,7 +19,7 @@ from models_tiny import (
 )
 from torch import nn
 
-from actprobe import models
+from actprobe import keys, models
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models import extract
 from actprobe.models.artefact import bf16_to_float32
@@ -95,7 +95,7 @@ def test_residual_stream_and_embedding(family):
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ENCODERS], indirect=True)
 def test_the_last_layer_is_read_before_the_final_norm(family):
     _, model, tokenizer, x = family
-    norms = ("norm", "ln_f", "final_layer_norm", "decoder.final_layer_norm")
+    norms = ("norm", "ln_f", "final_layer_norm", "decoder.final_layer_norm", "language_model.norm")
     norm = next(m for n, m in model.named_modules() if n in norms)
     for i, text in enumerate(TEXTS):
         normed = alone(model, tokenizer, text)[-1][-1]
@@ -226,6 +226,11 @@ def test_encoders_share_no_prefix(tmp_path):
         tiny_run(tmp_path, family="bert", share_prefix=True)
 
 
+def test_a_multimodal_model_is_read_in_its_language_part(tmp_path):
+    found = tiny_run(tmp_path, family="gemma3_multimodal")["resid_post.1.last"]
+    assert models_header(found.path)["facts"]["module"] == "language_model.layers.1"
+
+
 class TwoStacks(nn.Module):
     def __init__(self, a, b):
         super().__init__()
@@ -293,7 +298,7 @@ def test_settings_are_checked_before_weights_are_read(tmp_path, changes, message
     ("changes", "message"),
     [
         ({"device": "mps"}, "device mps is not available on this machine"),
-        ({"device_map": "auto"}, "models.m cannot be loaded: .*accelerate"),
+        ({"device_map": "auto"}, "models.m.device_map: needs the package accelerate, which is not"),
         ({"layer_list": "layer"}, r"no list at 'layer'; lists in the model: layers \(2\)"),
     ],
 )
@@ -304,6 +309,14 @@ def test_what_this_machine_or_model_does_not_have(tmp_path, changes, message):
         pytest.skip("accelerate is installed")
     with pytest.raises(ActprobeError, match=message):
         tiny_run(tmp_path, **changes)
+
+
+def test_a_device_map(tmp_path):
+    pytest.importorskip("accelerate")
+    parts = {"embed_tokens": "cpu", "layers": "cpu", "norm": "cpu", "rotary_emb": "cpu"}
+    mapped = tiny_run(tmp_path, device_map=parts)["resid_post.1.last"]
+    plain = tiny_run(tmp_path / "plain")["resid_post.1.last"]
+    assert keys.file_sha256(mapped.path) == keys.file_sha256(plain.path)
 
 
 def test_damaged_weights_name_the_model(tmp_path):

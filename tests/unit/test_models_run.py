@@ -24,7 +24,7 @@ from models_tiny import (
 
 from actprobe import keys, models, plan, store
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.models import extract
+from actprobe.models import extract, load
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "activations.json"
 WANTED = {"sites": ["resid_post.0", "resid_post.2"], "positions": ["last", "mean", "tokens"]}
@@ -111,26 +111,34 @@ def in_child(work):
 
 
 def test_killed_runs_end_bit_identical(tmp_path, folder, monkeypatch):
-    texts = [f"{i} " + "word " * (i % 7) for i in range(80)]
+    """SIGKILL at 20 random moments; each attempt loads the model once at most."""
+    texts = [f"{i} " + "word " * (i % 7) for i in range(240)]
     entry = model_entry(folder, max_tokens_per_batch=60)
     whole = tmp_path / "whole"
     expected = digests(run(make_config(whole, entry, WANTED), write_texts(whole, texts=texts)))
     config, target = make_config(tmp_path, entry, WANTED), write_texts(tmp_path, texts=texts)
-    forward = extract.forward
+    forward, load_model, loads = extract.forward, load.load_model, tmp_path / "loads"
 
     def slow(*args):
         time.sleep(0.02)
         return forward(*args)
 
+    def counted(*args):
+        with loads.open("a") as f:
+            f.write("x")
+        return load_model(*args)
+
     monkeypatch.setattr(extract, "forward", slow)
+    monkeypatch.setattr(load, "load_model", counted)
     monkeypatch.setattr("actprobe.models.run._MARK_SECONDS", 0.0)
     progress, rng = [], np.random.default_rng(0)
-    for seconds in rng.uniform(0.2, 0.9, 6):
+    for attempt, seconds in enumerate(rng.uniform(0.1, 0.6, 20), 1):
         pid = in_child(lambda: run(config, target))
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         progress.append(_n_done(targets(config, target)))
+        assert not loads.exists() or len(loads.read_text()) <= attempt
     assert progress == sorted(progress) and progress[-1] > 0
     monkeypatch.setattr(extract, "forward", forward)
     assert digests(run(config, target)) == expected

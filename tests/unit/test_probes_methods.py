@@ -12,6 +12,7 @@ from probes_inputs import data, sparse_data
 from actprobe import sae
 from actprobe.probes import methods, metrics, protocol
 from actprobe.probes.search import search
+from actprobe.probes.splits import CannotFit
 from actprobe.probes.validation import folds
 
 # Made with the functions of sae-probes 0.4.2 (utils_training.py and the ranking of
@@ -204,9 +205,9 @@ def test_no_fold_shares_a_component_with_its_validation_rows():
 
 
 @pytest.mark.parametrize("name", ["svm", "lda"])
-@pytest.mark.parametrize(("n_train", "d"), [(2, 5), (300, 6), (100, 400)])
+@pytest.mark.parametrize(("n_train", "d"), [(6, 5), (300, 6), (100, 400)])
 def test_support_vectors_and_discriminants(name, n_train, d):
-    """They find what logistic regression finds, with one row per class and with d > n too."""
+    """They find what logistic regression finds, with few rows and with d > n too."""
     protocol_1 = protocol.load("actprobe-1")
     X, y = data(n_train + 200, d, strength=5.0)
     rule, method = protocol_1["validation"], protocol_1["methods"]
@@ -218,3 +219,10 @@ def test_support_vectors_and_discriminants(name, n_train, d):
     assert ((fitted.scores >= 0) & (fitted.scores <= 1)).all() and fitted.converged
     assert np.mean((fitted.scores > 0.5) == fitted.predicted) > 0.99
     assert (fitted.scores == again.scores).all() and not method[name]["default"]
+
+
+def test_a_discriminant_of_two_rows():
+    X, y = data(60, 5)
+    lda = protocol.load("actprobe-1")["methods"]["lda"]
+    with pytest.raises(CannotFit, match="more than two rows"):
+        probe(X, y, 2, lda)

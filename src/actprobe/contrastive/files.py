@@ -11,7 +11,7 @@ import pandas as pd
 from actprobe import texts
 from actprobe.contrastive.artefact import Directions
 from actprobe.contrastive.scores import STATISTICS
-from actprobe.contrastive.tables import kinds
+from actprobe.contrastive.tables import RULE, kinds
 from actprobe.results.figures.style import layer_of
 from actprobe.texts import Texts
 
@@ -101,6 +101,7 @@ def _info(members: Sequence[Member]) -> str:
         "Training dataset": first.facts["train"],
         "Training dataset size": first.facts["n_train"],
         "Positive class": first.facts["positive"],
+        "Rule": RULE,
         "Keys": ", ".join(d.key for d, _ in members),
     }
     return "".join(f"{k}: {v}\n" for k, v in lines.items())
@@ -108,7 +109,5 @@ def _info(members: Sequence[Member]) -> str:
 
 def load_texts(paths: Iterable[str], wanted: Iterable[str]) -> dict[str, Texts]:
     """The datasets of these names among texts artefacts."""
-    from actprobe.texts.table import dataset_name
-
-    wanted = set(wanted)
-    return {name: texts.load(p) for p in paths if (name := dataset_name(p)) in wanted}
+    named = {Path(p).name.rsplit(".", 2)[0]: p for p in paths}
+    return {name: texts.load(named[name]) for name in sorted(set(wanted))}

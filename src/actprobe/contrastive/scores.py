@@ -69,7 +69,7 @@ def pooled(a: Activations, name: str, max_memory: int) -> Matrix:
     Raises ActprobeError when they, and what a fit makes of them, do not fit into max_memory bytes.
     """
     n, d = n_rows(a), a.shape[1]
-    needed = 3 * 8 * n * d
+    needed = 4 * 8 * n * d
     if needed > max_memory:
         raise ActprobeError(
             f"{name}: training on {n} rows of width {d} needs {needed / 1e6:,.0f} MB, max_memory "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,10 @@ COLUMNS = [
     "norm", "converged", "train_auc", "val_auc", "val_d", "chosen", "test_auc", "ci_low", "ci_high",
     "null_random_low", "null_random_high", "null_permuted_low", "null_permuted_high", "p_random",
     "p_permuted", "length_corr", "first_token", "compare_with", "cos_compare",
-    "auc_without_compare", "warning", "reason", "key",
+    "auc_without_compare", "warning", "key",
 ]  # fmt: skip
 _TEXT = ("experiment", *RUN, "source", "site", "dataset", "positive", "compare_with", "warning",
-         "reason", "key")  # fmt: skip
+         "key")  # fmt: skip
 NAN = float("nan")
 RULE = (
     "sign: class 1 scores higher on the training rows; layer: the highest AUROC on held-out "
@@ -44,9 +45,13 @@ def load(paths: Iterable[str]) -> tuple[list[Directions], list[dict[str, str]]]:
         try:
             found.append(artefact.load(path))
         except BadInput as e:
-            name = path.partition("/contrastive/")[2].rsplit(".", 2)[0]
-            skipped.append({"name": name, "reason": str(e)})
+            skipped.append({"name": _name(path, 3), "reason": str(e)})
     return found, skipped
+
+
+def _name(path: str, parts: int) -> str:
+    """The last parts of an artefact's path, without key and extension."""
+    return "/".join(Path(path).parts[-parts:]).rsplit(".", 2)[0]
 
 
 def table(
@@ -146,8 +151,7 @@ def read_baselines(paths: Iterable[str]) -> tuple[pd.DataFrame, list[dict[str, s
         try:
             found.append(store.read_table(path).to_pandas())
         except BadInput as e:
-            name = "baselines/" + path.partition("/baselines/")[2].rsplit(".", 2)[0]
-            skipped.append({"name": name, "reason": str(e)})
+            skipped.append({"name": f"baselines {_name(path, 2)}", "reason": str(e)})
     columns = ["train", "dataset", "method", "n_train", "n_test", "test_auc", "ci_low", "ci_high"]
     rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
     return rows.drop_duplicates(["train", "dataset", "method"]), skipped

@@ -164,7 +164,7 @@ def _examples(t: Target, paths: list[Path], rows: Texts) -> Path:
     if len(paths) != len(order):
         raise BadInput(f"{t.name}: {len(paths)} files, but dataset {t.item} has {len(order)} rows")
     of_row = [paths[i] for i in np.argsort(order)]
-    lengths, dtype, d = _measure(of_row)
+    lengths, dtype, d = _measure(of_row, t.spec["array"])
     _check_info(t, d)
     position = t.args["position"]
     reduce = {"last": lambda x: x[-1:], "mean": lambda x: x.mean(axis=0, keepdims=True)}.get(
@@ -193,12 +193,12 @@ def _examples(t: Target, paths: list[Path], rows: Texts) -> Path:
         return part.finish()
 
 
-def _measure(paths: list[Path]) -> tuple[NDArray[np.int64], str, int]:
+def _measure(paths: list[Path], name: str | None) -> tuple[NDArray[np.int64], str, int]:
     """Tokens of each example, and the dtype and width that all share."""
     lengths: list[int] = []
     kinds: dict[tuple[str, int], Path] = {}
     for path in paths:
-        with _opened(path, None) as (a, _):
+        with _opened(path, name) as (a, _):
             if len(a.shape) not in (2, 3) or (len(a.shape) == 3 and a.shape[0] != 1):
                 raise BadInput(f"{path}: shape {a.shape}; expected [1, tokens, d] or [tokens, d]")
             lengths.append(a.shape[-2])

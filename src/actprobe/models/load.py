@@ -113,6 +113,7 @@ def load_model(
 ) -> Model:
     """Load the layers that the sites need, in the configured precision, on the device."""
     from transformers import AutoModel
+    from transformers.utils import is_accelerate_available
     from transformers.utils import logging as hf_logging
 
     described, text = config.to_dict(), config.get_text_config()
@@ -125,6 +126,11 @@ def load_model(
         raise ConfigError(
             f"models.{name}.share_prefix: only for causal decoders that are mapped "
             f"({', '.join(f for f, v in families.FAMILIES.items() if v.causal)})"
+        )
+    if model["device_map"] is not None and not is_accelerate_available():
+        raise ConfigError(
+            f"models.{name}.device_map: needs the package accelerate, which is not installed here "
+            "(pip install accelerate)"
         )
     device = pick_device(model["device"])
     options: dict[str, Any] = {"dtype": _DTYPES[model["dtype"]], "config": config}

@@ -77,5 +77,6 @@ def read_dense(path: str) -> NDArray[np.float32]:
 
 def matrix(path: str, reads: str) -> Any:
     """What a method reads: float32 activations [N, d], `sae.Latents` or `tokens.Ragged`."""
-    read = {"latents": sae.open_latents, "tokens": tokens.read_tokens, "activations": read_dense}
-    return read[reads](path)
+    if reads == "latents":
+        return sae.open_latents(path)
+    return tokens.read_tokens(path) if reads == "tokens" else read_dense(path)

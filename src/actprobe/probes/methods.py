@@ -23,6 +23,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from actprobe.probes.splits import CannotFit
+
 Matrix = NDArray[np.float64]
 Method = Mapping[str, Any]
 Params = dict[str, Any]
@@ -93,7 +95,12 @@ def estimator(method: Method, params: Params, seed: int) -> Any:
 
 
 def fit(model: Any, X: Matrix, y: NDArray[Any]) -> bool:
-    """Fit in place; False when the solver stopped before it converged."""
+    """Fit in place; False when the solver stopped before it converged.
+
+    Raises CannotFit for a discriminant of two rows: it needs more rows than classes.
+    """
+    if isinstance(model, LinearDiscriminantAnalysis) and len(X) <= 2:
+        raise CannotFit(f"a discriminant needs more than two rows, {len(X)} are fitted")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(X, y)
