@@ -35,6 +35,13 @@ localrules:
     wandb,
     assemble,
     top_contexts,
+    tables,
+    figures,
+    report,
+    contrastive_report,
+    lora_tables,
+    lora_figures,
+    lora_report,
 
 
 rule all:

@@ -108,8 +108,9 @@ def experiments() -> list[tuple[str, dict]]:
 def snakemake(folder: Path, config: dict, *args: str) -> tuple[float, float, str]:
     """CPU and wall seconds of one command, and what it printed."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2"]
-    command += ["--directory", str(folder), "--configfile", str(folder / "config.yaml"), *args]
+    command = [sys.executable, "-m", "snakemake", *args, "-s", str(ROOT / "Snakefile")]
+    command += ["--cores", "2", "--directory", str(folder)]
+    command += ["--configfile", str(folder / "config.yaml")]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """One way to compute features of a collection, in a process of its own: what `run.py` measures.
 
-    python benchmarks/lora/ways.py formatter|loops|files|tables SOURCE CACHE [all]
+python benchmarks/lora/ways.py formatter|loops|files|tables SOURCE CACHE [all]
 """
 
 from __future__ import annotations

@@ -65,7 +65,9 @@ class Cluster:
     def run(self, *command: str, check: bool = True) -> str:
         """What a SLURM command prints."""
         env = os.environ | self.environment()
-        p = subprocess.run(command, env=env, text=True, capture_output=True, check=False, timeout=60)
+        p = subprocess.run(
+            command, env=env, text=True, capture_output=True, check=False, timeout=60
+        )
         assert not check or p.returncode == 0, f"{command}: {p.stdout}{p.stderr}"
         return p.stdout
 

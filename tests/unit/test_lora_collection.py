@@ -16,7 +16,9 @@ def _members(files, **options) -> dict[str, collection.Member]:
     return {m.id: m for m in collection.members("c", {"files": files, **options})}
 
 
-def test_ids_are_paths_below_the_folder_and_common_names_give_way_to_folders(tmp_path: Path) -> None:
+def test_ids_are_paths_below_the_folder_and_common_names_give_way_to_folders(
+    tmp_path: Path,
+) -> None:
     write_lora(tmp_path / "cat" / "07.safetensors")
     write_lora(tmp_path / "dog" / "03" / "pytorch_lora_weights.safetensors")
     write_lora(tmp_path / "peft" / "adapter_model.safetensors")

@@ -95,19 +95,18 @@ def test_factor_representations_equal_the_plain_definitions(shape: tuple[int, in
 
 def test_both_factors_of_many_loras_of_mixed_ranks_in_one_pass() -> None:
     rng = np.random.default_rng(0)
-    loras = []
-    for rank in (1, 4, 2, 4, 8):
-        loras.append(
-            {
-                m: Factors(
-                    rng.standard_normal((rank, n_in)).astype(np.float32),
-                    rng.standard_normal((n_out, rank)).astype(np.float32),
-                    0.5,
-                )
-                for m, n_in, n_out in (("a", 20, 20), ("b", 12, 20))
-                if not (m == "b" and rank == 2)
-            }
-        )
+    loras = [
+        {
+            m: Factors(
+                rng.standard_normal((rank, n_in)).astype(np.float32),
+                rng.standard_normal((n_out, rank)).astype(np.float32),
+                0.5,
+            )
+            for m, n_in, n_out in (("a", 20, 20), ("b", 12, 20))
+            if not (m == "b" and rank == 2)
+        }
+        for rank in (1, 4, 2, 4, 8)
+    ]
     families = ["order", "spectral", "fourier", "product", "sketch"]
     found = primitives(loras, ["a", "b"], families, SIZES)
     assert units("order", ["a", "b"]) == ["a:down", "a:up", "b:down", "b:up"]

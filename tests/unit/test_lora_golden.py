@@ -66,7 +66,9 @@ def test_golden(tmp_path: Path) -> None:
     rows = []
     for t in made.targets.values():
         if t.stage == "lora_probes":
-            table = store.read_table(t.path).select(["source", "method", "seed", "test_acc", "params"])
+            table = store.read_table(t.path).select(
+                ["source", "method", "seed", "test_acc", "params"]
+            )
             rows += table.to_pylist()
     rows.sort(key=lambda r: (r["source"], r["method"], r["seed"]))
     found["probes"]["digest"] = keys.spec_key({"rows": rows})[:16]

@@ -46,7 +46,8 @@ def test_every_dialect_names_the_same_module(down: str, up: str) -> None:
     [
         (f"unet.{BLOCK}.to_out.0", "diffusers", f"unet_{BLOCK.replace('.', '_')}_to_out"),
         (f"unet.{BLOCK}.processor.to_out", "diffusers-old", f"unet_{BLOCK.replace('.', '_')}_to_out"),
-        (f"lora_unet_{BLOCK.replace('.', '_')}_to_out_0", "kohya", f"unet_{BLOCK.replace('.', '_')}_to_out"),
+        (f"lora_unet_{BLOCK.replace('.', '_')}_to_out_0", "kohya",
+         f"unet_{BLOCK.replace('.', '_')}_to_out"),
         ("lora_te_text_model_encoder_layers_3_self_attn_q_proj", "kohya",
          "text_encoder_text_model_encoder_layers_3_self_attn_q_proj"),
         ("text_encoder.text_model.encoder.layers.3.self_attn.to_q", "diffusers-old",
@@ -117,7 +118,9 @@ def test_scales_of_kohya_files(tmp_path: Path) -> None:
     )  # fmt: skip
     assert read_adapter(file, None, "stored").modules[NAME].scale == 0.25
     assert read_adapter(file, None, "one").modules[NAME].scale == 1
-    bare = _write(tmp_path / "b.safetensors", f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", 4)
+    bare = _write(
+        tmp_path / "b.safetensors", f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", 4
+    )
     assert read_adapter(bare, None, "stored").modules[NAME].scale == 1
 
 
@@ -156,7 +159,8 @@ def test_convolutions_are_flattened_and_half_precision_is_exact(tmp_path: Path) 
     down = rng.random((2, 3, 3, 3), np.float32).astype(np.float16)
     up = rng.random((5, 2, 1, 1), np.float32).astype(np.float16)
     save_file(
-        {f"unet.{M}.lora.down.weight": down, f"unet.{M}.lora.up.weight": up}, tmp_path / "c.safetensors"
+        {f"unet.{M}.lora.down.weight": down, f"unet.{M}.lora.up.weight": up},
+        tmp_path / "c.safetensors",
     )
     factors = read_lora(tmp_path / "c.safetensors", None, "stored")[NAME]
     np.testing.assert_array_equal(factors.down, down.reshape(2, 27).astype(np.float32))
@@ -171,11 +175,13 @@ def test_ranks_that_disagree_are_refused(tmp_path: Path) -> None:
         f"unet.{M}.lora.up.weight": np.ones((5, 3), np.float32),
     }
     save_file(tensors, tmp_path / "r.safetensors")
-    with pytest.raises(BadInput, match="rank 2 of .*, 3 of"):
+    with pytest.raises(BadInput, match=r"rank 2 of .*, 3 of"):
         read_adapter(tmp_path / "r.safetensors", None, "stored")
 
 
-def _file(tmp_path: Path, header: dict | bytes, data: bytes = b"", length: int | None = None) -> Path:
+def _file(
+    tmp_path: Path, header: dict | bytes, data: bytes = b"", length: int | None = None
+) -> Path:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path = tmp_path / "h.safetensors"
     path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)

@@ -84,7 +84,9 @@ def test_ridge_equals_scikit_learn_in_both_forms() -> None:
         x, y = _blobs(d=d)
         fitted = classifiers.ridge(x[:60], y[:60], x[60:], y[60:], {"alpha": [3.0]}, 0)
         model = RidgeClassifier(alpha=3.0).fit(x[:60].astype(float), y[:60])
-        np.testing.assert_allclose(fitted.scores(x), model.decision_function(x), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            fitted.scores(x), model.decision_function(x), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_the_mlp_keeps_the_weights_of_its_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +170,8 @@ def _accuracy(rows: list[dict], source: str, condition: str, site: str = "") -> 
 def test_the_planted_signal_is_found_where_it_is_and_nowhere_else(toy) -> None:
     rows = toy[1]
     assert _accuracy(rows, "left_projector", "attn1") > 0.6
-    assert _accuracy(rows, "left_projector", "each", "up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_v") > 0.8  # fmt: skip
+    planted = "up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_v"
+    assert _accuracy(rows, "left_projector", "each", planted) > 0.8
     for source, condition, site in [
         ("left_projector", "attn2", ""),
         ("left_projector", "each", "mid_block_attentions_0_transformer_blocks_0_attn1_to_v"),

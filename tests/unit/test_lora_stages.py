@@ -86,7 +86,9 @@ def test_broken_files_are_refused_with_a_reason_and_the_rest_goes_on(tmp_path: P
     cfg = _config(tmp_path, tmp_path / "files", representations=["stats", "product_norms"])
     made = tools.run(cfg)
     found = index.load(tools.path_of(made, "c"))
-    refused = {i.removeprefix("broken/"): r for i, r in zip(found["id"], found.refused, strict=True) if r}
+    refused = {
+        i.removeprefix("broken/"): r for i, r in zip(found["id"], found.refused, strict=True) if r
+    }
     words = {"dora": "DoRA", "lokr": "LoKr", "unknown": "unknown tensor", "no_partner": "no partner",
              "truncated": "cut short", "other_base": "in most files"}  # fmt: skip
     assert refused.keys() == words.keys()
@@ -182,7 +184,9 @@ def test_a_killed_shard_resumes_and_ends_bit_identical(
         assert Path(a).read_bytes() == Path(b).read_bytes()
 
 
-def test_a_file_that_changes_between_plan_and_job_stops_the_index(tmp_path: Path, files: Path) -> None:
+def test_a_file_that_changes_between_plan_and_job_stops_the_index(
+    tmp_path: Path, files: Path
+) -> None:
     cfg = _config(tmp_path, files)
     made = tools.planned(cfg)
     tools.write_lora(files / "l00.safetensors", 123)
@@ -191,7 +195,7 @@ def test_a_file_that_changes_between_plan_and_job_stops_the_index(tmp_path: Path
 
 
 def test_flat_vectors_are_the_factors_and_need_one_rank(tmp_path: Path, files: Path) -> None:
-    with pytest.raises(ActprobeError, match="one rank is needed, unet_.* has 1, 2, 3"):
+    with pytest.raises(ActprobeError, match=r"one rank is needed, unet_.* has 1, 2, 3"):
         tools.run(_config(tmp_path / "mixed", files, representations=["flat_vec"]))
     same = tmp_path / "same"
     for i in range(3):
@@ -274,7 +278,9 @@ def test_a_table_with_ragged_matrices_or_unknown_columns_is_refused(tmp_path: Pa
 def test_a_tombstone_of_the_index_passes_down(tmp_path: Path) -> None:
     save_file({"some.weight": np.ones(3, np.float32)}, _touch(tmp_path / "x" / "a.safetensors"))
     made = tools.run({**_config(tmp_path, tmp_path / "x"), "on_bad_dataset": "skip"})
-    with pytest.raises(BadInput, match="no file can be used; the first: unknown tensor some.weight"):
+    with pytest.raises(
+        BadInput, match=r"no file can be used; the first: unknown tensor some\.weight"
+    ):
         _load(made, "c/stats")
 
 
@@ -283,7 +289,9 @@ def _touch(path: Path) -> Path:
     return path
 
 
-def test_unknown_names_in_the_config_are_told_with_the_nearest_one(tmp_path: Path, files: Path) -> None:
+def test_unknown_names_in_the_config_are_told_with_the_nearest_one(
+    tmp_path: Path, files: Path
+) -> None:
     with pytest.raises(ConfigError, match=r"loras\.c\.representations.*did you mean 'spectral'"):
         tools.planned(_config(tmp_path, files, representations=["spectrall"]))
 

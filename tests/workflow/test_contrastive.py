@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Project
+from project import ROOT, Project
 
 from actprobe.contrastive import fixture
 from actprobe.models import load_activations

@@ -91,6 +91,7 @@ if PAGES:
             PAGES,
         log:
             "logs/contexts.log",
+        localrule: True
         conda:
             "../../envs/actprobe.yaml"
         script:

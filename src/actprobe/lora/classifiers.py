@@ -126,7 +126,9 @@ def ridge(
     return Fitted(_linear(*best[2]), best[1], None)
 
 
-def _linear(coefficients: NDArray[Any], intercept: NDArray[Any]) -> Callable[[Floats], NDArray[Any]]:
+def _linear(
+    coefficients: NDArray[Any], intercept: NDArray[Any]
+) -> Callable[[Floats], NDArray[Any]]:
     """Scores of a linear model; two classes with one row of weights get the pair (-s, s)."""
 
     def scores(x: Floats) -> NDArray[Any]:

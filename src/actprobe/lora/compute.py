@@ -101,8 +101,8 @@ def _factor_slices(
             groups[True, up.shape[::-1]].append((row, unit + 1, up.T))
     for (transposed, shape), members in groups.items():
         for part in _cut(members, shape[0] * shape[1]):
-            rows, unit, arrays = zip(*part, strict=True)
-            yield np.array(rows), np.array(unit), np.stack(arrays), transposed
+            rows, units, arrays = zip(*part, strict=True)
+            yield np.array(rows), np.array(units), np.stack(arrays), transposed
 
 
 def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[Rows, list[str], Weights]]:

@@ -72,7 +72,9 @@ def _representations(ax: Axes, part: pd.DataFrame, order: list[str], subsets: li
     for i, subset in enumerate(subsets):
         mine = part[part["condition"] == subset]
         y = mine["source"].map(order.index) + 0.24 * (i - (len(subsets) - 1) / 2)
-        bars = np.nan_to_num([mine["test_acc"] - mine["ci_low"], mine["ci_high"] - mine["test_acc"]])
+        bars = np.nan_to_num(
+            [mine["test_acc"] - mine["ci_low"], mine["ci_high"] - mine["test_acc"]]
+        )
         ax.errorbar(
             mine["test_acc"], y, xerr=bars, fmt=_MARKERS[i % 6], color=_COLOURS[i % 6], ms=4,
             elinewidth=0.9, label=subset, zorder=3,

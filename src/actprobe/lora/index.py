@@ -220,9 +220,7 @@ def load(path: str | Path) -> Index:
     table = store.read_table(path)
     facts = store.read_header(path)["facts"]
     lists = {n: table[n].combine_chunks() for n in ("module", *_LISTS)}
-    columns = {
-        n: table[n].to_numpy() for n in table.column_names if n not in lists
-    }
+    columns = {n: table[n].to_numpy() for n in table.column_names if n not in lists}
     offsets = lists["module"].offsets.to_numpy().astype(np.int64)
     values = {n: a.values.to_numpy() for n, a in lists.items()}
     return Index(facts["modules"], columns, offsets, values)
@@ -253,6 +251,7 @@ def _entries(index: Index) -> dict[tuple[str, str], list[Entry]]:
         key = at.tobytes()
         if key not in names:
             names[key] = tuple(index.modules[j] for j in at)
-        entry = Entry(*values, names[key], *(index[n][s] for n in _LISTS))
+        content: tuple[Any, ...] = (*values, names[key], *(index[n][s] for n in _LISTS))
+        entry = Entry(*content)
         found[entry.member, entry.digest].append(entry)
     return found

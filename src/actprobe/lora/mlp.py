@@ -35,9 +35,7 @@ def _train(
     generator: torch.Generator,
 ) -> Fitted:  # fmt: skip
     model = network(x.shape[1], int(y.max()) + 1, how)
-    optimiser = torch.optim.Adam(
-        model.parameters(), lr=how["lr"], weight_decay=how["weight_decay"]
-    )
+    optimiser = torch.optim.Adam(model.parameters(), lr=how["lr"], weight_decay=how["weight_decay"])
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", **how["plateau"])
     inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
     best, best_epoch, state = -1.0, 0, model.state_dict()

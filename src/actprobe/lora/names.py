@@ -48,7 +48,12 @@ _KOHYA = {
     "lora_te3_": "text_encoder_3",
     "lora_transformer_": "transformer",
 }
-_GUESS = {"down_blocks": "unet", "mid_block": "unet", "up_blocks": "unet", "text_model": "text_encoder"}
+_GUESS = {
+    "down_blocks": "unet",
+    "mid_block": "unet",
+    "up_blocks": "unet",
+    "text_model": "text_encoder",
+}
 # Attention of old text-encoder files is named as in the unet.
 _TEXT_PROJECTIONS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 _LAYERS = 2  # residual layers per block in every Stable Diffusion unet
@@ -98,7 +103,9 @@ def parse(keys: tuple[str, ...]) -> Names:
         raise BadInput("no LoRA tensors in it")
     for name, pair in modules.items():
         if not (pair.down and pair.up):
-            raise BadInput(f"{pair.down or pair.up} has no partner ({'up' if pair.down else 'down'})")
+            raise BadInput(
+                f"{pair.down or pair.up} has no partner ({'up' if pair.down else 'down'})"
+            )
         pair.alpha = alphas.pop(name, "")
     if alphas:
         raise BadInput(f"{next(iter(alphas.values()))} belongs to no module")
@@ -140,9 +147,7 @@ def canonical(path: str, dialect: str = "") -> tuple[str, str]:
             component = _GUESS.get(first, "")
     folded = path.replace(".processor.", ".").replace(".", "_")
     if component.startswith("text_encoder") and dialect == "diffusers-old":
-        folded = re.sub(
-            r"to_(q|k|v|out)$", lambda m: _TEXT_PROJECTIONS[m[0]], folded
-        )
+        folded = re.sub(r"to_(q|k|v|out)$", lambda m: _TEXT_PROJECTIONS[m[0]], folded)
     folded = re.sub(r"to_out_0$", "to_out", folded)
     if component in ("unet", ""):
         folded = _diffusers_block(folded)

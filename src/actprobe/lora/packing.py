@@ -31,7 +31,7 @@ def _recipe(t: Target, found: Index, rows: NDArray[np.int64]) -> Path:
     mask = np.ones((len(x), 1), bool)
     flags = Flags(1, len(columns))
     flags.add(x[:, None], mask)
-    content = {
+    content: dict[str, Any] = {
         "x": x,
         "mask": mask.astype(np.uint8),
         "reason": np.zeros(len(x), "S1"),
@@ -42,9 +42,7 @@ def _recipe(t: Target, found: Index, rows: NDArray[np.int64]) -> Path:
     return store.write_h5(t.path, content, t.spec, facts)
 
 
-def _flat(
-    t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str, Any]
-) -> Path:
+def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str, Any]) -> Path:
     """The factors, row-major, module by module; resumed block by block.
 
     Raises BadInput when a module has more than one rank: then there is no flat vector.
@@ -78,8 +76,7 @@ def _widths(name: str, found: Index) -> list[int]:
         ranks = np.unique(found["rank"][at]).tolist()
         if len(ranks) > 1:
             raise BadInput(f"{name}: one rank is needed, {module} has {', '.join(map(str, ranks))}")
-        for side in ("d_in", "d_out"):
-            widths.append(sum(ranks) * int(found[side][at].max(initial=0)))
+        widths += [sum(ranks) * int(found[side][at].max(initial=0)) for side in ("d_in", "d_out")]
     return widths
 
 

@@ -71,9 +71,13 @@ def _shard(
         parts = {}
         for t in targets:
             family = t.args["family"]
-            facts = {"modules": modules, "columns": columns(family, sizes), "ids": ids(found, rows)}
+            facts: dict[str, Any] = {
+                "modules": modules,
+                "columns": columns(family, sizes),
+                "ids": ids(found, rows),
+            }
             shape = len(rows), len(units(family, modules)), len(facts["columns"])
-            arrays = {
+            arrays: dict[str, Any] = {
                 "x": (shape, "f4"), "mask": (shape[:2], "u1"), "reason": ((len(rows),), f"S{REASON}")
             }  # fmt: skip
             parts[family] = stack.enter_context(
@@ -87,7 +91,8 @@ def _shard(
             at = pieces[b]
             loras = read(found, rows[at])
             usable = [i for i, x in enumerate(loras) if not isinstance(x, str)]
-            computed = primitives([loras[i] for i in usable], modules, todo, sizes)  # type: ignore[misc]
+            readable: Any = [loras[i] for i in usable]
+            computed: Any = primitives(readable, modules, todo, sizes)
             reasons = [x.encode()[:REASON] if isinstance(x, str) else b"" for x in loras]
             for f in todo:
                 for key, values in zip(("x", "mask"), computed[f], strict=True):
@@ -120,7 +125,7 @@ def ids(found: Index, rows: NDArray[np.int64]) -> str:
 
 def _modules(found: Index, rows: NDArray[np.int64]) -> list[str]:
     """Names of the modules that any of these LoRAs has."""
-    present = found.present()[rows].any(axis=0)
+    present: Any = found.present()[rows].any(axis=0)
     return [m for m, p in zip(found.modules, present, strict=True) if p]
 
 

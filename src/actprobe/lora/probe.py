@@ -136,7 +136,9 @@ class _Labelled:
         rows = [labels[i] for i in found.id[known]]
         self.classes, self.y = np.unique([r["label"] for r in rows], return_inverse=True)
         if len(self.classes) < 2:
-            raise BadInput(f"all LoRAs have the label {str(self.classes[0])!r}; two classes are needed")
+            raise BadInput(
+                f"all LoRAs have the label {str(self.classes[0])!r}; two classes are needed"
+            )
         self.group = self.split = None
         if "group" in rows[0]:  # a LoRA without a group is one of its own
             self.group = np.array([r["group"] or f"\0{i}" for i, r in enumerate(rows)])
@@ -167,9 +169,7 @@ class _Labelled:
         train, validation, test = splits.draw(self.y, self.group, self.split, how["split"], seed)
         if len(np.unique(self.y[train])) < len(self.classes):
             raise BadInput("a class has no training row")
-        x, constant = classifiers.standardise(
-            self.x[:, chosen], present, train, how["constant"]
-        )
+        x, constant = classifiers.standardise(self.x[:, chosen], present, train, how["constant"])
         sides = [(np.ascontiguousarray(x[r]), self.y[r]) for r in (train, validation)]
         fitted = _FAMILIES[how["methods"][method]["family"]](
             *sides[0], *sides[1], how["methods"][method], seed

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from actprobe.errors import BadInput
-from actprobe.lora.adapter import Adapter, Module, read_adapter, to_float
+from actprobe.lora.adapter import Adapter, read_adapter, to_float
 from actprobe.lora.compute import Factors, Floats
 from actprobe.lora.header import ITEMSIZE, Tensor
 

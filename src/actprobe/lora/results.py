@@ -20,7 +20,15 @@ from actprobe.lora.probe import SCHEMA
 
 CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method"]
 _COUNTS = ("n_train", "n_test", "n_columns", "n_constant", "n_repeated")
-_MEANS = ("test_acc", "test_f1", "test_precision", "test_recall", "test_auc", "val_acc", "train_acc")
+_MEANS = (
+    "test_acc",
+    "test_f1",
+    "test_precision",
+    "test_recall",
+    "test_auc",
+    "val_acc",
+    "train_acc",
+)
 SUMMARY = [
     *CELL, "n_runs", *(c for m in _MEANS for c in (m, f"{m}_std")), "ci_low", "ci_high", "chance",
     *CONTROLS, *_COUNTS, "converged", "leak_fraction", "reason",
@@ -41,9 +49,7 @@ def make_tables(
         "summary": summarise(runs[runs["condition"] != EVERY_LAYER]),
         "layers": summarise(runs[runs["condition"] == EVERY_LAYER]),
         "confusion": confusions(runs),
-        "refused": pd.concat(
-            [refused(indexes), unusable(features), skipped], ignore_index=True
-        ),
+        "refused": pd.concat([refused(indexes), unusable(features), skipped], ignore_index=True),
     }
     for name, table in tables.items():
         path = Path(folder(config)) / TABLES[name]
@@ -119,7 +125,7 @@ def confusions(runs: pd.DataFrame) -> pd.DataFrame:
     fits = runs[(runs["reason"] == "") & (runs["condition"] != EVERY_LAYER)]
     for cell, rows in fits.groupby(CELL, sort=False):
         classes = json.loads(rows["classes"].iloc[0])
-        total = sum(np.array(json.loads(c)) for c in rows["confusion"])
+        total = np.sum([json.loads(c) for c in rows["confusion"]], axis=0)
         found += [
             {**dict(zip(CELL, cell, strict=True)), "true": a, "predicted": b, "n": total[i, j]}
             for i, a in enumerate(classes)

@@ -58,7 +58,11 @@ def _cut(
         left, right = train_test_split(rows, test_size=share, random_state=seed)
         return left, right
     classes, counts = np.unique(y[rows], return_counts=True)
-    if counts.min() < 2 or len(rows) * share < len(classes) or len(rows) * (1 - share) < len(classes):
+    if (
+        counts.min() < 2
+        or len(rows) * share < len(classes)
+        or len(rows) * (1 - share) < len(classes)
+    ):
         raise BadInput(
             f"{len(rows)} LoRAs in {len(classes)} classes, the smallest with {counts.min()}, are too "
             f"few to put {share:.0%} of every class aside"
@@ -68,7 +72,9 @@ def _cut(
         return left, right
     folds = max(2, round(1 / share))
     if len(np.unique(group[rows])) < folds:
-        raise BadInput(f"{len(np.unique(group[rows]))} groups are too few for a share of {share:.0%}")
+        raise BadInput(
+            f"{len(np.unique(group[rows]))} groups are too few for a share of {share:.0%}"
+        )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     left, right = next(splitter.split(rows, y[rows], group[rows]))
     return rows[left], rows[right]

@@ -79,7 +79,10 @@ def _diffusers_old(path: Path, factors: Factors, scale: float) -> None:
 def _peft(path: Path, factors: Factors, scale: float) -> None:
     tensors: Tensors = {}
     for m, (a, b) in factors.items():
-        tensors |= {f"base_model.model.{m}.lora_A.weight": a, f"base_model.model.{m}.lora_B.weight": b}
+        tensors |= {
+            f"base_model.model.{m}.lora_A.weight": a,
+            f"base_model.model.{m}.lora_B.weight": b,
+        }
     rank = len(next(iter(factors.values()))[0])
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": scale * rank, "use_rslora": False}
     (path / "adapter_config.json").write_text(json.dumps(config))
@@ -122,8 +125,8 @@ def write(folder: str | Path, per_class: int = 40, seed: int = 0, broken: bool =
         style = str(rng.choice(["photo", "sketch"]))
         rows.append([name, CLASSES[label], style, f"{CLASSES[label]}-{subject}"])
     if broken:
-        for name in _write_broken(folder / "files" / "broken", rng):
-            rows.append([f"broken/{name}", CLASSES[0], "photo", "broken"])
+        broken_names = _write_broken(folder / "files" / "broken", rng)
+        rows += [[f"broken/{name}", CLASSES[0], "photo", "broken"] for name in broken_names]
     with open(folder / "labels.csv", "w", newline="") as f:
         csv.writer(f).writerows([["id", "label", "style", "subject"], *rows])
     return len(rows)
@@ -156,7 +159,9 @@ def _write_broken(folder: Path, rng: np.random.Generator) -> list[str]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Write a small LoRA collection to try actprobe on.")
+    parser = argparse.ArgumentParser(
+        description="Write a small LoRA collection to try actprobe on."
+    )
     parser.add_argument("folder", help="where to write files/ and labels.csv")
     parser.add_argument("--per-class", type=int, default=40, help="LoRAs of each of four classes")
     parser.add_argument("--seed", type=int, default=0)

@@ -7,9 +7,10 @@ and numpy formatters of `datasets` make one call per matrix row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,8 @@ from actprobe.lora.header import Tensor
 ROWS = 64  # per block
 
 
-class Matrices(NamedTuple):
+@dataclass(frozen=True)
+class Matrices:
     """A column of n matrices: flat values, and rows, width and first value of each, [n]."""
 
     values: NDArray[np.float32]

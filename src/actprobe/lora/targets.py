@@ -49,7 +49,12 @@ class Collection:
             members, digests = self.members[at], self.digests[at]
             files = collection.together(members, digests)
             for family in families:
-                params = {"family": family, "files": files, "n": len(members), **self._rules(family)}
+                params = {
+                    "family": family,
+                    "files": files,
+                    "n": len(members),
+                    **self._rules(family),
+                }
                 self.primitives.setdefault(family, {})[shard] = target(
                     self._config["cache_dir"],
                     "lora_primitives",

@@ -22,9 +22,7 @@ from actprobe.plan import Target
 _ROWS = 128  # LoRAs that are held at once
 
 
-def make(
-    targets: Iterable[Target], found: Index, options: Mapping[str, Any], out: Outcome
-) -> None:
+def make(targets: Iterable[Target], found: Index, options: Mapping[str, Any], out: Outcome) -> None:
     """Make these views of one collection; each file of primitives is read once.
 
     How the collection is cut into shards leaves no trace in the result. A view whose primitives
@@ -59,7 +57,12 @@ class _View:
     """One representation that is being written: x [N, units · columns], unit by unit."""
 
     def __init__(
-        self, t: Target, found: Index, rows: NDArray[np.int64], sizes: compute.Sizes, stack: ExitStack
+        self,
+        t: Target,
+        found: Index,
+        rows: NDArray[np.int64],
+        sizes: compute.Sizes,
+        stack: ExitStack,
     ):
         self.target, self.name = t, t.args["representation"]
         self.shards, self.families = t.args["shards"], REPRESENTATIONS[self.name].families

@@ -134,4 +134,3 @@ _DERIVED = {
     "frequency": _frequency,
     "info_theoretic": _info_theoretic,
 }
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +35,8 @@ def singular_values(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if x.shape[1] > x.shape[2]:
         x = x.transpose(0, 2, 1)
-    return roots(np.linalg.eigvalsh(x @ x.transpose(0, 2, 1)))[:, ::-1]
+    squares: Any = np.linalg.eigvalsh(x @ x.transpose(0, 2, 1))
+    return roots(squares)[:, ::-1]
 
 
 def roots(eigenvalues: NDArray[np.float64]) -> NDArray[np.float64]:
