@@ -131,9 +131,12 @@ def _plan(args: argparse.Namespace) -> int:
     plan = experiment.plan(config, tuple(args.targets), config["plan"] == "all")
     if args.json:
         pending = {p: {"status": s.status, "why": s.why} for p, s in plan.pending.items()}
-        print(json.dumps({"summary": words.summary(plan), "pending": pending}, indent=1))
+        content = {"summary": words.summary(plan), "estimate": words.estimate(plan)}
+        print(json.dumps({**content, "pending": pending}, indent=1))
     else:
         print(words.table(plan))
+        if plan.pending:
+            print(words.estimate_table(plan))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
+from actprobe import costs
 from actprobe.plan import DAMAGED, FINISHED, MISSING, STALE, THERE, Plan
 
 _MOST_LOADERS = 12
@@ -101,4 +102,35 @@ def table(plan: Plan) -> str:
         lines.append(f"  {bad} of those there stand for skipped inputs (see the report)")
     if idle:
         lines.append(f"  {idle} more are not there and not needed by anything that is to be made")
+    return "\n".join(lines)
+
+
+def estimate(plan: Plan) -> list[dict[str, Any]]:
+    """Per stage of the pending jobs: disk in bytes, CPU (or GPU) seconds, most memory of a job."""
+    of_rule = costs.estimates(plan)
+    stages: dict[str, list[costs.Cost]] = defaultdict(list)
+    for b in plan.batches:
+        stages[b.stage].append(of_rule[b.rule])
+    return [
+        {
+            "stage": stage,
+            "jobs": len(found),
+            "disk_bytes": sum(c.disk_bytes for c in found),
+            "cpu_seconds": round(sum(c.cpu_seconds for c in found), 1),
+            "mem_mb": max(c.mem_mb for c in found),
+            "gpus": max(c.gpu for c in found),
+        }
+        for stage, found in stages.items()
+    ]
+
+
+def estimate_table(plan: Plan) -> str:
+    """The estimate as text; within a factor of two or three."""
+    lines = ["estimate (within a factor of two or three):"]
+    for e in estimate(plan):
+        what = f"{e['gpus']} GPU" if e["gpus"] else "CPU"
+        lines.append(
+            f"  {e['stage']:<16} {e['jobs']:>4} jobs  {e['disk_bytes'] / 1e9:10,.2f} GB on disk  "
+            f"{e['cpu_seconds'] / 3600:10,.2f} {what} hours  {e['mem_mb']:>8,} MB a job"
+        )
     return "\n".join(lines)

@@ -22,7 +22,7 @@ class Family:
 
     unit: "factor" (each of A and B, units `module:down`, `module:up`) or "product" (W, units
     `module`). columns: names per unit; empty when `sizes` decides (`columns_of`). scaled: depends
-    on the scale of W. cost: relative CPU time, to balance jobs.
+    on the scale of W. cost: CPU time relative to that of `spectral`.
     """
 
     name: str
@@ -47,7 +47,7 @@ FAMILIES = {
             "factor",
             (*_QUANTILE_NAMES, "lower_median", "min", "max", "mean", "std", "skew", "kurt", "mad",
              "entropy", "frobenius"),
-            cost=3,
+            cost=2.5,
         ),
         Family(
             "spectral",
@@ -60,7 +60,6 @@ FAMILIES = {
             1,
             "factor",
             (*_numbered("magnitude", LARGEST), "mean", "std", "energy_share"),
-            cost=2,
         ),
         Family(
             "product",
@@ -73,7 +72,7 @@ FAMILIES = {
             scaled=True,
             cost=3,
         ),
-        Family("sketch", 1, "product", scaled=True, cost=2),
+        Family("sketch", 1, "product", scaled=True),
     )
 }  # fmt: skip
 

@@ -62,13 +62,17 @@ def _must_convert(sae: Sae) -> bool:
 
 
 def _on_hub(source: str, fmt: str, revision: str | None, where: str) -> Source:
-    """A hub SAE: ORG/REPO or ORG/REPO/FOLDER at a commit; its config is fetched when online."""
+    """A hub SAE: ORG/REPO or ORG/REPO/FOLDER at a commit.
+
+    Its config is asked for only when the format is not given: planning many SAEs must not wait for
+    a network.
+    """
     repo, folder = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise ConfigError(f"{where}.revision: pin hub:{repo} to its full 40-digit commit hash")
     assert revision is not None
     try:
-        path = fetch(repo, folder, revision, "*.json")
+        path = fetch(repo, folder, revision, "*.json", local=fmt != "auto")
     except BadInput:
         path = None
     sae, convert = None, fmt == "dictionary_learning"
@@ -88,14 +92,23 @@ def _on_hub(source: str, fmt: str, revision: str | None, where: str) -> Source:
     return Source(identity, identity, sae, convert)
 
 
-def fetch(repo: str, folder: str, revision: str, pattern: str = "*") -> Path:
-    """A hub SAE's folder in the local hub cache, its files fetched as needed. Raises BadInput."""
+def fetch(repo: str, folder: str, revision: str, pattern: str = "*", local: bool = False) -> Path:
+    """A hub SAE's folder in the local hub cache; files are fetched as needed, unless `local`.
+
+    Raises BadInput when they cannot be had.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         patterns = f"{folder}/{pattern}" if folder else pattern
-        root = snapshot_download(repo, revision=revision, allow_patterns=patterns, etag_timeout=20)
+        root = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=patterns,
+            etag_timeout=20,
+            local_files_only=local,
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
         raise BadInput(
             f"hub:{repo} at {revision[:8]} is not in the local hub cache and cannot be fetched "

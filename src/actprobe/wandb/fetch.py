@@ -48,8 +48,16 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                 f"fetched:\n  {reasons}\n(the others are kept and not fetched again)"
             )
         for r in remotes:
-            os.replace(verified_path(r.into), r.into)
+            _publish(r.into)
         log.info("dump %s: %d files verified", dump, len(batch.targets))
+
+
+def _publish(path: Path) -> None:
+    try:
+        os.replace(verified_path(path), path)
+    except FileNotFoundError:  # unless another run has just put it in place
+        if not path.exists():
+            raise
 
 
 def settings(entry: Mapping[str, Any]) -> Settings:
