@@ -6,8 +6,9 @@ import shutil
 import signal
 
 import pytest
-from actprobe import costs
 from project import write_dataset
+
+from actprobe import costs
 
 NOTHING = "Nothing to be done"
 

@@ -17,7 +17,7 @@ EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 NEEDS = dict.fromkeys(
     ("contrastive-minilm.yaml", "contrastive-tiny.yaml", "llama-70b-contrastive.yaml"),
     "files of actprobe.contrastive.fixture",
-)
+) | dict.fromkeys(("lora-50k.yaml", "lora-small.yaml"), "LoRA files (test_lora_examples.py)")
 PAPER = ROOT / "config" / "examples" / "gemma-2-9b-saeprobes.yaml"
 
 
