@@ -272,7 +272,8 @@ from actprobe.sae.latents_stage import run
 todo = json.load(open(sys.argv[3]))
 ts = tuple(Target(**{**t, "inputs": tuple(t["inputs"])}) for t in todo["targets"])
 run(Batch("r", "latents", "s", ts), todo["config"], 1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss, which a child inherits from the process that started it.
+print(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")))
 """
 
 

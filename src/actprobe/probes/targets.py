@@ -47,7 +47,9 @@ def targets(
     kinds = {
         "activations": _by_source(t for t in activations if t.args["position"] != "tokens"),
         "tokens": _by_source(t for t in activations if t.args["position"] == "tokens"),
-        "latents": _by_source(known.get("latents", [])),
+        "latents": _by_source(
+            t for t in known.get("latents", []) if t.args["position"] != "tokens"
+        ),
     }
     found: dict[str, Target] = {}
     for n, entry in enumerate(config.get("probes") or []):

@@ -64,7 +64,7 @@ def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, A
     position = settings["position"]
     if position is None and len(vectors) == 1:
         return vectors[0]
-    if position not in vectors:
+    if position not in vectors and not (position == "tokens" and position in positions):
         asked = f"no position {position!r}" if position else "position is not given"
         raise ConfigError(
             f"{where}: {asked}; {settings['model']}/{settings['site']} is kept at "
