@@ -22,10 +22,10 @@ run: $(SETUP)
 	@$(BIN)/actprobe results
 
 test: $(SETUP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m "not slow"
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m "not slow and not slurm"
 
 test-slow: $(SETUP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m slow
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m "slow and not slurm"
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
