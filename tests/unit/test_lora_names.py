@@ -198,6 +198,7 @@ def test_damaged_headers_are_named(tmp_path: Path) -> None:
         ((good, bytes(8), 10**9), "not a safetensors file, or cut short"),
         ((b"{nonsense", bytes(8), None), "not readable"),
         (({"a": {**good["a"], "shape": [3]}}, bytes(8), None), "do not fit its shape"),
+        (({"a": {**good["a"], "shape": 2}}, bytes(8), None), "not readable"),
         (({"a": {**good["a"], "dtype": "F8_E4M3"}}, bytes(8), None), "dtype F8_E4M3"),
     ]
     for (header, data, length), reason in cases:
@@ -206,3 +207,31 @@ def test_damaged_headers_are_named(tmp_path: Path) -> None:
     (tmp_path / "tiny").write_bytes(b"abc")
     with pytest.raises(BadInput, match="tiny: not a safetensors file: 3 bytes"):
         read_header(tmp_path / "tiny")
+
+
+def test_alphas_may_be_integers_and_weights_may_not(tmp_path: Path) -> None:
+    stem = f"lora_unet_{FOLDED}"
+    file = _write(
+        tmp_path / "a.safetensors", f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", 4,
+        tensors={f"{stem}.alpha": np.array(2, np.int64)},
+    )  # fmt: skip
+    assert read_adapter(file, None, "stored").modules[NAME].scale == 0.5
+    assert np.isfinite(read_lora(file, None, "stored")[NAME].down).all()
+    tensors = {
+        f"{stem}.lora_down.weight": np.ones((2, 6), np.int8),
+        f"{stem}.lora_up.weight": np.ones((5, 2), np.int8),
+    }
+    save_file(tensors, tmp_path / "q.safetensors")
+    with pytest.raises(BadInput, match="dtype I8, expected one of F64, F32, F16, BF16"):
+        read_adapter(tmp_path / "q.safetensors", None, "stored")
+
+
+@pytest.mark.parametrize(
+    "config", ['{"lora_alpha": [1]}', '{"lora_alpha": 1, "alpha_pattern": {"(": 1}}', "[1]", "{"]
+)
+def test_configs_of_an_unexpected_form_are_told(tmp_path: Path, config: str) -> None:
+    path = _write(tmp_path / "a.safetensors", f"base_model.model.{M}.lora_A.weight",
+                  f"base_model.model.{M}.lora_B.weight", 2)  # fmt: skip
+    (tmp_path / "adapter_config.json").write_text(config)
+    with pytest.raises(BadInput, match=r"a\.safetensors: adapter_config\.json or metadata"):
+        read_adapter(path, tmp_path / "adapter_config.json", "stored")

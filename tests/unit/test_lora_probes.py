@@ -56,11 +56,10 @@ def test_groups_stay_on_one_side_and_a_given_split_decides() -> None:
 
 
 def test_scaling_uses_training_rows_and_present_entries_only() -> None:
-    x = np.array([[1, 5, 2], [3, 5, 0], [100, 6, 9], [9, 9, 0]], np.float32)
-    present = np.ones(x.shape, bool)
-    present[1, 2] = present[3, 2] = False
-    train = np.array([0, 1])
-    z, constant = classifiers.standardise(x.copy(), present, train, 1e-6)
+    z = np.array([[1, 5, 2], [3, 5, 0], [100, 6, 9], [9, 9, 0]], np.float32)
+    mask = np.ones((4, 2), bool)
+    mask[1, 1] = mask[3, 1] = False
+    constant = classifiers.standardise(z, mask, np.array([0, 0, 1]), np.array([0, 1]), 1e-6)
     np.testing.assert_allclose(z[:, 0], [-1, 1, 98, 7])
     assert not z[:, 1].any() and constant == 2, "5, 5 is constant among the training rows"
     assert z[1, 2] == z[3, 2] == 0, "what is missing stands at the training mean"

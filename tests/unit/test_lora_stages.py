@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from actprobe import store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
-from actprobe.lora import features, index, primitives, synthetic
+from actprobe.lora import features, index, primitives, synthetic, tables
 from actprobe.lora.catalog import REPRESENTATIONS
 
 FACTOR = ["simple_stats", "stats", "spectral", "matrix_norms", "frequency"]
@@ -243,8 +243,9 @@ def _as_table(files: Path, path: Path, fixed: bool) -> None:
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("ending", ["arrow", "parquet"])
 def test_tables_of_datasets_give_the_same_features_as_files(
-    tmp_path: Path, fixed: bool, ending: str
+    tmp_path: Path, fixed: bool, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tables, "ROWS", 2)  # blocks that begin within a batch
     files = tmp_path / "files"
     for i in range(8):
         tools.write_lora(files / f"l{i}.safetensors", i, 2)
@@ -259,6 +260,24 @@ def test_tables_of_datasets_give_the_same_features_as_files(
         np.testing.assert_allclose(a.x, b.x[order], rtol=1e-6)
     found = index.load(tools.path_of(of_tables, "c"))
     assert json.loads(found["metadata"][3]) == {"category": "dog", "num_epochs": "3"}
+
+
+def test_probes_read_labels_from_a_table_and_the_recipe_does_not(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    for i in range(24):
+        tools.write_lora(files / f"l{i:02d}.safetensors", i, 2)
+    _as_table(files, tmp_path / "tables" / "data.arrow", fixed=False)
+    loras = {"c": {"tables": str(tmp_path / "tables"), "id": "folder", "label": "category",
+                   "representations": ["stats"]}}  # fmt: skip
+    probes = {"p": {"loras": ["c"], "methods": ["ridge"], "recipe_ignore": ["num_epochs"]}}
+    made = tools.run(tools.resolved(tmp_path, loras, probes))
+    rows = store.read_table(tools.path_of(made, "p/c/stats.all.ridge")).to_pylist()
+    assert json.loads(rows[0]["classes"]) == ["cat", "dog"] and not rows[0]["reason"]
+    recipe = store.read_table(tools.path_of(made, "p/c/recipe_only.all.ridge")).to_pylist()
+    assert recipe[0]["n_columns"] == recipe[0]["n_constant"], "neither label nor epochs are read"
+    probes["p"]["label"] = "colour"
+    with pytest.raises(ActprobeError, match="no column 'colour'"):
+        tools.run(tools.resolved(tmp_path, loras, probes))
 
 
 def test_a_table_with_ragged_matrices_or_unknown_columns_is_refused(tmp_path: Path) -> None:
@@ -279,7 +298,7 @@ def test_a_tombstone_of_the_index_passes_down(tmp_path: Path) -> None:
     save_file({"some.weight": np.ones(3, np.float32)}, _touch(tmp_path / "x" / "a.safetensors"))
     made = tools.run({**_config(tmp_path, tmp_path / "x"), "on_bad_dataset": "skip"})
     with pytest.raises(
-        BadInput, match=r"no file can be used; the first: unknown tensor some\.weight"
+        BadInput, match=r"no file can be used; the first is a: unknown tensor some\.weight"
     ):
         _load(made, "c/stats")
 
@@ -314,3 +333,15 @@ def test_a_deleted_file_is_forgotten(tmp_path: Path, files: Path) -> None:
     tools.run(cfg)
     shutil.move(files / "l03.safetensors", tmp_path / "away")
     assert "l03" not in _load(tools.run(cfg), "c/stats").id
+
+
+def test_a_shard_of_refused_files_alone_is_empty(tmp_path: Path, files: Path) -> None:
+    (files / "broken.safetensors").write_bytes(b"nothing")
+    made = tools.run(_config(tmp_path, files, shard_size=1, representations=["stats", "product"]))
+    assert _load(made, "c/stats").x.shape[0] == 12
+
+
+def test_one_lora_alone(tmp_path: Path) -> None:
+    tools.write_lora(tmp_path / "loras" / "only.safetensors", modules=1)
+    made = tools.run(_config(tmp_path, tmp_path / "loras", representations=["stats"]))
+    assert _load(made, "c/stats").x.shape == (1, 14)

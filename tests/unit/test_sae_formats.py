@@ -9,6 +9,7 @@ from sae_tiny import (
     F,
     K,
     activations,
+    batch,
     codes,
     config,
     dense,
@@ -20,7 +21,9 @@ from sae_tiny import (
 from safetensors.numpy import save_file
 from test_sae_encode import assert_same
 
+from actprobe import sae
 from actprobe.errors import ActprobeError, ConfigError
+from actprobe.sae import sources
 from actprobe.sae.formats import describe
 from actprobe.sae.weights import Weights
 
@@ -394,3 +397,28 @@ def test_hub_saes_are_pinned(tmp_path):
         targets(
             config(tmp_path, {"s": {"source": "hub:org/repo/folder", "revision": "main"}}), known
         )
+
+
+def test_hub_saes_are_fetched_by_the_job_and_compared_with_the_site_there(tmp_path, monkeypatch):
+    """Planned offline, before anything is in the hub cache."""
+    p = parameters()
+    entry = {"source": "hub:org/repo/sub", "revision": "a" * 40, "format": "saelens"}
+    cfg, known = config(tmp_path, {"s": entry}), activations(tmp_path, {"a": rows(3)})
+    [t] = targets(cfg, known)["latents"]
+    assert t.spec["sae"] == {
+        "hub": "org/repo", "folder": "sub", "revision": "a" * 40, "format": "saelens",
+    }  # fmt: skip
+    with pytest.raises(
+        ActprobeError, match="hub:org/repo at aaaaaaaa is not in the local hub cache"
+    ):
+        sae.run(batch([t]), cfg, 1)
+
+    cached = save_saelens(tmp_path / "hub" / "sub", p)
+    monkeypatch.setattr(sources, "fetch", lambda *_, **__: cached)
+    sae.run(batch([t]), cfg, 1)
+    assert_same(sae.open_latents(t.path).to_scipy().toarray(), dense(p, rows(3), "standard"))
+
+    other = {"sae_lens_version": "6.1", "model_name": "tiny", "hook_name": "blocks.7.hook_mlp_out"}
+    save_saelens(cached, p, metadata=other)
+    with pytest.raises(ConfigError, match=r"saes\.s: it was made for blocks\.7\.hook_mlp_out"):
+        sae.run(batch([t]), cfg, 1)

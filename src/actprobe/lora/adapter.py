@@ -15,7 +15,7 @@ import numpy as np
 
 from actprobe.errors import BadInput
 from actprobe.lora import names
-from actprobe.lora.header import Header, Tensor, read_header
+from actprobe.lora.header import FLOATS, INTEGERS, Header, Tensor, read_header
 
 _LONGEST = 200  # characters of a metadata value that are kept; captions and tag lists are longer
 
@@ -56,9 +56,11 @@ def read_adapter(path: str | Path, config: str | Path | None, alpha: str) -> Ada
         header = read_header(path)
         settings = Path(config).read_text(encoding="utf-8") if config else ""
         return _described(header, settings, alpha, _alphas(path, header.tensors))
-    except (BadInput, OSError, ValueError) as e:
+    except BadInput as e:
         text = str(e)
         raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    except (OSError, ValueError, TypeError, AttributeError, re.error) as e:
+        raise BadInput(f"{path}: adapter_config.json or metadata cannot be used: {e}") from None
 
 
 def _alphas(path: str | Path, tensors: Mapping[str, Tensor]) -> tuple[tuple[str, float], ...]:
@@ -99,6 +101,9 @@ def describe(
     modules = {}
     for name, pair in found.modules.items():
         down, up = tensors[pair.down], tensors[pair.up]
+        for key, t in ((pair.down, down), (pair.up, up)):
+            if t.dtype not in FLOATS:
+                raise BadInput(f"{key} has dtype {t.dtype}, expected one of {', '.join(FLOATS)}")
         rank, d_in, d_out = _sizes(down.shape, up.shape, pair)
         scale = 1.0
         if rules is not None and pair.alpha in alphas:
@@ -121,7 +126,7 @@ def describe(
 
 def _sizes(down: tuple[int, ...], up: tuple[int, ...], pair: names.Pair) -> tuple[int, int, int]:
     """Rank, d_in and d_out of a pair of factors."""
-    if len(down) < 2 or len(up) < 2 or math.prod(up[2:]) != 1 or 0 in down or 0 in up:
+    if len(down) < 2 or len(up) < 2 or math.prod(up[2:]) != 1 or min(down + up) < 1:
         raise BadInput(f"{pair.path}: shapes {down} and {up} are not those of a LoRA")
     if down[0] != up[1]:
         raise BadInput(f"{pair.path}: rank {down[0]} of {pair.down}, {up[1]} of {pair.up}")
@@ -168,7 +173,7 @@ class _Scales:
 
 def to_float(raw: bytes | memoryview, dtype: str) -> np.ndarray:
     """Tensor bytes as a flat float32 array (float64 is rounded, half precisions are exact)."""
+    values = np.frombuffer(raw, (FLOATS | INTEGERS)[dtype])
     if dtype == "BF16":
-        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
-    kind = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]
-    return np.frombuffer(raw, kind).astype(np.float32, copy=False)
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)

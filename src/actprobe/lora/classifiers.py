@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+_BAND = 256  # columns that are scaled at once: a whole copy could be gigabytes
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,28 @@ class Fitted:
 
 
 def standardise(
-    x: Floats, present: NDArray[np.bool_], train: NDArray[np.int64], constant: float
-) -> tuple[Floats, int]:
+    x: Floats,
+    mask: NDArray[np.bool_],
+    unit: NDArray[np.int64],
+    train: NDArray[np.int64],
+    constant: float,
+) -> int:
     """z-scores by the mean and standard deviation (ddof 0) of the training rows, in place.
 
-    x: [n, p]; present: [n, p], entries that are there (the others become 0, the training mean).
-    Columns whose standard deviation is at most `constant` times the size of their mean become 0.
-    Returns x and the number of such columns.
+    x: [n, p]; mask: [n, units], modules that are there (columns of the others become 0, the
+    training mean); unit: unit of each column [p]. Columns whose standard deviation is at most
+    `constant` times the size of their mean become 0; their number is returned.
     """
+    still = 0
+    for start in range(0, x.shape[1], _BAND):
+        band = slice(start, start + _BAND)
+        still += _standardise(x[:, band], mask[:, unit[band]], train, constant)
+    return still
+
+
+def _standardise(
+    x: Floats, present: NDArray[np.bool_], train: NDArray[np.int64], constant: float
+) -> int:
     there = present[train]
     n = np.maximum(there.sum(axis=0), 1)
     mean = np.where(there, x[train], 0).sum(axis=0, dtype=np.float64) / n
@@ -42,7 +57,7 @@ def standardise(
     std = np.sqrt(np.square(x[train]).sum(axis=0, dtype=np.float64) / n)
     still = std <= constant * np.abs(mean)
     x *= np.where(still, 0, 1 / np.where(still, 1, std)).astype(np.float32)
-    return x, int(still.sum())
+    return int(still.sum())
 
 
 def accuracy(scores: NDArray[Any], y: NDArray[np.int64]) -> float:

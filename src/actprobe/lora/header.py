@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 
 from actprobe.errors import BadInput
 
-ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+INTEGERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}  # some alphas
+ITEMSIZE = {name: int(kind[-1]) for name, kind in (FLOATS | INTEGERS).items()}
 _MOST = 100_000_000  # the format's own limit on the header's length
 
 
@@ -66,11 +68,11 @@ def _parse(text: bytes, size: int) -> Header:
     length = len(text)
     try:
         entries = json.loads(text)
-        metadata = entries.pop("__metadata__", None) or {}
+        metadata = dict(entries.pop("__metadata__", None) or {})
         tensors = {name: _tensor(entry, 8 + length) for name, entry in entries.items()}
+        _check_layout(tensors, 8 + length, size)
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise BadInput(f"the safetensors header is not readable ({e})") from None
-    _check_layout(tensors, 8 + length, size)
     return Header(tensors, metadata)
 
 

@@ -130,16 +130,21 @@ def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
         known = old.get((m.id, digest))
         entries += known if known is not None else read(m, digest, options)
     table, facts = tabulate(entries)
-    refused = [i for i, r in enumerate(_reasons(table)) if r]
+    both = zip(table["reason"].to_pylist(), table["mismatch"].to_pylist(), strict=True)
+    refused = [
+        f"{e.id}: {own or other}"
+        for e, (own, other) in zip(entries, both, strict=True)
+        if own or other
+    ]
     log.info("%s: %d LoRAs, %d refused, %d modules", t.item, len(entries), len(refused),
              len(facts["modules"]))  # fmt: skip
-    for i in refused[:20]:
-        log.warning("refused %s: %s", entries[i].id, _reasons(table)[i])
+    for line in refused[:20]:
+        log.warning("refused %s", line)
     if refused and options["on_bad_file"] == "stop":
-        listed = "\n  ".join(f"{entries[i].id}: {_reasons(table)[i]}" for i in refused[:20])
+        listed = "\n  ".join(refused[:20])
         raise BadInput(f"loras.{t.item}: {len(refused)} files cannot be used:\n  {listed}")
     if len(refused) == len(entries):
-        raise BadInput(f"loras.{t.item}: no file can be used; the first: {_reasons(table)[0]}")
+        raise BadInput(f"loras.{t.item}: no file can be used; the first is {refused[0]}")
     return store.write_table(t.path, table, t.spec, facts)
 
 
@@ -159,7 +164,7 @@ def read(m: Member, digest: str, options: Mapping[str, Any]) -> list[Entry]:
 
 
 def tabulate(entries: Sequence[Entry]) -> tuple[pa.Table, dict[str, Any]]:
-    """The index table and its facts (module names, counts)."""
+    """The index table and its facts (module names, number of LoRAs)."""
     modules = sorted({n for e in {e.modules for e in entries} for n in e})
     position = {n: i for i, n in enumerate(modules)}
     at = {e: np.array([position[n] for n in e], np.int32) for e in {e.modules for e in entries}}
@@ -178,13 +183,7 @@ def tabulate(entries: Sequence[Entry]) -> tuple[pa.Table, dict[str, Any]]:
     lists = {"module": joined((at[e.modules] for e in entries), np.int32)}
     lists |= {n: joined((getattr(e, n) for e in entries), kind) for n, kind in _LISTS.items()}
     table = pa.table({**plain, "mismatch": mismatch, **lists})
-    refused = sum(1 for r in _reasons(table) if r)
-    return table, {"modules": modules, "n": len(entries), "refused": refused}
-
-
-def _reasons(table: pa.Table) -> list[str]:
-    both = zip(table["reason"].to_pylist(), table["mismatch"].to_pylist(), strict=True)
-    return [own or other for own, other in both]
+    return table, {"modules": modules, "n": len(entries)}
 
 
 def _mismatches(entries: Sequence[Entry]) -> list[str]:

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from actprobe.errors import BadInput
@@ -176,6 +177,4 @@ def _diffusers_block(name: str) -> str:
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """True when a canonical module name fits one of these globs; dots in a glob mean "_"."""
-    from fnmatch import fnmatchcase
-
     return any(fnmatchcase(name, p.replace(".", "_")) for p in patterns)

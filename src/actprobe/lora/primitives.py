@@ -86,6 +86,7 @@ def _shard(
         pending = sorted({b for p in parts.values() for b in p.pending})
         read = reader(members, options)
         began = time.monotonic()
+        done = 0
         for n, b in enumerate(pending, 1):
             todo = [f for f, p in parts.items() if b in p.pending]
             at = pieces[b]
@@ -101,7 +102,8 @@ def _shard(
                     parts[f][key][at] = whole
                 parts[f]["reason"][at] = np.array(reasons, f"S{REASON}")
                 parts[f].mark(b)
-            rate = at.stop / max(time.monotonic() - began, 1e-9)
+            done += len(loras)
+            rate = done / max(time.monotonic() - began, 1e-9)
             if n == len(pending) or n % 16 == 0:
                 log.info("shard %s: block %d of %d, %.0f LoRAs/s", shard, n, len(pending), rate)
         for t in targets:

@@ -91,9 +91,11 @@ def features(args: Mapping[str, Any], max_bytes: int) -> Features:
 
     The control recipe_only leaves out ignored metadata, and LoRAs whose weights cannot be used.
     """
-    parts = [load(p, args["layers"], max_bytes) for p in args["features"]]
+    parts: list[Features] = []
+    for p in args["features"]:
+        parts.append(load(p, args["layers"], max_bytes - sum(x.x.nbytes for x in parts)))
     first = parts[0]
-    x = parts[0].x if len(parts) == 1 else np.concatenate([p.x for p in parts], axis=1)
+    x = first.x if len(parts) == 1 else np.concatenate([p.x for p in parts], axis=1)
     unit = np.concatenate([p.unit for p in parts])
     flag = np.concatenate([p.flag for p in parts])
     if args["representation"] != "recipe_only":
@@ -149,32 +151,28 @@ class _Labelled:
         self, chosen: NDArray[np.bool_], how: Mapping[str, Any], method: str, extra: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """One result row per seed, from the chosen columns."""
-        present = self.mask[:, self.unit[chosen]]
         for seed in how["seeds"]:
             row = {"seed": seed, "reason": "", "params": "{}", **extra}
             try:
-                row |= self._fit(chosen, present, how, method, seed)
+                row |= self._fit(chosen, how, method, seed)
             except BadInput as e:
                 row["reason"] = str(e)
             yield row
 
     def _fit(
-        self,
-        chosen: NDArray[np.bool_],
-        present: NDArray[np.bool_],
-        how: Mapping[str, Any],
-        method: str,
-        seed: int,
+        self, chosen: NDArray[np.bool_], how: Mapping[str, Any], method: str, seed: int
     ) -> dict[str, Any]:
         train, validation, test = splits.draw(self.y, self.group, self.split, how["split"], seed)
         if len(np.unique(self.y[train])) < len(self.classes):
             raise BadInput("a class has no training row")
-        x, constant = classifiers.standardise(self.x[:, chosen], present, train, how["constant"])
-        sides = [(np.ascontiguousarray(x[r]), self.y[r]) for r in (train, validation)]
+        x = self.x[:, chosen]
+        constant = classifiers.standardise(x, self.mask, self.unit[chosen], train, how["constant"])
+        sides = [(x[r], self.y[r]) for r in (train, validation, test)]
+        del x  # it may be gigabytes
         fitted = _FAMILIES[how["methods"][method]["family"]](
             *sides[0], *sides[1], how["methods"][method], seed
         )
-        scores = fitted.scores(x[test])
+        scores = fitted.scores(sides[2][0])
         values, confusion = metrics.evaluate(self.y[test], scores, len(self.classes))
         majority = np.bincount(self.y[train]).argmax()
         return {

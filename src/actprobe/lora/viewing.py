@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -148,13 +147,9 @@ def _read_shard(
                 continue
             first = int(np.searchsorted(rows, kept[0]))
             at = slice(first, first + len(kept))
-            x = {f: _rows(h5, "x", piece) for f, h5 in files.items()}
-            mask = {f: _rows(h5, "mask", piece) for f, h5 in files.items()}
-            reason = {f: _rows(h5, "reason", piece) for f, h5 in files.items()}
+            x, mask, reason = (
+                {f: h5[name][piece] for f, h5 in files.items()} for name in ("x", "mask", "reason")
+            )
             for v in pending:
                 f = v.families[0]
                 v.fill(at, keep[piece], facts[f]["modules"], x, mask[f], reason[f])
-
-
-def _rows(file: h5py.File, name: str, rows: slice) -> NDArray[Any]:
-    return file[name][rows]

@@ -84,9 +84,13 @@ def d_model(settings: Mapping[str, Any]) -> int | None:
     return int(width) if width else None
 
 
-def require_match(where: str, found: list[str]) -> None:
-    """Raise ConfigError when there are mismatches."""
-    if found:
+def require_match(
+    name: str, sae: Sae, settings: Mapping[str, Any], models: Mapping[str, Any]
+) -> None:
+    """Raise ConfigError when the SAE does not belong to the activations of its config entry."""
+    model = models.get(settings["model"], {})  # imported activations have none
+    names = model_names(settings["model"], model)
+    if found := mismatches(sae, settings["site"], names, d_model(model)):
         raise ConfigError(
-            f"{where}: {'; '.join(found)} (overrides: {{ignore_mismatch: true}} encodes anyway)"
+            f"saes.{name}: {'; '.join(found)} (overrides: {{ignore_mismatch: true}} encodes anyway)"
         )

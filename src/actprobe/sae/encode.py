@@ -19,6 +19,8 @@ from actprobe.sae.weights import Matrix
 
 log = logging.getLogger(__name__)
 
+DENSE = 0.2  # share of latents above which codes are not sparse
+
 _SAFE_SECONDS = 10.0  # how often encoded tiles are forced to disk: the most a power cut can cost
 _SAY_SECONDS = 20.0
 
@@ -71,6 +73,8 @@ def encode(
         vectors = {key: engine.put(v[low:high]) for key, v in rule.vectors.items()}
         for t in tiles:
             _encode_block(t, w, vectors, rule, engine, low, high, d_sae)
+        if n == 0 and rule.k is None:
+            _warn_dense(tiles, high, name)
         now = time.monotonic()
         last = n + 1 == len(starts)
         for pieces in logs:
@@ -79,6 +83,14 @@ def encode(
         if now - said > _SAY_SECONDS:
             said, left = now, (now - began) / (n + 1) * (len(starts) - n - 1)
             log.info("%s: latent %d of %d, %d s left", name, high, d_sae, left)
+
+
+def _warn_dense(tiles: Sequence[RowTile], latents: int, name: str) -> None:
+    """Say early that codes are not sparse: they may fill the disk."""
+    entries = sum(t.pieces.entries(t.index) for t in tiles)
+    share = entries / (latents * sum(len(t.x) for t in tiles))
+    if share > DENSE:
+        log.warning("%s: %.0f %% of the first %d latents fire on a row", name, 100 * share, latents)
 
 
 def _encode_block(

@@ -18,10 +18,10 @@ from actprobe import models, store
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.sae import assemble, quality
+from actprobe.sae import assemble, checks, quality
 from actprobe.sae.architectures import Rule, check_folding, prepare, rule
 from actprobe.sae.assemble import Window
-from actprobe.sae.encode import RowTile, best_so_far, encode
+from actprobe.sae.encode import DENSE, RowTile, best_so_far, encode
 from actprobe.sae.engine import Engine, engine
 from actprobe.sae.memory import sizes
 from actprobe.sae.pieces import COLUMNS, ROWS, Pieces
@@ -29,8 +29,6 @@ from actprobe.sae.sources import open_place
 from actprobe.sae.weights import Weights
 
 log = logging.getLogger(__name__)
-
-_DENSE = 0.2  # share of latents above which codes are not sparse
 
 
 @dataclass
@@ -67,7 +65,6 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
 
     A dataset whose activations cannot be used is reported to the outcome; the others go on.
     """
-    settings = config["saes"][batch.loader]
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
         todo = []
@@ -80,7 +77,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             return
         stack.enter_context(threadpool_limits(threads))
         with out.guard(*todo):
-            session = stack.enter_context(opened(batch.loader, todo[0], settings))
+            session = stack.enter_context(opened(batch.loader, todo[0], config))
             on_torch = session.engine.name != "numpy"
             size = sizes(config["max_memory"], session.weights, on_torch)
             works = [w for t in todo for w in _begin(t, session, out)]
@@ -92,9 +89,15 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
 
 
 @contextlib.contextmanager
-def opened(name: str, t: Target, settings: Mapping[str, Any]) -> Iterator[Session]:
-    """Open the SAE of these targets. Raises BadInput naming what is wrong with it."""
+def opened(name: str, t: Target, config: Mapping[str, Any]) -> Iterator[Session]:
+    """Open the SAE of these targets. Raises BadInput naming what is wrong with it.
+
+    An SAE that could not be looked at while planning is compared with the site here (ConfigError).
+    """
+    settings = config["saes"][name]
     sae = open_place(t.args["sae"])
+    if not settings["overrides"]["ignore_mismatch"]:
+        checks.require_match(name, sae, settings, config["models"])
     fold = settings["fold_decoder_norm"]
     if fold:
         check_folding(sae)
@@ -220,7 +223,7 @@ def _warnings(w: Work, session: Session, lengths: NDArray[np.int64]) -> list[str
     share = lengths.mean() / session.d_sae
     if not lengths.any():
         found.append("no latent fires on any row")
-    elif share > _DENSE:
+    elif share > DENSE:
         found.append(f"{100 * share:.0f} % of the latents fire on a row: not sparse")
     if found:
         log.warning(

@@ -92,10 +92,7 @@ def _given(
     """A published SAE: the target of its conversion if it needs one, identity, and place."""
     source = locate(name, settings, memo)
     if source.sae is not None and not settings["overrides"]["ignore_mismatch"]:
-        model = config["models"].get(settings["model"], {})  # imported activations have none
-        names = checks.model_names(settings["model"], model)
-        found = checks.mismatches(source.sae, settings["site"], names, checks.d_model(model))
-        checks.require_match(f"saes.{name}", found)
+        checks.require_match(name, source.sae, settings, config["models"])
     if not source.convert:
         return None, source.identity, source.place
     made = target(
