@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
-from probes_inputs import Cache
+from probes_inputs import Cache, as_latents
 
-from actprobe import plan, store
-from actprobe.errors import ActprobeError
+from actprobe import plan, sae, store
+from actprobe.errors import ActprobeError, BadInput
 from actprobe.probes import attention, metrics, protocol
 from actprobe.probes.splits import CannotFit
 from actprobe.probes.tokens import Ragged, concat_pca
@@ -42,6 +43,33 @@ def add_tokens(cache, dataset, tokens):
     arrays = {"x": tokens.x, "offsets": tokens.offsets, "token_ids": tokens.offsets[:0]}
     store.write_h5(t.path, arrays | {"n_tokens": tokens.lengths.astype(np.int32)}, t.spec)
     return cache._add(t)
+
+
+def token_codes(n, width=40, seed=0):
+    """Codes of the tokens of n texts: latent 3 fires on one token of the texts of class 1."""
+    tokens, y = ragged(n, seed=seed)
+    rng = np.random.RandomState(seed)
+    codes = rng.exponential(1.0, (len(tokens.x), width)) * (rng.rand(len(tokens.x), width) < 0.1)
+    codes[:, 3] = 0
+    codes[tokens.offsets[:-1][y == 1], 3] = 2.5
+    return codes.astype(np.float32), tokens.offsets, y
+
+
+def write_token_latents(path, codes, offsets, spec=None):
+    z = as_latents(codes)
+    arrays = {"data": z.data, "indices": z.indices, "indptr": z.indptr, "shape": np.array(z.shape)}
+    store.write_h5(path, arrays | {"offsets": offsets}, spec or {})
+    store.publish([path])
+
+
+def add_token_latents(cache, dataset, codes, offsets):
+    t = plan.target(
+        cache.folder, "latents", 1, f"s/{dataset}", {"n": len(offsets)}, loader="s", item=dataset,
+        args={"source": "s", "model": "m", "site": "resid_post.0", "position": "tokens"},
+    )  # fmt: skip
+    write_token_latents(t.path, codes, offsets, t.spec)
+    cache.known["latents"].append(t)
+    return t
 
 
 @pytest.fixture
@@ -163,3 +191,66 @@ def test_tokens_that_are_not_finite(tmp_path):
     add_tokens(cache, "a", tokens)
     with pytest.raises(ActprobeError, match="1 tokens are not finite, the first in row 17"):
         cache.run({**ENTRY, "methods": ["attention"]})
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_pooled_latents_are_those_of_the_last_tokens(tmp_path, pool, monkeypatch):
+    from actprobe.sae import pooling
+
+    monkeypatch.setattr(pooling, "_ENTRIES", 50)  # a few texts at a time
+    codes, offsets, _ = token_codes(30)
+    codes[offsets[4] : offsets[5]] *= -1  # a latent may be negative
+    offsets = np.append(offsets, offsets[-1])  # a text without tokens
+    write_token_latents(tmp_path / "z.h5", codes, offsets)
+    found = sae.open_pooled(tmp_path / "z.h5", pool, most=4)
+    expected = np.zeros((31, codes.shape[1]))
+    for i in range(30):
+        last = codes[max(offsets[i], offsets[i + 1] - 4) : offsets[i + 1]]
+        expected[i] = getattr(last, pool)(axis=0)
+    np.testing.assert_allclose(found.to_scipy().toarray(), expected, rtol=1e-6)
+    assert (found.data != 0).all() and found.shape == (31, 40)
+
+
+def test_pooling_needs_tokens(tmp_path):
+    z = as_latents(np.eye(3))
+    arrays = {"data": z.data, "indices": z.indices, "indptr": z.indptr, "shape": np.array(z.shape)}
+    store.write_h5(tmp_path / "z.h5", arrays, {})
+    store.publish([tmp_path / "z.h5"])
+    with pytest.raises(BadInput, match="its rows are not tokens"):
+        sae.open_pooled(tmp_path / "z.h5", "max", 4)
+
+
+def test_pooled_latents_are_probed_in_the_multi_token_setting_alone(tmp_path):
+    cache = Cache(tmp_path)
+    codes, offsets, y = token_codes(300)
+    cache.texts("a", y)
+    add_token_latents(cache, "a", codes, offsets)
+    rows = {r["method"]: r for r in cache.run(ENTRY)}
+    assert set(rows) == {"sae_max", "sae_mean", "sae_max_binarised", "sae_mean_binarised"}
+    for name, row in rows.items():
+        assert (row["k"], row["n_train"], row["reason"]) == (128, 200, ""), name
+        assert row["position"] == "tokens" and json.loads(row["params"])["latents"] <= 40
+    assert rows["sae_max"]["test_auc"] == rows["sae_max_binarised"]["test_auc"] == 1
+    assert rows["sae_mean_binarised"]["test_auc"] < 1, "a mean over tokens is seldom above 1"
+    ours = cache.run(
+        {"protocol": "actprobe-1", "settings": ["multi_token"], "methods": ["sae_max"]}
+    )
+    assert {r["k"] for r in ours} == {16, 128} and min(r["test_auc"] for r in ours) > 0.95
+    with pytest.raises(ActprobeError, match="ksparse_a reads latents, and no source here"):
+        cache.run({"protocol": "saeprobes-paper", "methods": ["ksparse_a"]})
+
+
+def test_binarised_codes_are_those_of_the_chosen_latents(tmp_path):
+    cache = Cache(tmp_path)
+    y = np.arange(300) % 2
+    codes = np.zeros((300, 3))
+    codes[:, 0] = np.where(y == 1, 0.9, 0.4)  # fires on all: the amount tells
+    codes[:, 1] = 0.1
+    cache.texts("a", y)
+    cache.latents("a", as_latents(codes))
+    entry = {"protocol": "saeprobes-0.4.2-fast", "settings": ["normal"]}
+    methods = ["ksparse_b", "ksparse_b_binarised"]
+    plain, binarised = (
+        [r["test_auc"] for r in cache.run({**entry, "methods": [m]})] for m in methods
+    )
+    assert set(plain) == {1.0} and set(binarised) == {0.5}

@@ -18,6 +18,9 @@ import pytest
 import torch
 from wandb_server import SIGNATURE, Fault, Server
 
+from actprobe import store
+from actprobe.sae import open_latents
+
 KEY = "local-" + "fedcba9876543210" * 3
 X = np.random.default_rng(0).standard_normal((160, 8, 64)).astype(np.float32)
 WORDS = [[f"w{(i * t) % 11}" for t in range(8)] for i in range(160)]
@@ -114,6 +117,35 @@ def test_a_dump_is_planned_offline_fetched_once_and_looked_at(
     assert holding(tmp_path, KEY) == []
     assert holding(tmp_path, SIGNATURE) == []
     assert server.count.leaks == 0
+
+
+def test_an_sae_is_trained_on_a_dump_encodes_it_and_is_looked_at(project):
+    """From chunks to the contexts of latents, without a model."""
+    project.config["saes"] = {
+        "dumped": {
+            "model": "m", "site": "resid_post.1", "position": "tokens",
+            "train": {"width": 96, "k": 4, "epochs": 1, "batch_size": 64},
+        }
+    }  # fmt: skip
+    project.config["top_contexts"] = [{"sources": ["dumped"], "latents": 7, "k": 3, "window": 2}]
+    wanted = {"wandb": 9, "assemble": 1, "saes": 1, "latents": 1, "top_contexts": 1}
+    assert project.plan() == wanted
+    project.snakemake()
+    [path] = project.cached("latents")
+    codes = open_latents(path).to_scipy().toarray()
+    assert codes.shape == (160 * 8, 96) and (np.count_nonzero(codes, axis=1) <= 4).all()
+    [path] = project.cached("top_contexts")
+    rows = store.read_table(path).to_pylist()
+    assert len({r["latent"] for r in rows}) == 7
+    words = [w for text in WORDS for w in text]
+    for r in (r for r in rows if r["rank"] == min(r["rank"] for r in rows)):
+        strongest = int(codes[:, r["latent"]].argmax())
+        assert r["value"] == codes[strongest, r["latent"]]
+        assert divmod(strongest, 8) == (r["example"], r["position"])
+        assert r["tokens"][r["peak"]] == words[strongest]
+    page = project.folder / "results/toy/contexts/dumped.windows.html"
+    assert page.read_text().count("<h2") == 7
+    assert NOTHING in project.snakemake()
 
 
 def test_a_new_version_moves_one_chunk_and_remakes_what_depends_on_it(project, server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -75,8 +76,13 @@ def read_dense(path: str) -> NDArray[np.float32]:
     return x
 
 
-def matrix(path: str, reads: str) -> Any:
+def matrix(path: str, method: Mapping[str, Any], setting: Mapping[str, Any]) -> Any:
     """What a method reads: float32 activations [N, d], `sae.Latents` or `tokens.Ragged`."""
-    if reads == "latents":
-        return sae.open_latents(path)
-    return tokens.read_tokens(path) if reads == "tokens" else read_dense(path)
+    match method["reads"]:
+        case "latents":
+            return sae.open_latents(path)
+        case "token_latents":
+            return sae.open_pooled(path, method["pool"], setting["max_tokens"])
+        case "tokens":
+            return tokens.read_tokens(path)
+    return read_dense(path)

@@ -49,10 +49,10 @@ def rows(target: Target) -> list[dict[str, Any]]:
     )
     if keys.spec_key(recipe) != target.spec["recipe"]:
         raise ActprobeError(f"protocol {args['protocol']} changed while the run was going on")
-    source = _source(args["texts"], args["matrix"], recipe["method"]["reads"])
+    source = _source(args["texts"], args["matrix"], recipe)
     test = None
     if "test_texts" in args:
-        test = _source(args["test_texts"], args["test_matrix"], recipe["method"]["reads"])
+        test = _source(args["test_texts"], args["test_matrix"], recipe)
         _check_other(source.labels, test.labels, args)
     n = recipe["setting"].get("rows", recipe["rows"])
     source = Source(source.labels.head(n), source.matrix)
@@ -66,8 +66,8 @@ def rows(target: Target) -> list[dict[str, Any]]:
     ]
 
 
-def _source(texts: str, matrix: str, reads: str) -> Source:
-    labels, x = data.labels(texts), data.matrix(matrix, reads)
+def _source(texts: str, matrix: str, recipe: Mapping[str, Any]) -> Source:
+    labels, x = data.labels(texts), data.matrix(matrix, recipe["method"], recipe["setting"])
     if x.shape[0] != labels.n_rows:
         raise Damaged(f"{matrix}: {x.shape[0]} rows, expected {labels.n_rows} as in {texts}")
     return Source(labels, x)
@@ -141,13 +141,18 @@ class _Fits:
         self.folds = validation.folds(self.y_train, self.rule, seed, component)
         self.bootstrap = metrics.Bootstrap(self.y_test, recipe["bootstrap"])
         at_train, at_test = source.labels.row[train], other.labels.row[test]
-        if self.method["reads"] == "latents":
+        if self.method["reads"] in ("latents", "token_latents"):
             ranking, most = self.method["ranking"], self.method["ks"][-1]
             best = sae.rank(source.matrix, at_train, self.y_train, ranking, most)
             self.X_train = source.matrix.columns(best, at_train)
             self.X_test = other.matrix.columns(best, at_test)
             if not self.X_train.any():
                 raise CannotFit(f"no latent fires on the {len(train)} train rows")
+            if "binarise" in self.method:
+                self.X_train, self.X_test = (
+                    (np.abs(x) > self.method["binarise"]).astype(np.float64)
+                    for x in (self.X_train, self.X_test)
+                )
         elif self.method["reads"] == "tokens":
             most = recipe["setting"]["max_tokens"]
             self.X_train = source.matrix.rows(at_train, most)

@@ -38,18 +38,21 @@ def targets(
 ) -> list[Target]:
     """Every probe result that the config's `probes` list asks for.
 
-    A source is probed by the methods that read its kind: activations, SAE latents, or activations
-    of all tokens. Raises ConfigError for a protocol, setting, method, source or dataset that does
-    not exist, with the nearest one that does.
+    A source is probed by the methods that read its kind: activations or SAE latents, of one vector
+    per text or of all its tokens. Raises ConfigError for a protocol, setting, method, source or
+    dataset that does not exist, with the nearest one that does.
     """
     texts = {t.item: t for t in known.get("texts", [])}
-    activations = known.get("activations", [])
     kinds = {
-        "activations": _by_source(t for t in activations if t.args["position"] != "tokens"),
-        "tokens": _by_source(t for t in activations if t.args["position"] == "tokens"),
-        "latents": _by_source(
-            t for t in known.get("latents", []) if t.args["position"] != "tokens"
-        ),
+        kind: _by_source(
+            t for t in known.get(stage, []) if (t.args["position"] == "tokens") == of_tokens
+        )
+        for kind, stage, of_tokens in (
+            ("activations", "activations", False),
+            ("tokens", "activations", True),
+            ("latents", "latents", False),
+            ("token_latents", "latents", True),
+        )
     }
     found: dict[str, Target] = {}
     for n, entry in enumerate(config.get("probes") or []):
@@ -121,7 +124,9 @@ def _methods(
 
     Methods that read tokens run only in a setting that names them.
     """
-    one_vector = [m for m, how in protocol["methods"].items() if how["reads"] != "tokens"]
+    one_vector = [
+        m for m, how in protocol["methods"].items() if how["reads"] in ("activations", "latents")
+    ]
     allowed = protocol["settings"][setting].get("methods", one_vector)
     return [
         name
@@ -189,7 +194,7 @@ def _target(
         "recipe": protocols.digest(protocol, setting, method),
         "setting": setting,
         "method": method,
-        **{role: t.key for role, t in data.items()},
+        **{role.replace("matrix", t.stage): t.key for role, t in data.items()},
     }
     args = {
         **{k: matrix.args[k] for k in ("source", "model", "site", "position")},

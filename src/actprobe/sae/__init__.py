@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from actprobe.sae.export import save_benchmark, save_saelens, save_safetensors
     from actprobe.sae.latents import ClassSums, Latents, open_latents
     from actprobe.sae.latents_stage import run
+    from actprobe.sae.pooling import open_pooled
     from actprobe.sae.ranking import rank, scores
     from actprobe.sae.saes_stage import make
 
@@ -22,6 +23,7 @@ _LAZY = {
     "Latents": "latents",
     "make": "saes_stage",
     "open_latents": "latents",
+    "open_pooled": "pooling",
     "rank": "ranking",
     "run": "latents_stage",
     "save_benchmark": "export",
@@ -37,6 +39,7 @@ __all__ = [
     "Latents",
     "make",
     "open_latents",
+    "open_pooled",
     "prefer_avx512",
     "rank",
     "run",

@@ -76,11 +76,13 @@ def write(
     lengths: NDArray[np.int64],
     d_sae: int,
     found: Iterator[Window],
+    offsets: NDArray[np.int64] | None = None,
 ) -> Path:
     """Write the sealed part of a latents artefact; `found` yields all rows in order.
 
     lengths: non-zeros per row [n]. Arrays: `data` float32, `indices` int32 (ascending in a row),
-    `indptr` int64 [n + 1], `shape` int64 [2], `l0` int32 [n].
+    `indptr` int64 [n + 1], `shape` int64 [2], `l0` int32 [n]; where rows are tokens also `offsets`
+    int64 [N + 1]: text i has rows offsets[i] to offsets[i + 1].
     """
     work = store.claim(path)
     new = Path(f"{work}.new")
@@ -90,6 +92,8 @@ def write(
         f["shape"] = np.array([len(lengths), d_sae])
         _compressed(f, "indptr", indptr.shape, "i8")[...] = indptr
         _compressed(f, "l0", lengths.shape, "i4")[...] = lengths
+        if offsets is not None:
+            f["offsets"] = offsets
         data = _compressed(f, "data", (indptr[-1],), "f4")
         indices = _compressed(f, "indices", (indptr[-1],), "i4")
         at = 0

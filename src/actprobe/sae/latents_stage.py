@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import vstack
+from scipy.sparse import csr_array, vstack
 from threadpoolctl import threadpool_limits
 
 from actprobe import models, store
@@ -29,6 +29,8 @@ from actprobe.sae.sources import open_place
 from actprobe.sae.weights import Weights
 
 log = logging.getLogger(__name__)
+
+_TOGETHER = 64  # datasets whose sampled rows are reconstructed in one pass over W_dec
 
 
 @dataclass
@@ -83,9 +85,10 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             works = [w for t in todo for w in _begin(t, session, out)]
             for group in _groups(works, session.d_sae, size.rows):
                 _pass(group, session, size.block, out)
-            for w in works:
-                if w.usable:
-                    out.done(w.target, _finish(w, session))
+            usable = [w for w in works if w.usable]
+            for at in range(0, len(usable), _TOGETHER):
+                for w, found in _summaries(usable[at : at + _TOGETHER], session):
+                    out.done(w.target, _finish(w, found, session))
 
 
 @contextlib.contextmanager
@@ -102,7 +105,8 @@ def opened(name: str, t: Target, config: Mapping[str, Any]) -> Iterator[Session]
     if fold:
         check_folding(sae)
     with Weights(sae) as weights:
-        norms = weights.decoder_norms() if fold or sae.rescale else None
+        # The decoder that speaks to the activations is W_dec / input_scale.
+        norms = weights.decoder_norms() / sae.input_scale if fold or sae.rescale else None
         b_dec = weights.vector("b_dec") if sae.subtract_b_dec else None
         yield Session(
             name,
@@ -174,26 +178,47 @@ def _activations(path: str, rows: slice | NDArray[np.int64]) -> NDArray[np.float
     return x
 
 
-def _finish(w: Work, session: Session) -> Path:
-    """Write the artefact of an encoded dataset; returns its sealed part."""
-    sae, d_sae = session.weights.sae, session.d_sae
+@dataclass
+class Summary:
+    """Of the codes of a dataset: non-zeros per row [n], how many latents fire, the latents of the
+    sampled rows, and the share of variance that these explain (None where that says nothing)."""
 
-    def found() -> Iterator[Window]:
-        return assemble.windows(w.pieces, w.n, d_sae, session.rule.k, session.rule.scale)
+    lengths: NDArray[np.int64]
+    live: int
+    sample: csr_array
+    explained: float | None = None
 
+
+def _summaries(works: Sequence[Work], session: Session) -> list[tuple[Work, Summary]]:
+    """Summaries of encoded datasets; W_dec is read once for all of them."""
+    found = [_summary(w, session) for w in works]
+    if not session.weights.sae.transcoder:
+        x = [_activations(w.target.args["activations"], quality.sample(w.n)) for w in works]
+        z = [s.sample for s in found]
+        for s, share in zip(
+            found, quality.explained(z, x, session.weights, session.norms), strict=True
+        ):
+            s.explained = share
+    return list(zip(works, found, strict=True))
+
+
+def _windows(w: Work, session: Session) -> Iterator[Window]:
+    return assemble.windows(w.pieces, w.n, session.d_sae, session.rule.k, session.rule.scale)
+
+
+def _summary(w: Work, session: Session) -> Summary:
     rows = quality.sample(w.n)
-    lengths, live, picked = np.zeros(w.n, np.int64), np.zeros(d_sae, bool), []
-    for window in found():
+    lengths, live, picked = np.zeros(w.n, np.int64), np.zeros(session.d_sae, bool), []
+    for window in _windows(w, session):
         lengths[window.first : window.first + len(window.lengths)] = window.lengths
         live[window.latents] = True
-        picked.append(quality.pick(window, rows, d_sae))
-    explained = None
-    if not sae.transcoder:
-        x = _activations(w.target.args["activations"], rows)
-        z = vstack(picked, format="csr")
-        explained = quality.variance_explained(
-            x, quality.reconstruct(z, x, session.weights, session.norms)
-        )
+        picked.append(quality.pick(window, rows, session.d_sae))
+    return Summary(lengths, int(live.sum()), vstack(picked, format="csr"))
+
+
+def _finish(w: Work, found: Summary, session: Session) -> Path:
+    """Write the artefact of an encoded dataset; returns its sealed part."""
+    sae, d_sae, lengths = session.weights.sae, session.d_sae, found.lengths
     facts = {
         "d_in": sae.d_in,
         "architecture": sae.architecture,
@@ -205,14 +230,16 @@ def _finish(w: Work, session: Session) -> Path:
             "median": float(np.median(lengths)),
             "max": int(lengths.max()),
         },
-        "live": int(live.sum()),
-        "dead": int(d_sae - live.sum()),
-        "variance_explained": explained,
-        "sample": len(rows),
+        "live": found.live,
+        "dead": d_sae - found.live,
+        "variance_explained": found.explained,
+        "sample": found.sample.shape[0],
         "warnings": _warnings(w, session, lengths),
     }
     spec = dict(w.target.spec)
-    part = assemble.write(w.target.path, spec, facts, lengths, d_sae, found())
+    with models.open_activations(w.target.args["activations"]) as a:
+        offsets = a.offsets
+    part = assemble.write(w.target.path, spec, facts, lengths, d_sae, _windows(w, session), offsets)
     w.pieces.close()
     return part
 

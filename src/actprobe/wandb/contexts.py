@@ -208,7 +208,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             with out.guard(t), ExitStack() as stack:
                 codes = stack.enter_context(store.open_h5(t.args["codes"]))
                 tokens = codes
-                if "offsets" not in codes:
+                if "token_ids" not in codes:
                     tokens = stack.enter_context(store.open_h5(t.args["tokens"]))
                 table = top_contexts(
                     codes,
