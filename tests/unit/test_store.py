@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from actprobe import keys, store
-from actprobe.errors import BadInput, Damaged, NoSpace
+from actprobe.errors import ActprobeError, BadInput, Damaged, NoSpace
 from actprobe.store import files
 
 SPEC = {"stage": "activations", "version": 1, "dataset": "toy"}
@@ -125,6 +125,26 @@ def test_a_truncated_artefact_is_set_aside(artefact, keep):
         pass
     assert not artefact.exists()
     assert artefact.with_name(artefact.name + ".bad").exists()
+
+
+def test_a_whole_file_stays_when_the_fault_lies_elsewhere(artefact, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(h5py, "File", refused)
+    whole = "Too many open files; the file itself is whole"
+    with pytest.raises(ActprobeError, match=whole), store.open_h5(artefact):
+        pass
+    assert artefact.exists()
+
+
+def test_a_file_that_does_not_open_is_set_aside(artefact):
+    content = bytearray(artefact.read_bytes())
+    content[:8] = b"not HDF5"
+    artefact.write_bytes(content)
+    with pytest.raises(Damaged, match="set aside"), store.open_h5(artefact):
+        pass
+    assert not artefact.exists()
 
 
 def test_a_file_under_a_wrong_name_is_damaged(artefact):

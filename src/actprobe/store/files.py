@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe.errors import ActprobeError, Damaged, NoSpace
-from actprobe.store.header import is_sealed, quick_check, read_header
+from actprobe.store.header import is_sealed, quick_check, read_header, verify
 
 log = logging.getLogger(__name__)
 
@@ -178,3 +178,17 @@ def checked(path: str | Path, key: str | None = None) -> dict[str, Any]:
     except Damaged as e:
         set_aside(path, str(e))
         raise Damaged(f"{e}. It was set aside as .bad; run again to compute it anew") from e
+
+
+def cannot_open(path: str | Path, error: Exception) -> ActprobeError:
+    """What to raise for an artefact that a library could not open or read.
+
+    It is set aside when its bytes are not those that were sealed; a file that is whole stays, for
+    the fault lies elsewhere (too many open files, no memory, a file system that is gone).
+    """
+    try:
+        verify(path)
+    except Damaged as e:
+        set_aside(path, str(e))
+        return Damaged(f"{e}. It was set aside as .bad; run again to compute it anew")
+    return ActprobeError(f"{path}: {error}; the file itself is whole")

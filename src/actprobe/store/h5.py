@@ -185,8 +185,9 @@ def write_bad(path: str | Path, spec: Mapping[str, Any], reason: str) -> Path:
 def open_h5(path: str | Path, key: str | None = None) -> Iterator[h5py.File]:
     """A published HDF5 artefact, opened to read and checked (`files.checked`) first.
 
-    Raises BadInput with the stored reason when it is a tombstone; a file that does not open is set
-    aside and Damaged raised.
+    Raises BadInput with the stored reason when it is a tombstone, Damaged when its bytes are not
+    those that were sealed (it is set aside), ActprobeError when it cannot be opened for another
+    reason.
     """
     header = files.checked(path, key)
     if header["bad"]:
@@ -194,7 +195,6 @@ def open_h5(path: str | Path, key: str | None = None) -> Iterator[h5py.File]:
     try:
         f = h5py.File(path, "r", locking=False)
     except OSError as e:
-        files.set_aside(path, str(e))
-        raise Damaged(f"{path}: {e}. It was set aside as .bad; run again") from e
+        raise files.cannot_open(path, e) from e
     with f:
         yield f

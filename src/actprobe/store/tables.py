@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actprobe.errors import BadInput, Damaged
+from actprobe.errors import BadInput
 from actprobe.store import files
 from actprobe.store.header import make_header, seal
 
@@ -47,5 +47,4 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns, partitioning=None)
     except (pa.ArrowInvalid, OSError) as e:
-        files.set_aside(path, str(e))
-        raise Damaged(f"{path}: {e}. It was set aside as .bad; run again") from e
+        raise files.cannot_open(path, e) from e
