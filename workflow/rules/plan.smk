@@ -5,13 +5,16 @@ OUTPUTS: PLAN (batches per stage), CONFIG (resolved), RESULTS and CONTRASTIVE (f
 the reports), FINAL; needs() and group_of(), what a batch's job asks of a cluster.
 """
 
+import os
 import sys
 
 from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from actprobe import contrastive, costs, lora, results, session, wandb
 from actprobe.errors import ActprobeError
+from actprobe.failures import Failures
 
 
 def command_line():
@@ -65,6 +68,9 @@ def begin():
     return plan
 
 
+# Scripts in a conda environment or a container, which hold no actprobe, find this one.
+PYTHONPATH = [os.path.join(workflow.basedir, "src"), os.environ.get("PYTHONPATH", "")]
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, PYTHONPATH)))
 PLAN = begin()
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
@@ -86,20 +92,40 @@ FINAL = FINAL + PAGES or PLAN.wanted
 REPORTED = {
     k: v for k, v in CONFIG.items() if k not in ("max_memory", "threads", "shards")
 }
+FAILURES = Failures()
+logger.addHandler(FAILURES)
+
+
+onerror:
+    print(FAILURES.summary(), file=sys.stderr)
+
+
 COSTS = costs.estimates(PLAN)
+# What the profile says of the cluster, in `default-resources`.
+CLUSTER = {
+    k: getattr(r, "raw", r)
+    for k, r in (workflow.resource_settings.default_resources or {}).items()
+}
 
 
 def needs(batch):
     """Resources of a batch's job: twice the memory and time at each further attempt."""
     cost = COSTS[batch.rule]
+
+    def at_most(name, wanted):
+        return min(wanted, int(CLUSTER.get(f"max_{name}", wanted)))
+
     resources = {
-        "mem_mb": lambda wildcards, attempt: costs.mem_mb(cost, attempt),
-        "runtime": lambda wildcards, attempt: costs.runtime(cost, attempt),
+        "mem_mb": lambda wildcards, attempt: at_most(
+            "mem_mb", costs.mem_mb(cost, attempt)
+        ),
+        "runtime": lambda wildcards, attempt: at_most(
+            "runtime", costs.runtime(cost, attempt)
+        ),
     }
     if cost.gpu:
-        given = workflow.resource_settings.default_resources or {}
         names = {"gpu_partition": "slurm_partition", "gpu_type": "gpu_model"}
-        resources |= {names[k]: r.raw for k, r in given.items() if k in names}
+        resources |= {names[k]: CLUSTER[k] for k in names if k in CLUSTER}
         resources["gpu"] = cost.gpu
     return resources
 

@@ -17,6 +17,7 @@ rule tables:
         "../../envs/actprobe.yaml"
     params:
         config=REPORTED,
+        encoded=results.encoded(PLAN),
     script:
         "../scripts/tables.py"
 

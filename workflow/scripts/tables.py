@@ -5,4 +5,9 @@ from actprobe.results import make_tables
 from actprobe.texts import describe
 
 with jobs.logged(snakemake.log[0]):
-    make_tables(snakemake.params.config, snakemake.input.probes, describe(snakemake.input.texts))
+    make_tables(
+        snakemake.params.config,
+        snakemake.input.probes,
+        describe(snakemake.input.texts),
+        snakemake.params.encoded,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actprobe.results.layout import outputs
+from actprobe.results.layout import encoded, outputs
 
 if TYPE_CHECKING:
     from actprobe.results.compare import comparison_table, matched
@@ -50,6 +50,7 @@ __all__ = [
     "bootstrap_mean",
     "collect",
     "comparison_table",
+    "encoded",
     "headline",
     "import_published",
     "make_figures",

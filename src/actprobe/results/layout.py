@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actprobe.plan import Plan
 
 TABLES = {
     "probes_csv": "tables/probes.csv",
@@ -14,8 +17,10 @@ TABLES = {
     "datasets": "tables/datasets.csv",
     "skipped": "tables/skipped.csv",
 }
+SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
 ALWAYS = ("auc_by_layer", "auc_by_dataset", "quiver", "leakage")
 WITH_SAES = ("sae_scatter", "sae_by_dataset", "auc_by_k")
+TRAINING = "sae_training"
 OF_SETTINGS = ("scarcity", "imbalance", "label_noise", "ood")
 
 
@@ -32,7 +37,34 @@ def figures(settings: Collection[str], saes: bool) -> list[str]:
 def figures_of(config: Mapping[str, Any]) -> list[str]:
     """The figures that a config calls for."""
     settings = {s for entry in config.get("probes") or () for s in entry["settings"]}
-    return figures(settings, bool(config.get("saes")))
+    saes = (config.get("saes") or {}).values()
+    trained = [TRAINING] if any(s.get("train") for s in saes) else []
+    return figures(settings, bool(saes)) + trained
+
+
+def tables_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """The tables of a config's results: name -> path below its folder."""
+    return TABLES | (SAE_TABLES if config.get("saes") else {})
+
+
+def encoded(plan: Plan) -> list[dict[str, str]]:
+    """The latents that probes read: SAE, dataset, place, and where they and the SAE are cached.
+
+    trained: the SAE's own artefact when it was trained here, else "".
+    """
+    read = {i for p in plan.paths("probes") for i in plan.targets[p].inputs}
+    return [
+        {
+            "sae": t.args["source"],
+            "dataset": t.item,
+            **{k: t.args[k] for k in ("model", "site", "position")},
+            "latents": path,
+            "trained": t.args["sae"].get("artefact", ""),
+        }
+        for path in plan.paths("latents")
+        if path in read
+        for t in [plan.targets[path]]
+    ]
 
 
 def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -42,7 +74,7 @@ def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """
     root = folder(config)
     return {
-        "tables": {name: f"{root}/{path}" for name, path in TABLES.items()},
+        "tables": {name: f"{root}/{path}" for name, path in tables_of(config).items()},
         "figures": {
             f"{name}_{ext}": f"{root}/figures/{name}.{ext}"
             for name in figures_of(config)

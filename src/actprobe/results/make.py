@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from actprobe.results import compare, figures, layout, report, select, tables
-from actprobe.results.layout import TABLES, folder
+from actprobe.results import compare, figures, layout, report, saes, select, tables
+from actprobe.results.layout import SAE_TABLES, TABLES, TRAINING, folder
 from actprobe.results.views import baseline
 
 
@@ -17,13 +17,18 @@ def make_tables(
     config: Mapping[str, Any],
     probes: Iterable[str | Path],
     datasets: Iterable[Mapping[str, Any]],
+    encoded: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Collect these probe artefacts and write the tables of the config's experiment.
 
-    `datasets`: what `texts.describe` says of each dataset.
+    `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says.
     """
     table, skipped = tables.collect(probes, config["experiment"])
     write_tables(config, table, skipped, tables.dataset_table(datasets))
+    if config.get("saes"):
+        root = Path(folder(config))
+        tables.write_csv(saes.codes_table(encoded), root / SAE_TABLES["saes"])
+        tables.write_csv(saes.training_table(encoded), root / SAE_TABLES["sae_training"])
 
 
 def write_tables(
@@ -50,7 +55,10 @@ def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) 
     root = Path(folder(config))
     level = config["results"]["confidence"], config["results"]["draws"]
     table = tables.read_probes(root / TABLES["probes"])
-    figures.write_figures(table, root, names or layout.figures_of(config), *level)
+    names = list(names or layout.figures_of(config))
+    figures.write_figures(table, root, [n for n in names if n != TRAINING], *level)
+    if TRAINING in names:
+        figures.write_training(pd.read_csv(root / SAE_TABLES["sae_training"]), root)
 
 
 def make_report(config: Mapping[str, Any], names: Iterable[str] | None = None) -> list[str]:
@@ -62,7 +70,9 @@ def make_report(config: Mapping[str, Any], names: Iterable[str] | None = None) -
     )
     comparisons, quivers = (_read_numbers(root / TABLES[n]) for n in ("comparisons", "quiver"))
     drawn = list(names or layout.figures_of(config))
-    page = report.Page(table, skipped, datasets, comparisons, quivers, drawn)
+    path = root / SAE_TABLES["saes"]
+    codes = pd.read_csv(path) if config.get("saes") else pd.DataFrame(columns=saes.CODES)
+    page = report.Page(table, skipped, datasets, comparisons, quivers, codes, drawn)
     report.write_report(root / "report.html", page, config)
     return report.headline(table, len(page.skipped))
 

@@ -16,7 +16,7 @@ import yaml
 
 from actprobe import keys
 from actprobe.config import SCHEMAS
-from actprobe.results import views
+from actprobe.results import saes, views
 from actprobe.results.select import TIES
 from actprobe.results.tables import method_rank, summarise
 from actprobe.results.views import count
@@ -35,6 +35,7 @@ class Page:
     datasets: pd.DataFrame
     comparisons: pd.DataFrame
     quivers: pd.DataFrame
+    saes: pd.DataFrame
     figures: Sequence[str]
 
 
@@ -159,6 +160,7 @@ def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> Non
         comparisons=_comparison_rows(page.comparisons),
         n_comparisons=len(page.comparisons),
         quivers=_quiver_rows(page.quivers),
+        saes=saes.report_rows(page.saes),
         tie_rule=TIES["methods"],
         skipped=_left_out(page.skipped),
         missing=_left_out(missing),

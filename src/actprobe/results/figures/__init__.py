@@ -16,6 +16,7 @@ from actprobe.results.figures.leakage import leakage
 from actprobe.results.figures.quivers import quiver
 from actprobe.results.figures.settings import imbalance, label_noise, ood, scarcity
 from actprobe.results.figures.sparse import auc_by_k, sae_by_dataset, sae_scatter
+from actprobe.results.figures.training import sae_training
 from actprobe.results.stats import CONFIDENCE, DRAWS
 
 FIGURES: dict[str, Callable[[pd.DataFrame, float, int], Figure]] = {
@@ -51,3 +52,9 @@ def write_figures(
         with matplotlib.rc_context(style.RC):
             fig = FIGURES[name](table, confidence, draws)
             style.save(fig, Path(folder) / "figures" / name)
+
+
+def write_training(curves: pd.DataFrame, folder: str | Path) -> None:
+    """Draw the training curves of SAEs (columns `saes.CURVE`) into `{folder}/figures`."""
+    with matplotlib.rc_context(style.RC):
+        style.save(sae_training(curves), Path(folder) / "figures" / sae_training.__name__)

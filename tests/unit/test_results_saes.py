@@ -1,0 +1,98 @@
+"""What the report says of the SAEs behind the probes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from actprobe import keys, store
+from actprobe.results import figures, layout, saes
+
+
+def facts(dead, l0, explained, warnings=()):
+    return {
+        "architecture": "topk", "live": 100 - dead, "dead": dead, "variance_explained": explained,
+        "sample": 50, "warnings": list(warnings),
+        "l0": {"mean": l0, "min": 1, "median": l0, "max": 9},
+    }  # fmt: skip
+
+
+def entry(folder: Path, dataset: str, trained: str = "", **kept) -> dict[str, str]:
+    path = folder / f"{dataset}.h5"
+    if kept:
+        store.write_h5(path, {"data": np.zeros(1)}, {"dataset": dataset}, kept)
+        store.publish([path])
+    place = {"model": "m", "site": "resid_post.4", "position": "mean"}
+    return {"sae": "s", "dataset": dataset, **place, "latents": str(path), "trained": trained}
+
+
+@pytest.fixture
+def encoded(tmp_path):
+    trained = tmp_path / "sae.h5"
+    curve = [[512, 0.9, 0.8, 0], [1024, 0.5, 0.4, 3]]
+    store.write_h5(trained, {"w": np.zeros(1)}, {"sae": 1}, {"training": {"curve": curve}})
+    store.write_bad(tmp_path / "bad.h5", {"dataset": "bad"}, "row 3 is not finite")
+    store.publish([trained, tmp_path / "bad.h5"])
+    return [
+        entry(tmp_path, "a", str(trained), **facts(20, 4.0, 0.8)),
+        entry(tmp_path, "b", str(trained), **facts(40, 6.0, None, ["not sparse"])),
+        entry(tmp_path, "gone", str(trained)),
+        entry(tmp_path, "bad", str(trained)),
+    ]
+
+
+def test_each_sae_and_dataset_has_a_row(encoded):
+    table = saes.codes_table(encoded).set_index("dataset")
+    assert list(table.loc["a", ["n_latents", "l0_mean", "silent"]]) == [100, 4.0, 20]
+    assert table.loc["a", "key"] == keys.short(keys.spec_key({"dataset": "a"}))
+    assert math.isnan(table.loc["b", "variance_explained"])
+    assert table["note"].to_dict() == {
+        "a": "", "b": "not sparse", "gone": saes.GONE, "bad": "row 3 is not finite",
+    }  # fmt: skip
+
+
+def test_the_report_has_one_row_per_sae(encoded, tmp_path):
+    saes.codes_table(encoded).to_csv(tmp_path / "saes.csv", index=False)
+    [row] = saes.report_rows(pd.read_csv(tmp_path / "saes.csv"))
+    assert row[:4] == ["s", "m, resid_post.4, mean", "100, topk", "2"]
+    assert row[4:7] == ["5 (4 … 6)", "30% (20% … 40%)", "0.800"]
+    assert "not sparse (1 dataset)" in row[7] and f"{saes.GONE} (1 dataset)" in row[7]
+
+
+def test_all_latents_are_gone(tmp_path):
+    [row] = saes.report_rows(saes.codes_table([entry(tmp_path, "a"), entry(tmp_path, "b")]))
+    assert row == ["s", *[""] * 6, f"{saes.GONE} (2 datasets)"]
+
+
+def test_training_curves_are_a_table_and_a_figure(encoded, tmp_path):
+    curves = saes.training_table(encoded)
+    assert curves.to_numpy().tolist() == [["s", 512, 0.9, 0.8, 0], ["s", 1024, 0.5, 0.4, 3]]
+    figures.write_training(curves, tmp_path / "one")
+    figures.write_training(curves, tmp_path / "two")
+    for name in ("sae_training.svg", "sae_training.png"):
+        one, two = ((tmp_path / n / "figures" / name).read_bytes() for n in ("one", "two"))
+        assert one == two and len(one) > 5000
+    assert saes.training_table([entry(tmp_path, "a", str(tmp_path / "deleted.h5"))]).empty
+    figures.write_training(curves.iloc[:0], tmp_path / "none")
+
+
+def test_only_latents_that_probes_read_are_told(tmp_path):
+    args = {"source": "s", "model": "m", "site": "x", "position": "mean", "sae": {"local": "f"}}
+    read, other = (SimpleNamespace(args=args, item=d, inputs=()) for d in "ab")
+    targets = {"a.h5": read, "b.h5": other, "p": SimpleNamespace(inputs=("a.h5", "texts"))}
+    stages = {"probes": ["p"], "latents": ["a.h5", "b.h5"]}
+    found = layout.encoded(SimpleNamespace(targets=targets, paths=stages.get))
+    assert [(e["dataset"], e["latents"], e["trained"]) for e in found] == [("a", "a.h5", "")]
+
+
+def test_tables_and_figure_come_with_saes():
+    assert not set(layout.SAE_TABLES) & set(layout.tables_of({"saes": {}}))
+    config = {"saes": {"s": {"train": {"k": 4}}}}
+    assert set(layout.SAE_TABLES) < set(layout.tables_of(config))
+    assert layout.figures_of(config)[-1] == layout.TRAINING
+    assert layout.TRAINING not in layout.figures_of({"saes": {"s": {"train": None}}})
