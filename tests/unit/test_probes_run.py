@@ -203,6 +203,16 @@ def test_scarcity_has_a_row_for_each_size(cache):
     assert len(rows) == 20 and "are usable" in rows[-1]["reason"]
 
 
+def test_large_inputs(cache):
+    """5,000 rows of a wide model: all test rows count, and d > n is solved."""
+    x, y = data(5000, 3584, strength=4.0)
+    cache.texts("a", y)
+    cache.activations("a", x)
+    [row] = cache.run({"protocol": f"{P}-fast", "methods": ["logreg"]})
+    assert (row["n_train"], row["n_test"], row["reason"]) == (1024, 3975, "")
+    assert 0.7 < row["ci_low"] < row["test_auc"] < row["ci_high"] < 1
+
+
 def test_no_latent_fires(cache):
     y = np.arange(250) % 2
     cache.texts("a", y)
