@@ -1,13 +1,13 @@
 """Features of LoRA weights side by side: CPU seconds (one thread) and peak memory.
 
     python benchmarks/lora/run.py peers      nine representations: formatter, loops, actprobe
-    python benchmarks/lora/run.py cost       actprobe alone: all families, ranks, 500 and 5,000 LoRAs
+    python benchmarks/lora/run.py cost       actprobe alone: all representations; ranks and numbers
 
 `peers` needs the `datasets` package (5.2.0 was measured) beside actprobe. The formatter's way is
 measured on 25 and on 50 LoRAs and scaled to 500: its time goes with the number of matrix rows. Every
-way runs in a process of its own, imports included; of `REPEATS` runs of actprobe the fastest counts,
-since others used the machine. Results are printed as Markdown and written to `peers.csv` or
-`cost.csv`.
+way runs in a process of its own, imports included; of three runs of actprobe the fastest counts,
+since others use the machine (of 5,000 LoRAs, of the formatter and of the loops there is one run).
+Results are printed as Markdown and written to `peers.csv` or `cost.csv`.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import collection
 
 HERE = Path(__file__).resolve().parent
-REPEATS = 3
 ONE_THREAD = {f"{lib}_NUM_THREADS": "1" for lib in ("OMP", "OPENBLAS", "MKL")}
 
 
 def measure(*arguments: object) -> dict[str, float]:
-    """CPU seconds, wall seconds and peak resident MB of one run of `ways.py`."""
+    """CPU seconds and peak resident MB of one run of `ways.py`."""
     command = [sys.executable, str(HERE / "ways.py"), *map(str, arguments)]
-    begun = time.monotonic()
-    pid = os.posix_spawn(sys.executable, command, {**os.environ, **ONE_THREAD})
-    _, status, usage = os.wait4(pid, 0)
+    environment = {**os.environ, **ONE_THREAD}
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    printed = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{command} failed")
     return {
         "cpu_s": usage.ru_utime + usage.ru_stime,
-        "wall_s": time.monotonic() - begun,
-        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
+        "peak_mb": float(printed.split()[-1]),
     }
 
 
-def fastest(kind: str, source: Path, cache: Path, *which: str) -> dict[str, float]:
+def fastest(runs_of: int, kind: str, source: Path, cache: Path, *which: str) -> dict[str, float]:
     """The fastest of some runs of actprobe, each with an empty cache; the last one is kept."""
     runs = []
-    for _ in range(REPEATS):
+    for _ in range(runs_of):
         shutil.rmtree(cache, ignore_errors=True)
         runs.append(measure(kind, source, cache, *which))
     return min(runs, key=lambda r: r["cpu_s"]) | {"peak_mb": max(r["peak_mb"] for r in runs)}
@@ -61,10 +61,10 @@ def peers(folder: Path) -> list[dict]:
     found = measure("loops", folder / "loras.h5", folder / "none")
     rows.append({"way": "loops over LoRAs, HDF5 read once", "loras": 500, **found})
     collection.write_table(folder / "table500", 500, 1)
-    found = fastest("tables", folder / "table500", folder / "a")
+    found = fastest(3, "tables", folder / "table500", folder / "a")
     rows.append({"way": "actprobe, the same table", "loras": 500, **found})
     collection.write_files(folder / "files", 500, 1)
-    found = fastest("files", folder / "files", folder / "b")
+    found = fastest(3, "files", folder / "files", folder / "b")
     rows.append({"way": "actprobe, safetensors files", "loras": 500, **found})
     for r in rows:
         r["cpu_s_per_500"] = r["cpu_s"] * 500 / r["loras"]
@@ -74,9 +74,10 @@ def peers(folder: Path) -> list[dict]:
 
 def cost(folder: Path) -> list[dict]:
     rows = []
-    for rank, n in ((1, 500), (1, 5000), (4, 500), (4, 5000), (16, 100)):
+    for rank, n in ((1, 1), (1, 500), (1, 5000), (4, 500), (4, 5000), (16, 100)):
         collection.write_files(folder / "files", n, rank)
-        found = fastest("files", folder / "files", folder / "cache", "all")
+        runs_of = 1 if n > 500 else 3
+        found = fastest(runs_of, "files", folder / "files", folder / "cache", "all")
         disk = sum(p.stat().st_size for p in (folder / "cache").rglob("*.h5"))
         rows.append({"rank": rank, "loras": n, **found, "ms_per_lora": 1e3 * found["cpu_s"] / n,
                      "cache_kb_per_lora": disk / n / 1e3})  # fmt: skip

@@ -1,10 +1,13 @@
 """One way to compute features of a collection, in a process of its own: what `run.py` measures.
 
-python benchmarks/lora/ways.py formatter|loops|files|tables SOURCE CACHE [all]
+    python benchmarks/lora/ways.py formatter|loops|files|tables SOURCE CACHE [all]
+
+Prints the peak of its resident memory in MB.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -51,7 +54,9 @@ def actprobe(kind: str, source: str, cache: str, everything: bool) -> None:
         "on_bad_dataset": "stop",
         "loras": config._filled(loras, config.schema("loras")),
     }
-    found = targets(cfg, {}, keys.DigestMemo(cache))
+    memo = keys.DigestMemo(cache)
+    found = targets(cfg, {}, memo)
+    memo.save()
     read = {p for t in found for p in t.inputs}
     planned = plan.make(cfg, found, [t.path for t in found if t.path not in read])
     for stage, run in (
@@ -70,3 +75,6 @@ if __name__ == "__main__":
         actprobe(way, source, cache, bool(rest))
     else:
         {"formatter": formatter, "loops": loops}[way](source)
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    print(int(peak[1]) * 1024 / 1e6 if peak else float("nan"))

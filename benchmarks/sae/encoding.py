@@ -1,7 +1,7 @@
 """What does it cost to encode many datasets with one SAE, in three ways?
 
     python benchmarks/sae/encoding.py [--widths 16384 131072] [--datasets 20] [--rows 1000]
-                                      [--d 2304] [--peer PYTHON]
+                                      [--d 2304] [--peer PYTHON] [--ways WAY …]
 
 A JumpReLU SAE with random weights in SAELens format, L0 100 (log-normal firing rates), on normal
 rows. Every way runs in a process of its own with one thread and ends with codes on disk:
@@ -9,8 +9,8 @@ rows. Every way runs in a process of its own with one thread and ends with codes
   b       the same, the SAE loaded once
   ours    the latents stage over all datasets
   product the bare float32 product of the same kernel and tile shapes, and one read of the encoder
-PYTHON is an interpreter that has sae-lens; without it a and b are left out. Prints CPU seconds
-(user and system), peak resident memory, and bytes per non-zero.
+PYTHON is an interpreter that has sae-lens; without it a and b are left out. Ways may be named more
+than once. What is printed is explained in ways.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-WAYS = ("a", "b", "ours", "product")
+WAYS = ["product", "ours", "b", "a"]
 
 
 def main() -> None:
@@ -35,13 +36,14 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=1000)
     options.add_argument("--d", type=int, default=2304)
     options.add_argument("--l0", type=float, default=100)
+    options.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options.add_argument("--peer", help="Python with sae-lens")
     o = options.parse_args()
     print(f"d {o.d}, {o.datasets} datasets x {o.rows} rows, L0 {o.l0:g}")
     for width in o.widths:
         with tempfile.TemporaryDirectory() as tmp:
             material(Path(tmp), width, o)
-            for way in WAYS:
+            for way in o.ways:
                 if way in ("a", "b") and not o.peer:
                     continue
                 found = measure(way, Path(tmp), o)
@@ -85,6 +87,7 @@ def measure(way: str, folder: Path, o: argparse.Namespace) -> dict[str, str]:
     python = o.peer if way in ("a", "b") else sys.executable
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     run = [python, str(HERE / "ways.py"), way, str(folder)]
+    shutil.rmtree(folder / "latents", ignore_errors=True)
     env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"} | threads
     done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from actprobe import shapes
 from actprobe.plan import Batch, Plan, Target
+from actprobe.sae.sizes import training_bytes
 from actprobe.shapes import Rows
 
 GB, MB = 1e9, 1e6
@@ -27,6 +28,7 @@ _PYTHON = 300 * MB  # a job without torch before it reads anything
 _TORCH = 700 * MB  # torch, transformers and a tokenizer
 _WORKER = 300 * MB  # one probe worker, as in `probes.batch`
 _SAE = 470 * MB  # numpy, scipy, h5py and (GPU) torch, as in `sae.memory`
+_SHARD = 10 * GB  # the largest file of a large model, while it is read
 _GPU = 80 * GB  # of one card
 
 # Arithmetic operations in a CPU second, and in a second of a GPU (data sheet of an H100, at 40 %).
@@ -35,12 +37,16 @@ _CUDA = {"float32": 2.5e13, "tf32": 2.0e14, "bfloat16": 4.0e14, "float16": 4.0e1
 _READ = 1.0 * GB  # bytes of weights in a second, from disk or page cache
 _NETWORK = 20 * MB  # bytes in a second
 _CONVERT = 100 * MB  # bytes of arrays checked, converted and written in a second
+_CONVERT_SPARSE = 25 * MB  # the same of latents
 _COPY_TOKENS = 200  # bytes of one token of a dataset that is tokenized as a whole
 
 _LOAD_SECONDS = 5.0  # importing torch and transformers, building a model
 _DENSE_D = 384  # activations whose probes `Target.cost` counts the seconds of
+_PER_VECTOR = 1.4e-7  # CPU s of a contrastive row and dimension: fit, controls and scores
 _PER_LORA = 0.004  # CPU s of one unit of `Family.cost`; all families at rank 4 take 0.03 s
 _LORA_BYTES = 25_000  # of one unit of it on disk
+_PER_VIEW = 1.5e-4  # CPU s of a LoRA in one representation
+_VIEW_BYTES = 15_000  # of it on disk
 _RESULT_BYTES = 10_000  # of one file of probe results
 _NNZ_BYTES = 5.3  # of one non-zero of latents on disk
 
@@ -114,12 +120,16 @@ class Estimator:
             "probes": self._probes,
             "contrastive": self._contrastive,
             "texts": self._texts,
+            "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
             "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
-            "imports": self._converted,
-            "assemble": self._converted,
-            "assemble_latents": self._converted,
+            "imports": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
+            "assemble": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
+            "assemble_latents": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT_SPARSE, b.cost),
             "lora_primitives": lambda b: _Work(
                 2.5 * _PYTHON, b.cost * _PER_LORA, b.cost * _LORA_BYTES
+            ),
+            "features": lambda b: _Work(
+                self._config["max_memory"], 2 + b.cost * _PER_VIEW, b.cost * _VIEW_BYTES
             ),
         }
 
@@ -153,9 +163,6 @@ class Estimator:
         sizes = [self._rows(t.item).text_bytes for t in b.targets]
         return _Work(_PYTHON + 10 * max(sizes), 1 + sum(sizes) / (5 * MB), sum(sizes) / 3)
 
-    def _converted(self, b: Batch) -> _Work:
-        return _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost)
-
     def _activations(self, b: Batch) -> _Work:
         settings, model = self._config["models"][b.loader], self._model(b.loader)
         dtype = settings["dtype"]
@@ -163,11 +170,14 @@ class Estimator:
         held, read = model.weights(layers, dtype)
         tokens = {i: self._tokens(i, settings) for i in {t.item for t in b.targets}}
         product = 2 * layers * model.active * sum(tokens.values())
-        cuda = settings["device"] == "cuda"
-        gpus = math.ceil(_MARGIN * held / _GPU) if settings["device_map"] else 1
+        spread = settings["device_map"] is not None
+        cuda = settings["device"] == "cuda" or (spread and settings["device"] == "auto")
+        gpus = math.ceil(_MARGIN * held / _GPU) if spread else 1
         batch = (settings["max_tokens_per_batch"] or 1024) * 4 * (8 * model.d + 3 * model.mlp)
-        memory = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0)
-        memory += _TORCH + (0 if cuda else batch) + _COPY_TOKENS * max(tokens.values())
+        weights = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0)
+        if spread and cuda:
+            weights = min(weights, _SHARD)  # the rest goes to the GPUs as it is read
+        memory = weights + (0 if cuda else batch) + _TORCH + _COPY_TOKENS * max(tokens.values())
         seconds = _LOAD_SECONDS + read / _READ + product / (_CUDA if cuda else _CPU)[dtype]
         disk = sum(self._activation_bytes(t) for t in b.targets)
         threads = self._config["threads"]["activations"]
@@ -216,7 +226,7 @@ class Estimator:
         steps = train["epochs"] * sum(self._rows(n).tokens() for n in names) / train["batch_size"]
         product = 2.0 * train["batch_size"] * sae.d * sae.latents / _CPU["float32"]
         update = 2.0 * size * 20 / (10 * GB)  # Adam reads and writes moments, gradient and weights
-        memory = _PYTHON + 8 * size + 16.0 * train["batch_size"] * sae.latents
+        memory = training_bytes(sae.d, train)
         threads = self._config["threads"]["saes"]
         return _Work(_MARGIN * memory, steps * (product + update), 2 * size, threads)
 
@@ -235,8 +245,9 @@ class Estimator:
         return _Work(memory, seconds, _RESULT_BYTES * len(b.targets), threads)
 
     def _contrastive(self, b: Batch) -> _Work:
-        d = self._model(b.loader).d
-        seconds = 5 + 2.0 * len(b.targets) * d / _DENSE_D
+        read = (of["texts"] for t in b.targets for of in t.args["data"].values())
+        vectors = sum(self._rows(shapes.item(path)).n for path in read)
+        seconds = 5 + vectors * self._model(b.loader).d * _PER_VECTOR
         return _Work(self._config["max_memory"], seconds, 1e5 * len(b.targets))
 
 

@@ -51,7 +51,8 @@ def _screen_handler(descriptor: int) -> logging.Handler:
 def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
     """The batch that this rule instance runs, and the resolved config, from the frozen plan.
 
-    mem_mb: what the job was given; `max_memory` of the config is no more than that.
+    mem_mb: what the job asked for; in an allocation that holds it to that, `max_memory` of the
+    config is no more. Elsewhere an estimate is no reason to fail.
     """
     path = os.environ.get(PLAN_VARIABLE)
     if not path:
@@ -59,7 +60,8 @@ def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
     frozen = planning.thaw(path)
     batch = frozen.batch(rule)
     _wait_for({p for t in batch.targets for p in t.inputs})
-    limit = costs.max_memory(frozen.config["max_memory"], mem_mb)
+    given = mem_mb if "SLURM_JOB_ID" in os.environ else None
+    limit = costs.max_memory(frozen.config["max_memory"], given)
     return batch, {**frozen.config, "max_memory": limit}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ MEAN_ROWS, MEAN_ROW_BYTES, BYTES_PER_TOKEN = 2957, 430, 4.0
 LAYERS, D_MODEL, L0 = 32, 4096, 107
 _UNGATED = {"bert", "roberta", "xlm-roberta", "electra", "gpt2", "gpt_neox", "opt"}
 _COMPRESSED = {".zst": 4.0, ".parquet": 2.5}  # bytes of text in a byte of the file
+_ROW_BYTES = 36  # of a row of a texts artefact beside its text: id, label, digest
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,24 @@ def datasets(plan: Plan) -> dict[str, Rows]:
 
     A job sees less of the plan than the main process, but the same rows.
     """
-    return {
-        Path(path).name.rsplit(".", 2)[0]: _rows(path, plan.targets[path])
-        for path in plan.paths("texts")
-    }
+    return {item(path): _rows(path, plan.targets[path]) for path in plan.paths("texts")}
+
+
+def item(path: str) -> str:
+    """The dataset of a texts artefact: its name without key and extension."""
+    return Path(path).name.rsplit(".", 2)[0]
 
 
 def _rows(path: str, t: Target) -> Rows:
-    size = float(t.args.get("bytes", 1))
-    if size > 1:
-        size *= _COMPRESSED.get(Path(t.args["file"]).suffix, 1.0)
     try:
         n = store.read_header(path)["facts"].get("n", 0)
-        return Rows(n, size if size > 1 else n * MEAN_ROW_BYTES, True)
+        text = (os.path.getsize(path) - n * _ROW_BYTES) * _COMPRESSED[".parquet"]
+        return Rows(n, max(text, BYTES_PER_TOKEN * n), True)
     except (ActprobeError, OSError):
-        known_size = size if size > 1 else MEAN_ROWS * MEAN_ROW_BYTES
-        return Rows(max(1, round(known_size / MEAN_ROW_BYTES)), known_size, False)
+        size = float(t.args.get("bytes", 1))  # 1: a member of a wheel
+        size *= _COMPRESSED.get(Path(t.args["file"]).suffix, 1.0) if size > 1 else 0
+        size = size or MEAN_ROWS * MEAN_ROW_BYTES
+        return Rows(max(1, round(size / MEAN_ROW_BYTES)), size, False)
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ def model(config: Mapping[str, Any], name: str) -> Model:
     counts = (text.get(k) for k in ("num_local_experts", "num_experts", "n_routed_experts"))
     experts = next((n for n in counts if n), 1)
     used = min(experts, text.get("num_experts_per_tok") or 1)
-    stored = str(text.get("dtype") or text.get("torch_dtype") or "float32")
+    unknown = "float32" if described else settings.get("dtype", "float32")
+    stored = str(text.get("dtype") or text.get("torch_dtype") or unknown)
     return Model(
         layers, d, mlp, text.get("vocab_size", 50_000) * d,
         attention + experts * expert, attention + used * expert, BYTES.get(stored, 2),
@@ -161,7 +166,19 @@ def sae(config: Mapping[str, Any], name: str, place: Mapping[str, str]) -> Sae:
             found = describe(folder, place["format"])
         else:
             found = open_place(place)
-        return Sae(found.d_in, found.d_sae, found.k or L0)
+        return Sae(found.d_in, found.d_sae, found.k or _named_l0(str(found.weights)) or L0)
     except (ActprobeError, OSError, KeyError):
         d = model(config, settings["model"]).d if settings else D_MODEL
-        return Sae(d, 16 * d, L0)
+        called = place.get("folder", "")
+        return Sae(d, _named_width(called) or 16 * d, _named_l0(called) or L0)
+
+
+def _named_width(folder: str) -> int | None:
+    """Latents, as the folders of Gemma Scope are called: width_16k, width_1m."""
+    found = re.search(r"width_(\d+)([km])", folder)
+    return int(found[1]) * {"k": 1 << 10, "m": 1 << 20}[found[2]] if found else None
+
+
+def _named_l0(folder: str) -> int | None:
+    found = re.search(r"average_l0_(\d+)", folder)
+    return int(found[1]) if found else None

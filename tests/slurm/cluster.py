@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import shutil
 import signal
 import socket
@@ -56,11 +57,15 @@ class Cluster:
 
     def stop(self) -> None:
         """Cancel every job and end the daemons, the nodes first."""
-        self.run("scancel", "--user", getpass.getuser(), check=False)
+        self.cancel()
         with contextlib.suppress(TimeoutError):
             _wait("the end of jobs", lambda: not self.jobs(), 10)
         for name in (*(f"slurmd-{n}" for n in self.nodes), "slurmctld", "munged"):
             self._end(name, signal.SIGTERM)
+
+    def cancel(self) -> None:
+        """Cancel every job."""
+        self.run("scancel", "--user", getpass.getuser(), check=False)
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a SLURM command prints."""
@@ -87,10 +92,11 @@ class Cluster:
         """What a power cut does to a node: its daemon and every process of its jobs die at once."""
         here = {j["id"] for j in self.jobs("RUNNING") if j["node"] == node}
         self._end(f"slurmd-{node}", signal.SIGKILL)
-        for pid, job in _job_processes(str(self._conf)):
-            if job in here:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for found in (_job_managers, _job_processes):  # a manager would report the job's death
+            for pid, job in found(self._conf):
+                if job in here:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
     def _daemon(self, *command: str) -> None:
         path = shutil.which(command[0], path=_PATH)
@@ -206,14 +212,30 @@ def _free_ports(n: int) -> list[int]:
         return [s.getsockname()[1] for s in sockets]
 
 
-def _job_processes(conf: str) -> Iterator[tuple[int, str]]:
+def _job_managers(conf: Path) -> Iterator[tuple[int, str]]:
+    """The slurmstepd processes of this cluster with the ids of their jobs."""
+    for pid, title, env in _processes():
+        managed = re.match(r"slurmstepd: \[(\d+)\.", title)
+        if managed and env.get("SLURM_CONF") == str(conf):
+            yield pid, managed[1]
+
+
+def _job_processes(conf: Path) -> Iterator[tuple[int, str]]:
     """Processes of the jobs of this cluster with the ids of their jobs."""
+    for pid, _, env in _processes():
+        if "SLURM_JOB_ID" in env and f"{conf.parent}/bin" in env.get("PATH", ""):
+            yield pid, env["SLURM_JOB_ID"]
+
+
+def _processes() -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Every process that may be read: id, command line, environment."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
-            env = dict(w.partition("=")[::2] for w in words)
-            if "SLURM_JOB_ID" in env and f"{Path(conf).parent}/bin" in env.get("PATH", ""):
-                yield int(folder.name), env["SLURM_JOB_ID"]
+            title, words = (
+                (folder / file).read_bytes().decode(errors="replace")
+                for file in ("cmdline", "environ")
+            )
+            yield int(folder.name), title, dict(w.partition("=")[::2] for w in words.split("\0"))
 
 
 def _alive(pid: int) -> bool:

@@ -62,6 +62,7 @@ class Run:
     def __init__(self, project: ClusterProject, args: tuple[str, ...]):
         self.cluster, self.output = project.cluster, project.folder / "output.txt"
         self.seen: dict[str, dict[str, str]] = {}  # job id -> its last state
+        self._earlier = {j["id"] for j in self.cluster.jobs("all")}
         with open(self.output, "w") as f:
             self.process = subprocess.Popen(
                 project.command(*args), cwd=project.folder, env=project.environment(),
@@ -96,7 +97,8 @@ class Run:
         return self.output.read_text()
 
     def _look(self) -> None:
-        self.seen.update({j["id"]: j for j in self.cluster.jobs("all")})
+        now = {j["id"]: j for j in self.cluster.jobs("all")}
+        self.seen.update({k: j for k, j in now.items() if k not in self._earlier})
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 
-import pytest
 from project import write_dataset
 
 from actprobe import costs
 
 NOTHING = "Nothing to be done"
+
+
+def test_the_profile_is_found_as_typed_in_the_repository(cluster, root, tmp_path):
+    folders = f"cache_dir={tmp_path}/cache results_dir={tmp_path}/results".split()
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "-n", "-q", "progress"]
+    p = subprocess.run(
+        [*command, "--config", *folders], cwd=root, env=os.environ | cluster.environment(),
+        text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert p.returncode == 0 and "Using profiles slurm" in p.stdout + p.stderr
+    asked = p.stdout.partition("rule activations_minilm_1:")[2]
+    assert "runtime=" in asked and "mem_mb=<TBD>" not in asked.partition("rule ")[0]
 
 
 def minutes(job) -> int:
@@ -19,6 +33,20 @@ def minutes(job) -> int:
 
 def megabytes(job) -> int:
     return int(job["mb"].removesuffix("M"))
+
+
+def states(jobs) -> set[str]:
+    return {j["state"] for j in jobs}
+
+
+def cause_trouble(project, kind: str, amount: int) -> None:
+    folder = project.folder / "trouble"
+    folder.mkdir(exist_ok=True)
+    (folder / kind).write_text(str(amount))
+
+
+def told_threads(project, script: str) -> str:
+    return (project.folder / "trouble" / f"{script}.threads").read_text()
 
 
 def tables(project) -> dict[str, bytes]:
@@ -50,16 +78,17 @@ def test_from_empty_cache_to_report_with_the_bytes_of_a_local_run(project, local
     (group,) = run.jobs("small_probes")  # both settings in one submission
     assert len(run.seen) == 3  # texts, tables, figures and report stayed here
     assert all(j["cpus"] == "3" for j in shards) and group["cpus"] == "4"
+    real = len(os.sched_getaffinity(0))  # the nodes claim more cores than this machine may have
+    assert told_threads(project, "activations") == str(min(3, real))
+    assert told_threads(project, "probes") == str(min(2, real))
     assert all(megabytes(j) >= costs.SMALLEST / 1e6 for j in run.seen.values())
     assert NOTHING in project.snakemake("-n")
 
 
 def test_out_of_time_and_out_of_memory_are_tried_again_with_more(project, local):
     expected = local()
-    trouble = project.folder / "trouble"
-    trouble.mkdir()
-    (trouble / "activations.seconds").write_text("600")
-    (trouble / "probes.mb").write_text("1100")
+    cause_trouble(project, "activations.seconds", 600)
+    cause_trouble(project, "probes.mb", 1100)
     run = project.start("--set-resources", "activations_tiny:runtime=attempt")
     run.finish()
     first, second = run.jobs("activations_tiny")
@@ -106,24 +135,25 @@ def done(part) -> int:
         return 0
 
 
-def test_cancelled_jobs_lose_nothing_that_was_finished(project, local):
+def test_a_cancelled_run_loses_nothing_that_was_finished(project, local):
     project.config["shards"] = {"activations": 2}
     expected = local()
-    trouble = project.folder / "trouble"
-    trouble.mkdir()
-    (trouble / "probes.seconds").write_text("600")
+    cause_trouble(project, "activations.seconds", 600)  # for the first job that finds it
     run = project.start("--retries", "0")
-    run.until(lambda: [j for j in run.jobs("small_probes") if j["state"] == "RUNNING"])
+    run.until(lambda: "COMPLETED" in states(run.jobs("activations_tiny")))
+    run.until(lambda: "RUNNING" in states(run.jobs("activations_tiny")))
+    project.cluster.cancel()
+    said = run.finish(ok=False).partition("1 jobs failed:")[2]
+    assert "activations_tiny" in said and "CANCELLED" in said
     made = project.snapshot()
-    project.cluster.run("scancel", run.jobs("small_probes")[0]["id"])
-    assert "CANCELLED" in run.finish(ok=False)
-    assert project.plan() == {"probes": 4}
+    assert project.plan() == {"activations": 2, "probes": 4}
     run = project.start()
     run.finish()
-    assert not run.jobs("activations")
+    assert len(run.jobs("activations_tiny")) == 1
     after = project.snapshot()
     assert {k: after[k] for k in made} == made
     assert project.digests() == expected.digests()
+    assert tables(project) == tables(expected)
 
 
 def test_ctrl_c_cancels_the_jobs(project):
@@ -135,19 +165,16 @@ def test_ctrl_c_cancels_the_jobs(project):
 
 
 def test_a_broken_sae_fails_its_own_jobs_only(project):
-    np = pytest.importorskip("numpy")
+    import numpy as np
     from safetensors.numpy import save_file
 
+    rng = np.random.default_rng(0)
+    shapes = {"W_enc": (16, 64), "W_dec": (64, 16), "b_enc": (64,), "b_dec": (16,)}
+    weights = {k: rng.standard_normal(v).astype("f4") for k, v in shapes.items()}
     for name in ("good", "broken"):
-        rng, folder = np.random.default_rng(0), project.folder / name
+        folder = project.folder / name
         folder.mkdir()
-        weights = {"W_enc": rng.standard_normal((16, 64)), "W_dec": rng.standard_normal((64, 16)),
-                   "b_enc": np.zeros(64), "b_dec": np.zeros(16)}  # fmt: skip
-        if name == "broken":
-            weights["W_enc"][3] = np.nan
-        save_file(
-            {k: v.astype("f4") for k, v in weights.items()}, folder / "sae_weights.safetensors"
-        )
+        save_file(weights, folder / "sae_weights.safetensors")
         (folder / "cfg.json").write_text(
             '{"architecture": "standard", "d_in": 16, "d_sae": 64, "dtype": "float32",'
             ' "metadata": {"sae_lens_version": "6.5.0"}}'
@@ -157,13 +184,16 @@ def test_a_broken_sae_fails_its_own_jobs_only(project):
         name: {"source": name, "model": "tiny", "site": "resid_post.1"}
         for name in ("good", "broken")
     }
+    project.config["threads"]["saes"] = 2
     project.config["shards"] = {"latents": 2, "probes": 2}  # jobs of their own, not a group
     project.config["probes"] = [
         {"protocol": "saeprobes-0.4.2-fast", "sources": ["good", "broken"],
          "methods": ["ksparse_b"]}
     ]  # fmt: skip
     run = project.start("--retries", "0")
-    said = run.finish(ok=False)
-    assert "latents_broken" in said and "broken" in said.split("Exiting")[-1]
+    run.until(lambda: run.jobs("activations_tiny"))  # planned with a whole file
+    os.truncate(project.folder / "broken" / "sae_weights.safetensors", 1000)
+    said = run.finish(ok=False).partition("jobs failed:")[2]
+    assert "latents_broken_1" in said and "cut short" in said and "good" not in said
     assert len(project.cached("latents/good")) == len(project.cached("probes")) == 2
     assert not project.cached("latents/broken")

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +119,28 @@ def encode(cfg: dict[str, Any], known: list[Target]) -> dict[str, Target]:
 def batch(ts: list[Target]) -> Batch:
     """The rule instance for targets of one stage and loader."""
     return Batch("rule", ts[0].stage, ts[0].loader, tuple(ts))
+
+
+def killed(work: Callable[[], object], seconds: float) -> bool:
+    """Do this in a child process that is killed after so long; False if it had ended by then."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    end = time.monotonic() + seconds
+    done, status = 0, 0
+    while not done and time.monotonic() < end:
+        time.sleep(0.001)
+        done, status = os.waitpid(pid, os.WNOHANG)
+    if not done:
+        os.kill(pid, signal.SIGKILL)
+        status = os.waitpid(pid, 0)[1]
+    assert status in (0, signal.SIGKILL), "it failed by itself"
+    return status == signal.SIGKILL
 
 
 def codes(

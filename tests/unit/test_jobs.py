@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actprobe import store
+from actprobe import jobs, plan, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, target
@@ -53,3 +53,17 @@ def test_a_forgotten_target_is_an_error(batch):
         Outcome(batch, "stop", store.write_bad),
     ):
         pass
+
+
+@pytest.mark.parametrize(("inside", "limit"), [(False, 2 * 10**9), (True, 600 * 10**6)])
+def test_memory_is_what_an_allocation_gives_and_else_what_the_config_says(
+    batch, tmp_path, monkeypatch, inside, limit
+):
+    planned = plan.make({"max_memory": 2 * 10**9}, batch.targets, batch.outputs)
+    monkeypatch.setenv(jobs.PLAN_VARIABLE, str(plan.freeze(planned, tmp_path)))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if inside:
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+    found, config = jobs.load(planned.batches[0].rule, 900)
+    assert config["max_memory"] == limit
+    assert [t.path for t in found.targets] == sorted(batch.outputs)

@@ -61,6 +61,22 @@ def test_every_dialect_names_the_same_module(down: str, up: str) -> None:
         ("lora_unet_middle_block_2_emb", "kohya", "unet_mid_block_resnets_1_emb"),
         ("lora_unet_output_blocks_5_1_proj_in", "kohya", "unet_up_blocks_1_attentions_2_proj_in"),
         ("base_model.model.model.layers.0.self_attn.q_proj", "peft", "model_layers_0_self_attn_q_proj"),
+        ("base_model.model.transformer_blocks.0.attn.to_q", "peft",
+         "transformer_transformer_blocks_0_attn_to_q"),
+        ("diffusion_model.double_blocks.0.img_attn.qkv", "peft",
+         "diffusion_model_double_blocks_0_img_attn_qkv"),
+        ("lora_unet_double_blocks_0_img_attn_qkv", "kohya", "unet_double_blocks_0_img_attn_qkv"),
+        ("lora_te3_encoder_block_0_layer_0_SelfAttention_q", "kohya",
+         "text_encoder_3_encoder_block_0_layer_0_SelfAttention_q"),
+        # Convolutions of SDXL files (LoCon) and their names in diffusers.
+        ("lora_unet_input_blocks_4_0_in_layers_2", "kohya", "unet_down_blocks_1_resnets_0_conv1"),
+        ("lora_unet_input_blocks_4_0_skip_connection", "kohya",
+         "unet_down_blocks_1_resnets_0_conv_shortcut"),
+        ("lora_unet_input_blocks_3_0_op", "kohya", "unet_down_blocks_0_downsamplers_0_conv"),
+        ("lora_unet_output_blocks_2_2_conv", "kohya", "unet_up_blocks_0_upsamplers_0_conv"),
+        ("lora_unet_middle_block_0_out_layers_3", "kohya", "unet_mid_block_resnets_0_conv2"),
+        ("lora_unet_output_blocks_0_0_emb_layers_1", "kohya",
+         "unet_up_blocks_0_resnets_0_time_emb_proj"),
     ],
 )  # fmt: skip
 def test_canonical_names(path: str, dialect: str, name: str) -> None:
@@ -80,7 +96,7 @@ def test_canonical_names(path: str, dialect: str, name: str) -> None:
         (f"unet.{M}x.alpha", "belongs to no module"),
         (f"lora_unet_{FOLDED}.lora_down.weight", "the same module"),
         ("lora_foo_bar.lora_down.weight", "unknown prefix"),
-        ("lora_unet_input_blocks_3_0_op.lora_down.weight", "no counterpart"),
+        ("lora_unet_input_blocks_3_7_attn.lora_down.weight", "no counterpart"),
     ],
 )
 def test_what_is_not_a_plain_lora_is_refused_with_the_reason(extra: str, reason: str) -> None:
@@ -145,6 +161,31 @@ def test_a_peft_file_without_its_config_has_no_known_scale(tmp_path: Path) -> No
         _peft(tmp_path, 2, peft_type="IA3")
 
 
+def test_where_a_scale_is_known_without_a_config(tmp_path: Path) -> None:
+    """ComfyUI files have PEFT stems, a prefix of their own and maybe alphas; GPT-2's blocks are
+    called like a component of diffusers."""
+    stem = "diffusion_model.double_blocks.0.img_attn.qkv"
+    file = _write(tmp_path / "a.safetensors", f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", 4,
+                  tensors={f"{stem}.alpha": np.array(8.0, np.float32)})  # fmt: skip
+    assert [m.scale for m in read_adapter(file, None, "stored").modules.values()] == [2]
+    bare = _write(tmp_path / "b.safetensors", f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", 4)
+    assert [m.scale for m in read_adapter(bare, None, "stored").modules.values()] == [1]
+    stem = "base_model.model.transformer.h.0.attn.c_attn"
+    gpt2 = _write(tmp_path / "c.safetensors", f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", 4)
+    with pytest.raises(BadInput, match=r"adapter_config\.json"):
+        read_adapter(gpt2, None, "stored")
+
+
+def test_an_alpha_is_one_number(tmp_path: Path) -> None:
+    stem = f"lora_unet_{FOLDED}"
+    file = _write(
+        tmp_path / "a.safetensors", f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", 4,
+        tensors={f"{stem}.alpha": np.ones(2, np.float32)},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=r"\.alpha has shape \(2,\), expected one number"):
+        read_adapter(file, None, "stored")
+
+
 def test_scales_of_diffusers_files(tmp_path: Path) -> None:
     down, up = f"unet.{M}.lora.down.weight", f"unet.{M}.lora.up.weight"
     bare = _write(tmp_path / "a.safetensors", down, up, 4)
@@ -199,6 +240,7 @@ def test_damaged_headers_are_named(tmp_path: Path) -> None:
         ((b"{nonsense", bytes(8), None), "not readable"),
         (({"a": {**good["a"], "shape": [3]}}, bytes(8), None), "do not fit its shape"),
         (({"a": {**good["a"], "shape": 2}}, bytes(8), None), "not readable"),
+        (({"a": {**good["a"], "shape": [2.0]}}, bytes(8), None), "not readable"),
         (({"a": {**good["a"], "dtype": "F8_E4M3"}}, bytes(8), None), "dtype F8_E4M3"),
     ]
     for (header, data, length), reason in cases:

@@ -200,13 +200,15 @@ def test_another_label_column_recomputes_probes_alone(toy) -> None:
     cfg = tools.resolved(folder, loras, {"p": entry})
     assert tools.to_make(cfg) == {}
     entry["label"] = "style"
-    assert tools.to_make(tools.resolved(folder, loras, {"p": entry})) == {"lora_probes": 11}
+    assert tools.to_make(tools.resolved(folder, loras, {"p": entry})) == {"lora_probes": 12}
     table = folder / "labels.csv"
     table.write_text(table.read_text().replace("subject\n", "subject,more\n", 1))
     assert tools.to_make(cfg) == {}, "a column that nobody reads changes nothing"
 
 
-def test_labels_that_cannot_be_probed_are_told(tmp_path: Path) -> None:
+def test_labels_that_cannot_be_probed_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for i in range(4):
         tools.write_lora(tmp_path / "loras" / f"l{i}.safetensors", i)
     loras = {"c": {"files": str(tmp_path / "loras"), "labels": str(tmp_path / "l.csv"),
@@ -218,6 +220,13 @@ def test_labels_that_cannot_be_probed_are_told(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("id,label\n" + "".join(f"l{i},cat\n" for i in range(4)))
     with pytest.raises(ActprobeError, match="all LoRAs have the label 'cat'"):
         tools.run(cfg)
+    (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,\nl2,dog\n")
+    caplog.clear()
+    tools.planned(cfg)
+    (said,) = caplog.messages
+    assert said.startswith(
+        "lora_probes.p: 2 of 4 files of c have no label and are left out, e.g. l"
+    )
     (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,cat\nl2,dog\nl3,dog\n")
     made = tools.run(cfg)
     rows = store.read_table(tools.path_of(made, "p/c/stats.all.ridge")).to_pylist()

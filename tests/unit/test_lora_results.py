@@ -55,7 +55,10 @@ def test_the_summary_has_means_intervals_and_the_controls_beside_them(made: dict
     )["test_acc"]
     assert row["norm_only"] == controls["norm_only", "attn1"]
     assert row["recipe_only"] == controls["recipe_only", "all"]
-    assert len(tables["layers"]) == 12 and set(tables["layers"]["n_runs"]) == {5}
+    layers = tables["layers"]
+    assert len(layers) == 2 * 12 and set(layers["n_runs"]) == {5}, "stats and norm_only"
+    assert set(layers["recipe_only"]) == {controls["recipe_only", "all"]}
+    assert layers["norm_only"].notna().all() and layers["norm_only"].nunique() > 1
 
 
 def test_refused_files_stand_in_table_and_page(made: dict) -> None:
@@ -73,10 +76,13 @@ def test_confusions_sum_to_the_test_rows(made: dict) -> None:
     assert counts.sum() == tested["n_test"].sum()
 
 
-def test_the_interval_over_runs_is_that_of_student() -> None:
-    low, high = results.interval(np.array([0.4, 0.5, 0.6]))
+def test_the_interval_over_runs_is_that_of_student_where_runs_share_no_rows() -> None:
+    values = np.array([0.4, 0.5, 0.6])
+    low, high = results.interval(values, 0.0)
     assert (low, high) == pytest.approx((0.2515862, 0.7484138), rel=1e-6)
-    assert all(np.isnan(results.interval(np.array([0.5]))))
+    wider = results.interval(values, 0.25)  # (1/3 + 1/4) / (1/3) = 7/4 times the variance
+    assert wider[1] - 0.5 == pytest.approx((high - 0.5) * np.sqrt(7 / 4))
+    assert all(np.isnan(results.interval(np.array([0.5]), 0.25)))
 
 
 def test_leaking_recipes_are_told_on_the_page() -> None:

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from actprobe import store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
-from actprobe.lora import features, index, primitives, synthetic, tables
+from actprobe.lora import effort, features, index, primitives, probe, synthetic, tables
 from actprobe.lora.catalog import REPRESENTATIONS
 
 FACTOR = ["simple_stats", "stats", "spectral", "matrix_norms", "frequency"]
@@ -52,7 +52,8 @@ def test_representations_equal_the_plain_definitions(tmp_path: Path, files: Path
             x = tensors[f"unet.{tools.BLOCK}.attn1.to_q.lora.{side}.weight"].astype(float)
             expected = np.array(reference.FACTOR[name](x))
             values = found.x[row, found.unit == unit]
-            np.testing.assert_allclose(values, expected, rtol=1e-3, atol=2e-7, err_msg=name)
+            rtol = 1e-3 if name == "spectral" else 1e-5  # its gaps divide by singular values
+            np.testing.assert_allclose(values, expected, rtol=rtol, atol=1e-12, err_msg=name)
 
 
 def test_missing_modules_are_masked_and_layers_are_columns(tmp_path: Path, files: Path) -> None:
@@ -294,6 +295,80 @@ def test_a_table_with_ragged_matrices_or_unknown_columns_is_refused(tmp_path: Pa
         (tmp_path / "tables" / f"{name}.parquet").unlink()
 
 
+def test_cells_of_every_list_type_with_nulls_in_a_slice() -> None:
+    cells = [[[9.0, 9.0]], [[1.0, 2.0], [3.0, 4.0]], None, [[5.0, 6.0], [7.0, 8.0]]]
+    for inner in (pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float16(), 2)):
+        for outer in (pa.list_(inner), pa.large_list(inner)):
+            found = tables.matrices(pa.array(cells, outer)[1:])
+            assert found.rows.tolist() == [2, 0, 2]
+            assert found[0].tolist() == [[1, 2], [3, 4]] and found[2].tolist() == [[5, 6], [7, 8]]
+    fixed = pa.array([cells[1], None, cells[3]], pa.list_(pa.list_(pa.float32(), 2), 2))[1:]
+    found = tables.matrices(fixed)
+    assert found.rows.tolist() == [0, 2] and found[1].tolist() == [[5, 6], [7, 8]]
+    for kind in (pa.list_(pa.list_(pa.list_(pa.float32()))), pa.list_(pa.list_(pa.string()))):
+        with pytest.raises(BadInput, match="expected matrices"):
+            tables.matrices(pa.array([], kind))
+
+
+def test_tables_with_missing_tensors_other_lists_and_null_labels(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    for i in range(6):
+        tools.write_lora(files / f"l{i}.safetensors", i, 2)
+    _as_table(files, tmp_path / "whole.parquet", fixed=False)
+    table = pq.read_table(tmp_path / "whole.parquet")
+    for name in (c for c in table.column_names if "attn2" in c):  # row 1 has no attn2
+        cells = [None if i == 1 else cell for i, cell in enumerate(table[name].to_pylist())]
+        table = table.set_column(table.column_names.index(name), name, pa.array(cells))
+    down = next(c for c in table.column_names if "attn1" in c and "down" in c)
+    cells = [None if i == 2 else cell for i, cell in enumerate(table[down].to_pylist())]
+    table = table.set_column(table.column_names.index(down), down, pa.array(cells))
+    table = table.append_column("prompts", pa.array([["a", "b"]] * 6))
+    table = table.append_column("image", pa.array([{"path": "x"}] * 6))
+    table = table.append_column("colour", pa.array(["red", "blue", None, "red", None, "blue"]))
+    (tmp_path / "tables").mkdir()
+    pq.write_table(table, tmp_path / "tables" / "t.parquet")
+    options = {"tables": str(tmp_path / "tables"), "id": "folder", "label": "colour",
+               "representations": ["stats"]}  # fmt: skip
+    cfg = tools.resolved(
+        tmp_path, {"c": options}, {"p": {"loras": ["c"], "methods": ["ridge"], "label": "colour"}}
+    )
+    made = tools.planned(cfg)
+    for stage in ("lora_index", "lora_primitives", "features"):
+        for batch in made.of(stage):
+            tools.RUN[stage](batch, cfg, 1)
+    found = index.load(tools.path_of(made, "c"))
+    reasons = dict(zip(found["id"], found.refused, strict=True))
+    assert "has no partner" in reasons.pop("l2") and not any(reasons.values())
+    stats = _load(made, "c/stats")
+    assert stats.mask[stats.id.tolist().index("l1")].tolist() == [True, True, False, False]
+    (target,) = [t for t in made.targets.values() if t.name == "p/c/stats.all.ridge"]
+    labels = {id: row["label"] for id, row in probe.labels(target, cfg).items()}
+    assert labels["l0"] == "red" and labels["l4"] == "", "null is no label"
+
+
+def test_alphas_of_a_table_are_not_ignored_silently(tmp_path: Path) -> None:
+    for i in range(2):
+        tools.write_lora(tmp_path / "files" / f"l{i}.safetensors", i, 2)
+    _as_table(tmp_path / "files", tmp_path / "tables" / "t.parquet", fixed=False)
+    table = pq.read_table(tmp_path / "tables" / "t.parquet")
+    name = f"unet.{tools.BLOCK}.attn1.to_q.alpha"
+    pq.write_table(table.append_column(name, pa.array([1.0, 1.0])), tmp_path / "tables/t.parquet")
+    options = {"tables": str(tmp_path / "tables"), "id": "folder", "representations": ["stats"]}
+    with pytest.raises(ActprobeError, match=r"to_q\.alpha: alphas of tables are not read"):
+        tools.run(tools.resolved(tmp_path / "a", {"c": options}))
+    made = tools.run(tools.resolved(tmp_path / "b", {"c": {**options, "alpha": "one"}}))
+    assert _load(made, "c/stats").x.shape[0] == 2
+
+
+def test_names_of_files_may_have_any_letters(tmp_path: Path) -> None:
+    for name in ("über", "猫", "b"):
+        tools.write_lora(tmp_path / "loras" / f"{name}.safetensors")
+    names = ["stats", "flat_vec"]
+    made = tools.run(_config(tmp_path, tmp_path / "loras", representations=names))
+    for name in names:
+        assert sorted(_load(made, f"c/{name}").id) == ["b", "über", "猫"]
+
+
 def test_a_tombstone_of_the_index_passes_down(tmp_path: Path) -> None:
     save_file({"some.weight": np.ones(3, np.float32)}, _touch(tmp_path / "x" / "a.safetensors"))
     made = tools.run({**_config(tmp_path, tmp_path / "x"), "on_bad_dataset": "skip"})
@@ -315,7 +390,9 @@ def test_unknown_names_in_the_config_are_told_with_the_nearest_one(
         tools.planned(_config(tmp_path, files, representations=["spectrall"]))
 
 
-def test_every_default_representation_can_be_made(tmp_path: Path, files: Path) -> None:
+def test_every_default_representation_can_be_made(
+    tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg = _config(tmp_path, files, representations=None, sketch={"product": 3, "projector": 4})
     made = tools.run(cfg)
     names = {t.name.partition("/")[2] for t in made.targets.values() if t.stage == "features"}
@@ -326,6 +403,8 @@ def test_every_default_representation_can_be_made(tmp_path: Path, files: Path) -
     product = {"singular_values": 19, "product_norms": 13, "product_moments": 4,
                "product_sketch": 9, "left_projector": 10, "right_projector": 10}  # fmt: skip
     assert widths == {n: 4 * w for n, w in factor.items()} | {n: 2 * w for n, w in product.items()}
+    monkeypatch.setattr(effort, "MODULES", 2)
+    assert widths == {n: effort.columns(n, cfg["loras"]["c"]["sketch"]) for n in names}
 
 
 def test_a_deleted_file_is_forgotten(tmp_path: Path, files: Path) -> None:

@@ -1,20 +1,38 @@
-"""The oracle: sae-lens itself, in an environment that has it (`pip install sae-lens==6.54.12`).
+"""Equality with sae-lens: every architecture that it saves is saved by it, and encoded by both.
 
-Every architecture that it saves is saved by it, and encoded by it and by us.
+It runs in the Python that ACTPROBE_SAE_LENS names (`pip install sae-lens==6.54.12`), or in this one
+if it is here.
 """
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sae_tiny import D, F, K, activations, codes, config, parameters, rows, targets
+from test_sae_formats import WRITERS
+from test_sae_training import trained
 
 from actprobe import sae as room
 from actprobe.errors import ConfigError
+from actprobe.sae import memory
 
-torch = pytest.importorskip("torch")
-sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed")
+PYTHON = os.environ.get("ACTPROBE_SAE_LENS") or (
+    sys.executable if importlib.util.find_spec("sae_lens") else None
+)
+pytestmark = pytest.mark.skipif(
+    PYTHON is None, reason="sae-lens: ACTPROBE_SAE_LENS names no Python that has it"
+)
 
 NORMALIZE = ["none", "layer_norm", "constant_norm_rescale"]
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     "standard": {},
     "jumprelu": {},
     "gated": {},
@@ -26,128 +44,154 @@ ARCHITECTURES = {
     "jumprelu_transcoder": {"d_out": D},
     "jumprelu_skip_transcoder": {"d_out": D},
 }
+FOLDED = ["standard", "jumprelu", "gated", "topk_rescale"]
+TRAINING = {"batchtopk": {}, "matryoshka_batchtopk": {"matryoshka_widths": [20, 50, F]}}
+WIDE = 9001  # latents: three column tiles, the last partly filled
 
 
-def metadata(hook="blocks.4.hook_resid_post"):
-    from sae_lens.saes.sae import SAEMetadata
+@dataclass
+class Case:
+    """An SAE that sae-lens makes, the rows that both encode, and our config entry for it."""
 
-    return SAEMetadata(model_name="tiny", hook_name=hook)
+    architecture: str
+    cfg: dict[str, Any] = field(default_factory=dict)
+    x: np.ndarray = field(default_factory=lambda: rows(60))
+    f: int = F
+    how: str = "sae"
+    hook: str = "blocks.4.hook_resid_post"
+    entry: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write what the oracle reads; what it has to be told."""
+        makedirs(folder)
+        base = self.architecture.removesuffix("_rescale")
+        kind = "jumprelu" if "jumprelu" in base else base
+        np.savez(folder / "parameters.npz", **parameters(kind, f=self.f))
+        np.save(folder / "x.npy", self.x)
+        cfg = {"d_in": D, "d_sae": self.f} | ARCHITECTURES.get(self.architecture, {}) | self.cfg
+        if "transcoder" in base:
+            cfg["apply_b_dec_to_input"] = False  # sae-lens refuses anything else
+        return {"architecture": base, "cfg": cfg, "how": self.how, "hook": self.hook,
+                "fold": bool(self.entry.get("fold_decoder_norm"))}  # fmt: skip
 
 
-def build(case, f=F, seed=0, **cfg):
-    """A random sae-lens SAE of one case."""
-    from sae_lens.registry import get_sae_class
+CASES = {
+    f"{a}-{n}-{'b_dec' if b else 'plain'}": Case(
+        a, {"normalize_activations": n, "apply_b_dec_to_input": b}
+    )
+    for a in ARCHITECTURES
+    for n in NORMALIZE
+    for b in (True, False)
+}
+CASES |= {f"{a}-wide": Case(a, x=rows(130), f=WIDE) for a in ARCHITECTURES}
+CASES |= {f"{a}-folded": Case(a, entry={"fold_decoder_norm": True}) for a in FOLDED}
+CASES |= {a: Case(a, {"k": K} | more, how="training") for a, more in TRAINING.items()}
+CASES["hook_z"] = Case(
+    "standard", {"reshape_activations": "hook_z"}, rows(60).reshape(60, 4, D // 4),
+    hook="blocks.4.attn.hook_z", entry={"overrides": {"ignore_mismatch": True}},
+)  # fmt: skip
+# Formats of others by the writer of `test_sae_formats`: sae-lens' loader, and the folder's name.
+FORMATS = {
+    "gemma_scope": ("gemma_2", "layer_4_resid_post"),
+    "gemma_scope_embedding": ("gemma_2", "embedding"),
+    "gemma_scope_2": ("gemma_3", "layer_4_resid_post"),
+    "llama_scope": ("llama_scope", "layer_4"),
+    **{n: ("dictionary_learning_1", "layer_4") for n in WRITERS if n.startswith("dictionary")},
+}
+UNFOLDED = Case("standard", {"normalize_activations": "expected_average_only_in"})
 
-    architecture = case.removesuffix("_rescale")
-    sae_class, cfg_class = get_sae_class(architecture)
-    more = ARCHITECTURES[case] | cfg
-    if "transcoder" in architecture:
-        more["apply_b_dec_to_input"] = False  # sae-lens refuses anything else
-    settings = cfg_class(d_in=D, d_sae=f, metadata=metadata(), **more)
-    made = sae_class(settings)
-    p = parameters("jumprelu" if "jumprelu" in architecture else architecture, f=f, seed=seed)
-    for name, value in made.named_parameters():
-        if name in p:
-            value.data = torch.from_numpy(np.ascontiguousarray(p[name]))
-    return made
+
+def makedirs(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-def assert_encodes_alike(tmp_path, made, x, folder=None, **settings):
-    """Equal support, values to 1e-5 relative; `made` is saved by sae-lens first."""
-    if folder is None:
-        made.save_model(tmp_path / "sae")
-    with torch.no_grad():
-        expected = made.encode(torch.from_numpy(x)).numpy()
-    found = codes(tmp_path, folder or tmp_path / "sae", x.reshape(len(x), -1), **settings)
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """The folder in which sae-lens has saved and encoded all cases, in one process."""
+    root = tmp_path_factory.mktemp("oracle")
+    told = {name: c.save(root / name) for name, c in (CASES | {"unfolded": UNFOLDED}).items()}
+    ours = Case("topk", x=rows(60, d=24) + 5, how="load")
+    told["trained"] = ours.save(root / "trained")
+    room.save_saelens(trained(root / "cache", epochs=1).path, root / "trained")
+    for name, (loader, files) in FORMATS.items():
+        np.save(makedirs(root / name) / "x.npy", rows(60))
+        WRITERS[name.removesuffix("_embedding")](root / name / files, parameters())
+        told[name] = {
+            "how": "hub", "architecture": loader, "files": files, "hook": "google/gemma-scope-2b-pt-res",
+            "cfg": {"d_in": D, "d_sae": F}, "scale": 0.5 if name == "llama_scope" else 1,
+            "fold": "topk" not in name,
+        }  # fmt: skip
+    (root / "cases.json").write_text(json.dumps(told))
+    script = Path(__file__).with_name("sae_lens_oracle.py")
+    run = [str(PYTHON), str(script), str(root)]
+    out = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr[-3000:]
+    return root
+
+
+def assert_encodes_alike(tmp_path, folder, entry=None, files=""):
+    """Equal support, values to 1e-5 relative (near zero, to a few float32 roundings)."""
+    expected, x = np.load(folder / "expected.npy"), np.load(folder / "x.npy")
+    found = codes(tmp_path, folder / files, x.reshape(len(x), -1), **(entry or {}))
     assert 0 < np.count_nonzero(expected) < expected.size / 2
     np.testing.assert_array_equal(found != 0, expected != 0)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("case", ARCHITECTURES)
-@pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("b_dec", [True, False])
-def test_architectures(tmp_path, case, normalize, b_dec):
-    made = build(case, apply_b_dec_to_input=b_dec, normalize_activations=normalize)
-    assert_encodes_alike(tmp_path, made, rows(60))
+@pytest.mark.parametrize("name", CASES)
+def test_encodes_as_sae_lens(tmp_path, oracle, name):
+    assert_encodes_alike(tmp_path, oracle / name, CASES[name].entry)
 
 
-@pytest.mark.parametrize("case", ARCHITECTURES)
-def test_blocks(tmp_path, case):
-    """Three blocks of latents and two row tiles; neither divides."""
-    assert_encodes_alike(tmp_path, build(case, f=9001), rows(1100), max_memory=600 * 10**6)
+@pytest.mark.parametrize("name", FORMATS)
+def test_reads_formats_as_sae_lens(tmp_path, oracle, name):
+    """With decoder norms folded where that is possible: latents and decoder are on its scale."""
+    entry = {"overrides": {"ignore_mismatch": True}, "fold_decoder_norm": "topk" not in name}
+    assert_encodes_alike(tmp_path, oracle / name, entry, FORMATS[name][1])
 
 
-@pytest.mark.parametrize("case", ["standard", "jumprelu", "gated", "topk_rescale"])
-def test_folded_decoder_norms(tmp_path, case):
-    made = build(case)
-    made.save_model(tmp_path / "plain")
-    made.fold_W_dec_norm()
-    assert_encodes_alike(
-        tmp_path, made, rows(60), folder=tmp_path / "plain", fold_decoder_norm=True
-    )
+@pytest.mark.parametrize("name", [f"{a}-wide" for a in ARCHITECTURES])
+def test_in_blocks_of_latents(tmp_path, oracle, name, monkeypatch):
+    """The encoder read in three blocks; above it was read as a whole."""
+    monkeypatch.setattr(memory, "_MAX_BLOCK", 4096)
+    assert_encodes_alike(tmp_path, oracle / name)
 
 
-def test_hook_z(tmp_path):
-    made = build("standard")
-    made.cfg.metadata = metadata("blocks.4.attn.hook_z")
-    made.cfg.reshape_activations = "hook_z"
-    made.turn_on_forward_pass_hook_z_reshaping()
-    x = rows(60).reshape(60, 4, D // 4)
-    assert_encodes_alike(tmp_path, made, x, overrides={"ignore_mismatch": True})
+def test_batch_top_k_is_saved_as_jumprelu(oracle):
+    for name in TRAINING:
+        cfg = json.loads((oracle / name / "cfg.json").read_text())
+        assert cfg["architecture"] == "jumprelu"
 
 
-@pytest.mark.parametrize("name", ["batchtopk", "matryoshka_batchtopk"])
-def test_batch_top_k_as_saved_for_inference(tmp_path, name):
-    from sae_lens.registry import get_sae_training_class
-
-    training_class, cfg_class = get_sae_training_class(name)
-    widths = {"matryoshka_widths": [20, 50, F]} if "matryoshka" in name else {}
-    made = training_class(cfg_class(d_in=D, d_sae=F, k=K, metadata=metadata(), **widths))
-    with torch.no_grad():
-        made.W_enc.copy_(torch.from_numpy(parameters()["W_enc"]))
-        made.topk_threshold.fill_(0.1)
-    made.save_inference_model(tmp_path / "sae")
-    loaded = sae_lens.SAE.load_from_disk(tmp_path / "sae")
-    assert loaded.cfg.architecture() == "jumprelu"
-    assert_encodes_alike(tmp_path, loaded, rows(60), folder=tmp_path / "sae")
+def test_an_sae_trained_here_is_loaded_by_sae_lens(tmp_path, oracle):
+    expected = np.load(oracle / "trained" / "expected.npy")
+    assert (expected != 0).sum(1).max() == 3  # the k it was trained with
+    entry = {"overrides": {"ignore_mismatch": True}}
+    assert_encodes_alike(tmp_path, oracle / "trained", entry)
 
 
-def test_unfolded_scaling_is_refused_where_sae_lens_leaves_it_out(tmp_path):
-    build("standard", normalize_activations="expected_average_only_in").save_model(tmp_path / "sae")
-    cfg = config(tmp_path, {"s": {"source": str(tmp_path / "sae")}})
+def test_unfolded_scaling_is_refused_where_sae_lens_leaves_it_out(tmp_path, oracle):
+    cfg = config(tmp_path, {"s": {"source": str(oracle / "unfolded")}})
     with pytest.raises(ConfigError, match="has to be folded into the weights first"):
         targets(cfg, activations(tmp_path, {"a": rows(3)}))
 
 
 @pytest.mark.parametrize(
-    ("case", "wrong"),
+    ("name", "wrong"),
     [
-        ("jumprelu", {"architecture": "standard"}),
-        ("topk", {"k": K + 1}),
-        ("standard", {"apply_b_dec_to_input": False}),
-        ("standard", {"normalize_activations": "layer_norm"}),
-        ("topk_rescale", {"rescale_acts_by_decoder_norm": False}),
+        ("jumprelu-none-b_dec", {"architecture": "standard"}),
+        ("topk-none-b_dec", {"k": K + 1}),
+        ("topk-none-b_dec", {"architecture": "abstopk"}),
+        ("standard-none-b_dec", {"apply_b_dec_to_input": False}),
+        ("standard-none-b_dec", {"normalize_activations": "layer_norm"}),
+        ("topk_rescale-none-b_dec", {"rescale_acts_by_decoder_norm": False}),
+        ("batchtopk", {"architecture": "standard"}),
     ],
 )
-def test_a_wrong_reading_does_not_pass(tmp_path, case, wrong):
-    import json
-
-    made = build(case)
-    made.save_model(tmp_path / "sae")
-    path = tmp_path / "sae" / "cfg.json"
+def test_a_wrong_reading_does_not_pass(tmp_path, oracle, name, wrong):
+    folder = shutil.copytree(oracle / name, tmp_path / "wrong")
+    path = folder / "cfg.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
     with pytest.raises(AssertionError):
-        assert_encodes_alike(tmp_path, made, rows(60), folder=tmp_path / "sae")
-
-
-def test_an_sae_trained_here_is_loaded_by_sae_lens(tmp_path):
-    from test_sae_training import trained
-
-    folder = room.save_saelens(trained(tmp_path, epochs=1).path, tmp_path / "export")
-    loaded = sae_lens.SAE.load_from_disk(folder)
-    x = rows(60, d=24) + 5
-    with torch.no_grad():
-        z = loaded.encode(torch.from_numpy(x))
-        assert loaded.cfg.k == 3 and int((z != 0).sum(1).max()) == 3
-    assert_encodes_alike(tmp_path, loaded, x, folder=folder, overrides={"ignore_mismatch": True})
+        assert_encodes_alike(tmp_path, folder)

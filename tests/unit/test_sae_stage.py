@@ -21,6 +21,7 @@ from sae_tiny import (
     config,
     dense,
     encode,
+    killed,
     parameters,
     rows,
     save_saelens,
@@ -166,6 +167,29 @@ def test_killed_runs_end_bit_identical(tmp_path, monkeypatch, architecture):
     found = encode(cfg, known)
     assert {n: keys.file_sha256(t.path) for n, t in found.items()} == expected
     assert blocks[0][0] == 8 * 4096  # the first blocks were not read again
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu", "topk"])
+def test_killed_at_any_moment(tmp_path, monkeypatch, architecture):
+    """While reading, encoding, logging, assembling, sealing or publishing: again and again."""
+    p = parameters(architecture, f=3 * 4096)
+    more = {"k": K} if architecture == "topk" else {}
+    folder = save_saelens(tmp_path / "sae", p, architecture=architecture, **more)
+    xs = {"a": rows(1100), "b": rows(40, seed=9)}
+    entry = {"s": {"source": str(folder)}}
+    whole = encode(config(tmp_path / "whole", entry), activations(tmp_path / "whole", xs))
+    expected = {n: keys.file_sha256(t.path) for n, t in whole.items()}
+
+    monkeypatch.setattr(memory, "_MAX_BLOCK", 4096)
+    cfg, known = config(tmp_path, entry), activations(tmp_path, xs)
+    kills = 0
+    while killed(lambda: encode(cfg, known), 0.002 * 1.25**kills):
+        kills += 1
+    assert kills > 3
+    found = encode(cfg, known)
+    assert {n: keys.file_sha256(t.path) for n, t in found.items()} == expected
+    left = [f.name for f in (tmp_path / "latents").rglob("*") if f.is_file()]
+    assert sorted(left) == sorted(Path(t.path).name for t in found.values())
 
 
 def test_finished_parts_need_no_sae(tmp_path, folder, monkeypatch):

@@ -2,15 +2,17 @@
 
 import itertools
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sae_tiny import activations, batch, config, encode, targets
+from sae_tiny import activations, batch, config, encode, killed, targets
 
 from actprobe import keys, sae, store
 from actprobe.errors import ConfigError
-from actprobe.sae import stream, training
+from actprobe.sae import checkpoint, stream, training
 from actprobe.sae.artefact import read_sae
 from actprobe.sae.training import Parameters
 from actprobe.sae.weights import Weights
@@ -152,6 +154,58 @@ def test_training_is_deterministic_and_seeded(tmp_path):
     assert digests["a", 0] == digests["b", 0] != digests["a", 1]
 
 
+def test_killed_training_goes_on_where_it_stood(tmp_path, monkeypatch):
+    """It is killed after some steps, again and again, and ends with the same bytes."""
+    expected = keys.file_sha256(trained(tmp_path / "whole").path)
+    monkeypatch.setattr(checkpoint, "_SECONDS", 0)
+    gradient, done = training.gradient, itertools.count()
+
+    def steps_until(last):
+        """Steps that this process may do before it kills itself."""
+        left = itertools.count(last, -1)
+
+        def step(*args):
+            if next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            next(done)
+            return gradient(*args)
+
+        monkeypatch.setattr(training, "gradient", step)
+
+    for steps in (1, 30, 7, 61, 2, 90):
+        steps_until(steps)
+        assert killed(lambda: trained(tmp_path), 60)
+    steps_until(10**6)
+    t = trained(tmp_path)
+    assert keys.file_sha256(t.path) == expected
+    steps = course(t)["curve"][-1][0] // TRAIN["batch_size"]
+    assert next(done) < steps / 2  # of this process; the killed ones did the others
+    assert [f.name for f in (tmp_path / "saes").iterdir()] == [Path(t.path).name]
+
+
+def test_training_killed_at_any_moment(tmp_path, monkeypatch):
+    """While reading, stepping, saving its state, sealing or publishing."""
+    expected = keys.file_sha256(trained(tmp_path / "whole", epochs=1).path)
+    monkeypatch.setattr(checkpoint, "_SECONDS", 0)
+    kills = 0
+    while killed(lambda: trained(tmp_path, epochs=1), 0.005 * 1.25**kills):
+        kills += 1
+    assert kills > 3
+    assert keys.file_sha256(trained(tmp_path, epochs=1).path) == expected
+
+
+def test_the_state_of_another_training_is_not_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_SECONDS", 0)
+    part, arrays = tmp_path / "part", {"a": np.arange(3.0)}
+    checkpoint.Checkpoint(part, "1" * 64).save(arrays, {"steps": 5})
+    fresh = {"a": np.zeros(3)}
+    assert checkpoint.Checkpoint(part, "2" * 64).restore(fresh) is None and not fresh["a"].any()
+    assert checkpoint.Checkpoint(part, "1" * 64).restore(fresh) == {"steps": 5}
+    assert np.array_equal(fresh["a"], arrays["a"])
+    part.write_bytes(part.read_bytes()[:-30])
+    assert checkpoint.Checkpoint(part, "1" * 64).restore(fresh) is None
+
+
 def test_training_stops_early(tmp_path):
     x = np.random.default_rng(0).standard_normal((4000, D)).astype(np.float32)  # nothing to learn
     xs = {"a": (x, np.arange(0, 4001, 10))}
@@ -246,9 +300,17 @@ def test_bad_tokens_are_named(tmp_path):
     x[777, 3] = np.nan
     with pytest.raises(Exception, match=r"a/resid_post\.4\.tokens.*token 777 is not finite"):
         trained(tmp_path, {"a": (x, offsets)})
+    with pytest.raises(Exception, match=r"all tokens are equal: nothing to train on"):
+        trained(tmp_path / "equal", {"a": (np.ones_like(x), offsets)})
     one = {"a": (x[:5], np.array([0, 5]))}
     with pytest.raises(Exception, match="1 rows of width 24; training holds some rows out"):
         trained(tmp_path / "one", one)
+
+
+def test_more_latents_than_there_are_cannot_fire(tmp_path):
+    cfg = config(tmp_path, {"s": {"train": {"width": 8, "k": 9}}})
+    with pytest.raises(ConfigError, match=r"saes\.s\.train\.k: 9 of 8 latents cannot fire"):
+        targets(cfg, known(tmp_path))
 
 
 def test_too_little_memory_for_training(tmp_path):

@@ -1,7 +1,7 @@
 """Contrastive probes: a direction between two classes, found on one dataset, tried on others.
 
-`targets` and `outputs` are light; `load` (h5py) is imported when first used. Jobs call `run.run`
-and `results.make_results`.
+`targets` and `outputs` are light; what reads and writes directions is imported when first used.
+Jobs call `run.run` and `results.make_results`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from actprobe.contrastive.targets import VERSION, targets
 
 if TYPE_CHECKING:
     from actprobe.contrastive.artefact import Directions, load
+    from actprobe.contrastive.files import runs, write_vectors
 
-_LAZY = {"Directions", "load"}
+_LAZY = {"Directions": "artefact", "load": "artefact", "runs": "files", "write_vectors": "files"}
 
-__all__ = ["VERSION", "Directions", "load", "outputs", "targets"]
+__all__ = ["VERSION", "Directions", "load", "outputs", "runs", "targets", "write_vectors"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        from actprobe.contrastive import artefact
+        from importlib import import_module
 
-        return getattr(artefact, name)
+        return getattr(import_module(f"actprobe.contrastive.{_LAZY[name]}"), name)
     raise AttributeError(name)

@@ -14,7 +14,7 @@ from actprobe import store
 from actprobe.contrastive import data
 from actprobe.contrastive.controls import CONFIDENCE
 from actprobe.plan import Target
-from actprobe.probes.metrics import Bootstrap, auc
+from actprobe.probes import Bootstrap, auc
 
 METHODS = {
     "baseline_length": "number of characters",

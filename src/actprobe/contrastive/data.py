@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from actprobe import texts
 from actprobe.config import nearest
 from actprobe.errors import BadInput
-from actprobe.probes.splits import components
+from actprobe.probes import components
 
 PAIR_CLASSES = ("negative", "positive")  # of datasets in the contrastive schema
 

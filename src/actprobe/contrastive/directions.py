@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.probes.metrics import auc
+from actprobe.probes import auc
 
 _SAME = 1e-6  # difference of class means, in row norms, that rounding of float32 rows explains
 

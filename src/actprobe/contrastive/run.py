@@ -22,7 +22,7 @@ from actprobe.errors import Damaged
 from actprobe.jobs import Outcome
 from actprobe.models import open_activations
 from actprobe.plan import Batch, Target
-from actprobe.probes.metrics import Bootstrap, auc
+from actprobe.probes import Bootstrap, auc
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import store, texts
-from actprobe.contrastive.artefact import Directions, load
-from actprobe.contrastive.files import runs, write_vectors
+from actprobe.contrastive import Directions, load, runs, write_vectors
 from actprobe.errors import ActprobeError
 from actprobe.interchange import gguf
 from actprobe.interchange.caches import positive_first

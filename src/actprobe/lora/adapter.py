@@ -65,7 +65,10 @@ def read_adapter(path: str | Path, config: str | Path | None, alpha: str) -> Ada
 
 def _alphas(path: str | Path, tensors: Mapping[str, Tensor]) -> tuple[tuple[str, float], ...]:
     """Names and values of the alpha scalars of a file."""
-    found = [(n, t) for n, t in tensors.items() if n.endswith(".alpha") and math.prod(t.shape) == 1]
+    found = [(n, t) for n, t in tensors.items() if n.endswith(".alpha")]
+    for name, t in found:
+        if math.prod(t.shape) != 1:
+            raise BadInput(f"{name} has shape {t.shape}, expected one number")
     if not found:
         return ()
     with open(path, "rb") as f:
@@ -106,10 +109,8 @@ def describe(
                 raise BadInput(f"{key} has dtype {t.dtype}, expected one of {', '.join(FLOATS)}")
         rank, d_in, d_out = _sizes(down.shape, up.shape, pair)
         scale = 1.0
-        if rules is not None and pair.alpha in alphas:
-            scale = alphas[pair.alpha] / rank
-        elif rules is not None:
-            scale = rules.scale(pair.path, rank)
+        if rules is not None:
+            scale = alphas[pair.alpha] / rank if pair.alpha else rules.scale(pair.path, rank)
         if not math.isfinite(scale):
             raise BadInput(f"{pair.alpha or name}: scale {scale}")
         modules[name] = Module(down, up, rank, d_in, d_out, scale)
@@ -151,13 +152,15 @@ class _Scales:
             for key, value in json.loads(metadata["lora_adapter_metadata"]).items():
                 component, _, option = key.partition(".")
                 self._by_component.setdefault(component, {})[option] = value
-        elif "peft" in dialect.split("+"):
+        self._unknown = not self._by_component and "peft" in dialect.split("+")
+
+    def scale(self, path: str, rank: int) -> float:
+        """Scale of the module with this path. Raises BadInput for a PEFT file without settings."""
+        if self._unknown:
             raise BadInput(
                 "a PEFT file without adapter_config.json beside it: its scale is not known "
                 "(`alpha: one` takes 1)"
             )
-
-    def scale(self, path: str, rank: int) -> float:
         component, _, rest = path.partition(".")
         options = self._by_component.get("") or self._by_component.get(component)
         if not options or options.get("lora_alpha") is None:

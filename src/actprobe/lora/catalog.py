@@ -60,6 +60,7 @@ FAMILIES = {
             1,
             "factor",
             (*_numbered("magnitude", LARGEST), "mean", "std", "energy_share"),
+            cost=1.5,
         ),
         Family(
             "product",
@@ -70,9 +71,9 @@ FAMILIES = {
              *(f"row_norm_q{q:.2f}" for q in NORM_QUANTILES), "row_norm_max",
              *(f"col_norm_q{q:.2f}" for q in NORM_QUANTILES), "col_norm_max"),
             scaled=True,
-            cost=3,
+            cost=3.5,
         ),
-        Family("sketch", 1, "product", scaled=True),
+        Family("sketch", 1, "product", scaled=True, cost=1.5),
     )
 }  # fmt: skip
 
@@ -82,7 +83,8 @@ class Representation:
     """A view: numbers per unit, taken or derived from the columns of `families`.
 
     parts: made of these representations side by side, never stored itself. default: computed when
-    the config names none. unit "file" has one unit for the whole LoRA.
+    the config names none. unit "file" has one unit for the whole LoRA. width: columns per unit (of
+    "file": per module), 0 where sketch sizes or the weights decide.
     """
 
     name: str
@@ -91,19 +93,20 @@ class Representation:
     unit: str
     parts: tuple[str, ...] = ()
     default: bool = True
+    width: int = 0
 
 
 REPRESENTATIONS = {
     r.name: r
     for r in (
-        Representation("simple_stats", 1, ("order",), "factor"),
-        Representation("rank_based", 1, ("order",), "factor"),
-        Representation("stats", 1, ("order",), "factor"),
-        Representation("spectral", 1, ("spectral",), "factor"),
-        Representation("matrix_norms", 1, ("spectral", "order"), "factor"),
-        Representation("distribution", 1, ("order",), "factor"),
-        Representation("frequency", 1, ("fourier",), "factor"),
-        Representation("info_theoretic", 1, ("order",), "factor"),
+        Representation("simple_stats", 1, ("order",), "factor", width=5),
+        Representation("rank_based", 1, ("order",), "factor", width=11),
+        Representation("stats", 1, ("order",), "factor", width=7),
+        Representation("spectral", 1, ("spectral",), "factor", width=32),
+        Representation("matrix_norms", 1, ("spectral", "order"), "factor", width=7),
+        Representation("distribution", 1, ("order",), "factor", width=12),
+        Representation("frequency", 1, ("fourier",), "factor", width=14),
+        Representation("info_theoretic", 1, ("order",), "factor", width=2),
         Representation(
             "ensemble",
             1,
@@ -112,17 +115,17 @@ REPRESENTATIONS = {
             ("spectral", "matrix_norms", "distribution", "frequency", "info_theoretic"),
         ),
         Representation("flat_vec", 1, (), "factor", default=False),
-        Representation("singular_values", 1, ("product",), "product"),
-        Representation("product_norms", 1, ("product",), "product"),
-        Representation("product_moments", 1, ("product",), "product"),
+        Representation("singular_values", 1, ("product",), "product", width=19),
+        Representation("product_norms", 1, ("product",), "product", width=13),
+        Representation("product_moments", 1, ("product",), "product", width=4),
         Representation(
             "product", 1, (), "product", ("singular_values", "product_norms", "product_moments")
         ),
         Representation("product_sketch", 1, ("sketch",), "product"),
         Representation("left_projector", 1, ("sketch",), "product"),
         Representation("right_projector", 1, ("sketch",), "product"),
-        Representation("norm_only", 1, ("product",), "product", default=False),
-        Representation("recipe_only", 1, (), "file", default=False),
+        Representation("norm_only", 1, ("product",), "product", default=False, width=1),
+        Representation("recipe_only", 1, (), "file", default=False, width=3),
     )
 }
 CONTROLS = ("recipe_only", "norm_only")

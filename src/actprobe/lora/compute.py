@@ -98,11 +98,16 @@ def _factor_slices(
         for name, (down, up, _) in lora.items():
             unit = 2 * position[name]
             groups[False, down.shape].append((row, unit, down))
-            groups[True, up.shape[::-1]].append((row, unit + 1, up.T))
+            groups[True, up.shape].append((row, unit + 1, up))
     for (transposed, shape), members in groups.items():
         for part in _cut(members, shape[0] * shape[1]):
             rows, units, arrays = zip(*part, strict=True)
-            yield np.array(rows), np.array(units), np.stack(arrays), transposed
+            yield (
+                np.array(rows),
+                np.array(units),
+                _stacked(arrays, transposed, np.float32),
+                transposed,
+            )
 
 
 def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[Rows, list[str], Weights]]:
@@ -115,9 +120,15 @@ def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[Rows, list[str], Wei
         members.sort(key=lambda m: m[:2])
         for part in _cut(members, shape[0] * (shape[1] + n_out)):
             names, rows, factors = zip(*part, strict=True)
-            b = np.stack([f.up.T for f in factors], dtype=np.float64)
-            a = np.stack([f.down for f in factors], dtype=np.float64)
+            b = _stacked([f.up for f in factors], True, np.float64)
+            a = _stacked([f.down for f in factors], False, np.float64)
             yield np.array(rows), list(names), Weights(b, a, np.array([f.scale for f in factors]))
+
+
+def _stacked(matrices: Sequence[Floats], transposed: bool, dtype: Any) -> Any:
+    """Matrices of one shape [a, b], or their transposes, as one array [m, a, b]."""
+    x = np.concatenate(matrices).reshape(len(matrices), *matrices[0].shape)
+    return np.ascontiguousarray(x.transpose(0, 2, 1) if transposed else x, dtype)
 
 
 def _cut(members: list[Any], entries: int) -> Iterator[list[Any]]:

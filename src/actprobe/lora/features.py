@@ -75,7 +75,7 @@ def load(path: str | Path, layers: Iterable[str] = ("*",), max_bytes: int = 1 <<
             np.cumsum(chosen)[unit[columns]] - 1,
             [u for u, c in zip(units, chosen, strict=True) if c],
             f["mask"][:].astype(bool)[fine][:, chosen],
-            f["id"][:].astype("U").astype(object)[fine],
+            np.strings.decode(f["id"][:], "utf-8").astype(object)[fine],
             f["flag"][:][columns],
         )
 

@@ -48,7 +48,7 @@ def representations(summary: pd.DataFrame) -> Figure:
     down = math.ceil(len(panels) / across)
     fig = style.figure(
         title,
-        "Mean test accuracy over runs, with the 95 % interval of the mean over runs.\n"
+        "Mean test accuracy over runs, with its 95 % interval (corrected for rows that runs share).\n"
         "Dashed: always the largest class. Grey line: recipe_only, which reads no weight.",
         max(6.4, 4.3 * across),
         (0.27 * len(order) + 1.0) * down,
@@ -104,8 +104,8 @@ def layers(table: pd.DataFrame) -> Figure:
     most = rows.groupby(["setting", "dataset"])["site"].nunique().max()
     fig = style.figure(
         title,
-        "Mean test accuracy over runs of a classifier that reads one module alone, with the 95 %\n"
-        "interval of the mean over runs. Dashed: always the largest class.",
+        "Mean test accuracy over runs of a classifier that reads one module alone, with its 95 %\n"
+        "interval (corrected for rows that runs share). Dashed: always the largest class.",
         7.6,
         (max(0.15, 0.09 * len(kinds)) * most + 0.9) * len(panels),
         kinds,

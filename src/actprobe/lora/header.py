@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +79,8 @@ def _parse(text: bytes, size: int) -> Header:
 
 def _tensor(entry: dict[str, Any], base: int) -> Tensor:
     start, stop = entry["data_offsets"]
-    return Tensor(entry["dtype"], tuple(entry["shape"]), base + start, base + stop)
+    shape = tuple(index(n) for n in entry["shape"])
+    return Tensor(entry["dtype"], shape, base + index(start), base + index(stop))
 
 
 def _check_layout(tensors: dict[str, Tensor], base: int, size: int) -> None:

@@ -95,6 +95,10 @@ class Index:
         """Why each LoRA is left out (object [N], empty: it is not)."""
         return np.where(self["reason"] != "", self["reason"], self["mismatch"])
 
+    def encoded_ids(self, rows: NDArray[np.int64]) -> NDArray[np.bytes_]:
+        """The ids of some rows in UTF-8, as HDF5 holds them."""
+        return np.strings.encode(self["id"][rows].astype(str), "utf-8")
+
     def present(self) -> NDArray[np.bool_]:
         """Presence mask [N, modules]."""
         mask = np.zeros((len(self), len(self.modules)), bool)

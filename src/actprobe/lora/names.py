@@ -2,8 +2,8 @@
 
 A canonical name is the component (unet, text_encoder, ...) and the module's path, every "." an "_":
 kohya files store paths that way, and underscored paths cannot be split back. `to_out.0` is folded
-into `to_out`, `.processor.` is dropped, and names of the original Stable Diffusion blocks
-(input_blocks, middle_block, output_blocks) become those of diffusers.
+into `to_out`, `.processor.` is dropped, and the original Stable Diffusion names of blocks and
+convolutions (input_blocks, middle_block, output_blocks; in_layers, …) become those of diffusers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _PATTERNS = [
     ("kohya", re.compile(r"(?P<path>.+)\.lora_(?P<side>down|up)\.weight")),
 ]
 _ALPHA = re.compile(r"(?P<path>.+)\.alpha")
-_COMPONENTS = ("unet", "transformer", "prior", "text_encoder", "text_encoder_2", "text_encoder_3")
+_COMPONENTS = ("unet", "transformer", "transformer_2", "prior", "text_encoder", "text_encoder_2",
+               "text_encoder_3", "diffusion_model")  # fmt: skip
 _KOHYA = {
     "lora_unet_": "unet",
     "lora_te_": "text_encoder",
@@ -53,11 +54,19 @@ _GUESS = {
     "down_blocks": "unet",
     "mid_block": "unet",
     "up_blocks": "unet",
+    "transformer_blocks": "transformer",
+    "single_transformer_blocks": "transformer",
     "text_model": "text_encoder",
 }
 # Attention of old text-encoder files is named as in the unet.
 _TEXT_PROJECTIONS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 _LAYERS = 2  # residual layers per block in every Stable Diffusion unet
+_CONVOLUTIONS = {
+    "in_layers_2": "conv1",
+    "emb_layers_1": "time_emb_proj",
+    "out_layers_3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
 
 
 @dataclass
@@ -139,13 +148,15 @@ def canonical(path: str, dialect: str = "") -> tuple[str, str]:
     elif path.startswith("lora_"):
         raise BadInput(f"unknown prefix of {path}; expected one of {', '.join(_KOHYA)}")
     else:
-        path = path.removeprefix("base_model.model.")
-        first, _, rest = path.partition(".")
+        bare = path.removeprefix("base_model.model.")
+        first, _, rest = bare.partition(".")
         if first in _COMPONENTS and rest:
-            component, path = first, rest
-            dialect = "diffusers-peft" if dialect == "peft" else dialect
+            component = first
+            # GPT-2's blocks are called "transformer", too: PEFT's own prefix tells.
+            dialect = "diffusers-peft" if dialect == "peft" and bare == path else dialect
         else:
-            component = _GUESS.get(first, "")
+            component, rest = _GUESS.get(first, ""), bare
+        path = rest
     folded = path.replace(".processor.", ".").replace(".", "_")
     if component.startswith("text_encoder") and dialect == "diffusers-old":
         folded = re.sub(r"to_(q|k|v|out)$", lambda m: _TEXT_PROJECTIONS[m[0]], folded)
@@ -160,6 +171,7 @@ def _diffusers_block(name: str) -> str:
 
     Block i of input_blocks is layer (i-1) mod 3 of down block (i-1) div 3, block i of
     output_blocks layer i mod 3 of up block i div 3; inside, 0 is the resnet and 1 the attention.
+    Down blocks end in a convolution `op`, up blocks in `conv`.
     """
     m = re.match(r"(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.*)", name)
     if m is None:
@@ -167,12 +179,19 @@ def _diffusers_block(name: str) -> str:
     i = int(m[2])
     if m[1] == "middle_block":
         kind, layer = ("attentions", 0) if i == 1 else ("resnets", i // 2)
-        return f"mid_block_{kind}_{layer}_" + (f"{m[3]}_" if m[3] else "") + m[4]
+        return f"mid_block_{kind}_{layer}_" + (f"{m[3]}_" if m[3] else "") + _inner(m[4])
     side, at = ("down", i - 1) if m[1] == "input_blocks" else ("up", i)
     block, layer = divmod(at, _LAYERS + 1)
-    if m[3] not in ("0", "1") or m[4].startswith("op") or at < 0:
+    if at >= 0 and m[4] in ("op", "conv"):
+        return f"{side}_blocks_{block}_{side}samplers_0_conv"
+    if m[3] not in ("0", "1") or at < 0:
         raise BadInput(f"the block name {name} has no counterpart in diffusers' naming")
-    return f"{side}_blocks_{block}_{('resnets', 'attentions')[int(m[3])]}_{layer}_{m[4]}"
+    return f"{side}_blocks_{block}_{('resnets', 'attentions')[int(m[3])]}_{layer}_{_inner(m[4])}"
+
+
+def _inner(name: str) -> str:
+    """diffusers' name of a layer inside a block; those of attentions are the same."""
+    return _CONVOLUTIONS.get(name, name)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

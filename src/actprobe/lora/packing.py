@@ -35,7 +35,7 @@ def _recipe(t: Target, found: Index, rows: NDArray[np.int64]) -> Path:
         "x": x,
         "mask": mask.astype(np.uint8),
         "reason": np.zeros(len(x), "S1"),
-        "id": found["id"][rows].astype("S"),
+        "id": found.encoded_ids(rows),
         "flag": flags.result(),
     }
     facts = {"units": ["file"], "columns": columns, "widths": [len(columns)]}
@@ -51,7 +51,7 @@ def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str
     units = compute.units("order", found.modules)
     members = {m.id: m for m in collection.members(t.args["collection"], options)}
     read, blocks = primitives.reader(members, options), primitives.blocks(found, rows)
-    text = found["id"][rows].astype("S")
+    text = found.encoded_ids(rows)
     shapes = arrays(len(rows), len(units), sum(widths), text.dtype)
     facts = {"units": units, "columns": ["entry"], "widths": widths}
     with store.Part(t.path, t.spec, shapes, len(blocks), facts) as part:

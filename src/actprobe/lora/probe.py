@@ -116,14 +116,14 @@ def labels(t: Target, config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         rows = collection.labels(t.args["collection"], options, columns.values())
         return {id: dict(zip(columns, values, strict=True)) for id, values in rows.items()}
     found = index.load(t.args["index"])
-    result = {}
-    for id, text in zip(found["id"], found["metadata"], strict=True):
-        metadata = json.loads(text)
-        for c in columns.values():
-            if metadata and c not in metadata:
-                raise BadInput(f"{t.args['collection']}: the table has no column {c!r}")
-        result[id] = {k: metadata.get(c, "") for k, c in columns.items()}
-    return result
+    metadata = [json.loads(text) for text in found["metadata"]]
+    for c in columns.values():
+        if not any(c in m for m in metadata):
+            raise BadInput(f"{t.args['collection']}: the table has no column {c!r}")
+    return {
+        id: {k: m.get(c, "") for k, c in columns.items()}
+        for id, m in zip(found["id"], metadata, strict=True)
+    }
 
 
 class _Labelled:
@@ -133,7 +133,8 @@ class _Labelled:
         known = np.array([bool(labels.get(i, {}).get("label")) for i in found.id], bool)
         if not known.any():
             raise BadInput("none of the LoRAs has a label")
-        self.x, self.mask, self.unit = found.x[known], found.mask[known], found.unit
+        self.x = found.x if known.all() else found.x[known]  # it may be gigabytes
+        self.mask, self.unit = found.mask[known], found.unit
         self.repeated = found.flag == 2
         rows = [labels[i] for i in found.id[known]]
         self.classes, self.y = np.unique([r["label"] for r in rows], return_inverse=True)
@@ -168,7 +169,7 @@ class _Labelled:
         x = self.x[:, chosen]
         constant = classifiers.standardise(x, self.mask, self.unit[chosen], train, how["constant"])
         sides = [(x[r], self.y[r]) for r in (train, validation, test)]
-        del x  # it may be gigabytes
+        del x
         fitted = _FAMILIES[how["methods"][method]["family"]](
             *sides[0], *sides[1], how["methods"][method], seed
         )

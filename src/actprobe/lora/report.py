@@ -21,6 +21,8 @@ _SHOWN = {
     "source": "representation",
     "condition": "layers",
     "method": "method",
+    "n_train": "train LoRAs",
+    "n_test": "test LoRAs",
     "n_columns": "columns",
     "n_constant": "constant",
     "n_repeated": "repeated",
@@ -87,8 +89,8 @@ def _rows(summary: pd.DataFrame) -> list[list[str]]:
     rows = []
     for _, r in summary[summary["test_acc"].notna()].iterrows():
         cells = [str(r[c]) for c in list(_SHOWN)[:4]]
-        cells += [f"{r[c]:g}" for c in list(_SHOWN)[4:7]]
-        for c in list(_SHOWN)[7:]:
+        cells += [f"{r[c]:g}" for c in list(_SHOWN)[4:9]]
+        for c in list(_SHOWN)[9:]:
             spread = f" ± {r[c + '_std']:.3f}" if f"{c}_std" in r else ""
             cells.append("" if pd.isna(r[c]) else f"{r[c]:.3f}{spread}")
         rows.append(cells)

@@ -44,10 +44,12 @@ def make_tables(
     """Write all tables of the experiment from probe and index artefacts, and one features artefact
     per collection, which knows the files whose weights turned out unusable."""
     runs, skipped = collect(probes, config["experiment"])
+    summary = summarise(runs)
+    of_layers = summary["condition"] == EVERY_LAYER
     tables = {
         "runs": runs.drop(columns=["classes", "confusion"]),
-        "summary": summarise(runs[runs["condition"] != EVERY_LAYER]),
-        "layers": summarise(runs[runs["condition"] == EVERY_LAYER]),
+        "summary": summary[~of_layers],
+        "layers": summary[of_layers],
         "confusion": confusions(runs),
         "refused": pd.concat([refused(indexes), unusable(features), skipped], ignore_index=True),
     }
@@ -78,9 +80,8 @@ def collect(probes: Iterable[str], experiment: str) -> tuple[pd.DataFrame, pd.Da
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per cell: means and standard deviations (ddof 0) over runs, and the controls.
 
-    ci_low, ci_high: 95 % Student t interval of the mean accuracy over runs; runs share LoRAs, so it
-    speaks of splits and seeds, not of other collections. Columns recipe_only and norm_only: mean
-    accuracy of the same method on the control (norm_only on the same layers).
+    ci_low, ci_high: `interval` of the mean accuracy. Columns recipe_only and norm_only: mean accuracy
+    of the same method on the control (norm_only on the same layers).
     """
     found = []
     for cell, rows in runs.groupby(CELL, sort=False):
@@ -89,7 +90,8 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         for m in _MEANS:
             row[m] = fits[m].mean()
             row[f"{m}_std"] = fits[m].std(ddof=0)
-        row["ci_low"], row["ci_high"] = interval(fits["test_acc"].to_numpy())
+        ratio = (fits["n_test"] / fits["n_train"]).mean()
+        row["ci_low"], row["ci_high"] = interval(fits["test_acc"].to_numpy(), ratio)
         row["chance"] = fits["chance"].mean()
         row |= {k: fits[k].median() for k in _COUNTS}
         row["converged"] = fits["converged"].dropna().astype(float).mean()
@@ -111,11 +113,17 @@ def _control(means: pd.Series, cell: Mapping[str, Any], control: str) -> float:
     return means.get(tuple(at[c] for c in CELL), np.nan)
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % Student t interval of the mean of some runs; NaN below two."""
+def interval(values: np.ndarray, ratio: float) -> tuple[float, float]:
+    """95 % interval of the mean of some runs whose splits share rows; NaN below two.
+
+    ratio: test over training rows. Student's t with the variance of the mean taken as
+    (1/runs + ratio)·s²: runs over the same rows are not independent (Nadeau and Bengio 2003,
+    corrected resampled t-test).
+    """
     if len(values) < 2:
         return np.nan, np.nan
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    error = values.std(ddof=1) * np.sqrt(1 / len(values) + ratio)
+    half = stats.t.ppf(0.975, len(values) - 1) * error
     return values.mean() - half, values.mean() + half
 
 
@@ -158,7 +166,8 @@ def unusable(features: Iterable[str]) -> pd.DataFrame:
     for path in features:
         try:
             with store.open_h5(path) as f:
-                ids, reasons = f["id"][:].astype("U"), f["reason"][:].astype("U")
+                ids = np.strings.decode(f["id"][:], "utf-8")
+                reasons = np.strings.decode(f["reason"][:], "utf-8", "ignore")  # may be cut
         except BadInput:
             continue
         found += [

@@ -95,6 +95,8 @@ def matrices(column: pa.Array) -> Matrices:
     width[rows > 0] = widths[first[rows > 0]]
     if not np.array_equal(np.repeat(width, rows), widths) or values.null_count:
         raise BadInput("the rows of a matrix differ in length, or a number is missing")
+    if not pa.types.is_primitive(values.type):
+        raise BadInput(f"cells hold {column.type}, expected matrices (nested lists of numbers)")
     sizes = rows * width
     flat = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     return Matrices(flat, rows, width, np.cumsum(sizes) - sizes)
@@ -102,21 +104,32 @@ def matrices(column: pa.Array) -> Matrices:
 
 def _flat(column: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
     """Lengths [n] of the lists of a column, and their joined content."""
-    kind = column.type
-    if not (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    ):
-        raise BadInput(f"cells hold {kind}, expected matrices (nested lists)")
+    if not _is_list(column.type):
+        raise BadInput(f"cells hold {column.type}, expected matrices (nested lists of numbers)")
     lengths = pc.list_value_length(column).fill_null(0)
     return lengths.to_numpy(zero_copy_only=False).astype(np.int64), column.flatten()
 
 
+def _is_list(kind: Any) -> bool:
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _is_matrix(kind: Any) -> bool:
+    return (
+        _is_list(kind)
+        and _is_list(kind.value_type)
+        and pa.types.is_floating(kind.value_type.value_type)
+    )
+
+
 def _tensors(batch: pa.RecordBatch, path: str) -> dict[str, Matrices]:
+    """The columns that hold tensors: matrices, and nested ones that are called like a tensor."""
     found = {}
     for field in batch.schema:
         kind = field.type
         kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-        if pa.types.is_nested(kind):
+        if _is_matrix(kind) or (pa.types.is_nested(kind) and "lora" in field.name):
             try:
                 found[field.name] = matrices(batch.column(field.name))
             except BadInput as e:
@@ -128,10 +141,17 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
     """Id of every row of a table, and its header or the reason why it cannot be used.
 
     The id is the value in column `options["id"]`, else the table's name and the row's number.
-    Columns without tensors are metadata: labels and what else was recorded.
+    Columns without tensors are metadata: labels and what else was recorded. Raises BadInput for a
+    column of alphas, unless all scales are to be 1: tables of LoRAs have none.
     """
     n = 0
     for batch in blocks(member.path):
+        scaled = [c for c in batch.schema.names if c.endswith(".alpha")]
+        if scaled and options["alpha"] == "stored":
+            raise BadInput(
+                f"{member.path}: column {scaled[0]}: alphas of tables are not read "
+                "(`alpha: one` takes 1 for every scale)"
+            )
         tensors = _tensors(batch, member.path)
         shapes = {c: list(zip(m.rows.tolist(), m.width.tolist(), strict=True))
                   for c, m in tensors.items()}  # fmt: skip
@@ -142,7 +162,11 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
                 for c in tensors
                 if shapes[c][i][0]
             }
-            metadata = {c: values[i] for c, values in plain.items() if c != options["id"]}
+            metadata = {
+                c: values[i]
+                for c, values in plain.items()
+                if c != options["id"] and values[i] is not None
+            }
             id = str(plain[options["id"]][i]) if options["id"] in plain else f"{member.id}:{n}"
             n += 1
             try:
@@ -158,30 +182,20 @@ def read(member: Member) -> Iterator[list[dict[str, Factors] | str]]:
     """
     for batch in blocks(member.path):
         tensors = _tensors(batch, member.path)
-        pairs = names.parse(tuple(tensors)).modules
         finite = all(np.isfinite(m.values).all() for m in tensors.values())
-        found: list[dict[str, Factors] | str] = []
-        for i in range(batch.num_rows):
-            lora = {
-                n: Factors(tensors[p.down][i], tensors[p.up][i], 1.0)
-                for n, p in pairs.items()
-                if tensors[p.down].rows[i]
-            }
-            bad = "" if finite else next((n for n, f in lora.items() if not _finite(f)), "")
-            found.append(f"NaN or infinity in {bad}" if bad else lora)
-        yield found
+        yield [_lora(tensors, i, finite) for i in range(batch.num_rows)]
+
+
+def _lora(tensors: Mapping[str, Matrices], i: int, finite: bool) -> dict[str, Factors] | str:
+    """The LoRA in row i, or why there is none. finite: all numbers are known to be."""
+    try:
+        pairs = names.parse(tuple(c for c, m in tensors.items() if m.rows[i])).modules
+    except BadInput as e:
+        return str(e)
+    lora = {n: Factors(tensors[p.down][i], tensors[p.up][i], 1.0) for n, p in pairs.items()}
+    bad = "" if finite else next((n for n, f in lora.items() if not _finite(f)), "")
+    return f"NaN or infinity in {bad}" if bad else lora
 
 
 def _finite(f: Factors) -> bool:
     return bool(np.isfinite(f.down).all() and np.isfinite(f.up).all())
-
-
-def column(member: Member, name: str) -> list[str]:
-    """A column without tensors as text, "" for null. Raises BadInput when there is none."""
-    found: list[str] = []
-    for batch in blocks(member.path):
-        if name not in batch.schema.names:
-            have = ", ".join(n for n in batch.schema.names if "lora" not in n)
-            raise BadInput(f"{member.path}: no column {name!r}; it has {have}")
-        found += ["" if v is None else str(v) for v in batch.column(name).to_pylist()]
-    return found

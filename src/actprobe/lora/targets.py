@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +11,14 @@ from actprobe import keys
 from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
-from actprobe.lora import collection, protocol
+from actprobe.lora import collection, effort, protocol
 from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, FAMILIES, REPRESENTATIONS, stored
 from actprobe.plan import Target, target
 
-INDEX_VERSION = 1
-PROBES_VERSION = 1
+log = logging.getLogger(__name__)
+
+INDEX_VERSION = 2  # how names and scales are read; all that is computed from weights depends on it
+PROBES_VERSION = 2
 
 
 class Collection:
@@ -26,7 +29,12 @@ class Collection:
         self.members = collection.members(name, self.options)
         self.digests = collection.digests(self.members, self.options["identity"], memo)
         self.files = collection.together(self.members, self.digests)
-        self.content = {"files": self.files, "n": len(self.members), "alpha": self.options["alpha"]}
+        self.content = {
+            "files": self.files,
+            "n": len(self.members),
+            "alpha": self.options["alpha"],
+            "index": INDEX_VERSION,
+        }
         if self.options.get("tables"):
             self.content["id"] = self.options["id"]
         params = {**self.content, "on_bad_file": self.options["on_bad_file"]}
@@ -53,6 +61,7 @@ class Collection:
                     "family": family,
                     "files": files,
                     "n": len(members),
+                    "index": INDEX_VERSION,
                     **self._rules(family),
                 }
                 self.primitives.setdefault(family, {})[shard] = target(
@@ -181,11 +190,12 @@ def _probes(
             where = f"lora_probes.{name}.methods"
             raise ConfigError(f"{where}: unknown {m!r}; {nearest(m, how['methods'])}")
     columns = {k: entry[k] or c.options.get(k) for k in ("label", "group", "split")}
-    labels = _labels(c, columns)
+    labels = _labels(name, c, columns)
     ignored = sorted({*entry["recipe_ignore"], *(v for v in columns.values() if v)})
     layers = {k: [v] if isinstance(v, str) else v for k, v in entry["layers"].items()}
     cells = {(r, k): v for r in _probed(name, entry, c) for k, v in layers.items()}
-    cells |= {(r, EVERY_LAYER): ["*"] for r in entry["each_layer"]}
+    if entry["each_layer"]:
+        cells |= {(r, EVERY_LAYER): ["*"] for r in [*entry["each_layer"], "norm_only"]}
     cells |= {("norm_only", k): v for k, v in layers.items()}
     cells = {cell: v for cell, v in cells.items() if cell[0] != "recipe_only"}
     cells["recipe_only", "all"] = ["*"]
@@ -193,6 +203,7 @@ def _probes(
     for (representation, subset), patterns in cells.items():
         parts = REPRESENTATIONS[representation].parts or (representation,)
         features = {p: c.add_features(p) for p in parts}
+        width = effort.columns(representation, c.options["sketch"])
         for method in methods:
             params = {
                 "protocol": how["name"],
@@ -232,13 +243,13 @@ def _probes(
                     inputs=inputs,
                     args=args,
                     ext="parquet",
-                    cost=10.0 if subset == EVERY_LAYER else 1.0,
+                    cost=effort.seconds(how, method, len(c.members), width, subset),
                 )
             )
     return found
 
 
-def _labels(c: Collection, columns: Mapping[str, str | None]) -> Any:
+def _labels(name: str, c: Collection, columns: Mapping[str, str | None]) -> Any:
     """What identifies the labels: a digest of the columns that are read."""
     if c.options.get("tables"):
         return {"tables": c.files, **columns}
@@ -248,6 +259,10 @@ def _labels(c: Collection, columns: Mapping[str, str | None]) -> Any:
             f"loras.{c.name}.labels: no row of {c.options['labels']} is about one of the files; "
             f"the files are called {c.members[0].id!r}, …, the rows {next(iter(rows), '')!r}, …"
         )
+    missing = [m.id for m in c.members if not rows.get(m.id, [""])[0]]
+    if missing:
+        log.warning("lora_probes.%s: %d of %d files of %s have no %s and are left out, e.g. %s", name,
+                    len(missing), len(c.members), c.name, columns["label"], missing[0])  # fmt: skip
     used = [k for k, v in columns.items() if v]
     text = keys.canonical_json([used, [[m.id, rows[m.id]] for m in c.members if m.id in rows]])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -71,7 +71,7 @@ class _View:
         units = compute.units(self.families[0], found.modules)
         self._position = {u: i for i, u in enumerate(units)}
         self._shape = len(units), len(names)
-        self._id = found["id"][rows].astype("S")
+        self._id = found.encoded_ids(rows)
         self._flags = Flags(*self._shape)
         widths = [len(names)] * len(units)
         self.part = stack.enter_context(

@@ -11,15 +11,21 @@ from typing import Any
 from actprobe.errors import ConfigError
 from actprobe.sae.formats import Sae
 
+_LAYER = r"(?:[\w.]+\.)?(?:layers|h)[._](\d+)"  # a module path: model.layers.4, transformer.h.4
+
 _HOOKS = {
     r"(?:blocks\.)?hook_embed": "embed",
     r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)": r"\2.\1",
     r"blocks\.(\d+)\.attn\.hook_z": r"z.\1",
-    r"blocks\.(\d+)\.hook_mlp_in": r"mlp_in.\1",
-    r"(?:model\.)?layers[._](\d+)": r"resid_post.\1",
-    r"(?:model\.)?layers[._](\d+)\.mlp": r"mlp_out.\1",
-    r"(?:model\.)?embed_tokens": "embed",
+    r"blocks\.(\d+)\.(?:hook_mlp_in|ln2\.hook_normalized)": r"mlp_in.\1",
+    _LAYER: r"resid_post.\1",
+    rf"{_LAYER}\.mlp": r"mlp_out.\1",
+    rf"{_LAYER}\.mlp\.input": r"mlp_in.\1",
+    r"(?:[\w.]+\.)?embed_tokens": "embed",
 }
+
+
+_TRANSFORMER_LENS = {"gpt2-small": "gpt2", "mistral-7b": "mistral-7b-v0.1"}  # its names for models
 
 
 def site_of(hook: str) -> str | None:
@@ -61,7 +67,8 @@ def _same_stream(site: str) -> str:
 
 
 def _short(model: str) -> str:
-    return model.rstrip("/").rsplit("/", 1)[-1].lower()
+    name = model.rstrip("/").rsplit("/", 1)[-1].lower()
+    return _TRANSFORMER_LENS.get(name, name)
 
 
 def model_names(name: str, settings: Mapping[str, Any]) -> list[str]:

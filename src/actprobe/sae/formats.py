@@ -168,19 +168,23 @@ def _saelens_old(cfg: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _gemma_scope(folder: Path) -> Sae:
-    """Gemma Scope `params.npz`: layer, width and model stand in the path alone."""
+    """Gemma Scope `params.npz`: layer, width and model stand in the path alone.
+
+    Embedding SAEs (`embedding/width_…`) were trained on inputs divided by sqrt(d).
+    """
     path = folder / "params.npz"
     found = tensors(path)
     d_in, d_sae = matrix_shape(found, "W_enc", path)
-    text = str(folder)
-    layer = re.search(r"layer_(\d+)", text)
-    kind = re.search(r"gemma-scope-([0-9]+b-[pi]t)-(res|mlp|att)", text)
-    hooks = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
-    hook = f"blocks.{layer[1]}.{hooks[kind[2]]}" if layer and kind else None
-    embedding = "embedding" in text
+    layer = _layer(folder)
+    embedding = layer is None and "embedding" in folder.parts[-3:]
+    kind = re.search(r"gemma-scope-([0-9]+b-[pi]t)-(res|mlp|att|transcoders)", str(folder))
+    hooks = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z",
+             "transcoders": "ln2.hook_normalized"}  # fmt: skip
+    hook = f"blocks.{layer}.{hooks[kind[2]]}" if layer and kind else None
     return Sae(
         str(path), "jumprelu", d_in, d_sae,
         input_scale=1 / math.sqrt(d_in) if embedding else 1.0,
+        transcoder=kind is not None and kind[2] == "transcoders",
         model=f"gemma-2-{kind[1].removesuffix('-pt')}" if kind else None,
         hook="hook_embed" if embedding else hook,
     )  # fmt: skip
@@ -192,29 +196,39 @@ def _gemma_scope_2(folder: Path) -> Sae:
     if cfg.get("architecture") != "jump_relu":
         raise _refuse(folder / "config.json", f"architecture {cfg.get('architecture')!r}")
     d_in, d_sae = matrix_shape(tensors(path), "W_enc", path)
-    layer = re.search(r"layer_(\d+)", str(folder))
-    sites = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "attn.hook_z"}
-    site = next((hook for word, hook in sites.items() if word in str(folder)), None)
+    layer, parts = _layer(folder), " ".join(folder.parts[-3:])
+    sites = {"transcoder": "hook_mlp_in", "resid_post": "hook_resid_post",
+             "mlp_out": "hook_mlp_out", "attn_out": "attn.hook_z"}  # fmt: skip
+    kind = next((word for word in sites if word in parts), None)
+    model = (cfg.get("model_name") or "").replace("-v3", "-3")  # the hub says gemma-3
     return Sae(
         str(path), "jumprelu", d_in, d_sae,
-        transcoder="transcoder" in str(folder),
-        model=cfg.get("model_name"),
-        hook=f"blocks.{layer[1]}.{site}" if layer and site else None,
+        transcoder=kind == "transcoder",
+        model=(model.removesuffix("-pt") if "270m" in model else model) or None,
+        hook=f"blocks.{layer}.{sites[kind]}" if layer and kind else None,
     )  # fmt: skip
+
+
+def _layer(folder: Path) -> str | None:
+    """The layer in a Gemma Scope path; folders further up may speak of others."""
+    found = re.findall(r"layer_(\d+)", str(folder))
+    return found[-1] if found else None
 
 
 def _llama_scope(folder: Path) -> Sae:
     """Llama Scope: inputs were scaled to norm sqrt(d); the threshold is on the scaled side."""
     cfg = _json(folder / "hyperparams.json")
     scale = math.sqrt(cfg["d_model"]) / cfg["dataset_average_activation_norm"]["in"]
+    hook = cfg.get("hook_point_in")
     return Sae(
         str(folder / "checkpoints" / "final.safetensors"),
         "jumprelu", int(cfg["d_model"]), int(cfg["d_sae"]),
         threshold=float(cfg["jump_relu_threshold"]) * scale,
         input_scale=scale,
         bias_scale=1 / scale,
+        transcoder=cfg.get("hook_point_out", hook) != hook,
         model=cfg.get("model_name"),
-        hook=cfg.get("hook_point_in"),
+        hook=hook,
     )  # fmt: skip
 
 
@@ -235,7 +249,7 @@ def _sparsify(folder: Path) -> Sae:
         subtract_b_dec=not transcoder,
         transcoder=transcoder,
         model=_json(run).get("model") if run.is_file() else None,
-        hook=folder.name,
+        hook=f"{folder.name}.input" if transcoder else folder.name,
     )
 
 
@@ -257,13 +271,14 @@ def _dictionary_learning(folder: Path) -> Sae:
     if trainer["dict_class"] not in _DICTIONARIES:
         raise _refuse(path, f"dict_class {trainer['dict_class']!r}")
     architecture, subtract = _DICTIONARIES[trainer["dict_class"]]
+    residual = "resid" in (trainer.get("submodule_name") or "resid")
     return Sae(
         str(folder / "ae.pt"), architecture,
         int(trainer["activation_dim"]), int(trainer["dict_size"]),
         k=int(trainer["k"]) if architecture == "topk" else None,
         subtract_b_dec=subtract,
         model=trainer.get("lm_name"),
-        hook=f"layers.{trainer['layer']}" if "layer" in trainer else None,
+        hook=f"layers.{trainer['layer']}" if "layer" in trainer and residual else None,
     )  # fmt: skip
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from actprobe.sae.architectures import normalisation
 from actprobe.sae.assemble import Window
 from actprobe.sae.weights import Matrix, Weights
 
 SAMPLE = 32  # rows of a dataset that are reconstructed
-_LATENTS = 4096  # decoder rows read at a time
+_LATENTS = 1024  # decoder rows read at a time
 
 
 def sample(n: int) -> NDArray[np.int64]:
@@ -26,19 +28,41 @@ def pick(w: Window, rows: NDArray[np.int64], d_sae: int) -> csr_array:
     return csr_array((w.values, w.latents, ends), (len(w.lengths), d_sae))[own]
 
 
+def explained(
+    z: Sequence[csr_array],
+    x: Sequence[NDArray[np.float32]],
+    weights: Weights,
+    norms: NDArray[np.float32] | None,
+) -> list[float | None]:
+    """Share of variance explained for each of several datasets, in one pass over W_dec.
+
+    z: latents [n, F] of sampled rows of a dataset, x: their activations [n, d_in]; norms: by which
+    latents were multiplied (rescaled or folded), or None.
+    """
+    rows = np.concatenate(x)
+    x_hat = reconstruct(vstack(z, format="csr"), rows, weights, norms)
+    ends = np.cumsum([len(part) for part in x])[:-1]
+    return [
+        variance_explained(part, hat) for part, hat in zip(x, np.split(x_hat, ends), strict=True)
+    ]
+
+
 def reconstruct(
     z: csr_array, x: NDArray[np.float32], weights: Weights, norms: NDArray[np.float32] | None
 ) -> NDArray[np.float64]:
     """The input that latents z [n, F] stand for, float64 [n, d_in].
 
-    x: the activations that were encoded (run-time normalisation is undone with them). norms: by
-    which latents were multiplied (rescaled or folded), or None. Only the decoder rows of active
-    latents are read where they are stored as rows; otherwise W_dec is read through once.
+    x: the activations that were encoded (run-time normalisation is undone with them). Only the
+    decoder rows of active latents are read where they are stored as rows; otherwise W_dec is read
+    through once.
     """
     sae = weights.sae
+    values = z.data.astype(np.float64)
     if norms is not None:
-        z = csr_array((z.data / norms[z.indices], z.indices, z.indptr), z.shape)
-    out = _decode(z, weights.decoder) / sae.input_scale
+        values /= norms[z.indices]
+    active, place = np.unique(z.indices, return_inverse=True)
+    compact = csr_array((values, place, z.indptr), (z.shape[0], len(active)))
+    out = _decode(compact, active, weights.decoder) / sae.input_scale
     out += weights.vector("b_dec").astype(np.float64) * sae.bias_scale
     center, scale = normalisation(x, sae)
     if sae.normalize == "layer_norm":
@@ -46,15 +70,15 @@ def reconstruct(
     return out * scale + center
 
 
-def _decode(z: csr_array, decoder: Matrix) -> NDArray[np.float64]:
+def _decode(z: csr_array, latents: NDArray, decoder: Matrix) -> NDArray[np.float64]:
+    """z [n, m] times the decoder rows of m latents, float64 [n, d]."""
     if not decoder.latents_first:
-        return np.stack([z @ line for line in decoder.lines()], axis=1, dtype=np.float64)
+        return np.stack([z @ line[latents] for line in decoder.lines()], axis=1)
     out = np.zeros((z.shape[0], decoder.d))
-    active, place = np.unique(z.indices, return_inverse=True)
-    compact = csr_array((z.data, place, z.indptr), (z.shape[0], len(active))).tocsc()
-    for low in range(0, len(active), _LATENTS):
+    columns = z.tocsc()
+    for low in range(0, len(latents), _LATENTS):
         part = slice(low, low + _LATENTS)
-        out += compact[:, part] @ decoder.rows(active[part])
+        out += columns[:, part] @ decoder.rows(latents[part]).astype(np.float64)
     return out
 
 

@@ -12,20 +12,18 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from actprobe import store
-from actprobe.errors import ConfigError
+from actprobe.errors import BadInput, ConfigError
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
 from actprobe.sae import stream, training
 from actprobe.sae.artefact import facts_of
+from actprobe.sae.checkpoint import Checkpoint
 from actprobe.sae.convert import convert
 from actprobe.sae.formats import Sae
+from actprobe.sae.sizes import FIRST, HELD, training_bytes
 from actprobe.sae.sources import open_place
 
 log = logging.getLogger(__name__)
-
-_FIRST = 1 << 14  # tokens that set the scale of the activations
-_HELD = 1 << 12  # held-out tokens that the loss is measured on
-_BASE = 300 << 20  # bytes of Python and its libraries
 
 
 def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
@@ -51,11 +49,14 @@ def _train(t: Target, config: Mapping[str, Any]) -> Path:
     with stream.opened(t.args["tokens"], settings["holdout"], seed) as (tokens, held_out):
         _require_memory(t, tokens.d, config["max_memory"])
         rng = np.random.default_rng(seed)
-        first = stream.sample(tokens, _FIRST, rng)
-        held = stream.sample(held_out, _HELD, rng)
+        first = stream.sample(tokens, FIRST, rng)
+        held = stream.sample(held_out, HELD, rng)
+        if not (np.ptp(first, axis=0).any() and np.ptp(held, axis=0).any()):
+            raise BadInput(f"{t.args['tokens'][0]}: all tokens are equal: nothing to train on")
         log.info("%s: training on %d tokens, %d held out", t.loader, tokens.n, len(held))
         batches = stream.batches(tokens, settings["batch_size"], rng)
-        found = training.train(batches, first, held, tokens.n, settings)
+        checkpoint = Checkpoint(store.claim(t.path), t.key)
+        found = training.train(batches, first, held, tokens.n, settings, checkpoint)
         n, d = tokens.n, tokens.d
     sae = Sae(
         weights="",
@@ -78,9 +79,7 @@ def _train(t: Target, config: Mapping[str, Any]) -> Path:
 def _require_memory(t: Target, d: int, limit: int) -> None:
     """Raise ConfigError when training cannot fit: it has no smaller pieces to fall back on."""
     s = t.spec["train"]
-    weights = 2 * s["width"] * d
-    tokens = (2 * stream.POOL + 3 * _FIRST + 2 * _HELD + 8 * s["batch_size"]) * d
-    needed = _BASE + 4 * (6 * weights + tokens) + 12 * s["batch_size"] * s["width"]
+    needed = training_bytes(d, s)
     if limit < needed:
         raise ConfigError(
             f"max_memory: {limit / 1e6:,.0f} MB; training saes.{t.loader} ({s['width']} latents of "

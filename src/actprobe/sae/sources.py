@@ -6,7 +6,7 @@ Planning reads configs, headers and digests, never weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def _on_hub(source: str, fmt: str, revision: str | None, where: str) -> Source:
         raise ConfigError(f"{where}.revision: pin hub:{repo} to its full 40-digit commit hash")
     assert revision is not None
     try:
-        path = fetch(repo, folder, revision, "*.json", local=fmt != "auto")
+        path = fetch(repo, folder, revision, ["*.json"], local=fmt != "auto")
     except BadInput:
         path = None
     sae, convert = None, fmt == "dictionary_learning"
@@ -92,16 +92,17 @@ def _on_hub(source: str, fmt: str, revision: str | None, where: str) -> Source:
     return Source(identity, identity, sae, convert)
 
 
-def fetch(repo: str, folder: str, revision: str, pattern: str = "*", local: bool = False) -> Path:
+def fetch(repo: str, folder: str, revision: str, files: Sequence[str], local: bool = False) -> Path:
     """A hub SAE's folder in the local hub cache; files are fetched as needed, unless `local`.
 
+    files: names or patterns below the folder, which may hold much else, such as checkpoints.
     Raises BadInput when they cannot be had.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        patterns = f"{folder}/{pattern}" if folder else pattern
+        patterns = [f"{folder}/{f}" if folder else f for f in files]
         root = snapshot_download(
             repo,
             revision=revision,
@@ -124,6 +125,7 @@ def open_place(place: Mapping[str, str]) -> Sae:
 
         return read_sae(place["artefact"])
     if "hub" in place:
-        path = fetch(place["hub"], place["folder"], place["revision"])
+        files = FORMATS[place["format"]].files
+        path = fetch(place["hub"], place["folder"], place["revision"], files)
         return describe(path, place["format"])
     return describe(place["path"], place["format"])

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from actprobe import models
 from actprobe.errors import BadInput
+from actprobe.sae.sizes import POOL
 
-POOL = 1 << 16  # tokens shuffled together; a constant, so that results do not depend on memory
 _RUN = 256  # neighbouring tokens that are read in one go
 
 

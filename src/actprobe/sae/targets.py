@@ -116,6 +116,8 @@ def _trained(
             "tokens"
         )
     training = dict(settings["train"])
+    if training["k"] > training["width"]:
+        raise ConfigError(f"{where}.k: {training['k']} of {training['width']} latents cannot fire")
     inputs = [tokens[d] for d in _matching(training.pop("datasets"), tokens, where)]
     made = target(
         config["cache_dir"], "saes", SAES_VERSION, name,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from actprobe.sae.checkpoint import Checkpoint
 from actprobe.sae.topk import largest
 
 log = logging.getLogger(__name__)
@@ -130,19 +131,19 @@ class Adam:
     """Kingma & Ba 2015, over all parameters; W_dec keeps rows of norm one."""
 
     def __init__(self, p: Parameters):
-        self._p, self._t = p, 0
-        self._moments = {
+        self._p, self.steps = p, 0
+        self.moments = {
             n: (np.zeros(v.size, np.float32), np.zeros(v.size, np.float32))
             for n, v in vars(p).items()
         }
 
     def step(self, grad: Parameters, rate: float) -> None:
         """One update; gradients along decoder rows are left out, their norm is kept anyway."""
-        self._t += 1
+        self.steps += 1
         w = self._p.W_dec
         grad.W_dec -= np.einsum("fd,fd->f", grad.W_dec, w)[:, None] * w
-        first, second = (1 - b**self._t for b in _BETAS)
-        for name, (m, v) in self._moments.items():
+        first, second = (1 - b**self.steps for b in _BETAS)
+        for name, (m, v) in self.moments.items():
             value, g = getattr(self._p, name).reshape(-1), getattr(grad, name).reshape(-1)
             for a in range(0, len(m), _CHUNK):
                 part = slice(a, a + _CHUNK)
@@ -167,12 +168,18 @@ class Trained:
 
 
 def train(
-    batches: Iterator[Floats], first: Floats, held: Floats, n: int, settings: Mapping[str, Any]
+    batches: Iterator[Floats],
+    first: Floats,
+    held: Floats,
+    n: int,
+    settings: Mapping[str, Any],
+    checkpoint: Checkpoint,
 ) -> Trained:
     """Train on batches for at most `epochs` times n tokens.
 
     first: tokens [m, d] that set mean and scale; held: tokens to measure on; settings: the
-    config's `train`. Activations are scaled to unit variance per entry while training.
+    config's `train`; checkpoint: where an earlier run may have left its state. Activations are
+    scaled to unit variance per entry while training.
     """
     size, k, width = settings["batch_size"], settings["k"], settings["width"]
     scale = np.float32(np.sqrt(np.var(first, axis=0, dtype=np.float64).mean()))
@@ -187,7 +194,14 @@ def train(
     curve: list[list[float]] = []
     losses: list[float] = []
     best, waited, stopped = np.inf, 0, "all epochs done"
-    for step in range(1, steps + 1):
+    arrays = vars(p) | {f"{n}.{i}": m for n, ms in adam.moments.items() for i, m in enumerate(ms)}
+    arrays["idle"] = idle
+    if state := checkpoint.restore(arrays):
+        adam.steps, curve, best, waited = (state[k] for k in ("steps", "curve", "best", "waited"))
+        log.info("resumed after %d tokens", adam.steps * size)
+        for _ in range(adam.steps):
+            next(batches)
+    for step in range(adam.steps + 1, steps + 1):
         dead = np.flatnonzero(idle > settings["dead_after"])
         loss, codes, grad = gradient(
             p, next(batches) / scale, k, dead, aux_k, settings["aux_weight"]
@@ -206,6 +220,7 @@ def train(
             if waited >= settings["patience"]:
                 stopped = f"no better in {waited} measurements"
                 break
+            checkpoint.save(arrays, {"steps": step, "curve": curve, "best": best, "waited": waited})
     p.b_enc *= scale
     p.b_dec *= scale
     return Trained(p, curve, stopped)

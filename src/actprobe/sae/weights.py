@@ -153,6 +153,11 @@ class Weights:
         t = self._found[alias]
         if t.dtype not in SIZES:
             raise BadInput(f"{self.sae.weights}: {alias} is {t.dtype}; expected {', '.join(SIZES)}")
+        if t.offset < 0:  # planned before it was fetched
+            raise BadInput(
+                f"{self.sae.weights}: compressed, so it cannot be read in place; run again: now that "
+                "it is here it is planned to be converted first"
+            )
         shape = expected[::-1] if latents_first else expected
         if t.shape not in (shape, ()) or (t.shape == () and name != "threshold"):
             raise BadInput(

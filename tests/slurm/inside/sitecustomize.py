@@ -1,7 +1,8 @@
 """Python runs this at start when its folder is on PYTHONPATH: trouble for jobs, and faster polling.
 
 TROUBLE names a folder. A file `SCRIPT.mb` in it makes every process of that script hold so many
-MB; a file `SCRIPT.seconds` makes the first one, and no other, sleep.
+MB; a file `SCRIPT.seconds` makes the first one, and no other, sleep. Each script leaves a file
+`SCRIPT.threads` there with the threads that it was told to use.
 """
 
 import os
@@ -14,7 +15,10 @@ _held = []
 
 
 def _trouble(script: str) -> None:
-    folder = pathlib.Path(os.environ.get("TROUBLE", "nowhere"))
+    if "TROUBLE" not in os.environ:
+        return
+    folder = pathlib.Path(os.environ["TROUBLE"])
+    (folder / f"{script}.threads").write_text(os.environ["OMP_NUM_THREADS"])
     if (mb := folder / f"{script}.mb").exists():
         _held.append(b"x" * (int(mb.read_text()) << 20))
     try:

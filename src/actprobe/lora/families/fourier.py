@@ -19,7 +19,7 @@ def compute(x: NDArray[np.float32]) -> NDArray[np.float32]:
     Coefficients of a real matrix come in conjugate pairs, so only half of them is computed.
     """
     m, a, b = x.shape
-    g = fft.rfft2(x)
+    g = fft.rfft2(x) if a > 1 else fft.rfft(x)
     power = g.real**2 + g.imag**2
     own = [0, b // 2] if b % 2 == 0 and b > 1 else [0]  # columns that hold their own conjugates
     single = power[:, :, own].reshape(m, -1)
@@ -38,7 +38,7 @@ def compute(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _largest(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """The k largest entries of each row, in any order, zeros where there are fewer."""
-    n = values.shape[1]
+    m, n = values.shape
     if n <= k:
-        return np.pad(values, ((0, 0), (0, k - n)))
+        return np.concatenate([values, np.zeros((m, k - n), values.dtype)], axis=1)
     return np.partition(values, n - k, axis=1)[:, n - k :]

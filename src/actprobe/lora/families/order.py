@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,12 +23,13 @@ def compute(x: NDArray[np.float32]) -> NDArray[np.float32]:
     n = x.shape[1]
     s = np.sort(x, axis=1)
     d = s.astype(np.float64)
+    entropy = _entropy(d)
     mean = d.mean(axis=1)
     d -= mean[:, None]
+    m2 = np.vecdot(d, d)
     scratch = d * d
-    m2 = scratch.sum(axis=1)
-    m3 = np.einsum("mn,mn->m", scratch, d) / n
-    m4 = np.einsum("mn,mn->m", scratch, scratch) / n
+    m3 = np.vecdot(scratch, d) / n
+    m4 = np.vecdot(scratch, scratch) / n
     std = np.sqrt(m2 / (n - 1)) if n > 1 else np.zeros_like(mean)
     z = std + EPS
     return np.column_stack(
@@ -40,7 +43,7 @@ def compute(x: NDArray[np.float32]) -> NDArray[np.float32]:
             m3 / z**3,
             m4 / z**4,
             np.abs(d, out=scratch).mean(axis=1),
-            _entropy(s),
+            entropy,
             np.sqrt(m2 + n * mean**2),
         ]
     ).astype(np.float32)
@@ -55,17 +58,19 @@ def quantiles(ascending: NDArray[np.float32], levels: tuple[float, ...]) -> NDAr
     return below + (at - low) * (above - below)
 
 
-def _entropy(ascending: NDArray[np.float32]) -> NDArray[np.float64]:
+def _entropy(ascending: NDArray[np.float64]) -> NDArray[np.float64]:
     """Entropy [m] of the histograms of sorted rows [m, n], all counted at once."""
     m, n = ascending.shape
-    low = ascending[:, :1].astype(np.float64)
+    low = ascending[:, :1]
     span = ascending[:, -1:] - low
     placed = ascending - low
     placed *= BINS
     placed /= np.where(span > 0, span, 1)  # in this order a value on an edge stays on it
-    at = placed.astype(np.intp)
-    at += np.arange(0, m * (BINS + 1), BINS + 1)[:, None]
-    counts = np.bincount(at.ravel(), minlength=m * (BINS + 1)).reshape(m, BINS + 1)
-    counts[:, -2] += counts[:, -1]  # the last bin holds the largest value
-    p = counts[:, :-1] / (n + EPS)
-    return -(p * np.log(p + EPS)).sum(axis=1)
+    np.minimum(placed, BINS - 1, out=placed)  # the last bin holds the largest value
+    bins = placed.astype(np.int8)
+    first = np.ones((m, n), bool)  # values of one bin stand together: counts are lengths of runs
+    np.not_equal(bins[:, 1:], bins[:, :-1], out=first[:, 1:])
+    starts = np.flatnonzero(first)
+    p = np.diff(starts, append=m * n) / (n + EPS)
+    entropy: NDArray[Any] = -np.bincount(starts // n, p * np.log(p + EPS), m)
+    return entropy

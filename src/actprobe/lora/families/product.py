@@ -45,8 +45,9 @@ def _ratio(a: Array, b: Array) -> Array:
 
 def _profile(rows: Array, gram: Array) -> Array:
     """Quantiles and maximum [m, 6] of the norms √(xᵀGx) of n vectors x: rows [m, r, n]."""
-    squares = np.einsum("mrn,mrn->mn", rows, gram @ rows)
-    norms = np.sqrt(np.maximum(squares, 0, out=squares), out=squares).astype(np.float32)
+    moved = gram * rows if rows.shape[1] == 1 else gram @ rows  # 1 x 1 products are slow in BLAS
+    norms = np.einsum("mrn,mrn->mn", rows, moved).astype(np.float32)
+    np.sqrt(np.maximum(norms, 0, out=norms), out=norms)
     norms.sort(axis=1)
     return np.column_stack([quantiles(norms, NORM_QUANTILES), norms[:, -1]])
 

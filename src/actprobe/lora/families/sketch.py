@@ -24,7 +24,7 @@ def compute(modules: Sequence[str], w: Weights, sketch: int, projector: int) -> 
     out, into = (
         np.concatenate(
             [
-                x[rows] @ projection(name, side, x.shape[2], sketch + projector)
+                _project(x[rows], projection(name, side, x.shape[2], sketch + projector))
                 for name, rows in _runs(modules)
             ]
         )
@@ -37,6 +37,11 @@ def compute(modules: Sequence[str], w: Weights, sketch: int, projector: int) -> 
         z = vectors @ side[:, :, sketch:]
         sides.append((z.transpose(0, 2, 1) @ z)[:, *upper])
     return np.column_stack([product.reshape(len(product), -1), *sides]).astype(np.float32)
+
+
+def _project(x: Array, r: Array) -> Array:
+    """x @ r for x [k, rank, n] in one product: k small ones take twice as long."""
+    return (x.reshape(-1, x.shape[2]) @ r).reshape(*x.shape[:2], -1)
 
 
 def _runs(names: Sequence[str]) -> Iterator[tuple[str, slice]]:

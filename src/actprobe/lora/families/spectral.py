@@ -46,4 +46,6 @@ def roots(eigenvalues: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def padded(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
     """The first 16 columns, with zeros for those that are not there."""
-    return np.pad(sigma[:, :SIGMAS], ((0, 0), (0, max(0, SIGMAS - sigma.shape[1]))))
+    out = np.zeros((len(sigma), SIGMAS))
+    out[:, : sigma.shape[1]] = sigma[:, :SIGMAS]
+    return out

@@ -1,0 +1,344 @@
+"""Where SAEs come from: what is refused or damaged is named, and what identifies an SAE."""
+
+import numpy as np
+import pytest
+from sae_tiny import (
+    D,
+    F,
+    K,
+    activations,
+    batch,
+    codes,
+    config,
+    dense,
+    parameters,
+    rows,
+    save_saelens,
+    targets,
+)
+from safetensors.numpy import save_file
+from test_sae_encode import assert_same
+from test_sae_formats import dictionary, gemma_scope, gemma_scope_2, sparsify, write_json
+
+from actprobe import sae
+from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.sae import sources
+from actprobe.sae.checks import site_of
+from actprobe.sae.formats import describe
+from actprobe.sae.weights import Weights
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ({"architecture": "matching_pursuit"}, r"not supported: architecture 'matching_pursuit'"),
+        ({"architecture": "temporal"}, r"not supported: architecture 'temporal'"),
+        ({"architecture": "batchtopk", "k": 3}, r"depends on the batch; save it for inference"),
+        ({"normalize_activations": "expected_average_only_in"}, r"has to be folded"),
+        ({"normalize_activations": "covariance_whitening"}, r"has to be folded"),
+        ({"normalize_activations": "other"}, r"normalize_activations 'other'"),
+        ({"architecture": "topk"}, r"no usable 'k'"),
+    ],
+)
+def test_unsupported_saes_are_refused_while_planning(tmp_path, cfg, message):
+    folder = save_saelens(tmp_path / "sae", parameters(), **cfg)
+    with pytest.raises(ConfigError, match=r"saes\.s\.source: .*" + message):
+        targets(
+            config(tmp_path, {"s": {"source": str(folder)}}), activations(tmp_path, {"a": rows(3)})
+        )
+
+
+def test_groupmax_and_unknown_dictionaries_are_refused(tmp_path):
+    sparsify(tmp_path / "a", parameters())
+    write_json(
+        tmp_path / "a" / "cfg.json", {"d_in": D, "num_latents": F, "k": 1, "activation": "groupmax"}
+    )
+    known = activations(tmp_path, {"a": rows(3)})
+    with pytest.raises(ConfigError, match="not supported: activation 'groupmax'"):
+        targets(config(tmp_path, {"s": {"source": str(tmp_path / "a")}}), known)
+    dictionary("Strange")(tmp_path / "b", parameters())
+    with pytest.raises(ConfigError, match="not supported: dict_class 'Strange'"):
+        targets(config(tmp_path, {"s": {"source": str(tmp_path / "b")}}), known)
+
+
+def test_an_unfolded_scaling_factor_is_refused(tmp_path):
+    p = parameters() | {"scaling_factor": np.ones(F, np.float32)}
+    x = rows(10)
+    assert codes(tmp_path, save_saelens(tmp_path / "ones", p), x).any()
+    p["scaling_factor"][3] = 2
+    with pytest.raises(ActprobeError, match="finetuning scaling_factor other than one"):
+        codes(tmp_path, save_saelens(tmp_path / "two", p), x)
+
+
+def test_folding_norms_into_a_plain_top_k_is_refused(tmp_path):
+    folder = save_saelens(tmp_path / "sae", parameters(), architecture="topk", k=K)
+    with pytest.raises(ActprobeError, match="would change the top k"):
+        codes(tmp_path, folder, rows(5), fold_decoder_norm=True)
+
+
+def test_no_sae_there(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    known = activations(tmp_path, {"a": rows(3)})
+    with pytest.raises(ConfigError, match=r"no SAE found: it holds notes\.txt; expected one of"):
+        targets(config(tmp_path, {"s": {"source": str(tmp_path / "empty")}}), known)
+    with pytest.raises(ConfigError, match="there is no such folder or file"):
+        targets(config(tmp_path, {"s": {"source": str(tmp_path / "nowhere")}}), known)
+
+
+# -- an SAE of another place
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ({"hook_name": "blocks.5.hook_resid_post"}, r"made for blocks\.5\.hook_resid_post"),
+        ({"model_name": "org/other"}, r"made for the model org/other, not org/tiny"),
+    ],
+)
+def test_mismatches_are_refused_unless_overridden(tmp_path, cfg, message):
+    meta = {"sae_lens_version": "6.0.0", "model_name": "tiny"} | cfg
+    folder = save_saelens(tmp_path / "sae", parameters(), metadata=meta)
+    known = activations(tmp_path, {"a": rows(3)})
+    with pytest.raises(ConfigError, match=message):
+        targets(config(tmp_path, {"s": {"source": str(folder)}}), known)
+    ignore = {"source": str(folder), "overrides": {"ignore_mismatch": True}}
+    assert targets(config(tmp_path, {"s": ignore}), known)["latents"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "site"),
+    [
+        ("blocks.4.hook_resid_post", "resid_post.4"),
+        ("blocks.4.attn.hook_z", "z.4"),
+        ("blocks.4.ln2.hook_normalized", "mlp_in.4"),
+        ("hook_embed", "embed"),
+        ("layers.4", "resid_post.4"),
+        ("model.layers.4.mlp", "mlp_out.4"),
+        ("layers.4.mlp.input", "mlp_in.4"),
+        ("transformer.h.4", "resid_post.4"),
+        ("embed_tokens", "embed"),
+        ("somewhere.4", None),
+    ],
+)
+def test_hook_names_in_the_words_of_sites(hook, site):
+    assert site_of(hook) == site
+
+
+def test_what_the_path_of_a_gemma_scope_sae_says(tmp_path):
+    def at(folder):
+        folder = tmp_path / folder
+        folder.parent.mkdir(parents=True)
+        gemma_scope(folder, parameters())
+        found = describe(folder)
+        return found.model, found.hook, found.input_scale == 1, found.transcoder
+
+    study = "layer_3_embedding_study"  # a folder of the user's says nothing
+    assert at(f"{study}/gemma-scope-9b-pt-res/layer_20/width_16k/l0_1") == (
+        "gemma-2-9b", "blocks.20.hook_resid_post", True, False,
+    )  # fmt: skip
+    assert at("gemma-scope-2b-pt-transcoders/layer_5/width_16k/l0_1") == (
+        "gemma-2-2b", "blocks.5.ln2.hook_normalized", True, True,
+    )  # fmt: skip
+    assert at("gemma-scope-2b-pt-res/embedding/width_4k/l0_1") == (
+        "gemma-2-2b", "hook_embed", False, False,
+    )  # fmt: skip
+
+
+def test_what_the_config_of_a_gemma_scope_2_sae_says(tmp_path):
+    for kind, hook in {"resid_post": "hook_resid_post", "transcoder": "hook_mlp_in"}.items():
+        folder = tmp_path / kind / "layer_12_width_16k_l0_small"
+        gemma_scope_2(folder, parameters())
+        write_json(
+            folder / "config.json", {"architecture": "jump_relu", "model_name": "gemma-v3-1b-pt"}
+        )
+        found = describe(folder)
+        assert (found.model, found.hook) == ("gemma-3-1b-pt", f"blocks.12.{hook}")
+        assert found.transcoder == (kind == "transcoder")
+
+
+def test_the_input_of_a_sparsify_transcoder(tmp_path):
+    """It reads the input of the module that it is named after."""
+    folder = tmp_path / "layers.4.mlp"
+    sparsify(folder, parameters())
+    write_json(folder / "cfg.json", {"d_in": D, "num_latents": F, "k": K, "transcode": True})
+    found = describe(folder)
+    assert found.transcoder and not found.subtract_b_dec
+    assert site_of(found.hook) == "mlp_in.4"
+
+
+def test_models_by_the_names_of_transformer_lens(tmp_path):
+    meta = {"sae_lens_version": "6.0.0", "model_name": "gpt2-small"}
+    folder = save_saelens(tmp_path / "sae", parameters(), metadata=meta)
+    cfg = config(tmp_path, {"s": {"source": str(folder)}})
+    cfg["models"]["m"]["source"] = "openai-community/gpt2"
+    assert targets(cfg, activations(tmp_path, {"a": rows(3)}))["latents"]
+
+
+def test_the_stream_after_a_layer_is_the_one_before_the_next(tmp_path):
+    meta = {"sae_lens_version": "6.0.0", "hook_name": "blocks.5.hook_resid_pre"}
+    folder = save_saelens(tmp_path / "sae", parameters(), metadata=meta)
+    known = activations(tmp_path, {"a": rows(3)})
+    assert targets(config(tmp_path, {"s": {"source": str(folder)}}), known)["latents"]
+
+
+def test_a_wrong_width_is_found_while_planning_when_the_model_says_its_own(tmp_path):
+    folder = save_saelens(tmp_path / "sae", parameters())
+    known = activations(tmp_path, {"a": rows(3)})
+    cfg = config(tmp_path, {"s": {"source": str(folder)}})
+    cfg["models"]["m"]["d_model"] = 32
+    with pytest.raises(ConfigError, match="it encodes width 16, the model's d_model is 32"):
+        targets(cfg, known)
+
+
+def test_a_wrong_width_is_found_in_the_activations(tmp_path):
+    folder = save_saelens(tmp_path / "sae", parameters())
+    with pytest.raises(ActprobeError, match=r"activations of width 12; s encodes width 16"):
+        codes(tmp_path, folder, rows(5, d=12))
+
+
+# -- damaged files
+
+
+def test_a_file_cut_short(tmp_path):
+    folder = save_saelens(tmp_path / "sae", parameters())
+    file = folder / "sae_weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ActprobeError, match=r"sae_weights\.safetensors: cut short: .* expected"):
+        codes(tmp_path, folder, rows(5))
+
+
+def test_an_archive_cut_short(tmp_path):
+    gemma_scope(tmp_path / "sae", parameters())
+    file = tmp_path / "sae" / "params.npz"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=r"params\.npz: not a NumPy archive, or cut short"):
+        codes(tmp_path, tmp_path / "sae", rows(5))
+
+
+def test_a_pickle_cut_short(tmp_path):
+    dictionary("AutoEncoder")(tmp_path / "sae", parameters())
+    file = tmp_path / "sae" / "ae.pt"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ActprobeError, match=r"ae\.pt: not a PyTorch state dict of tensors, or cut"):
+        codes(tmp_path, tmp_path / "sae", rows(5))
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "b_dec", "W_dec"])
+def test_a_missing_tensor(tmp_path, name):
+    p = parameters()
+    del p[name]
+    folder = save_saelens(tmp_path / "sae", parameters())
+    save_file(p, folder / "sae_weights.safetensors")
+    with pytest.raises(ActprobeError, match=f"no tensor {name}; it holds"):
+        codes(tmp_path, folder, rows(5))
+
+
+@pytest.mark.parametrize("name", ["b_enc", "W_dec"])
+def test_a_wrong_shape(tmp_path, name):
+    p = parameters()
+    p[name] = p[name][:-1].copy()
+    folder = save_saelens(tmp_path / "sae", p)
+    with pytest.raises(ActprobeError, match=rf"{name} has shape \[99.*expected \[100"):
+        codes(tmp_path, folder, rows(5))
+
+
+def test_a_wrong_dtype(tmp_path):
+    p = parameters()
+    p["W_enc"] = p["W_enc"].astype(np.int32)
+    folder = save_saelens(tmp_path / "sae", p)
+    with pytest.raises(ActprobeError, match="W_enc is I32; expected F64, F32, F16, BF16"):
+        codes(tmp_path, folder, rows(5))
+
+
+def test_encoding_reads_the_decoder_only_for_its_norms(tmp_path):
+    folder = save_saelens(tmp_path / "sae", parameters())
+    with Weights(describe(folder)) as w:
+        w.encoder.block(0, F)
+        w.vector("b_enc")
+        assert sum(w.bytes_read().values()) == 4 * (D * F + F)
+        w.decoder_norms()
+        assert sum(w.bytes_read().values()) == 4 * (2 * D * F + F)
+
+
+def test_what_a_weight_file_holds_enters_the_key(tmp_path):
+    known = activations(tmp_path, {"a": rows(3)})
+    found = []
+    for seed in (0, 1):
+        folder = save_saelens(tmp_path / f"sae{seed}", parameters(seed=seed))
+        found += targets(config(tmp_path, {"s": {"source": str(folder)}}), known)["latents"]
+    assert found[0].key != found[1].key
+    named = {"source": str(folder), "identity": "revision", "revision": "v1"}
+    [t] = targets(config(tmp_path, {"s": named}), known)["latents"]
+    assert t.spec["sae"]["revision"] == "v1"
+
+
+def test_hub_saes_are_pinned(tmp_path):
+    known = activations(tmp_path, {"a": rows(3)})
+    with pytest.raises(ConfigError, match=r"saes\.s\.revision: pin hub:org/repo to its full"):
+        targets(
+            config(tmp_path, {"s": {"source": "hub:org/repo/folder", "revision": "main"}}), known
+        )
+
+
+def test_hub_saes_are_fetched_by_the_job_and_compared_with_the_site_there(tmp_path, monkeypatch):
+    """Planned offline, before anything is in the hub cache."""
+    p = parameters()
+    entry = {"source": "hub:org/repo/sub", "revision": "a" * 40, "format": "saelens"}
+    cfg, known = config(tmp_path, {"s": entry}), activations(tmp_path, {"a": rows(3)})
+    [t] = targets(cfg, known)["latents"]
+    assert t.spec["sae"] == {
+        "hub": "org/repo", "folder": "sub", "revision": "a" * 40, "format": "saelens",
+    }  # fmt: skip
+    with pytest.raises(
+        ActprobeError, match="hub:org/repo at aaaaaaaa is not in the local hub cache"
+    ):
+        sae.run(batch([t]), cfg, 1)
+
+    cached = save_saelens(tmp_path / "hub" / "sub", p)
+    monkeypatch.setattr(sources, "fetch", lambda *_, **__: cached)
+    sae.run(batch([t]), cfg, 1)
+    assert_same(sae.open_latents(t.path).to_scipy().toarray(), dense(p, rows(3), "standard"))
+
+    other = {"sae_lens_version": "6.1", "model_name": "tiny", "hook_name": "blocks.7.hook_mlp_out"}
+    save_saelens(cached, p, metadata=other)
+    with pytest.raises(ConfigError, match=r"saes\.s: it was made for blocks\.7\.hook_mlp_out"):
+        sae.run(batch([t]), cfg, 1)
+
+
+def test_a_compressed_archive_from_the_hub_is_converted_by_the_next_run(tmp_path, monkeypatch):
+    """It can only be seen to be compressed once it is here."""
+    entry = {"source": "hub:org/repo/sub", "revision": "a" * 40, "format": "gemma_scope"}
+    cfg, known = config(tmp_path, {"s": entry}), activations(tmp_path, {"a": rows(3)})
+    planned = targets(cfg, known)
+    p, folder = parameters(), tmp_path / "hub"
+    told = gemma_scope(folder, p)
+    with np.load(folder / "params.npz") as z:
+        np.savez_compressed(folder / "params.npz", **dict(z))
+    monkeypatch.setattr(sources, "fetch", lambda *_, **__: folder)
+    with pytest.raises(ActprobeError, match=r"params\.npz: compressed, .* run again"):
+        sae.run(batch(planned["latents"]), cfg, 1)
+    planned = targets(cfg, known)
+    sae.make(batch(planned["saes"]), cfg, 1)
+    sae.run(batch(planned["latents"]), cfg, 1)
+    z = sae.open_latents(planned["latents"][0].path)
+    assert_same(z.to_scipy().toarray(), dense(p, rows(3), **told))
+
+
+def test_only_the_files_of_the_format_are_fetched(tmp_path, monkeypatch):
+    """Folders on the hub also hold checkpoints and other weights."""
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot(repo, **settings):
+        asked.append(settings["allow_patterns"])
+        raise ValueError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    place = {"hub": "org/repo", "folder": "x", "revision": "a" * 40, "format": "llama_scope"}
+    with pytest.raises(BadInput, match="cannot be fetched"):
+        sources.open_place(place)
+    assert asked == [["x/hyperparams.json", "x/checkpoints/final.safetensors"]]
