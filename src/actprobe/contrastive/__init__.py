@@ -6,10 +6,11 @@ Jobs call `run.run` and `results.make_results`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actprobe.contrastive.layout import outputs
 from actprobe.contrastive.targets import VERSION, targets
+from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
     from actprobe.contrastive.artefact import Directions, load
@@ -19,10 +20,4 @@ _LAZY = {"Directions": "artefact", "load": "artefact", "runs": "files", "write_v
 
 __all__ = ["VERSION", "Directions", "load", "outputs", "runs", "targets", "write_vectors"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"actprobe.contrastive.{_LAZY[name]}"), name)
-    raise AttributeError(name)
+__getattr__ = lazy(__name__, _LAZY)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from actprobe.lazy import lazy
 from actprobe.lora.layout import outputs
 from actprobe.lora.targets import targets
 
@@ -18,10 +19,4 @@ _LAZY = {"Features": "features", "Index": "index", "load": "features"}
 
 __all__ = ["Features", "Index", "load", "outputs", "targets"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"actprobe.lora.{_LAZY[name]}"), name)
-    raise AttributeError(name)
+__getattr__ = lazy(__name__, _LAZY)

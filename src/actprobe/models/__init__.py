@@ -6,8 +6,9 @@ the batch plan are imported when first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from actprobe.lazy import lazy
 from actprobe.models.targets import VERSION, targets
 
 if TYPE_CHECKING:
@@ -30,10 +31,4 @@ __all__ = [
     "targets",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"actprobe.models.{_LAZY[name]}"), name)
-    raise AttributeError(name)
+__getattr__ = lazy(__name__, _LAZY)

@@ -6,8 +6,9 @@ other rooms share: AUC, its bootstrap interval, and the components of equal text
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from actprobe.lazy import lazy
 from actprobe.probes.targets import VERSION, targets
 
 if TYPE_CHECKING:
@@ -19,10 +20,4 @@ _LAZY = {"Bootstrap": "metrics", "auc": "metrics", "components": "splits", "run"
 
 __all__ = ["VERSION", "Bootstrap", "auc", "components", "run", "targets"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"actprobe.probes.{_LAZY[name]}"), name)
-    raise AttributeError(name)
+__getattr__ = lazy(__name__, _LAZY)

@@ -6,8 +6,9 @@ first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from actprobe.lazy import lazy
 from actprobe.results.layout import encoded, outputs
 
 if TYPE_CHECKING:
@@ -68,10 +69,4 @@ __all__ = [
     "write_tables",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"actprobe.results.{_LAZY[name]}"), name)
-    raise AttributeError(name)
+__getattr__ = lazy(__name__, _LAZY)

@@ -6,8 +6,9 @@ Header and file functions are light; `Part`, `write_h5`, `write_bad`, `open_h5` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from actprobe.lazy import lazy
 from actprobe.store.files import (
     checked,
     claim,
@@ -65,10 +66,4 @@ __all__ = [
     "write_table",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"actprobe.store.{_LAZY[name]}"), name)
-    raise AttributeError(name)
+__getattr__ = lazy(__name__, _LAZY)

@@ -6,15 +6,16 @@ and are imported when first used. `run.run` and `wheels.run` make a batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from actprobe.lazy import lazy
 from actprobe.texts.targets import VERSION, datasets, targets, wheel_source, wheel_targets
 from actprobe.texts.wheels import open_member, unpack
 
 if TYPE_CHECKING:
     from actprobe.texts.table import Texts, describe, load
 
-_LAZY = {"Texts", "describe", "load"}
+_LAZY = dict.fromkeys(("Texts", "describe", "load"), "table")
 
 __all__ = [
     "VERSION",
@@ -29,10 +30,4 @@ __all__ = [
     "wheel_targets",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from actprobe.texts import table
-
-        return getattr(table, name)
-    raise AttributeError(name)
+__getattr__ = lazy(__name__, _LAZY)

@@ -6,8 +6,9 @@ Inside this package `import wandb` is the service's own client. Jobs run `fetch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from actprobe.lazy import lazy
 from actprobe.wandb.context_targets import page
 from actprobe.wandb.context_targets import targets as context_targets
 from actprobe.wandb.digests import is_raw, verify_file
@@ -36,10 +37,4 @@ __all__ = [
     "verify_file",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"actprobe.wandb.{_LAZY[name]}"), name)
-    raise AttributeError(name)
+__getattr__ = lazy(__name__, _LAZY)
