@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -59,6 +60,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
     return f"expected one of: {shown}" if known else "none is defined"
+
+
+def matching(patterns: Iterable[str], known: Iterable[str], where: str, word: str) -> list[str]:
+    """The known names that fit one of these glob patterns, each once, in the order of the patterns.
+
+    Raises ConfigError for a pattern that none fits, with the nearest name.
+    """
+    known = list(known)
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matched = fnmatch.filter(known, pattern)
+        if not matched:
+            raise ConfigError(f"{where}: no {word} matches {pattern!r}; {nearest(pattern, known)}")
+        found.update(dict.fromkeys(matched))
+    return list(found)
 
 
 def load_file(path: str | Path) -> dict[str, Any]:

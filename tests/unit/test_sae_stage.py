@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -192,6 +193,17 @@ def test_killed_at_any_moment(tmp_path, monkeypatch, architecture):
     assert sorted(left) == sorted(Path(t.path).name for t in found.values())
 
 
+def test_more_datasets_than_files_may_be_open(tmp_path, folder):
+    cfg = config(tmp_path, {"s": {"source": str(folder)}})
+    known = activations(tmp_path, {f"d{i}": rows(2, seed=i) for i in range(90)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        assert len(encode(cfg, known)) == 90
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_finished_parts_need_no_sae(tmp_path, folder, monkeypatch):
     cfg, known = (
         config(tmp_path, {"s": {"source": str(folder)}}),
@@ -273,7 +285,7 @@ def test_configs_are_checked(tmp_path, folder):
         with pytest.raises(ConfigError, match=message):
             targets(cfg, known)
     cfg = config(tmp_path, {"s": {"source": str(folder), "datasets": ["x*"]}})
-    with pytest.raises(ConfigError, match=r"saes\.s: 'x\*' matches no dataset"):
+    with pytest.raises(ConfigError, match=r"saes\.s: no dataset with these activations matches 'x\*'"):
         targets(cfg, known)
     cfg = config(tmp_path, {"s": {"train": {"width": 32, "k": 4}}})
     with pytest.raises(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actprobe import plan
-from actprobe.config import nearest
+from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
@@ -61,26 +60,16 @@ def _entry(
         for name in names:
             if name not in texts:
                 raise ConfigError(f"{where}.{key}: no dataset {name!r}; {nearest(name, texts)}")
-    validate = _matching(entry["validate"], texts, f"{where}.validate", "dataset")
+    validate = matching(entry["validate"], texts, f"{where}.validate", "dataset")
     if train in validate or compare in validate:
         raise ConfigError(
             f"{where}: {train if train in validate else compare} cannot be its own validation set"
         )
     trained = [s for s, of in sources.items() if train in of]
-    for source in _matching(entry["sources"], trained, f"{where}.sources", f"source of {train}"):
+    for source in matching(entry["sources"], trained, f"{where}.sources", f"source of {train}"):
         yield _directions(cache_dir, entry, where, source, validate, texts, sources)
     for dataset in validate:
         yield _baselines(cache_dir, entry, texts[train], texts[dataset])
-
-
-def _matching(patterns: list[str], known: Any, where: str, word: str) -> list[str]:
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        matched = fnmatch.filter(known, pattern)
-        if not matched:
-            raise ConfigError(f"{where}: no {word} matches {pattern!r}; {nearest(pattern, known)}")
-        found.update(dict.fromkeys(matched))
-    return list(found)
 
 
 def _directions(

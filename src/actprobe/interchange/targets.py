@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from actprobe import keys
-from actprobe.config import nearest
+from actprobe.config import matching
 from actprobe.errors import ConfigError
 from actprobe.interchange import layouts
 from actprobe.interchange.layouts import Found
@@ -56,7 +55,7 @@ def _entry(
     where, folder = f"imports.{name}", Path(entry["folder"]).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{where}.folder: {folder} is not a folder")
-    datasets = _matching(entry["datasets"], texts, where)
+    datasets = matching(entry["datasets"], texts, f"{where}.datasets", "dataset")
     if entry["layout"] in _BY_LAYER:
         if len(datasets) != 1 or entry["files"]:
             raise ConfigError(f"{where}: layout {entry['layout']} takes one dataset and no `files`")
@@ -71,17 +70,6 @@ def _entry(
         )
     for f in found:
         yield _target(config, name, entry, folder, f, texts[f.dataset], memo)
-
-
-def _matching(patterns: list[str], texts: Mapping[str, Target], where: str) -> list[str]:
-    chosen: dict[str, None] = {}
-    for pattern in patterns:
-        names = fnmatch.filter(texts, pattern)
-        if not names:
-            hint = nearest(pattern, texts)
-            raise ConfigError(f"{where}.datasets: no dataset matches {pattern!r}; {hint}")
-        chosen.update(dict.fromkeys(names))
-    return list(chosen)
 
 
 def identity(folder: Path, files: tuple[str, ...], layout: str, memo: DigestMemo) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
-from actprobe.config import nearest
+from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.models import families
@@ -43,7 +42,8 @@ def targets(
         sites = _sites(name, model, source, entry["sites"], where)
         spans = entry.get("spans") or {}
         positions = {p: position_spec(p, spans, where) for p in entry["positions"]}
-        for dataset in _matching(entry.get("datasets", ["*"]), texts, where):
+        chosen = matching(entry.get("datasets", ["*"]), texts, where, "dataset") if texts else []
+        for dataset in chosen:
             for site in sites:
                 for position, meaning in positions.items():
                     t = _target(
@@ -69,16 +69,6 @@ def _sites(
             if reason:
                 raise ConfigError(f"{where} ({name}): site {site!r}: {reason}")
     return list(sites)
-
-
-def _matching(patterns: str | list[str], texts: Mapping[str, Target], where: str) -> list[str]:
-    chosen: dict[str, None] = {}
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        names = fnmatch.filter(texts, pattern)
-        if not names and pattern != "*":
-            raise ConfigError(f"{where}: no dataset matches {pattern!r}; {nearest(pattern, texts)}")
-        chosen.update(dict.fromkeys(names))
-    return list(chosen)
 
 
 def _target(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from actprobe import plan
-from actprobe.config import nearest
+from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
@@ -80,8 +79,8 @@ def _entry(
         _check(setting, "setting", protocol["settings"], f"{where}: {protocol['name']}")
     for method in entry["methods"] or []:
         _check(method, "method", protocol["methods"], f"{where}: {protocol['name']}")
-    sources = _matching(entry["sources"], [s for of in kinds.values() for s in of], where, "source")
-    datasets = set(_matching(entry["datasets"], texts, where, "dataset"))
+    sources = matching(entry["sources"], [s for of in kinds.values() for s in of], where, "source")
+    datasets = set(matching(entry["datasets"], texts, where, "dataset"))
     for method in entry["methods"] or []:
         reads = protocol["methods"][method]["reads"]
         if not any(s in kinds[reads] for s in sources):
@@ -104,17 +103,6 @@ def _entry(
 def _check(name: str, word: str, known: Mapping[str, Any], where: str) -> None:
     if name not in known:
         raise ConfigError(f"{where} has no {word} {name!r}; {nearest(name, known)}")
-
-
-def _matching(patterns: list[str], known: Iterable[str], where: str, word: str) -> list[str]:
-    known = list(known)
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        matched = fnmatch.filter(known, pattern)
-        if not matched:
-            raise ConfigError(f"{where}: no {word} matches {pattern!r}; {nearest(pattern, known)}")
-        found.update(dict.fromkeys(matched))
-    return list(found)
 
 
 def _methods(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from actprobe.config import nearest
+from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target, target
@@ -16,6 +15,8 @@ from actprobe.sae.sources import locate
 
 VERSION = 1  # of latents
 SAES_VERSION = 1  # of trained and converted SAEs
+
+_DATASET = "dataset with these activations"
 
 Activations = dict[tuple[str, str], dict[str, dict[str, Target]]]  # position -> dataset -> target
 
@@ -54,7 +55,7 @@ def targets(
             made, identity, place = _given(config, name, settings, memo)
         found += [made] if made else []
         vectors = positions[_position(where, settings, positions)]
-        for dataset in _matching(settings["datasets"], vectors, where):
+        for dataset in matching(settings["datasets"], vectors, where, _DATASET):
             found.append(_latents(config, name, settings, identity, place, vectors[dataset], made))
     return found
 
@@ -71,19 +72,6 @@ def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, A
             f"{', '.join(vectors) or 'no position but tokens'}"
         )
     return position
-
-
-def _matching(patterns: list[str], names: Mapping[str, Any], where: str) -> list[str]:
-    chosen: dict[str, None] = {}
-    for pattern in patterns:
-        found = fnmatch.filter(names, pattern)
-        if not found:
-            raise ConfigError(
-                f"{where}: {pattern!r} matches no dataset with these activations; "
-                f"{nearest(pattern, names)}"
-            )
-        chosen.update(dict.fromkeys(found))
-    return list(chosen)
 
 
 def _given(
@@ -118,7 +106,7 @@ def _trained(
     training = dict(settings["train"])
     if training["k"] > training["width"]:
         raise ConfigError(f"{where}.k: {training['k']} of {training['width']} latents cannot fire")
-    inputs = [tokens[d] for d in _matching(training.pop("datasets"), tokens, where)]
+    inputs = [tokens[d] for d in matching(training.pop("datasets"), tokens, where, _DATASET)]
     made = target(
         config["cache_dir"], "saes", SAES_VERSION, name,
         {"train": training, "tokens": [t.key for t in inputs]},
