@@ -152,6 +152,17 @@ def test_headline_names_the_best_by_validation_and_the_caveats() -> None:
     assert results.headline(tidy_rows().iloc[:0]) == ["No probe has a number; 0 targets skipped."]
 
 
+def test_headline_tells_saes_apart_and_mixes_no_protocols() -> None:
+    table = with_saes()
+    [line] = [x for x in results.headline(table) if x.startswith("SAE probes")]
+    assert line.startswith("SAE probes (saeprobes-0.4.2; minilm, resid_post.3, mean): sae_")
+    assert "(k = " in line and ", logreg on all dimensions 0." in line
+    other = table[~views.baseline(table)].assign(protocol="other", val_auc=1.0)
+    mixed = results.headline(pd.concat([table, other], ignore_index=True))
+    alone = results.headline(table)
+    assert mixed[:3] == alone[:3] and any(x.startswith("SAE probes (other;") for x in mixed)
+
+
 def test_report_holds_everything_and_needs_no_network(tmp_path: Path) -> None:
     table = tidy_rows()
     table.loc[0, ["test_auc", "val_auc"]] = np.nan

@@ -24,6 +24,7 @@ from actprobe.results.views import count
 PACKAGES = ["actprobe", "numpy", "scipy", "scikit-learn", "torch", "transformers", "matplotlib"]
 CAPTIONS = SCHEMAS.parent / "report"  # the captions of Snakemake's own report
 MANY = 40  # rows of a table that is also there as a file
+MANY_SAES = 6  # of one place in the headline
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,16 @@ def headline(table: pd.DataFrame, skipped: int = 0) -> list[str]:
     """What the table says in a few lines of text: shown when a run ends, and atop the report.
 
     The best place is the one with the highest mean validation AUC among those that cover the most
-    datasets; its test AUC is what is told.
+    datasets; its test AUC is what is told. Protocols are not mixed: all but the line on SAEs is
+    about the one with most baselines.
     """
     rows = views.labelled(views.numbered(table))
     if rows.empty:
         return [f"No probe has a number; {count(skipped, 'target')} skipped."]
-    means = summarise(rows[~rows["method"].str.startswith(views.CONTROL)])
-    means = views.labelled(means[means["n_datasets"] == means["n_datasets"].max()])
+    every = summarise(rows[~rows["method"].str.startswith(views.CONTROL)])
+    every = views.labelled(every[every["n_datasets"] == every["n_datasets"].max()])
+    counted = every[views.baseline(every)] if views.baseline(every).any() else every
+    means = every[every["protocol"] == counted["protocol"].mode()[0]]
     best = means.iloc[int(means["val_auc"].fillna(-1).argmax())]
     lines = [
         f"{best['label']} on {views.place_name(best)} reaches a mean test AUC of "
@@ -59,7 +63,27 @@ def headline(table: pd.DataFrame, skipped: int = 0) -> list[str]:
     for title, group in _comparisons(means):
         numbers = ", ".join(f"{name} {auc:.3f}" for name, auc in group)
         lines.append(f"{title}: {numbers}.")
-    return [*lines, *_caveats(table, skipped)]
+    return [*lines, *_sparse(every), *_caveats(table, skipped)]
+
+
+def _sparse(means: pd.DataFrame) -> list[str]:
+    """A line per place with SAE probes: each SAE at its best k by validation, and the baseline."""
+    known = means[means["val_auc"].notna()]
+    sparse = known[~views.baseline(known)]
+    lines = []
+    for place, group in sparse.groupby(["protocol", "model", "site", "position"], sort=False):
+        best = group.loc[group.groupby("source", sort=False)["val_auc"].idxmax()]
+        told = [
+            f"{r['source']} {r['test_auc']:.3f} (k = {r['k']})"
+            for _, r in best.sort_values("val_auc", ascending=False).head(MANY_SAES).iterrows()
+        ]
+        same = known[views.baseline(known)]
+        same = same[(same[["protocol", "model", "site", "position"]] == list(place)).all(axis=1)]
+        if len(same):
+            first = same.iloc[int(same["method"].map(method_rank).argmin())]
+            told.append(f"{first['method']} on all dimensions {first['test_auc']:.3f}")
+        lines.append(f"SAE probes ({place[0]}; {', '.join(place[1:])}): {', '.join(told)}.")
+    return lines
 
 
 def _comparisons(means: pd.DataFrame) -> list[tuple[str, list[tuple[str, float]]]]:
