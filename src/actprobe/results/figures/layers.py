@@ -19,6 +19,7 @@ from actprobe.results.views import baseline, count, label_order, labelled, numbe
 def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
     """Mean test AUC over datasets by layer, one panel per protocol, model, site kind and position.
 
+    Panels of one layer are left out where others have several.
     Methods probed on several layers are lines with an interval band, the others points with
     bars. Thin grey lines are the single datasets of the method with the most layers.
     """
@@ -32,6 +33,8 @@ def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int
     kinds = [k for k in kind.unique() if k != "embed"]
     home = "resid_post" if "resid_post" in kinds else (kinds or ["embed"])[0]
     rows = rows.assign(kind=kind.where(kind != "embed", home))
+    layers = rows.groupby(["protocol", "model", "kind", "position"])["layer"].transform("nunique")
+    rows = rows[layers > 1] if (layers > 1).any() else rows
     labels = label_order(rows["label"])
     panels = list(rows.groupby(["protocol", "model", "kind", "position"], sort=True))
     across = min(len(panels), 3)
