@@ -31,8 +31,9 @@ class Clock:
         self.begun = time.process_time()
 
     def report(self, **more: float) -> None:
-        cpu = time.process_time() - self.begun
-        print(json.dumps({"cpu_s": cpu, "loaded_at": self.at, "loaded_mb": self.memory, **more}))
+        end = time.process_time()
+        found = {"cpu_s": end - self.begun, "process_s": end}
+        print(json.dumps({**found, "loaded_at": self.at, "loaded_mb": self.memory, **more}))
 
 
 def anonymous() -> float:
@@ -163,7 +164,8 @@ def limit(folder: Path, scratch: Path, clock: Clock) -> None:
     """Bare matrix products of actprobe's batches, up to the last layer that is read.
 
     All weights of a layer, and the two products of attention as full (not causal) ones; results
-    go to memory that is there.
+    go to memory that is there. `bound_s` is stricter: the operations of the tokens without padding
+    (attention over all pairs of a prompt's tokens), at the rate of the products with weights.
     """
     from actprobe.models import batch_plan
 
@@ -176,19 +178,30 @@ def limit(folder: Path, scratch: Path, clock: Clock) -> None:
     largest = max(int(lengths[rows].max()) * len(rows) for rows in plan)
     x = {k: torch.randn(largest, k) for k in (D, inner)}
     y = {n: torch.empty(largest, n) for n in {n for n, _ in widths}}
+    linear_s, padded = 0.0, 0
     clock.loaded()
     for rows in plan:
         b, t = len(rows), int(lengths[rows].max())
+        padded += b * t
         q, o = (m[: b * t].view(b * heads, t, size) for m in (x[D], y[D]))
         scores = torch.empty(b * heads, t, t)
         for weights in layers:
+            begun = time.process_time()
             for w in weights:
                 n, k = w.shape
                 torch.mm(x[k][: b * t], w.t(), out=y[n][: b * t])
+            linear_s += time.process_time() - begun
             torch.bmm(q, q.transpose(1, 2), out=scores)
             torch.bmm(scores, q, out=o)
+    tokens = int(lengths.sum())
+    per_token = 2 * len(layers) * sum(n * k for n, k in widths)
+    attention = 4 * len(layers) * D * int((lengths.astype(np.int64) ** 2).sum())
+    rate = padded * per_token / linear_s
     clock.report(
-        tokens=int(lengths.sum()), padded=int(sum(len(r) * lengths[r].max() for r in plan))
+        tokens=tokens,
+        padded=padded,
+        gflop_per_s=rate / 1e9,
+        bound_s=(tokens * per_token + attention) / rate,
     )
 
 

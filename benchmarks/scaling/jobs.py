@@ -17,12 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save_file
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
 
+import small_saes  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from project import Project, save_tiny_model  # noqa: E402
 
@@ -30,21 +28,7 @@ from project import Project, save_tiny_model  # noqa: E402
 def make_project(folder: Path, jobs: int) -> Project:
     """A project with `jobs` SAEs; texts and activations are there."""
     made = Project(folder, save_tiny_model(folder / "llama"), "a")
-    rng = np.random.default_rng(0)
-    for i in range(jobs):
-        sae = folder / f"sae{i}"
-        sae.mkdir()
-        shapes = {"W_enc": (16, 64), "W_dec": (64, 16), "b_enc": (64,), "b_dec": (16,)}
-        weights = {k: rng.standard_normal(v).astype("f4") for k, v in shapes.items()}
-        save_file(weights, sae / "sae_weights.safetensors")
-        (sae / "cfg.json").write_text(
-            '{"architecture": "standard", "d_in": 16, "d_sae": 64, "dtype": "float32",'
-            ' "metadata": {"sae_lens_version": "6.5.0"}}'
-        )
-    made.config["saes"] = {
-        f"sae{i}": {"source": f"sae{i}", "model": "tiny", "site": "resid_post.1"}
-        for i in range(jobs)
-    }
+    made.config["saes"] = small_saes.save(folder, [f"sae{i}" for i in range(jobs)])
     made.config |= {"probes": [], "threads": {"saes": 1}, "max_memory": "700MB"}
     made.snakemake("activations")
     return made
@@ -73,7 +57,7 @@ def main() -> None:
     ways = {
         "no SLURM, `--cores 2`": ["--cores", "2"],
         "SLURM, a submission for each": [*slurm, "--group-components", "small_latents=1"],
-        "SLURM, eight to a submission": slurm,
+        "SLURM, eight to a submission": [*slurm, "--group-components", "small_latents=8"],
     }
     with tempfile.TemporaryDirectory() as tmp:
         private = Cluster(Path(tmp) / "c")

@@ -10,6 +10,7 @@ their peak. Rows of the benchmark's datasets are their published means. Download
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -47,7 +48,21 @@ MACHINES = [
     Machine("(b) laptop, 36 GB shared with its GPU", 1, 11, 36, 36, (7e12, 8e12), 4.0),
     Machine("(c) one GPU of 80 GB, 16 cores", 1, 16, 256, 80, (2.5e13, 4.0e14), 3.0),
     Machine("(d) 16 nodes, each a GPU of 80 GB and 32 cores", 16, 32, 256, 80, (2.5e13, 4.0e14), 1.0),
+    Machine("(e) one node with three GPUs of 80 GB", 1, 32, 256, 240, (2.5e13, 4.0e14), 3.0),
 ]  # fmt: skip
+# What the cost model reads of the two models' config.json.
+MODELS = {
+    "gemma-2-9b": {
+        "model_type": "gemma2", "hidden_size": 3584, "intermediate_size": 14336,
+        "num_hidden_layers": 42, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "head_dim": 256, "vocab_size": 256000, "dtype": "bfloat16",
+    },
+    "llama": {
+        "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672,
+        "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+        "vocab_size": 128256, "dtype": "bfloat16",
+    },
+}  # fmt: skip
 
 
 def plan_for(machine: Machine, raw: dict) -> Plan:
@@ -56,8 +71,11 @@ def plan_for(machine: Machine, raw: dict) -> Plan:
     for kind in ("models", "saes"):
         for entry in raw.get(kind, {}).values():
             entry["device"] = device
-    for model in raw["models"].values():
-        model["dtype"] = "bfloat16"
+    for name, model in raw["models"].items():
+        Path(name).mkdir(exist_ok=True)
+        (Path(name) / "config.json").write_text(json.dumps(MODELS[name]))
+        (Path(name) / "model.safetensors").touch()
+        model |= {"dtype": "bfloat16", "source": name, "revision": None}
     raw["threads"] = dict.fromkeys(("activations", "saes", "probes"), machine.cores)
     if machine.nodes > 1:
         raw["shards"] = dict.fromkeys(("activations", "probes"), machine.nodes)
@@ -90,18 +108,29 @@ def row(machine: Machine, raw: dict) -> str:
     setattr(costs, "_CUDA" if machine.gpu_memory else "_CPU", machine.rates())
     plan = plan_for(machine, raw)
     held, room = weights(plan), (machine.gpu_memory or machine.memory) * GB
-    found = costs.estimates(plan).values()
-    disk = sum(c.disk_bytes for c in found) / GB
-    if 1.1 * held > room:
-        return f"| {machine.name} | does not fit: {held / GB:.0f} GB | | | | {disk:.1f} | memory |"
+    disk = sum(c.disk_bytes for c in costs.estimates(plan).values()) / GB
     time = hours(plan, machine)
-    of = {"extract": time.pop("activations"), "encode": time.pop("latents", 0.0)}
-    of["probe"] = sum(time.pop(s, 0.0) for s in ("probes", "contrastive", "baselines"))
-    most = max(c.mem_mb for c in found) / 1000
-    return (
-        f"| {machine.name} | " + " | ".join(f"{h:.2f}" for h in of.values())
-        + f" | {most:.1f} | {disk:.1f} | {max(of, key=of.__getitem__)} |"
-    )  # fmt: skip
+    of = {"extract": time["activations"], "encode": time.get("latents", 0.0)}
+    of["probe"] = sum(time.get(s, 0.0) for s in ("probes", "contrastive", "baselines"))
+    told = [f"{h:,.0f} h" if h >= 2 else f"{60 * h:.0f} min" if h else "-" for h in of.values()]
+    binds = max(of, key=of.__getitem__)
+    if 1.1 * held > room:
+        told[0], binds = "does not fit", "memory"
+    cells = [machine.name, *told, f"{held / GB:.0f}", f"{disk:.1f}", binds]
+    return "| " + " | ".join(cells) + " |"
+
+
+def fetched(plan: Plan) -> str:
+    """What lies on the disk besides: whole files of SAEs (both matrices) and of the model."""
+    ((name, _),) = plan.config["models"].items()
+    model = shapes.model(plan.config, name)
+    saes = sum(
+        8.0 * s.d * s.latents
+        for b in plan.of("latents")
+        for s in [shapes.sae(plan.config, b.loader, b.targets[0].args["sae"])]
+    )
+    whole = model.weights(model.layers, "bfloat16")[1]
+    return f"model files {whole / GB:.0f} GB, SAE files {saes / GB:.0f} GB"
 
 
 def benchmark_of_peers(plan: Plan) -> str:
@@ -148,12 +177,13 @@ def main() -> None:
         os.chdir(tmp)
         fixture.write_data(Path("fixture"))
         for name, of_peers in peers.items():
-            print(f"\n{name}\n\n| hours | extract | encode | probe | GB a job | disk GB | binds |")
+            print(f"\n{name}\n\n| | extract | encode | probe | weights GB | disk GB | binds |")
             print("|---|---|---|---|---|---|---|")
             for machine in MACHINES:
                 print(row(machine, configuration.load_file(EXAMPLES / name)))
             plan = plan_for(MACHINES[2], configuration.load_file(EXAMPLES / name))
-            print(f"\nThe peers' scripts: {of_peers(plan)}.")
+            print(f"\nTo be fetched: {fetched(plan)}.\n")
+            print(f"The peers' scripts, by their code: {of_peers(plan)}.")
 
 
 if __name__ == "__main__":

@@ -47,8 +47,12 @@ _PER_LORA = 0.004  # CPU s of one unit of `Family.cost`; all families at rank 4 
 _LORA_BYTES = 25_000  # of one unit of it on disk
 _PER_VIEW = 1.5e-4  # CPU s of a LoRA in one representation
 _VIEW_BYTES = 15_000  # of it on disk
+_PER_LORA_PROBE = 0.005  # CPU s of a LoRA in one unit of the cost of a classifier
 _RESULT_BYTES = 10_000  # of one file of probe results
 _NNZ_BYTES = 5.3  # of one non-zero of latents on disk
+
+# The executor plugin names a folder after the jobs of a group: 255 characters, four jobs.
+LONGEST_NAME = 57
 
 _MARGIN = 1.25  # memory
 _TIME_MARGIN = 3.0
@@ -84,9 +88,10 @@ def max_memory(allowed: int, given_mb: int | None) -> int:
     return min(allowed, int(given_mb * MB - SNAKEMAKE))
 
 
-def is_small(cost: Cost) -> bool:
-    """Whether a job is not worth a submission of its own."""
-    return cost.gpu == 0 and cost.runtime_min <= 2 * _LEAST_MINUTES
+def is_small(rule: str, cost: Cost) -> bool:
+    """Whether a job is not worth a submission of its own, and its name short enough to share one."""
+    brief = cost.gpu == 0 and cost.runtime_min <= 2 * _LEAST_MINUTES
+    return brief and len(rule) <= LONGEST_NAME
 
 
 def estimates(plan: Plan) -> dict[str, Cost]:
@@ -110,7 +115,7 @@ class Estimator:
     """Estimates for the batches of one plan."""
 
     def __init__(self, plan: Plan):
-        self._config = plan.config
+        self._config, self._targets = plan.config, plan.targets
         self._datasets = shapes.datasets(plan)
         self._model = cache(lambda name: shapes.model(plan.config, name))
         self._stages: dict[str, Callable[[Batch], _Work]] = {
@@ -131,6 +136,11 @@ class Estimator:
             "features": lambda b: _Work(
                 self._config["max_memory"], 2 + b.cost * _PER_VIEW, b.cost * _VIEW_BYTES
             ),
+            "lora_probes": lambda b: _Work(
+                self._config["max_memory"],
+                2 + sum(t.cost * self._loras(t) * _PER_LORA_PROBE for t in b.targets),
+                _RESULT_BYTES * len(b.targets),
+            ),
         }
 
     def cost(self, batch: Batch) -> Cost:
@@ -144,6 +154,10 @@ class Estimator:
             work.seconds,
             work.gpu,
         )
+
+    def _loras(self, t: Target) -> float:
+        """LoRAs of a classifier's collection; a job, whose plan is cut to its needs, sees 1."""
+        return self._targets[t.args["index"]].cost
 
     def _rows(self, dataset: str) -> Rows:
         return self._datasets.get(dataset) or Rows(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import small_saes
 from project import write_dataset
 
 from actprobe import costs
@@ -102,7 +103,7 @@ def test_out_of_time_and_out_of_memory_are_tried_again_with_more(project, local)
 
 
 def test_a_lost_node_costs_one_retry_that_resumes(project, local):
-    write_dataset(project.folder / "long.csv", n=20_000)
+    write_dataset(project.folder / "long.csv", n=12_000)
     project.config["datasets"] = [{"name": "long", "path": "long.csv"}]
     project.config["models"]["tiny"]["max_tokens_per_batch"] = 64
     project.config["probes"] = []
@@ -164,27 +165,20 @@ def test_ctrl_c_cancels_the_jobs(project):
     assert not project.cluster.jobs("PENDING", "RUNNING")
 
 
-def test_a_broken_sae_fails_its_own_jobs_only(project):
-    import numpy as np
-    from safetensors.numpy import save_file
+def test_small_jobs_share_a_submission_that_fits_a_node(project):
+    project.config["saes"] = small_saes.save(project.folder, ["one", "two", "three"])
+    project.config["threads"]["saes"] = 1
+    project.config["probes"] = []
+    run = project.start("--resources", "mem_mb=1500", "runtime=60")
+    run.finish()
+    (group,) = run.jobs("small_latents")
+    assert len(project.cached("latents")) == 6
+    assert megabytes(group) <= 1500 and minutes(group) == 33  # one after the other
 
-    rng = np.random.default_rng(0)
-    shapes = {"W_enc": (16, 64), "W_dec": (64, 16), "b_enc": (64,), "b_dec": (16,)}
-    weights = {k: rng.standard_normal(v).astype("f4") for k, v in shapes.items()}
-    for name in ("good", "broken"):
-        folder = project.folder / name
-        folder.mkdir()
-        save_file(weights, folder / "sae_weights.safetensors")
-        (folder / "cfg.json").write_text(
-            '{"architecture": "standard", "d_in": 16, "d_sae": 64, "dtype": "float32",'
-            ' "metadata": {"sae_lens_version": "6.5.0"}}'
-        )
-    project.config["activations"][0]["sites"] = ["resid_post.1"]
-    project.config["saes"] = {
-        name: {"source": name, "model": "tiny", "site": "resid_post.1"}
-        for name in ("good", "broken")
-    }
-    project.config["threads"]["saes"] = 2
+
+def test_a_broken_sae_fails_its_own_jobs_only(project):
+    project.config["saes"] = small_saes.save(project.folder, ["good", "broken"])
+    project.config["threads"]["saes"] = 1
     project.config["shards"] = {"latents": 2, "probes": 2}  # jobs of their own, not a group
     project.config["probes"] = [
         {"protocol": "saeprobes-0.4.2-fast", "sources": ["good", "broken"],

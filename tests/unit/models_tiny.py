@@ -38,11 +38,12 @@ _MULTIMODAL = {
     "image_token_index": 299,
 }
 
+_BLOOM = {"hidden_size": D, "n_layer": N_LAYERS, "n_head": 4, "vocab_size": 300}
 _DISTIL = {"dim": D, "n_layers": N_LAYERS, "n_heads": 4, "hidden_dim": 48, "vocab_size": 300}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", _GROUPED),
-    "mistral": ("MistralConfig", _HEAD),
+    "mistral": ("MistralConfig", {**_HEAD, "sliding_window": 16}),
     "mixtral": ("MixtralConfig", {**_HEAD, "num_local_experts": 4}),
     "qwen2": ("Qwen2Config", _GROUPED),
     "qwen3": ("Qwen3Config", _HEAD),
@@ -60,8 +61,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "electra": ("ElectraConfig", {**_COMMON, "embedding_size": D}),
     "distilbert": ("DistilBertConfig", {**_DISTIL, "initializer_range": 0.3}),  # not mapped
     "cohere": ("CohereConfig", _GROUPED),  # not mapped
+    "bloom": ("BloomConfig", {**_BLOOM, "initializer_range": 0.3}),  # not mapped; ALiBi
 }
-UNMAPPED = ("cohere", "distilbert")
+UNMAPPED = ("bloom", "cohere", "distilbert")
 ENCODERS = ("bert", "roberta", "electra", "distilbert")
 
 
@@ -175,3 +177,18 @@ def targets(config: dict[str, Any], *texts: plan.Target) -> list[plan.Target]:
 def by_name(found: list[plan.Target]) -> dict[str, plan.Target]:
     """Targets by `{site}.{position}`."""
     return {f"{t.args['site']}.{t.args['position']}": t for t in found}
+
+
+def tiny_run(
+    folder: Path,
+    texts: list[str] | None = None,
+    family: str = "llama",
+    wanted: dict[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, plan.Target]:
+    """Run one model (in folder/model, made when it is not there) on one dataset; targets by name."""
+    if not (folder / "model").exists():
+        save_model(family, folder / "model")
+    wanted = wanted or {"sites": ["resid_post.1"], "positions": ["last"]}
+    config = make_config(folder, model_entry(folder / "model", **changes), wanted)
+    return by_name(run(config, write_texts(folder, texts=texts)))

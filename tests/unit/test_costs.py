@@ -157,6 +157,16 @@ def test_features_and_primitives_of_loras_scale_with_their_number(world):
         assert many.runtime_min > few.runtime_min
 
 
+def test_classifiers_take_longer_with_more_loras(world):
+    def seconds(n: int) -> float:
+        made = world().plan()
+        made.targets["index"] = plan.Target("lora_index", "c", "c", "c", "index", "k", {}, cost=n)
+        t = plan.Target("lora_probes", "l", "i", "n", "p", "k", {}, args={"index": "index"})
+        return costs.Estimator(made).cost(plan.Batch("r", t.stage, "l", (t,))).cpu_seconds
+
+    assert seconds(100_000) > 8 * seconds(10_000)
+
+
 def batch(stage: str, cost: float) -> plan.Batch:
     t = plan.Target(stage, "l", "i", "n", "p", "k", {}, cost=cost)
     return plan.Batch(f"{stage}_l", stage, "l", (t,))
@@ -203,7 +213,7 @@ def test_gpus_are_asked_for_only_where_the_config_says_so(world):
     assert {stage: c.gpu for stage, c in found.items()} == {
         "activations": 1, "latents": 1, "probes": 0,
     }  # fmt: skip
-    assert not any(costs.is_small(c) for c in found.values() if c.gpu)
+    assert not any(costs.is_small("r", c) for c in found.values() if c.gpu)
     assert not any(c.gpu for c in world().costs().values())  # auto takes what is there
 
 
@@ -238,6 +248,15 @@ def test_the_profile_does_not_overwrite_what_holds_everywhere(root):
     assert not set(everywhere) & set(cluster)
     assert cluster["executor"] == "slurm" and cluster["latency-wait"] >= 30
     assert not any("array" in key for key in cluster)
+
+
+def test_the_names_of_a_group_fit_into_one_folder_name(root):
+    small = costs.Cost(500, 11, 0, 1.0)
+    assert costs.is_small("r" * costs.LONGEST_NAME, small)
+    assert not costs.is_small("r" * (costs.LONGEST_NAME + 1), small)
+    for entry in yaml.safe_load((root / "slurm" / "config.yaml").read_text())["group-components"]:
+        group, _, jobs = entry.partition("=")
+        assert len("_".join(["group", group, *["r" * costs.LONGEST_NAME] * int(jobs)])) <= 255
 
 
 def test_examples_have_estimates(root, tmp_path, monkeypatch):

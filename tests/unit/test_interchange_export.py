@@ -83,6 +83,21 @@ def test_a_control_vector_holds_the_direction_of_every_layer_but_the_first(direc
         )
 
 
+def test_a_control_vector_is_read_by_the_package_of_llama_cpp(directions, tmp_path):
+    reader = pytest.importorskip("gguf", reason="the package gguf is not installed").GGUFReader
+    paths, found = directions
+    (file,) = export.vectors(paths, "gguf", tmp_path / "out", unit=True)
+    read = reader(file)
+    assert read.fields["general.architecture"].contents() == "controlvector"
+    assert read.fields["controlvector.model_hint"].contents() == "m"
+    assert read.fields["controlvector.layer_count"].contents() == 2
+    tensors = {t.name: t.data for t in read.tensors}
+    assert list(tensors) == ["direction.1", "direction.2"]
+    for layer in (1, 2):
+        unit = found[f"resid_post.{layer}"].unit[0].astype(np.float32)
+        assert np.array_equal(tensors[f"direction.{layer}"], unit)
+
+
 def test_resid_pre_of_a_layer_is_the_output_of_the_layer_before():
     vectors = {"resid_pre.2": np.ones(3), "resid_pre.1": np.zeros(3)}
     assert list(export._outputs("x", vectors)) == [1]

@@ -87,10 +87,10 @@ def test_the_interval_over_runs_is_that_of_student_where_runs_share_no_rows() ->
 
 def test_leaking_recipes_are_told_on_the_page() -> None:
     columns = ["setting", "dataset", "source", "condition", "method", "val_acc", "test_acc",
-               "ci_low", "chance", "recipe_only", "norm_only"]  # fmt: skip
+               "ci_low", "ci_high", "chance", "recipe_only", "norm_only"]  # fmt: skip
     rows = [
-        ["p", "toy", "stats", "all", "ridge", 0.7, 0.6, 0.5, 0.25, 0.9, 0.3],
-        ["p", "toy", "recipe_only", "all", "ridge", 0.9, 0.9, 0.8, 0.25, 0.9, 0.3],
+        ["p", "toy", "stats", "all", "ridge", 0.7, 0.6, 0.5, 0.7, 0.25, 0.9, 0.3],
+        ["p", "toy", "recipe_only", "all", "ridge", 0.9, 0.9, 0.8, 1, 0.25, 0.9, 0.3],
     ]
     lines = report.headline(pd.DataFrame(rows, columns=columns))
     assert "stats of layers all with ridge" in lines[0] and "gives its labels away" in lines[1]
@@ -102,3 +102,28 @@ def test_empty_tables_give_pages_that_say_so(tmp_path: Path) -> None:
     figures.make_figures(cfg)
     report.make_report(cfg)
     assert "No classifier has a number" in (Path(layout.folder(cfg)) / layout.REPORT).read_text()
+
+
+def test_figures_of_probes_that_differ_in_everything() -> None:
+    """Two entries: other layers, representations and labels in each."""
+    columns = ["setting", "dataset", "source", "condition", "site", "method", "val_acc", "test_acc",
+               "ci_low", "ci_high", "chance"]  # fmt: skip
+    summary = pd.DataFrame(
+        [
+            ["a", "toy", "stats", "all", "", "ridge", 0.7, 0.6, 0.5, 0.7, 0.25],
+            ["a", "toy", "stats", "attn1", "", "ridge", 0.6, 0.5, np.nan, np.nan, 0.25],
+            ["b", "toy", "product", "all", "", "mlp", 0.9, 0.9, 0.8, 1.0, 0.5],
+            ["b", "toy", "recipe_only", "all", "", "mlp", 0.5, 0.5, 0.4, 0.6, 0.5],
+        ],
+        columns=columns,
+    )
+    titles = [ax.get_title() for ax in figures.representations(summary).axes]
+    assert titles == ["a, ridge", "b, mlp"]
+    single = summary.assign(condition="each", site=["m", "n", "m", "m"])
+    assert [ax.get_title() for ax in figures.layers(single).axes] == ["a", "b"]
+    counts = pd.DataFrame(
+        [[*row[:4], row[5], t, p, 3] for row in summary.to_numpy() for t in "xy" for p in "xy"],
+        columns=["setting", "dataset", "source", "condition", "method", "true", "predicted", "n"],
+    )
+    titles = [ax.get_title() for ax in figures.confusion(counts, summary).axes]
+    assert titles == ["a, stats, all, ridge", "b, product, all, mlp"]

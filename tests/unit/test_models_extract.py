@@ -15,11 +15,12 @@ from models_tiny import (
     model_entry,
     run,
     save_model,
+    tiny_run,
     write_texts,
 )
 from torch import nn
 
-from actprobe import keys, models
+from actprobe import models, store
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models import extract
 from actprobe.models.artefact import bf16_to_float32
@@ -214,7 +215,7 @@ def test_a_shared_prefix_is_computed_once(name, tmp_path, monkeypatch):
 
     monkeypatch.setattr(extract, "_pass", spy)
     shared = tiny_run(tmp_path, **changes, share_prefix=True)
-    assert models_header(shared["embed.last"].path)["facts"]["shared_prefix"] == 42
+    assert store.read_header(shared["embed.last"].path)["facts"]["shared_prefix"] == 42
     assert 42 in lengths and min(lengths[-3:]) < 42  # the prefix, then rows without it
     for site, t in plain.items():
         expected, found = (models.load_activations(x.path) for x in (t, shared[site]))
@@ -228,7 +229,7 @@ def test_encoders_share_no_prefix(tmp_path):
 
 def test_a_multimodal_model_is_read_in_its_language_part(tmp_path):
     found = tiny_run(tmp_path, family="gemma3_multimodal")["resid_post.1.last"]
-    assert models_header(found.path)["facts"]["module"] == "language_model.layers.1"
+    assert store.read_header(found.path)["facts"]["module"] == "language_model.layers.1"
 
 
 class TwoStacks(nn.Module):
@@ -247,16 +248,6 @@ def test_the_layer_list_is_found_by_its_length():
         find_layers(TwoStacks(4, 4), 4, None)
     with pytest.raises(ActprobeError, match=r"no list at 'layers'.*set layer_list"):
         find_layers(model, 4, "layers")
-
-
-def tiny_run(tmp_path, texts=None, family="llama", wanted=None, **changes):
-    """Run one model on one dataset; the config and its targets by name."""
-    folder = tmp_path / "model"
-    if not folder.exists():
-        save_model(family, folder)
-    wanted = wanted or {"sites": ["resid_post.1"], "positions": ["last"]}
-    config = make_config(tmp_path, model_entry(folder, **changes), wanted)
-    return by_name(run(config, write_texts(tmp_path, texts=texts)))
 
 
 def test_the_self_check_sees_a_missing_mask(tmp_path, monkeypatch):
@@ -311,12 +302,15 @@ def test_what_this_machine_or_model_does_not_have(tmp_path, changes, message):
         tiny_run(tmp_path, **changes)
 
 
-def test_a_device_map(tmp_path):
+@pytest.mark.parametrize("offloaded", [[], ["layers.1"], ["embed_tokens", "layers.0", "layers.1"]])
+def test_a_device_map(tmp_path, offloaded):
     pytest.importorskip("accelerate")
-    parts = {"embed_tokens": "cpu", "layers": "cpu", "norm": "cpu", "rotary_emb": "cpu"}
+    names = ["embed_tokens", "layers.0", "layers.1", "norm", "rotary_emb"]
+    parts = {name: "disk" if name in offloaded else "cpu" for name in names}
     mapped = tiny_run(tmp_path, device_map=parts)["resid_post.1.last"]
     plain = tiny_run(tmp_path / "plain")["resid_post.1.last"]
-    assert keys.file_sha256(mapped.path) == keys.file_sha256(plain.path)
+    expected = models.load_activations(plain.path)
+    assert np.array_equal(models.load_activations(mapped.path), expected)
 
 
 def test_damaged_weights_name_the_model(tmp_path):
@@ -344,37 +338,3 @@ def test_ragged_tokens(tmp_path):
         for i in range(3):
             row = a[a.offsets[i] : a.offsets[i + 1]]
             np.testing.assert_allclose(row.mean(0), mean[i], atol=1e-6)
-
-
-def test_out_of_memory_halves_the_budget_of_the_whole_file(tmp_path, monkeypatch):
-    forward = extract.forward
-
-    def small(model, tokens, rows, *rest):
-        if len(rows) * tokens.lengths[rows].max() > 120:
-            raise extract.OutOfMemory("pretended")
-        return forward(model, tokens, rows, *rest)
-
-    monkeypatch.setattr(extract, "forward", small)
-    found = tiny_run(tmp_path, max_tokens_per_batch=400)
-    header = models_header(found["resid_post.1.last"].path)
-    assert header["facts"]["budget"] == 100
-    monkeypatch.setattr(extract, "forward", forward)
-    other = tmp_path / "other"
-    same = tiny_run(other, max_tokens_per_batch=100)
-    expected = models.load_activations(same["resid_post.1.last"].path)
-    assert np.array_equal(models.load_activations(found["resid_post.1.last"].path), expected)
-
-
-def test_a_row_that_never_fits_is_an_error(tmp_path, monkeypatch):
-    def never(*args):
-        raise extract.OutOfMemory("pretended")
-
-    monkeypatch.setattr(extract, "self_check", never)
-    with pytest.raises(ActprobeError, match=r"m on tiny: no memory for one row of 91 tokens"):
-        tiny_run(tmp_path)
-
-
-def models_header(path):
-    from actprobe import store
-
-    return store.read_header(path)

@@ -158,6 +158,24 @@ def _n_done(found):
     return done
 
 
+def test_files_of_other_library_versions_stay_and_are_told(tmp_path, folder, monkeypatch, caplog):
+    config, texts = make_config(tmp_path, model_entry(folder), WANTED), write_texts(tmp_path)
+    with monkeypatch.context() as m:
+        m.setattr("transformers.__version__", "4.0.0")
+        found = run(config, texts)
+    before = digests(found)
+    more = make_config(tmp_path, model_entry(folder), {"sites": ["embed"], "positions": ["last"]})
+    run(more, texts)
+    said = f"made with transformers 4.0.0 ({len(found)} files), here it is transformers "
+    assert said in caplog.text and digests(found) == before
+    caplog.clear()
+    run(
+        make_config(tmp_path, model_entry(folder, dtype="bfloat16"), WANTED),
+        write_texts(tmp_path, "b"),
+    )
+    assert "made with" not in caplog.text
+
+
 def test_finished_parts_need_no_model(tmp_path, config, monkeypatch):
     texts = write_texts(tmp_path)
     found = run(config, texts)

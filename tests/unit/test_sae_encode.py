@@ -171,7 +171,6 @@ def test_torch_agrees_with_numpy(tmp_path, case):
                 tiles = list(pieces.tiles(0))
                 found.append((np.concatenate([f for f, _ in tiles]),
                               np.concatenate([v for _, v in tiles])))  # fmt: skip
-            pieces.close()
     assert np.array_equal(found[0][0], found[1][0])
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=2e-5, atol=1e-6)
 

@@ -93,7 +93,8 @@ REPORTED = {
     k: v for k, v in CONFIG.items() if k not in ("max_memory", "threads", "shards")
 }
 FAILURES = Failures()
-logger.addHandler(FAILURES)
+if workflow.is_main_process:
+    logger.addHandler(FAILURES)
 
 
 onerror:
@@ -101,31 +102,19 @@ onerror:
 
 
 COSTS = costs.estimates(PLAN)
-# What the profile says of the cluster, in `default-resources`.
-CLUSTER = {
-    k: getattr(r, "raw", r)
-    for k, r in (workflow.resource_settings.default_resources or {}).items()
-}
 
 
 def needs(batch):
     """Resources of a batch's job: twice the memory and time at each further attempt."""
     cost = COSTS[batch.rule]
-
-    def at_most(name, wanted):
-        return min(wanted, int(CLUSTER.get(f"max_{name}", wanted)))
-
     resources = {
-        "mem_mb": lambda wildcards, attempt: at_most(
-            "mem_mb", costs.mem_mb(cost, attempt)
-        ),
-        "runtime": lambda wildcards, attempt: at_most(
-            "runtime", costs.runtime(cost, attempt)
-        ),
+        "mem_mb": lambda wildcards, attempt: costs.mem_mb(cost, attempt),
+        "runtime": lambda wildcards, attempt: costs.runtime(cost, attempt),
     }
     if cost.gpu:
+        given = workflow.resource_settings.default_resources or {}
         names = {"gpu_partition": "slurm_partition", "gpu_type": "gpu_model"}
-        resources |= {names[k]: CLUSTER[k] for k in names if k in CLUSTER}
+        resources |= {names[k]: r.raw for k, r in given.items() if k in names}
         resources["gpu"] = cost.gpu
     return resources
 
@@ -133,5 +122,5 @@ def needs(batch):
 def group_of(batch):
     """Small jobs of a stage share submissions, except where `shards` asks for many jobs."""
     sharded = CONFIG["shards"].get(batch.stage, 1) > 1
-    small = costs.is_small(COSTS[batch.rule]) and not sharded
+    small = costs.is_small(batch.rule, COSTS[batch.rule]) and not sharded
     return f"small_{batch.stage}" if small else None

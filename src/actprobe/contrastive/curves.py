@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Colormap
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 
 from actprobe.contrastive.views import MOST_TICKS, Found, layer_name, methods, views
@@ -28,7 +28,7 @@ def roc(made: pd.DataFrame, found: Found) -> Figure:
         return style.nothing(title, "No direction has a number.")
     columns = methods(made)
     layers = sorted({layer for _, rows in shown for layer in rows["layer"]})
-    colours = matplotlib.colormaps["viridis_r"].resampled(max(len(layers), 2))
+    colours = ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, len(layers))))
     fig = style.figure(
         title,
         "Validation rows. Thick: the layer chosen on held-out training rows." + more,

@@ -14,6 +14,7 @@ from actprobe.lora.catalog import EVERY_LAYER, REPRESENTATIONS
 
 MODULES = 64
 _CLASSES = 10
+_UNIT = 0.005  # CPU s
 _PER_FIT = 0.05  # CPU s of reading, scaling and scoring
 # Operations in a CPU second of one thread, float32.
 _LINEAR, _PRODUCT, _NETWORK = 1e10, 5e10, 3e10
@@ -35,8 +36,9 @@ def columns(representation: str, sketch: Mapping[str, int]) -> int:
     return width * MODULES * (2 if view.unit == "factor" else 1)
 
 
-def seconds(how: Mapping[str, Any], method: str, n: int, width: int, subset: str) -> float:
-    """CPU seconds of all runs of a protocol's method on n LoRAs with `width` columns."""
+def cost(how: Mapping[str, Any], method: str, n: int, width: int, subset: str) -> float:
+    """CPU time of all runs of a protocol's method on n LoRAs with `width` columns, in units of 5 ms
+    per LoRA."""
     rule, fits = how["methods"][method], len(how["seeds"])
     if subset == EVERY_LAYER:
         fits, width = fits * MODULES, width // MODULES
@@ -49,4 +51,4 @@ def seconds(how: Mapping[str, Any], method: str, n: int, width: int, subset: str
         one = 6 * _EPOCHS * n * weights / _NETWORK
     else:
         one = 4 * _PASSES * n * width * _CLASSES / _LINEAR
-    return fits * (_PER_FIT + one)
+    return fits * (_PER_FIT + one) / (_UNIT * n)

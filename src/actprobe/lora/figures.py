@@ -56,7 +56,7 @@ def representations(summary: pd.DataFrame) -> Figure:
     )
     for ax, (panel, part) in zip(style.grid(fig, len(panels), across), panels, strict=True):
         _representations(ax, part, order, subsets)
-        ax.set_title(_panel_title(panel, panels))
+        ax.set_title(", ".join(_differing(panel, [p for p, _ in panels]) or panel[1:]))
     fig.supxlabel("test accuracy", fontsize=9)
     style.legend(fig, subsets)
     return fig
@@ -65,13 +65,14 @@ def representations(summary: pd.DataFrame) -> Figure:
 def _representations(ax: Axes, part: pd.DataFrame, order: list[str], subsets: list[str]) -> None:
     for at in range(0, len(order), 2):
         ax.axhspan(at - 0.5, at + 0.5, color="#F5F5F5", lw=0, zorder=0)
-    ax.axvline(part["chance"].mean(), color="#555555", lw=0.8, ls=(0, (4, 3)), zorder=1)
     recipe = part.loc[part["source"] == "recipe_only", "test_acc"]
     if len(recipe):
-        ax.axvline(recipe.mean(), color="#9A9A9A", lw=1.2, zorder=1)
+        ax.axvline(recipe.mean(), color="#BBBBBB", lw=2, zorder=1)
+    ax.axvline(part["chance"].mean(), color="#555555", lw=0.8, ls=(0, (4, 3)), zorder=2)
     for i, subset in enumerate(subsets):
         mine = part[part["condition"] == subset]
-        y = mine["source"].map(order.index) + 0.24 * (i - (len(subsets) - 1) / 2)
+        shift = 0.24 * (i - (len(subsets) - 1) / 2)
+        y = [order.index(s) + shift for s in mine["source"]]
         bars = np.nan_to_num(
             [mine["test_acc"] - mine["ci_low"], mine["ci_high"] - mine["test_acc"]]
         )
@@ -79,17 +80,20 @@ def _representations(ax: Axes, part: pd.DataFrame, order: list[str], subsets: li
             mine["test_acc"], y, xerr=bars, fmt=_MARKERS[i % 6], color=_COLOURS[i % 6], ms=4,
             elinewidth=0.9, label=subset, zorder=3,
         )  # fmt: skip
-    ax.set_yticks(range(len(order)), [f"{r} (control)" if r in CONTROLS else r for r in order])
+    ax.set_yticks(range(len(order)), [_labelled(r) for r in order])
     ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.set_xlim(-0.02, 1.02)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
 
 
-def _panel_title(panel: Any, panels: list) -> str:
-    """What tells the panels apart: probes, collection, method."""
-    differing = [len({p[i] for p, _ in panels}) > 1 for i in range(3)]
-    shown = [p for p, differs in zip(panel, differing, strict=True) if differs]
-    return ", ".join(map(str, shown or panel[1:]))
+def _labelled(representation: str) -> str:
+    return f"{representation} (control)" if representation in CONTROLS else representation
+
+
+def _differing(panel: Any, panels: list) -> list[str]:
+    """What tells a panel (probes, collection, …) from the others."""
+    return [str(v) for i, v in enumerate(panel) if len({p[i] for p in panels}) > 1]
 
 
 def layers(table: pd.DataFrame) -> Figure:
@@ -98,7 +102,7 @@ def layers(table: pd.DataFrame) -> Figure:
     rows = table[table["test_acc"].notna()]
     if rows.empty:
         return style.nothing(title, "No representation was probed layer by layer (`each_layer`).")
-    rows = rows.assign(kind=rows["source"] + ", " + rows["method"])
+    rows = rows.assign(kind=rows["source"].map(_labelled) + ", " + rows["method"])
     kinds = list(dict.fromkeys(rows["kind"]))
     panels = list(rows.groupby(["setting", "dataset"], sort=False))
     most = rows.groupby(["setting", "dataset"])["site"].nunique().max()
@@ -116,7 +120,8 @@ def layers(table: pd.DataFrame) -> Figure:
         ax.axvline(part["chance"].mean(), color="#555555", lw=0.8, ls=(0, (4, 3)), zorder=1)
         for i, kind in enumerate(kinds):
             mine = part[part["kind"] == kind]
-            y = mine["site"].map(modules.index) + 0.3 * (i / max(len(kinds) - 1, 1) - 0.5)
+            shift = 0.3 * (i / max(len(kinds) - 1, 1) - 0.5)
+            y = [modules.index(s) + shift for s in mine["site"]]
             bars = np.nan_to_num(
                 [mine["test_acc"] - mine["ci_low"], mine["ci_high"] - mine["test_acc"]]
             )
@@ -127,11 +132,11 @@ def layers(table: pd.DataFrame) -> Figure:
         small = 5.5 if most > 40 else 7
         ax.set_yticks(range(len(modules)), modules, fontsize=small)
         ax.set_ylim(len(modules) - 0.4, -0.6)
+        ax.set_xlim(-0.02, 1.02)
         ax.tick_params(axis="y", length=0)
         ax.grid()
-        if len(panels) > 1:
-            ax.set_title(", ".join(panel))
-    fig.supxlabel("test accuracy", fontsize=9)
+        ax.set_title(", ".join(_differing(panel, [p for p, _ in panels])))
+    axes[-1, 0].set_xlabel("test accuracy")
     style.legend(fig, kinds)
     return fig
 
@@ -160,8 +165,8 @@ def confusion(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         mine = table[(table[keys] == cell[keys]).all(axis=1)]
         counts = mine.pivot(index="true", columns="predicted", values="n")
         _confusion(ax, counts)
-        name = f"{cell['source']}, {cell['condition']}, {cell['method']}"
-        ax.set_title(f"{cell['dataset']}: {name}" if len(best) > 1 else name)
+        panel = _differing(tuple(cell[keys[:2]]), [tuple(c[keys[:2]]) for c in best])
+        ax.set_title(", ".join([*panel, *cell[keys[2:]]]))
     for ax in list(axes.flat)[len(best) :]:
         ax.set_visible(False)
     return fig

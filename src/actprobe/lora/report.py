@@ -16,23 +16,28 @@ from actprobe.lora.layout import FIGURES, REPORT, TABLES, folder
 from actprobe.lora.results import read_tables
 
 CAPTIONS = Path(__file__).parents[3] / "workflow" / "report"
-_SHOWN = {
+_TEXT = {
+    "setting": "probes",
     "dataset": "collection",
     "source": "representation",
     "condition": "layers",
     "method": "method",
+}
+_SCORES = {
+    "test_acc": "accuracy",
+    "chance": "chance",
+    "recipe_only": "recipe_only",
+    "norm_only": "norm_only",
+    "test_f1": "macro F1",
+    "test_auc": "AUC",
+    "train_acc": "on train rows",
+}
+_COUNTS = {
     "n_train": "train LoRAs",
     "n_test": "test LoRAs",
     "n_columns": "columns",
     "n_constant": "constant",
     "n_repeated": "repeated",
-    "test_acc": "accuracy",
-    "test_f1": "macro F1",
-    "test_auc": "AUC",
-    "train_acc": "on train rows",
-    "chance": "chance",
-    "recipe_only": "recipe_only",
-    "norm_only": "norm_only",
 }
 
 
@@ -47,8 +52,9 @@ def headline(summary: pd.DataFrame) -> list[str]:
         best = read.loc[read["val_acc"].idxmax()]
         lines.append(
             f"{setting}, {dataset}: {best['source']} of layers {best['condition']} with "
-            f"{best['method']} reaches a mean test accuracy of {best['test_acc']:.3f}, the best of "
-            f"{len(read)} by validation (chance {best['chance']:.3f}, recipe_only "
+            f"{best['method']} reaches a mean test accuracy of {best['test_acc']:.3f} (95 % interval "
+            f"{best['ci_low']:.3f} to {best['ci_high']:.3f}), the best of {len(read)} by validation "
+            f"(chance {best['chance']:.3f}, recipe_only "
             f"{best['recipe_only']:.3f}, norm_only {best['norm_only']:.3f})."
         )
         recipe = part[part["source"] == "recipe_only"]
@@ -75,7 +81,7 @@ def make_report(config: Mapping[str, Any]) -> None:
         experiment=config["experiment"],
         headline=headline(tables["summary"]),
         figures=[_figure(root / "figures" / f"{name}.svg") for name in FIGURES],
-        columns=list(_SHOWN.values()),
+        columns=[*_TEXT.values(), *_SCORES.values(), *_COUNTS.values()],
         rows=_rows(tables["summary"]),
         refused=tables["refused"].to_dict("records"),
         failed=_failed(tables["summary"]),
@@ -88,19 +94,19 @@ def make_report(config: Mapping[str, Any]) -> None:
 def _rows(summary: pd.DataFrame) -> list[list[str]]:
     rows = []
     for _, r in summary[summary["test_acc"].notna()].iterrows():
-        cells = [str(r[c]) for c in list(_SHOWN)[:4]]
-        cells += [f"{r[c]:g}" for c in list(_SHOWN)[4:9]]
-        for c in list(_SHOWN)[9:]:
+        cells = [str(r[c]) for c in _TEXT]
+        for c in _SCORES:
             spread = f" ± {r[c + '_std']:.3f}" if f"{c}_std" in r else ""
             cells.append("" if pd.isna(r[c]) else f"{r[c]:.3f}{spread}")
-        rows.append(cells)
+        rows.append([*cells, *(f"{r[c]:g}" for c in _COUNTS)])
     return rows
 
 
 def _failed(summary: pd.DataFrame) -> list[dict[str, str]]:
     rows = summary[summary["reason"] != ""]
     return [
-        {"id": f"{r['source']}, {r['condition']}, {r['method']}", "collection": r["dataset"],
+        {"id": f"{r['setting']}: {r['source']}, {r['condition']}, {r['method']}",
+         "collection": r["dataset"],
          "reason": r["reason"]}
         for _, r in rows.iterrows()
     ]  # fmt: skip

@@ -80,8 +80,8 @@ def collect(probes: Iterable[str], experiment: str) -> tuple[pd.DataFrame, pd.Da
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per cell: means and standard deviations (ddof 0) over runs, and the controls.
 
-    ci_low, ci_high: `interval` of the mean accuracy. Columns recipe_only and norm_only: mean accuracy
-    of the same method on the control (norm_only on the same layers).
+    ci_low, ci_high: `interval` of the mean accuracy; of a single run its own. Columns recipe_only and
+    norm_only: mean accuracy of the same method on the control (norm_only on the same layers).
     """
     found = []
     for cell, rows in runs.groupby(CELL, sort=False):
@@ -91,7 +91,11 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
             row[m] = fits[m].mean()
             row[f"{m}_std"] = fits[m].std(ddof=0)
         ratio = (fits["n_test"] / fits["n_train"]).mean()
-        row["ci_low"], row["ci_high"] = interval(fits["test_acc"].to_numpy(), ratio)
+        row["ci_low"], row["ci_high"] = (
+            (fits["ci_low"].item(), fits["ci_high"].item())
+            if len(fits) == 1
+            else interval(fits["test_acc"].to_numpy(), ratio)
+        )
         row["chance"] = fits["chance"].mean()
         row |= {k: fits[k].median() for k in _COUNTS}
         row["converged"] = fits["converged"].dropna().astype(float).mean()
@@ -114,7 +118,7 @@ def _control(means: pd.Series, cell: Mapping[str, Any], control: str) -> float:
 
 
 def interval(values: np.ndarray, ratio: float) -> tuple[float, float]:
-    """95 % interval of the mean of some runs whose splits share rows; NaN below two.
+    """95 % interval of the mean accuracy of some runs whose splits share rows; NaN below two.
 
     ratio: test over training rows. Student's t with the variance of the mean taken as
     (1/runs + ratio)·s²: runs over the same rows are not independent (Nadeau and Bengio 2003,
@@ -124,7 +128,7 @@ def interval(values: np.ndarray, ratio: float) -> tuple[float, float]:
         return np.nan, np.nan
     error = values.std(ddof=1) * np.sqrt(1 / len(values) + ratio)
     half = stats.t.ppf(0.975, len(values) - 1) * error
-    return values.mean() - half, values.mean() + half
+    return max(0.0, values.mean() - half), min(1.0, values.mean() + half)
 
 
 def confusions(runs: pd.DataFrame) -> pd.DataFrame:

@@ -55,7 +55,9 @@ def draw(label: int, rank: int, scale: float, rng: np.random.Generator) -> Facto
         if matches(canonical(path)[0], SIGNAL):
             of_class = np.random.default_rng([n, label])
             p, q = of_class.standard_normal((d_out, 1)), of_class.standard_normal((1, d_in))
-            b += _STRENGTH * p @ (q @ a.T) / np.sqrt(d_in)
+            p *= np.sqrt(d_out) / np.linalg.norm(p)  # no class is told by its size
+            q /= np.linalg.norm(q)
+            b += _STRENGTH * p @ (q @ a.T)
         found[path] = a.astype(np.float32), (0.01 / scale * b).astype(np.float32)
     return found
 

@@ -36,7 +36,8 @@ class Prefix:
     states: Mapping[str, torch.Tensor]
 
 
-_NO_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # how the CPU and cuBLAS say it
+# How CUDA's driver and MPS, the CPU, and cuBLAS say it.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
 class OutOfMemory(Exception):
@@ -148,15 +149,17 @@ def self_check(
 ) -> float | None:
     """Compare rows in a padded batch with the same rows alone; returns the largest difference.
 
-    Takes the longest row of which two fit into the budget, the shortest, and the median one if
-    there is room; None when no two rows share a batch. Differences are relative L2 norms. Raises
-    ActprobeError when one exceeds rounding.
+    Takes the median row, the shortest, and one of about twice the median's length (else the
+    longest), as many as fit into the budget; None when no two do. Differences are relative L2
+    norms. Raises ActprobeError when one exceeds rounding.
     """
     order = np.argsort(tokens.lengths, kind="stable")
     order = order[tokens.lengths[order] <= budget // 2]
     if len(order) < 2:
         return None
-    rows = list(dict.fromkeys(order[[-1, 0, len(order) // 2]].tolist()))
+    lengths, middle = tokens.lengths[order], len(order) // 2
+    long = min(int(np.searchsorted(lengths, 2 * lengths[middle])), len(order) - 1)
+    rows = list(dict.fromkeys(order[[long, 0, middle]].tolist()))
     rows = rows[: budget // int(tokens.lengths[rows[0]])]
     together = forward(model, tokens, rows, reductions, wanted, prefix)
     alone = [forward(model, tokens, [i], reductions, wanted) for i in rows]

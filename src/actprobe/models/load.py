@@ -158,7 +158,7 @@ def load_model(
         config,
         points,
         {s: names[m] + (" (input)" if at_input else "") for s, (m, at_input) in points.items()},
-        module.get_input_embeddings().weight.device,
+        _input_device(module),
         options["dtype"],
         families.needs_mask(described),
         str(module.config._attn_implementation),
@@ -171,6 +171,12 @@ def _cut(text: Any, n: int) -> int:
     if getattr(text, "layer_types", None):  # which layers attend locally
         text.layer_types = text.layer_types[:n]
     return n
+
+
+def _input_device(module: nn.Module) -> torch.device:
+    """Where token ids go: to the first weights that were not offloaded (accelerate moves them on)."""
+    devices = (p.device for p in module.parameters())
+    return next((d for d in devices if d.type != "meta"), torch.device("cpu"))
 
 
 def pick_device(wanted: str) -> torch.device:

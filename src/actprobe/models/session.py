@@ -6,12 +6,16 @@ import contextlib
 import ctypes
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from actprobe import store
+from actprobe.errors import Damaged
 from actprobe.models import extract, load
 from actprobe.plan import Target
 
@@ -68,7 +72,28 @@ def opened(name: str, settings: Mapping[str, Any], targets: Sequence[Target]) ->
         took = time.monotonic() - started
         shown = (name, took, model.device, settings["dtype"], budget)
         log.info("%s: loaded in %.1f s on %s, %s, %d tokens per batch", *shown)
-        yield Session(name, settings, tokenizer, model, extract.widths(model), limit, budget)
+        session = Session(name, settings, tokenizer, model, extract.widths(model), limit, budget)
+        _warn_of_others(session, targets)
+        yield session
+
+
+def _warn_of_others(session: Session, targets: Sequence[Target]) -> None:
+    """Say so when what lies beside these targets was made with other libraries or on another
+    device: it stays valid (`docs/design.md`), but one experiment may now read both."""
+    now = session.facts()
+    others: Counter[str] = Counter()
+    for folder in {Path(t.path).parent for t in targets}:
+        for path in folder.glob("*.h5"):
+            with contextlib.suppress(Damaged, OSError):
+                then = store.read_header(path)["facts"]
+                others.update(f"{k} {then[k]}" for k in now if then.get(k, now[k]) != now[k])
+    if others:
+        found = ", ".join(f"{what} ({n} files)" for what, n in sorted(others.items()))
+        here = ", ".join(f"{k} {now[k]}" for k in dict.fromkeys(o.split()[0] for o in others))
+        log.warning(
+            "%s: activations in the cache were made with %s, here it is %s; values may differ",
+            session.name, found, here,
+        )  # fmt: skip
 
 
 def _keep_freed_memory() -> None:

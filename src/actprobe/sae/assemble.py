@@ -103,6 +103,7 @@ def write(
             at += len(values)
     store.seal(new)
     os.replace(new, work)  # the log of encoded tiles is no longer needed
+    store.release(work)
     return work
 
 

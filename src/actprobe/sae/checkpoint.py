@@ -23,6 +23,8 @@ class Checkpoint:
 
     def __init__(self, part: str | Path, key: str):
         self._part, self._key = Path(part), key
+        self._new = Path(f"{part}.new")
+        self._new.unlink(missing_ok=True)  # what a kill while saving left
         self._written = time.monotonic()
 
     def restore(self, arrays: Mapping[str, NDArray]) -> dict[str, Any] | None:
@@ -46,12 +48,11 @@ class Checkpoint:
         """Keep this state instead of the last one, unless that is younger than half a minute."""
         if time.monotonic() - self._written < _SECONDS:
             return
-        new = Path(f"{self._part}.new")
         size = sum(a.nbytes for a in arrays.values())
-        with out_of_space(self._part, size), open(new, "wb") as f:
+        with out_of_space(self._part, size), open(self._new, "wb") as f:
             text = json.dumps({**state, "key": self._key})
             np.savez(f, **arrays, state=np.array(text))  # type: ignore[arg-type]
             f.flush()
             os.fsync(f.fileno())
-        os.replace(new, self._part)
+        os.replace(self._new, self._part)
         self._written = time.monotonic()

@@ -24,7 +24,6 @@ _HOOKS = {
     r"(?:[\w.]+\.)?embed_tokens": "embed",
 }
 
-
 _TRANSFORMER_LENS = {"gpt2-small": "gpt2", "mistral-7b": "mistral-7b-v0.1"}  # its names for models
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                 todo.append(t)
         if not todo:
             return
+        _allow_open_files(len(todo))
         stack.enter_context(threadpool_limits(threads))
         with out.guard(*todo):
             session = stack.enter_context(opened(batch.loader, todo[0], config))
@@ -89,6 +91,16 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             for at in range(0, len(usable), _TOGETHER):
                 for w, found in _summaries(usable[at : at + _TOGETHER], session):
                     out.done(w.target, _finish(w, found, session))
+
+
+def _allow_open_files(n: int) -> None:
+    """The lock of each of n parts is an open file, and the usual limit may be as low as 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n + 128
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager
@@ -195,10 +207,9 @@ def _summaries(works: Sequence[Work], session: Session) -> list[tuple[Work, Summ
     if not session.weights.sae.transcoder:
         x = [_activations(w.target.args["activations"], quality.sample(w.n)) for w in works]
         z = [s.sample for s in found]
-        for s, share in zip(
-            found, quality.explained(z, x, session.weights, session.norms), strict=True
-        ):
-            s.explained = share
+        shares = quality.explained(z, x, session.weights, session.norms)
+        for summary, share in zip(found, shares, strict=True):
+            summary.explained = share
     return list(zip(works, found, strict=True))
 
 
@@ -239,9 +250,7 @@ def _finish(w: Work, found: Summary, session: Session) -> Path:
     spec = dict(w.target.spec)
     with models.open_activations(w.target.args["activations"]) as a:
         offsets = a.offsets
-    part = assemble.write(w.target.path, spec, facts, lengths, d_sae, _windows(w, session), offsets)
-    w.pieces.close()
-    return part
+    return assemble.write(w.target.path, spec, facts, lengths, d_sae, _windows(w, session), offsets)
 
 
 def _warnings(w: Work, session: Session, lengths: NDArray[np.int64]) -> list[str]:

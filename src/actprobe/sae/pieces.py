@@ -14,6 +14,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,6 @@ COLUMNS = 4096
 
 _MAGIC = b"actprobe-tiles-1"
 _RECORD = struct.Struct("<4I")  # row tile, column tile, entries, CRC-32 of these three and the data
-_FIRST = len(_MAGIC) + 64
 
 Tile = tuple[NDArray[np.uint32], NDArray[np.float32]]
 
@@ -46,47 +46,35 @@ def place(
 class Pieces:
     """The log at `path`; one begun for another key is begun anew.
 
-    key: 64 hex digits of the artefact's key.
+    key: 64 hex digits of the artefact's key. The file is open only while it is used: a job has as
+    many logs as datasets.
     """
 
     def __init__(self, path: str | Path, key: str):
         self.path = Path(path)
         self._places: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self._waiting: list[bytes] = []
-        self._file = open(self.path, "a+b")  # noqa: SIM115
-        self._end = self._recover(key)
+        with open(self.path, "a+b") as f:
+            self._end = self._recover(f, key)
 
-    def _recover(self, key: str) -> int:
+    def _recover(self, f: BinaryIO, key: str) -> int:
         """Index the intact records; cut off what follows them. Returns where the next one goes."""
         head = _MAGIC + key.encode()
-        self._file.seek(0)
+        f.seek(0)
         end = 0
-        if self._file.read(len(head)) == head:
+        if f.read(len(head)) == head:
             end = len(head)
-            while (record := self._read(end)) is not None:
+            while (record := _read(f, end)) is not None:
                 row, column, flat, _ = record
                 if column != len(self._places[row]):
                     break
                 self._places[row].append((end, len(flat)))
                 end += _RECORD.size + 8 * len(flat)
-        self._file.truncate(end)
+        f.truncate(end)
         if not end:
-            self._file.write(head)
-            self._file.flush()
+            f.write(head)
             end = len(head)
         return end
-
-    def _read(self, at: int) -> tuple[int, int, NDArray[np.uint32], NDArray[np.float32]] | None:
-        """The record at an offset; None when it is not whole."""
-        self._file.seek(at)
-        head = self._file.read(_RECORD.size)
-        if len(head) < _RECORD.size:
-            return None
-        row, column, n, crc = _RECORD.unpack(head)
-        data = self._file.read(8 * n)
-        if len(data) < 8 * n or zlib.crc32(data, zlib.crc32(head[:12])) != crc:
-            return None
-        return row, column, np.frombuffer(data, "<u4", n), np.frombuffer(data, "<f4", n, 4 * n)
 
     def done(self, row: int) -> int:
         """How many column tiles of a row tile are in the log."""
@@ -105,13 +93,12 @@ class Pieces:
 
     def flush(self, safe: bool = False) -> None:
         """Hand waiting records to the system, which survives a kill; `safe`: to the disk."""
-        with out_of_space(self.path, self._end):
-            self._file.seek(0, os.SEEK_END)
-            self._file.writelines(self._waiting)
+        with out_of_space(self.path, self._end), open(self.path, "ab") as f:
+            f.writelines(self._waiting)
             self._waiting = []
-            self._file.flush()
+            f.flush()
             if safe:
-                os.fsync(self._file.fileno())
+                os.fsync(f.fileno())
 
     def entries(self, row: int) -> int:
         """Entries of a row tile."""
@@ -119,10 +106,21 @@ class Pieces:
 
     def tiles(self, row: int) -> Iterator[Tile]:
         """The column tiles of a row tile, in order."""
-        for at, _ in self._places[row]:
-            record = self._read(at)
-            assert record is not None, f"{self.path}: changed while it was used"
-            yield record[2], record[3]
+        with open(self.path, "rb") as f:
+            for at, _ in self._places[row]:
+                record = _read(f, at)
+                assert record is not None, f"{self.path}: changed while it was used"
+                yield record[2], record[3]
 
-    def close(self) -> None:
-        self._file.close()
+
+def _read(f: BinaryIO, at: int) -> tuple[int, int, NDArray[np.uint32], NDArray[np.float32]] | None:
+    """The record at an offset; None when it is not whole."""
+    f.seek(at)
+    head = f.read(_RECORD.size)
+    if len(head) < _RECORD.size:
+        return None
+    row, column, n, crc = _RECORD.unpack(head)
+    data = f.read(8 * n)
+    if len(data) < 8 * n or zlib.crc32(data, zlib.crc32(head[:12])) != crc:
+        return None
+    return row, column, np.frombuffer(data, "<u4", n), np.frombuffer(data, "<f4", n, 4 * n)

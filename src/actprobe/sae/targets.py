@@ -13,7 +13,7 @@ from actprobe.plan import Target, target
 from actprobe.sae import checks
 from actprobe.sae.sources import locate
 
-VERSION = 1  # of latents
+VERSION = 2  # of latents
 SAES_VERSION = 1  # of trained and converted SAEs
 
 _DATASET = "dataset with these activations"
