@@ -6,7 +6,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 SETUP := .venv/.done
 
-.PHONY: run test test-slow lint lock clean
+.PHONY: run test test-slow test-slurm lint lock clean
 
 # Torch goes first and pinned: resolved together with others it may come as the largest CUDA build.
 $(SETUP): pyproject.toml envs/constraints.txt
@@ -26,6 +26,11 @@ test: $(SETUP)
 
 test-slow: $(SETUP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m "slow and not slurm"
+
+# Needs slurmctld, slurmd and munge on the machine (Debian: slurm-wlm, munge); skips by name without.
+test-slurm: $(SETUP)
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable ".[dev,slurm]"
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m slurm
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

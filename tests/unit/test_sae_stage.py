@@ -285,7 +285,9 @@ def test_configs_are_checked(tmp_path, folder):
         with pytest.raises(ConfigError, match=message):
             targets(cfg, known)
     cfg = config(tmp_path, {"s": {"source": str(folder), "datasets": ["x*"]}})
-    with pytest.raises(ConfigError, match=r"saes\.s: no dataset with these activations matches 'x\*'"):
+    with pytest.raises(
+        ConfigError, match=r"saes\.s: no dataset with these activations matches 'x\*'"
+    ):
         targets(cfg, known)
     cfg = config(tmp_path, {"s": {"train": {"width": 32, "k": 4}}})
     with pytest.raises(
