@@ -22,7 +22,7 @@ from wandb_server import SIGNATURE, Fault, Server, server
 from actprobe.errors import NoSpace
 from actprobe.wandb import digests
 from actprobe.wandb.connection import _retry_after
-from actprobe.wandb.download import segment_size, verified_path
+from actprobe.wandb.download import Download, segment_size, verified_path
 from actprobe.wandb.journal import Journal, open_private
 
 MIB = 1 << 20
@@ -204,6 +204,23 @@ def test_killed_at_twenty_moments_it_goes_on_where_it_was(tmp_path):
         server.reset()
         assert fetch_all(server, None, wanted) == {}
         assert server.count.requests == 0
+
+
+def test_a_file_is_complete_only_when_its_journal_is_written(tmp_path, monkeypatch):
+    """The thread that finishes a complete file closes the descriptors of part and journal."""
+    download = Download(remotes(tmp_path, {"a": b"12345678"})[0], segment=4)
+    download.open()
+    download.write(0, b"1234")
+    write, complete = os.pwrite, []
+
+    def watched(*args):
+        complete.append(download.hash_more())
+        return write(*args)
+
+    monkeypatch.setattr(os, "pwrite", watched)
+    download.write(1, b"5678")
+    assert complete == [False, False] and download.hash_more()
+    assert download.finish()
 
 
 def test_a_part_of_something_else_is_begun_anew(server, tmp_path):

@@ -208,7 +208,7 @@ class _Fetch:
                     session, url, start, stop, r.size, settings.connect, settings.stall
                 )
                 self._receive(pieces, n, i)
-                continue
+                return  # a file begun anew lines this segment up again, perhaps for another thread
             except Expired as e:
                 reason, expired = str(e), url
             except Dropped as e:

@@ -48,9 +48,12 @@ class Journal:
         os.pwrite(self._fd, self._head + self._format.pack(*self.received), 0)
 
     def record(self, segment: int, received: int) -> None:
-        """Note that the first `received` bytes of a segment are in the part."""
-        self.received[segment] = received
+        """Note that the first `received` bytes of a segment are in the part.
+
+        `received` changes last: the thread that sees the file complete closes it.
+        """
         os.pwrite(self._fd, struct.pack("<Q", received), len(self._head) + 8 * segment)
+        self.received[segment] = received
 
     def close(self) -> None:
         os.close(self._fd)
