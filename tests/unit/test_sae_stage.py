@@ -120,6 +120,23 @@ def test_bits_do_not_depend_on_memory_or_company(tmp_path):
     assert keys.file_sha256(alone["b"].path) == digests[0]["b"]
 
 
+@pytest.mark.parametrize(("name", "at", "message"), [
+    ("W_enc", (3, 5), "a weight of latent 5 is not finite"),
+    ("b_enc", 7, "b_enc holds a value that is no number"),
+])  # fmt: skip
+def test_an_sae_with_a_weight_that_is_no_number_is_refused(tmp_path, name, at, message):
+    p = parameters()
+    p[name][at] = np.nan
+    folder = save_saelens(tmp_path / "sae", p)
+    cfg, known = (
+        config(tmp_path, {"s": {"source": str(folder)}}),
+        activations(tmp_path, {"a": rows(9)}),
+    )
+    with pytest.raises(ActprobeError, match=message):
+        encode(cfg, known)
+    assert not any(Path(t.path).exists() for t in targets(cfg, known)["latents"])
+
+
 def test_the_sae_is_opened_and_read_once(tmp_path, folder, monkeypatch):
     blocks, opened = [], []
     read, start = Matrix.block, Weights.__init__
@@ -130,18 +147,22 @@ def test_the_sae_is_opened_and_read_once(tmp_path, folder, monkeypatch):
     assert len(opened) == 1 and blocks == [(0, F)]
 
 
-@pytest.mark.parametrize("architecture", ["jumprelu", "topk"])
-def test_killed_runs_end_bit_identical(tmp_path, monkeypatch, architecture):
-    p = parameters(architecture, f=12 * 4096)
+def to_be_killed(tmp_path, monkeypatch, architecture, blocks):
+    """An SAE of so many blocks: config, upstream, and the digests of a run left alone."""
+    p = parameters(architecture, f=blocks * 4096)
     more = {"k": K} if architecture == "topk" else {}
     folder = save_saelens(tmp_path / "sae", p, architecture=architecture, **more)
     xs = {"a": rows(1100), "b": rows(40, seed=9)}
     entry = {"s": {"source": str(folder)}}
     whole = encode(config(tmp_path / "whole", entry), activations(tmp_path / "whole", xs))
-    expected = {n: keys.file_sha256(t.path) for n, t in whole.items()}
-
     monkeypatch.setattr(memory, "_MAX_BLOCK", 4096)
-    cfg, known = config(tmp_path, entry), activations(tmp_path, xs)
+    expected = {n: keys.file_sha256(t.path) for n, t in whole.items()}
+    return config(tmp_path, entry), activations(tmp_path, xs), expected
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu", "topk"])
+def test_killed_runs_end_bit_identical(tmp_path, monkeypatch, architecture):
+    cfg, known, expected = to_be_killed(tmp_path, monkeypatch, architecture, blocks=12)
     flush, read = Pieces.flush, Matrix.block
     sizes = []
     for blocks in (2, 3, 3):
@@ -173,16 +194,7 @@ def test_killed_runs_end_bit_identical(tmp_path, monkeypatch, architecture):
 @pytest.mark.parametrize("architecture", ["jumprelu", "topk"])
 def test_killed_at_any_moment(tmp_path, monkeypatch, architecture):
     """While reading, encoding, logging, assembling, sealing or publishing: again and again."""
-    p = parameters(architecture, f=3 * 4096)
-    more = {"k": K} if architecture == "topk" else {}
-    folder = save_saelens(tmp_path / "sae", p, architecture=architecture, **more)
-    xs = {"a": rows(1100), "b": rows(40, seed=9)}
-    entry = {"s": {"source": str(folder)}}
-    whole = encode(config(tmp_path / "whole", entry), activations(tmp_path / "whole", xs))
-    expected = {n: keys.file_sha256(t.path) for n, t in whole.items()}
-
-    monkeypatch.setattr(memory, "_MAX_BLOCK", 4096)
-    cfg, known = config(tmp_path, entry), activations(tmp_path, xs)
+    cfg, known, expected = to_be_killed(tmp_path, monkeypatch, architecture, blocks=3)
     kills = 0
     while killed(lambda: encode(cfg, known), 0.002 * 1.25**kills):
         kills += 1

@@ -68,8 +68,16 @@ class Matrix:
     def block(self, low: int, high: int) -> Floats:
         """Columns of latents low..high as float32 [d, high - low].
 
-        The array is a view of a buffer that the next call fills again.
+        The array is a view of a buffer that the next call fills again. Raises BadInput for a weight
+        that is not finite: its latent would silently never fire.
         """
+        out = self._block(low, high)
+        bad = np.flatnonzero(~np.isfinite(out.sum(axis=0)))
+        if len(bad):
+            raise BadInput(f"{self._file.path}: a weight of latent {low + bad[0]} is not finite")
+        return out
+
+    def _block(self, low: int, high: int) -> Floats:
         n = high - low
         raw = self._buffer(self.d * n * self.itemsize).view(_NUMPY[self._tensor.dtype])
         if self.latents_first:
@@ -185,12 +193,15 @@ class Weights:
         return self._matrix("W_dec")
 
     def vector(self, name: str) -> Floats:
-        """A whole vector as float32."""
+        """A whole vector as float32. Raises BadInput for a value that is no number."""
         alias, _ = find(self._found, name, self.sae.weights)
         t = self._found[alias]
         raw = np.empty(t.shape, _NUMPY[t.dtype])
         self._open(t).into(raw.reshape(-1), t.offset)
-        return _float32(raw, t.dtype)
+        out = _float32(raw, t.dtype)
+        if np.isnan(out).any():
+            raise BadInput(f"{self.sae.weights}: {alias} holds a value that is no number (NaN)")
+        return out
 
     def decoder_norms(self) -> Floats:
         """L2 norm of each latent's decoder vector, at least 1e-8, [F]; reads W_dec in blocks."""
