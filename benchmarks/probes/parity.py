@@ -21,7 +21,7 @@ import yaml
 
 from actprobe.sae import save_saelens
 
-SITE, SAE = "minilm/resid_post.4.mean", "minilm-1k"
+SITE, SAE = "minilm/resid_post.4.last", "minilm-1k"
 METHODS = ["logreg", "pca", "knn", "xgboost", "mlp"]
 LATENTS_OF = ["5_hist_fig_ismale", "87_glue_cola", "105_click_bait", "149_twt_emotion_happiness"]
 KS = [1, 2, 4, 8, 16, 32, 64, 128]
@@ -68,7 +68,7 @@ def peer(python: str, folder: Path, config: Path, datasets: list[str]) -> pd.Dat
     subprocess.run([*actprobe, *command, "--configfile", str(config)], check=True)
     [trained] = Path("cache/saes").glob(f"{SAE}.*.h5")
     options = {
-        "activations": str(kept),
+        "activations": str(kept / "last"),
         "results": str(folder / "peer"),
         "sae": str(save_saelens(trained, folder / "sae")),
         "datasets": datasets,

@@ -164,7 +164,7 @@ ROUND_TRIPS = [
     ("pairs", "v1", "m/pairs.resid_post.last"),
     ("rows", "v1", "m/rows.resid_post.last"),
     ("tokens", "v2", "m/rows.resid_post.tokens"),
-    ("rows", "saeprobes", "m.last"),
+    ("rows", "saeprobes", "last/model_activations_m"),
     ("rows", "safetensors", "m"),
     ("tokens", "safetensors", "m"),
 ]

@@ -117,6 +117,15 @@ def _write(path: Path, down: str, up: str, rank: int, **more) -> Path:
     return path
 
 
+STEM = f"lora_unet_{FOLDED}"
+
+
+def _kohya(path: Path, alpha: np.ndarray | None = None) -> Path:
+    """A file of rank 4."""
+    tensors = {} if alpha is None else {f"{STEM}.alpha": alpha}
+    return _write(path, f"{STEM}.lora_down.weight", f"{STEM}.lora_up.weight", 4, tensors=tensors)
+
+
 def _peft(tmp_path: Path, rank: int, **config) -> Adapter:
     path = _write(
         tmp_path / "adapter_model.safetensors",
@@ -127,16 +136,10 @@ def _peft(tmp_path: Path, rank: int, **config) -> Adapter:
 
 
 def test_scales_of_kohya_files(tmp_path: Path) -> None:
-    stem = f"lora_unet_{FOLDED}"
-    file = _write(
-        tmp_path / "a.safetensors", f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", 4,
-        tensors={f"{stem}.alpha": np.array(1.0, np.float16)},
-    )  # fmt: skip
+    file = _kohya(tmp_path / "a.safetensors", np.array(1.0, np.float16))
     assert read_adapter(file, None, "stored").modules[NAME].scale == 0.25
     assert read_adapter(file, None, "one").modules[NAME].scale == 1
-    bare = _write(
-        tmp_path / "b.safetensors", f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", 4
-    )
+    bare = _kohya(tmp_path / "b.safetensors")
     assert read_adapter(bare, None, "stored").modules[NAME].scale == 1
 
 
@@ -177,11 +180,7 @@ def test_where_a_scale_is_known_without_a_config(tmp_path: Path) -> None:
 
 
 def test_an_alpha_is_one_number(tmp_path: Path) -> None:
-    stem = f"lora_unet_{FOLDED}"
-    file = _write(
-        tmp_path / "a.safetensors", f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", 4,
-        tensors={f"{stem}.alpha": np.ones(2, np.float32)},
-    )  # fmt: skip
+    file = _kohya(tmp_path / "a.safetensors", np.ones(2, np.float32))
     with pytest.raises(BadInput, match=r"\.alpha has shape \(2,\), expected one number"):
         read_adapter(file, None, "stored")
 
@@ -252,16 +251,12 @@ def test_damaged_headers_are_named(tmp_path: Path) -> None:
 
 
 def test_alphas_may_be_integers_and_weights_may_not(tmp_path: Path) -> None:
-    stem = f"lora_unet_{FOLDED}"
-    file = _write(
-        tmp_path / "a.safetensors", f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", 4,
-        tensors={f"{stem}.alpha": np.array(2, np.int64)},
-    )  # fmt: skip
+    file = _kohya(tmp_path / "a.safetensors", np.array(2, np.int64))
     assert read_adapter(file, None, "stored").modules[NAME].scale == 0.5
     assert np.isfinite(read_lora(file, None, "stored")[NAME].down).all()
     tensors = {
-        f"{stem}.lora_down.weight": np.ones((2, 6), np.int8),
-        f"{stem}.lora_up.weight": np.ones((5, 2), np.int8),
+        f"{STEM}.lora_down.weight": np.ones((2, 6), np.int8),
+        f"{STEM}.lora_up.weight": np.ones((5, 2), np.int8),
     }
     save_file(tensors, tmp_path / "q.safetensors")
     with pytest.raises(BadInput, match="dtype I8, expected one of F64, F32, F16, BF16"):

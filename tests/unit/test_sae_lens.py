@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sae_tiny import D, F, K, activations, codes, config, parameters, rows, targets
+from test_sae_encode import CASES as ENCODERS
 from test_sae_formats import WRITERS
 from test_sae_training import trained
 
@@ -33,12 +34,7 @@ pytestmark = pytest.mark.skipif(
 
 NORMALIZE = ["none", "layer_norm", "constant_norm_rescale"]
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "standard": {},
-    "jumprelu": {},
-    "gated": {},
-    "topk": {"k": K},
-    "topk_rescale": {"k": K, "rescale_acts_by_decoder_norm": True},
-    "abstopk": {"k": K},
+    **ENCODERS,
     "transcoder": {"d_out": D},
     "skip_transcoder": {"d_out": D},
     "jumprelu_transcoder": {"d_out": D},

@@ -86,7 +86,8 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
     """Write activation artefacts below `out` in one of the formats `layouts.ACTIVATIONS`.
 
     safetensors, npy: {model}/{dataset}/{site}.{position}.*; saeprobes:
-    {model}.{position}/{dataset}_blocks.{L}.hook_{point}.pt; v1, v2:
+    {position}/model_activations_{model}/{dataset}_blocks.{L}.hook_{point}.pt, the package's folder
+    `model_cache_path` for each position; v1, v2:
     {model}/{dataset}.{kind}.{position}/layer_{L}/… with metadata.json and layer_info.json. Returns
     the files and folders written. Raises ActprobeError for what a format cannot hold.
     """
@@ -103,7 +104,7 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
                 )
             kind, _, layer = a["site"].partition(".")
             file = f"{t.item}_blocks.{layer}.hook_{kind}.pt"
-            path = out / f"{a['model']}.{a['position']}" / file
+            path = out / a["position"] / f"model_activations_{a['model']}" / file
         else:
             path = out / f"{name}.{form}"
         path.parent.mkdir(parents=True, exist_ok=True)

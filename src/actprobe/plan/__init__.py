@@ -1,0 +1,34 @@
+"""The plan: which targets are there, missing or stale, and which jobs make what is needed.
+
+Planning compares wanted keys with the cache: what is stale is a file that does not exist under its
+new key. The walk goes from the wanted targets down and stops at what is there. Pending targets are
+joined into batches, one per thing that is expensive to load, whose outputs are exactly the pending
+files. A plan is made once, by the main process, and handed to the job processes as a JSON file.
+"""
+
+from actprobe.plan.batching import Batch, batches
+from actprobe.plan.cache import DAMAGED, FINISHED, MISSING, STALE, THERE, Cache, State, explain
+from actprobe.plan.frozen import freeze, thaw
+from actprobe.plan.making import Plan, make, pending, take_over
+from actprobe.plan.targets import Target, target
+
+__all__ = [
+    "DAMAGED",
+    "FINISHED",
+    "MISSING",
+    "STALE",
+    "THERE",
+    "Batch",
+    "Cache",
+    "Plan",
+    "State",
+    "Target",
+    "batches",
+    "explain",
+    "freeze",
+    "make",
+    "pending",
+    "take_over",
+    "target",
+    "thaw",
+]

@@ -1,0 +1,56 @@
+"""A plan as a JSON file: made once by the main process, read by the job processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from actprobe.errors import ActprobeError
+from actprobe.plan.batching import Batch
+from actprobe.plan.cache import MISSING, State
+from actprobe.plan.making import Plan
+from actprobe.plan.targets import Target
+
+
+def freeze(plan: Plan, folder: str | Path) -> Path:
+    """Write the plan to a new file in `folder` for the job processes; returns its absolute path."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / f"plan-{os.getpid()}-{os.urandom(4).hex()}.json").absolute()
+    content = {
+        "config": plan.config,
+        "batches": [{**vars(b), "targets": [vars(t) for t in b.targets]} for b in plan.batches],
+        "paths": {t.path: t.stage for t in plan.targets.values()},
+        "wanted": plan.wanted,
+    }
+    part = path.with_suffix(".tmp")
+    part.write_text(json.dumps(content))
+    os.replace(part, path)
+    return path
+
+
+def thaw(path: str | Path) -> Plan:
+    """The plan written by `freeze`, as the jobs see it: pending targets only, no states.
+
+    Raises ActprobeError when the file is not there or not readable: a job never plans again, since
+    its answer could differ from the main process's.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as e:
+        raise ActprobeError(
+            f"the frozen plan {path} cannot be read ({e}); jobs are started by snakemake, and the "
+            "folder .snakemake must be on a file system that every node sees"
+        ) from e
+    made = []
+    for b in content["batches"]:
+        ts = tuple(Target(**{**t, "inputs": tuple(t["inputs"])}) for t in b.pop("targets"))
+        made.append(Batch(**{**b, "targets": ts, "inputs": tuple(b["inputs"])}))
+    planned = {t.path: t for b in made for t in b.targets}
+    by_path = {
+        p: planned.get(p) or Target(stage, "", "", "", p, "", {})
+        for p, stage in content["paths"].items()
+    }
+    states = {p: State(MISSING) for b in made for p in b.outputs}
+    return Plan(content["config"], by_path, content["wanted"], {}, states, made)

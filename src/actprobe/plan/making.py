@@ -1,0 +1,109 @@
+"""The walk from the wanted targets down to what the cache holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actprobe.errors import ActprobeError
+from actprobe.plan.batching import Batch, batches
+from actprobe.plan.cache import DAMAGED, FINISHED, MISSING, Cache, State
+from actprobe.plan.targets import Target
+from actprobe.store import files
+
+
+@dataclass
+class Plan:
+    """The resolved config, every target with its state, and the batches to run."""
+
+    config: dict[str, Any]
+    targets: dict[str, Target]
+    wanted: list[str]
+    states: dict[str, State]
+    pending: dict[str, State]
+    batches: list[Batch]
+
+    def of(self, stage: str) -> list[Batch]:
+        """The batches of one stage."""
+        return [b for b in self.batches if b.stage == stage]
+
+    def batch(self, rule: str) -> Batch:
+        """The batch that the rule of this name runs."""
+        for b in self.batches:
+            if b.rule == rule:
+                return b
+        raise ActprobeError(f"the plan has no batch for rule {rule}")
+
+    def paths(self, stage: str) -> list[str]:
+        """All target paths of a stage, pending or not."""
+        return [p for p, t in self.targets.items() if t.stage == stage]
+
+
+def pending(
+    targets: Mapping[str, Target], wanted: Iterable[str], cache: Cache, everything: bool = False
+) -> dict[str, State]:
+    """Paths that must be made, with their states: the walk from `wanted` down.
+
+    A target that is there stops the walk, so inputs that were deleted to save disk cost nothing
+    until something needs them; so does one that only has to be put in place. `everything` treats
+    every target as pending (`plan=all`).
+    """
+    found: dict[str, State] = {}
+    stack = list(wanted)
+    while stack:
+        path = stack.pop()
+        if path in found or path not in targets:
+            continue
+        state = cache.state(targets[path])
+        if state.there and not everything:
+            continue
+        found[path] = State(MISSING, "asked for by plan=all") if state.there else state
+        if state.status != FINISHED or everything:
+            stack.extend(targets[path].inputs)
+    return found
+
+
+def make(
+    config: dict[str, Any],
+    targets: Iterable[Target],
+    wanted: Iterable[str],
+    everything: bool = False,
+) -> Plan:
+    """Look the targets up and plan the batches. Reads the cache, changes nothing."""
+    by_path: dict[str, Target] = {}
+    for t in targets:
+        by_path.setdefault(t.path, t)
+    wanted = list(dict.fromkeys(wanted))
+    cache = Cache()
+    if everything:
+        wanted = list(by_path)
+    todo = pending(by_path, wanted, cache, everything)
+    work = (
+        replace(by_path[p], inputs=()) if state.status == FINISHED else by_path[p]
+        for p, state in todo.items()
+    )
+    states = {p: cache.state(t) for p, t in by_path.items()}
+    return Plan(config, by_path, wanted, states, todo, batches(work, config.get("shards", {})))
+
+
+def take_over(plan: Plan) -> int:
+    """Publish parts that an interrupted run had finished, set damaged artefacts aside.
+
+    Called by the main process of a real run (never of a dry run). Returns how many artefacts were
+    taken over.
+    """
+    taken = 0
+    for path, state in plan.states.items():
+        if state.status == FINISHED and plan.targets[path].raw:
+            with contextlib.suppress(FileNotFoundError):  # another run was faster
+                os.replace(f"{path}.verified", path)
+            taken += 1
+        elif state.status == FINISHED and files.claim(path) == files.part_path(path):
+            files.publish([path])
+            taken += 1
+        elif state.status == DAMAGED and path in plan.pending:
+            files.set_aside(path, state.why)
+    return taken

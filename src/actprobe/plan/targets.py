@@ -1,0 +1,62 @@
+"""One artefact that a config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actprobe import keys
+
+
+@dataclass(frozen=True)
+class Target:
+    """One artefact that a config asks for.
+
+    stage: the room that makes it ("activations"); loader: what one job loads once for all its
+    targets (a model, an SAE); item: what that is applied to (a dataset): targets of one item stay
+    in one shard. name: readable path below the stage's folder, without key and extension.
+    spec: everything that determines the content (its hash is the key); args: how to make it where
+    that does not change the content (paths, devices). inputs: paths of upstream artefacts.
+    cost: expected work in the stage's own unit, to balance shards. raw: an outside file kept as it
+    is; its key is the SHA-256 of its bytes, and it has no header.
+    """
+
+    stage: str
+    loader: str
+    item: str
+    name: str
+    path: str
+    key: str
+    spec: Mapping[str, Any]
+    inputs: tuple[str, ...] = ()
+    args: Mapping[str, Any] = field(default_factory=dict)
+    cost: float = 1.0
+    raw: bool = False
+
+
+def target(
+    cache_dir: str | Path,
+    stage: str,
+    version: int,
+    name: str,
+    params: Mapping[str, Any],
+    *,
+    loader: str,
+    item: str,
+    inputs: Iterable[Target] = (),
+    args: Mapping[str, Any] | None = None,
+    ext: str = "h5",
+    cost: float = 1.0,
+) -> Target:
+    """A target whose key is the hash of stage, version and params.
+
+    `params` must hold the keys of the upstream artefacts it depends on; `inputs` only says which
+    files must be there.
+    """
+    spec = {"stage": stage, "version": version, **params}
+    key = keys.spec_key(spec)
+    path = f"{cache_dir}/{stage}/{name}.{keys.short(key)}.{ext}"
+    paths = tuple(dict.fromkeys(t.path for t in inputs))
+    return Target(stage, loader, item, name, path, key, spec, paths, dict(args or {}), cost)
