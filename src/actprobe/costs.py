@@ -43,10 +43,11 @@ _COPY_TOKENS = 200  # bytes of one token of a dataset that is tokenized as a who
 _LOAD_SECONDS = 5.0  # importing torch and transformers, building a model
 _DENSE_D = 384  # activations whose probes `Target.cost` counts the seconds of
 _PER_VECTOR = 1.4e-7  # CPU s of a contrastive row and dimension: fit, controls and scores
-_PER_LORA = 0.004  # CPU s of one unit of `Family.cost`; all families at rank 4 take 0.03 s
-_LORA_BYTES = 25_000  # of one unit of it on disk
-_PER_VIEW = 1.5e-4  # CPU s of a LoRA in one representation
-_VIEW_BYTES = 15_000  # of it on disk
+_PER_LORA = 0.002  # CPU s of one unit of `Family.cost`; all families at rank 4 take 0.02 s
+_LORA_BYTES = 12_000  # of one unit of it on disk
+_LORA_MEMORY = 750 * MB  # 300 MB measured, whatever the number of LoRAs
+_PER_VIEW = 6e-5  # CPU s of a LoRA in one representation
+_VIEW_BYTES = 9_300  # of it on disk
 _PER_LORA_PROBE = 0.005  # CPU s of a LoRA in one unit of the cost of a classifier
 _RESULT_BYTES = 10_000  # of one file of probe results
 _NNZ_BYTES = 5.3  # of one non-zero of latents on disk
@@ -131,11 +132,9 @@ class Estimator:
             "assemble": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
             "assemble_latents": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT_SPARSE, b.cost),
             "lora_primitives": lambda b: _Work(
-                2.5 * _PYTHON, b.cost * _PER_LORA, b.cost * _LORA_BYTES
+                _LORA_MEMORY, b.cost * _PER_LORA, b.cost * _LORA_BYTES
             ),
-            "features": lambda b: _Work(
-                self._config["max_memory"], 2 + b.cost * _PER_VIEW, b.cost * _VIEW_BYTES
-            ),
+            "features": lambda b: _Work(_LORA_MEMORY, 2 + b.cost * _PER_VIEW, b.cost * _VIEW_BYTES),
             "lora_probes": lambda b: _Work(
                 self._config["max_memory"],
                 2 + sum(t.cost * self._loras(t) * _PER_LORA_PROBE for t in b.targets),

@@ -61,8 +61,19 @@ def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
     batch = frozen.batch(rule)
     _wait_for({p for t in batch.targets for p in t.inputs})
     given = mem_mb if "SLURM_JOB_ID" in os.environ else None
+    store.use_scratch(_scratch(frozen.config.get("scratch")))
     limit = costs.max_memory(frozen.config["max_memory"], given)
     return batch, {**frozen.config, "max_memory": limit}
+
+
+def _scratch(folder: str | None) -> str | None:
+    """The config's folder on this machine."""
+    found = os.path.expandvars(folder or "")
+    if "$" in found:
+        raise ActprobeError(
+            f"scratch: {folder} names a variable that is not set on {os.uname()[1]}"
+        )
+    return found or None
 
 
 def _wait_for(paths: set[str], seconds: float = 60) -> None:

@@ -128,9 +128,9 @@ def estimate_table(plan: Plan) -> str:
     """The estimate as text; within a factor of two or three."""
     lines = ["estimate (within a factor of two or three):"]
     for e in estimate(plan):
-        what = f"{e['gpus']} GPU" if e["gpus"] else "CPU"
+        what = f"hours on {e['gpus']} GPU" if e["gpus"] else "CPU hours"
         lines.append(
             f"  {e['stage']:<16} {e['jobs']:>4} jobs  {e['disk_bytes'] / 1e9:10,.2f} GB on disk  "
-            f"{e['cpu_seconds'] / 3600:10,.2f} {what} hours  {e['mem_mb']:>8,} MB a job"
+            f"{e['cpu_seconds'] / 3600:10,.2f} {what:<14}  {e['mem_mb']:>8,} MB a job"
         )
     return "\n".join(lines)

@@ -67,3 +67,21 @@ def test_memory_is_what_an_allocation_gives_and_else_what_the_config_says(
     found, config = jobs.load(planned.batches[0].rule, 900)
     assert config["max_memory"] == limit
     assert [t.path for t in found.targets] == sorted(batch.outputs)
+
+
+def test_scratch_is_a_folder_of_the_machine_that_the_job_runs_on(batch, tmp_path, monkeypatch):
+    planned = plan.make(
+        {"max_memory": 2 * 10**9, "scratch": "$NODE/parts"}, batch.targets, batch.outputs
+    )
+    monkeypatch.setenv(jobs.PLAN_VARIABLE, str(plan.freeze(planned, tmp_path)))
+    monkeypatch.delenv("NODE", raising=False)
+    with pytest.raises(ActprobeError, match="scratch: .*variable that is not set"):
+        jobs.load(planned.batches[0].rule)
+    monkeypatch.setenv("NODE", str(tmp_path / "disk"))
+    try:
+        found, config = jobs.load(planned.batches[0].rule)
+        t = found.targets[0]
+        with store.Part(t.path, t.spec, {"x": ((1,), "f4")}) as part:
+            assert part.work.parent == tmp_path / "disk" / "parts"
+    finally:
+        store.use_scratch(None)

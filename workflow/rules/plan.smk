@@ -90,7 +90,9 @@ FINAL += [p for p in PLAN.wanted if PLAN.targets[p].stage not in {"texts", *REPO
 FINAL = FINAL + PAGES or PLAN.wanted
 # What tables, figures and report depend on: a change of memory or threads is no reason to redraw.
 REPORTED = {
-    k: v for k, v in CONFIG.items() if k not in ("max_memory", "threads", "shards")
+    k: v
+    for k, v in CONFIG.items()
+    if k not in ("max_memory", "threads", "shards", "scratch")
 }
 FAILURES = Failures()
 if workflow.is_main_process:

@@ -18,6 +18,7 @@ from actprobe.store.files import (
     release,
     require_space,
     set_aside,
+    use_scratch,
 )
 from actprobe.store.header import (
     file_key,
@@ -60,6 +61,7 @@ __all__ = [
     "require_space",
     "seal",
     "set_aside",
+    "use_scratch",
     "verify",
     "write_bad",
     "write_h5",

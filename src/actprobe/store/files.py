@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
@@ -25,6 +26,7 @@ from actprobe.store.header import is_sealed, quick_check, read_header, verify
 log = logging.getLogger(__name__)
 
 _claims: dict[str, int] = {}  # work path -> open lock descriptor
+_scratch: list[Path] = []  # at most one folder
 
 
 def part_path(path: str | Path) -> Path:
@@ -64,6 +66,38 @@ def claim(path: str | Path) -> Path:
         return claim(path)
     _claims[str(part)] = fd
     return part
+
+
+def use_scratch(folder: str | Path | None) -> None:
+    """From now on, begin HDF5 parts in a folder of this machine and bring them back once sealed.
+
+    A run on the same machine goes on with what lies there; on another one the file is begun anew.
+    """
+    _scratch[:] = [Path(folder)] if folder else []
+
+
+def workplace(part: Path) -> Path:
+    """Where to fill a claimed part: itself when it was begun, else its place in scratch, if any."""
+    if not _scratch or part.exists():
+        return part
+    _scratch[0].mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(str(part.absolute()).encode()).hexdigest()
+    return _scratch[0] / f"actprobe-{digest[:16]}.part"
+
+
+def bring_back(work: Path, part: Path) -> None:
+    """Move a sealed part from scratch beside its target: copied whole, then renamed."""
+    if work == part:
+        return
+    copy = Path(f"{part}.copy")
+    size = os.path.getsize(work)
+    require_space(part, size)
+    with out_of_space(part, size):
+        shutil.copyfile(work, copy)
+        with open(copy, "r+b") as f:
+            os.fsync(f.fileno())
+    os.replace(copy, part)
+    work.unlink()
 
 
 def _same_file(fd: int, path: str) -> bool:

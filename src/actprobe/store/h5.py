@@ -50,7 +50,8 @@ class Part:
         attrs: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         self.path = Path(path)
-        self.work = files.claim(path)
+        self.part = files.claim(path)
+        self.work = files.workplace(self.part)
         self._header = make_header(spec, facts)
         self._file: h5py.File | None = None
         self.sealed = False
@@ -123,8 +124,9 @@ class Part:
             self.close()
             seal(self.work)
             self.sealed = True
-        files.release(self.work)
-        return self.work
+        files.bring_back(self.work, self.part)
+        files.release(self.part)
+        return self.part
 
     def close(self) -> None:
         """Close without finishing; what is marked stays and is resumed by the next run."""
