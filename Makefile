@@ -6,7 +6,9 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 SETUP := .venv/.done
 
-.PHONY: run test test-slow test-slurm lint lock clean
+PEER := .venv-sae-lens/bin/python
+
+.PHONY: run test test-slow test-slurm test-sae-lens lint lock clean
 
 # Torch goes first and pinned: resolved together with others it may come as the largest CUDA build.
 $(SETUP): pyproject.toml envs/constraints.txt
@@ -32,6 +34,16 @@ test-slurm: $(SETUP)
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable ".[dev,slurm]"
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m slurm
 
+# Equality with sae-lens, which gets an environment of its own (2 GB).
+test-sae-lens: $(SETUP) .venv-sae-lens/.done
+	ACTPROBE_SAE_LENS="$(CURDIR)/$(PEER)" $(BIN)/pytest tests/unit/test_sae_lens.py
+
+.venv-sae-lens/.done: envs/constraints.txt envs/sae-lens.txt
+	test -x $(PEER) || $(PYTHON) -m venv .venv-sae-lens
+	$(PEER) -m pip install --quiet "$$(grep '^torch==' envs/constraints.txt)"
+	$(PEER) -m pip install --quiet --constraint envs/constraints.txt --requirement envs/sae-lens.txt
+	touch $@
+
 lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +56,4 @@ lock: $(SETUP)
 	$(BIN)/python envs/write.py
 
 clean:
-	rm -rf .venv .snakemake logs
+	rm -rf .venv .venv-sae-lens .snakemake logs

@@ -27,7 +27,7 @@ def test_every_dependency_is_pinned(write):
     assert all("==" in p for p in write.pins())
 
 
-@pytest.mark.parametrize("extra", [None, "dev"])
+@pytest.mark.parametrize("extra", [None, "dev", "slurm"])
 def test_constraints_agree_with_the_pins(root, write, extra):
     lines = (root / "envs" / "constraints.txt").read_text().split()
     locked = dict(version(line) for line in lines if "==" in line)

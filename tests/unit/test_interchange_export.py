@@ -84,10 +84,11 @@ def test_a_control_vector_holds_the_direction_of_every_layer_but_the_first(direc
 
 
 def test_a_control_vector_is_read_by_the_package_of_llama_cpp(directions, tmp_path):
-    reader = pytest.importorskip("gguf", reason="the package gguf is not installed").GGUFReader
+    from gguf import GGUFReader
+
     paths, found = directions
     (file,) = export.vectors(paths, "gguf", tmp_path / "out", unit=True)
-    read = reader(file)
+    read = GGUFReader(file)
     assert read.fields["general.architecture"].contents() == "controlvector"
     assert read.fields["controlvector.model_hint"].contents() == "m"
     assert read.fields["controlvector.layer_count"].contents() == 2

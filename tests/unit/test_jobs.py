@@ -75,11 +75,11 @@ def test_scratch_is_a_folder_of_the_machine_that_the_job_runs_on(batch, tmp_path
     )
     monkeypatch.setenv(jobs.PLAN_VARIABLE, str(plan.freeze(planned, tmp_path)))
     monkeypatch.delenv("NODE", raising=False)
-    with pytest.raises(ActprobeError, match="scratch: .*variable that is not set"):
+    with pytest.raises(ActprobeError, match=r"scratch: .*variable that is not set"):
         jobs.load(planned.batches[0].rule)
     monkeypatch.setenv("NODE", str(tmp_path / "disk"))
     try:
-        found, config = jobs.load(planned.batches[0].rule)
+        found, _ = jobs.load(planned.batches[0].rule)
         t = found.targets[0]
         with store.Part(t.path, t.spec, {"x": ((1,), "f4")}) as part:
             assert part.work.parent == tmp_path / "disk" / "parts"

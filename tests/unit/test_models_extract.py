@@ -293,18 +293,15 @@ def test_settings_are_checked_before_weights_are_read(tmp_path, changes, message
         ({"layer_list": "layer"}, r"no list at 'layer'; lists in the model: layers \(2\)"),
     ],
 )
-def test_what_this_machine_or_model_does_not_have(tmp_path, changes, message):
-    if changes.get("device") == "mps" and torch.backends.mps.is_available():
-        pytest.skip("this machine has it")
-    if "device_map" in changes and transformers.utils.is_accelerate_available():
-        pytest.skip("accelerate is installed")
+def test_what_this_machine_or_model_does_not_have(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(transformers.utils, "is_accelerate_available", lambda: False)
     with pytest.raises(ActprobeError, match=message):
         tiny_run(tmp_path, **changes)
 
 
 @pytest.mark.parametrize("offloaded", [[], ["layers.1"], ["embed_tokens", "layers.0", "layers.1"]])
 def test_a_device_map(tmp_path, offloaded):
-    pytest.importorskip("accelerate")
     names = ["embed_tokens", "layers.0", "layers.1", "norm", "rotary_emb"]
     parts = {name: "disk" if name in offloaded else "cpu" for name in names}
     mapped = tiny_run(tmp_path, device_map=parts)["resid_post.1.last"]
