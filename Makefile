@@ -32,7 +32,7 @@ test-slow: $(SETUP)
 # Needs slurmctld, slurmd and munge on the machine (Debian: slurm-wlm, munge); skips by name without.
 test-slurm: $(SETUP)
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable ".[dev,slurm]"
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m slurm
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m "slurm and not slow"
 
 # Equality with sae-lens, which gets an environment of its own (2 GB).
 test-sae-lens: $(SETUP) .venv-sae-lens/.done

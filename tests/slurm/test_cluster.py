@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 
+import pytest
 import small_saes
-from project import write_dataset
+import yaml
+from project import ROOT, write_dataset
 
 from actprobe import costs
 
@@ -51,7 +53,7 @@ def told_threads(project, script: str) -> str:
 
 
 def tables(project) -> dict[str, bytes]:
-    folder = project.folder / "results" / "toy" / "tables"
+    folder = project.folder / "results" / project.config["experiment"] / "tables"
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
@@ -83,6 +85,17 @@ def test_from_empty_cache_to_report_with_the_bytes_of_a_local_run(project, local
     assert told_threads(project, "activations") == str(min(3, real))
     assert told_threads(project, "probes") == str(min(2, real))
     assert all(megabytes(j) >= costs.SMALLEST / 1e6 for j in run.seen.values())
+    assert NOTHING in project.snakemake("-n")
+
+
+@pytest.mark.slow
+def test_the_whole_quickstart_with_the_bytes_of_a_local_run(project, local, wheels):
+    project.config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    expected = local()
+    run = project.start()
+    run.finish(seconds=3600)
+    assert project.digests() == expected.digests()
+    assert tables(project) == tables(expected)
     assert NOTHING in project.snakemake("-n")
 
 
