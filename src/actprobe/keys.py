@@ -61,8 +61,15 @@ def short(key: str) -> str:
 
 
 def file_sha256(path: str | Path, progress: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file's bytes, read in 4 MiB pieces; `progress` gets the bytes of each piece."""
-    h = hashlib.sha256()
+    """SHA-256 of a file's bytes in hex."""
+    return file_digest(path, hashlib.sha256(), progress)
+
+
+def file_digest(path: str | Path, h: Any, progress: Callable[[int], None] | None = None) -> str:
+    """Digest of a file in hex by the fresh hash object h.
+
+    Read in 4 MiB pieces; `progress` gets the bytes of each piece.
+    """
     with open(path, "rb") as f:
         while piece := f.read(_CHUNK):
             h.update(piece)

@@ -217,19 +217,25 @@ def test_members_lie_where_torch_says(tmp_path):
         assert found[f"a/data/{i}"][0] == reader.get_record_offset(f"data/{i}")
 
 
+def save_x(path: Path, x: torch.Tensor, **of_h5: Any) -> None:
+    """One array, in the format that the file's name says."""
+    match path.suffix:
+        case ".pt":
+            torch.save({"x": x}, path)
+        case ".safetensors":
+            save_file({"x": x}, path)
+        case ".npy":
+            np.save(path, x.numpy())
+        case _:
+            with h5py.File(path, "w") as f:
+                f.create_dataset("x", data=x.numpy(), **of_h5)
+
+
 @pytest.mark.parametrize("suffix", ["pt", "safetensors", "npy", "h5"])
 def test_truncated_files_are_refused(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     x = torch.zeros(1000, 4)
-    if suffix == "pt":
-        torch.save({"x": x}, path)
-    elif suffix == "safetensors":
-        save_file({"x": x}, path)
-    elif suffix == "npy":
-        np.save(path, x.numpy())
-    else:
-        with h5py.File(path, "w") as f:
-            f["x"] = x.numpy()
+    save_x(path, x)
     whole = path.read_bytes()
     for keep in (0, 5, 60, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:keep])
@@ -341,15 +347,7 @@ def test_random_damage_never_does_anything_but_raise(tmp_path, suffix):
     """Flip bytes of headers: the outcome is an array of a possible shape, or BadInput."""
     path = tmp_path / f"a.{suffix}"
     x = torch.arange(12.0).reshape(3, 4)
-    if suffix == "pt":
-        torch.save({"x": x}, path)
-    elif suffix == "safetensors":
-        save_file({"x": x}, path)
-    elif suffix == "npy":
-        np.save(path, x.numpy())
-    else:
-        with h5py.File(path, "w") as f:
-            f.create_dataset("x", data=x.numpy(), compression="gzip")
+    save_x(path, x, compression="gzip")
     whole = path.read_bytes()
     chance = np.random.default_rng(0)
     outcomes = {"read": 0, "refused": 0}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actprobe.results.layout import figure_files, folder
+
 TABLE = "tables/contrastive.csv"
 FIGURES = (
     "contrastive_layers",
@@ -16,21 +18,12 @@ VECTORS = "contrastive"  # one folder per training set, model, site, position an
 REPORT = "contrastive.html"
 
 
-def folder(config: Mapping[str, Any]) -> str:
-    """The folder that holds the results of this config's experiment."""
-    return f"{config['results_dir']}/{config['experiment']}"
-
-
 def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Output files by kind ("tables", "figures", "report", "vectors": a folder) and name."""
     root = folder(config)
     return {
         "tables": {"table": f"{root}/{TABLE}"},
-        "figures": {
-            f"{name}_{ext}": f"{root}/figures/{name}.{ext}"
-            for name in FIGURES
-            for ext in ("svg", "png")
-        },
+        "figures": figure_files(root, FIGURES),
         "report": {"html": f"{root}/{REPORT}"},
         "vectors": {"vectors": f"{root}/{VECTORS}"},
     }

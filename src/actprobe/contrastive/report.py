@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import yaml
 
-from actprobe.config import SCHEMAS
+from actprobe import pages
 from actprobe.contrastive.baselines import METHODS as BASELINES
 from actprobe.contrastive.layout import FIGURES, REPORT, TABLE, VECTORS
 from actprobe.contrastive.tables import RULE, RUN
 from actprobe.contrastive.views import layer_name
 from actprobe.texts import Texts
 
-CAPTIONS = SCHEMAS.parent / "report"
 MOST_ROWS = 120
 
 
@@ -65,21 +62,15 @@ def answer_warnings(data: Mapping[str, Texts]) -> list[str]:
 
 def write(root: Path, page: Page, config: Mapping[str, Any]) -> None:
     """Write the page; it holds everything it shows. Equal input gives equal bytes."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("actprobe.contrastive", "."),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     fits = page.table[page.table["source"] != ""]
     compare = ", ".join(sorted(set(fits["compare_with"]) - {""}))
     shown = fits if len(fits) <= MOST_ROWS else fits[fits["chosen"]]
-    text = environment.get_template("report.html.j2").render(
+    text = pages.template("actprobe.contrastive", "report.html.j2").render(
         experiment=config["experiment"],
         headline=headline(page.table),
         rule=RULE,
         warnings=page.warnings,
-        figures=[_figure(root / "figures" / f"{name}.svg") for name in FIGURES],
+        figures=[pages.figure(root / "figures" / f"{name}.svg") for name in FIGURES],
         compare=compare
         and f"Cosine: with the mean difference of {compare}; in small print the AUROC without it.",
         columns=_COLUMNS,
@@ -132,9 +123,3 @@ def _baseline(r: Any) -> list[str]:
 
 def _number(value: float, digits: int = 3) -> str:
     return "" if pd.isna(value) else f"{value:.{digits}f}"
-
-
-def _figure(svg: Path) -> dict[str, str]:
-    caption = " ".join((CAPTIONS / f"{svg.stem}.rst").read_text(encoding="utf-8").split())
-    data = base64.b64encode(svg.read_bytes()).decode()
-    return {"uri": f"data:image/svg+xml;base64,{data}", "caption": caption}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from actprobe.contrastive import figures, files, report, tables
-from actprobe.contrastive.layout import TABLE, VECTORS, folder
+from actprobe.contrastive.layout import TABLE, VECTORS
+from actprobe.results.layout import folder
 
 
 def make_results(

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actprobe.lora.catalog import CONTROLS, REPRESENTATIONS
-from actprobe.lora.layout import folder
 from actprobe.lora.results import read_tables
 from actprobe.results.figures import style
+from actprobe.results.layout import folder
 
 PANEL = ["setting", "dataset", "method"]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -72,19 +72,26 @@ def _representations(ax: Axes, part: pd.DataFrame, order: list[str], subsets: li
     for i, subset in enumerate(subsets):
         mine = part[part["condition"] == subset]
         shift = 0.24 * (i - (len(subsets) - 1) / 2)
-        y = [order.index(s) + shift for s in mine["source"]]
-        bars = np.nan_to_num(
-            [mine["test_acc"] - mine["ci_low"], mine["ci_high"] - mine["test_acc"]]
-        )
-        ax.errorbar(
-            mine["test_acc"], y, xerr=bars, fmt=_MARKERS[i % 6], color=_COLOURS[i % 6], ms=4,
-            elinewidth=0.9, label=subset, zorder=3,
-        )  # fmt: skip
-    ax.set_yticks(range(len(order)), [_labelled(r) for r in order])
-    ax.set_ylim(len(order) - 0.4, -0.6)
+        _points(ax, mine, [order.index(s) + shift for s in mine["source"]], i, subset)
+    _lines(ax, [_labelled(r) for r in order])
+    ax.grid(axis="x")
+
+
+def _points(ax: Axes, rows: pd.DataFrame, y: list[float], i: int, label: str) -> None:
+    """Accuracies and their intervals as the i-th kind of point."""
+    bars = np.nan_to_num([rows["test_acc"] - rows["ci_low"], rows["ci_high"] - rows["test_acc"]])
+    ax.errorbar(
+        rows["test_acc"], y, xerr=bars, fmt=_MARKERS[i % 6], color=_COLOURS[i % 6], ms=4,
+        elinewidth=0.9, label=label, zorder=3,
+    )  # fmt: skip
+
+
+def _lines(ax: Axes, names: list[str], **look: Any) -> None:
+    """A line for each name, from the top, and the range of an accuracy."""
+    ax.set_yticks(range(len(names)), names, **look)
+    ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlim(-0.02, 1.02)
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
 
 
 def _labelled(representation: str) -> str:
@@ -121,19 +128,8 @@ def layers(table: pd.DataFrame) -> Figure:
         for i, kind in enumerate(kinds):
             mine = part[part["kind"] == kind]
             shift = 0.3 * (i / max(len(kinds) - 1, 1) - 0.5)
-            y = [modules.index(s) + shift for s in mine["site"]]
-            bars = np.nan_to_num(
-                [mine["test_acc"] - mine["ci_low"], mine["ci_high"] - mine["test_acc"]]
-            )
-            ax.errorbar(
-                mine["test_acc"], y, xerr=bars, fmt=_MARKERS[i % 6], color=_COLOURS[i % 6], ms=3.5,
-                elinewidth=0.8, label=kind, zorder=3,
-            )  # fmt: skip
-        small = 5.5 if most > 40 else 7
-        ax.set_yticks(range(len(modules)), modules, fontsize=small)
-        ax.set_ylim(len(modules) - 0.4, -0.6)
-        ax.set_xlim(-0.02, 1.02)
-        ax.tick_params(axis="y", length=0)
+            _points(ax, mine, [modules.index(s) + shift for s in mine["site"]], i, kind)
+        _lines(ax, modules, fontsize=5.5 if most > 40 else 7)
         ax.grid()
         ax.set_title(", ".join(_differing(panel, [p for p, _ in panels])))
     axes[-1, 0].set_xlabel("test accuracy")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actprobe.results.layout import figure_files, folder
+
 TABLES = {
     "runs": "tables/lora_runs.csv",
     "summary": "tables/lora_summary.csv",
@@ -16,20 +18,11 @@ FIGURES = ("lora_representations", "lora_layers", "lora_confusion")
 REPORT = "lora.html"
 
 
-def folder(config: Mapping[str, Any]) -> str:
-    """The folder that holds the results of this config's experiment."""
-    return f"{config['results_dir']}/{config['experiment']}"
-
-
 def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Output files by kind ("tables", "figures", "report") and name."""
     root = folder(config)
     return {
         "tables": {name: f"{root}/{path}" for name, path in TABLES.items()},
-        "figures": {
-            f"{name}_{ext}": f"{root}/figures/{name}.{ext}"
-            for name in FIGURES
-            for ext in ("svg", "png")
-        },
+        "figures": figure_files(root, FIGURES),
         "report": {"html": f"{root}/{REPORT}"},
     }

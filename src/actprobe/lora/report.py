@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import yaml
 
+from actprobe import pages
 from actprobe.lora.catalog import CONTROLS
-from actprobe.lora.layout import FIGURES, REPORT, TABLES, folder
+from actprobe.lora.layout import FIGURES, REPORT, TABLES
 from actprobe.lora.results import read_tables
+from actprobe.results.layout import folder
 
-CAPTIONS = Path(__file__).parents[3] / "workflow" / "report"
 _TEXT = {
     "setting": "probes",
     "dataset": "collection",
@@ -71,16 +70,10 @@ def make_report(config: Mapping[str, Any]) -> None:
     """Write the page from the written tables and figures. Equal input gives equal bytes."""
     root = Path(folder(config))
     tables = read_tables(config)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("actprobe.lora", "."),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    text = environment.get_template("report.html.j2").render(
+    text = pages.template("actprobe.lora", "report.html.j2").render(
         experiment=config["experiment"],
         headline=headline(tables["summary"]),
-        figures=[_figure(root / "figures" / f"{name}.svg") for name in FIGURES],
+        figures=[pages.figure(root / "figures" / f"{name}.svg") for name in FIGURES],
         columns=[*_TEXT.values(), *_SCORES.values(), *_COUNTS.values()],
         rows=_rows(tables["summary"]),
         refused=tables["refused"].to_dict("records"),
@@ -110,9 +103,3 @@ def _failed(summary: pd.DataFrame) -> list[dict[str, str]]:
          "reason": r["reason"]}
         for _, r in rows.iterrows()
     ]  # fmt: skip
-
-
-def _figure(svg: Path) -> dict[str, str]:
-    caption = " ".join((CAPTIONS / f"{svg.stem}.rst").read_text(encoding="utf-8").split())
-    data = base64.b64encode(svg.read_bytes()).decode()
-    return {"uri": f"data:image/svg+xml;base64,{data}", "caption": caption}

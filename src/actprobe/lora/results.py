@@ -15,8 +15,9 @@ from actprobe import store
 from actprobe.errors import BadInput
 from actprobe.lora import index
 from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, REPRESENTATIONS
-from actprobe.lora.layout import TABLES, folder
+from actprobe.lora.layout import TABLES
 from actprobe.lora.probe import SCHEMA
+from actprobe.results.layout import folder
 
 CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method"]
 _COUNTS = ("n_train", "n_test", "n_columns", "n_constant", "n_repeated")

@@ -31,6 +31,7 @@ class Fitted:
     params: Params
 
 
+@config_context(assume_finite=True, skip_parameter_validation=True)
 def search(
     X_train: Matrix,
     y_train: NDArray[Any],
@@ -47,19 +48,6 @@ def search(
     equal scores (to `digits`, where given) the first hyperparameters win; so they do when no fold
     has a score (val_auc is then NaN).
     """
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        return _search(X_train, y_train, X_test, method, folds, rule, seed)
-
-
-def _search(
-    X_train: Matrix,
-    y_train: NDArray[Any],
-    X_test: Matrix,
-    method: Method,
-    folds: list[Fold],
-    rule: Mapping[str, Any],
-    seed: int,
-) -> Fitted:
     n, d = X_train.shape
     seed = method.get("seed", seed)
     if method.get("labels") == "shuffled":

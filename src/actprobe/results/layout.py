@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ OF_SETTINGS = ("scarcity", "imbalance", "label_noise", "ood")
 def folder(config: Mapping[str, Any]) -> str:
     """The folder that holds the results of this config's experiment."""
     return f"{config['results_dir']}/{config['experiment']}"
+
+
+def figure_files(root: str, names: Iterable[str]) -> dict[str, str]:
+    """The files of figures below a results folder, by name and format."""
+    return {f"{n}_{ext}": f"{root}/figures/{n}.{ext}" for n in names for ext in ("svg", "png")}
 
 
 def figures(settings: Collection[str], saes: bool) -> list[str]:
@@ -75,10 +80,6 @@ def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     root = folder(config)
     return {
         "tables": {name: f"{root}/{path}" for name, path in tables_of(config).items()},
-        "figures": {
-            f"{name}_{ext}": f"{root}/figures/{name}.{ext}"
-            for name in figures_of(config)
-            for ext in ("svg", "png")
-        },
+        "figures": figure_files(root, figures_of(config)),
         "report": {"html": f"{root}/report.html"},
     }

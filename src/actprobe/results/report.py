@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +9,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import yaml
 
-from actprobe import keys
-from actprobe.config import SCHEMAS
+from actprobe import keys, pages
 from actprobe.results import saes, views
 from actprobe.results.select import TIES
 from actprobe.results.tables import method_rank, summarise
 from actprobe.results.views import count
 
 PACKAGES = ["actprobe", "numpy", "scipy", "scikit-learn", "torch", "transformers", "matplotlib"]
-CAPTIONS = SCHEMAS.parent / "report"  # the captions of Snakemake's own report
 MANY = 40  # rows of a table that is also there as a file
 MANY_SAES = 6  # of one place in the headline
 
@@ -164,19 +160,13 @@ def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> Non
     beside it. `config` is the resolved config. Equal input gives equal bytes.
     """
     path = Path(path)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("actprobe.results", "."),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     table = page.table
     columns, rows, place = _dataset_rows(table, page.datasets)
     missing = table[table["test_auc"].isna()]
-    text = environment.get_template("report.html.j2").render(
+    text = pages.template("actprobe.results", "report.html.j2").render(
         experiment=config["experiment"],
         headline=headline(table, len(page.skipped)),
-        figures=[_figure(path.parent / "figures" / f"{name}.svg") for name in page.figures],
+        figures=[pages.figure(path.parent / "figures" / f"{name}.svg") for name in page.figures],
         confidence=f"{config['results']['confidence']:.0%}",
         columns=columns,
         rows=rows,
@@ -230,12 +220,6 @@ def _quiver_rows(quivers: pd.DataFrame) -> list[list[str]]:
         ]
         for _, r in quivers.head(MANY).iterrows()
     ]
-
-
-def _figure(svg: Path) -> dict[str, str]:
-    caption = " ".join((CAPTIONS / f"{svg.stem}.rst").read_text(encoding="utf-8").split())
-    data = base64.b64encode(svg.read_bytes()).decode()
-    return {"uri": f"data:image/svg+xml;base64,{data}", "caption": caption}
 
 
 def _left_out(rows: pd.DataFrame) -> list[dict[str, str]]:

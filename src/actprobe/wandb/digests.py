@@ -20,7 +20,6 @@ from actprobe.errors import Damaged
 
 _RAW = re.compile(r"(md5|sha256|xxh128|size)\.([0-9a-f]{12})\.(\w+)")
 _EXTENSIONS = {".pt", ".pth", ".safetensors", ".npy", ".h5", ".hdf5", ".json"}
-_CHUNK = 1 << 22
 
 
 def new(alg: str) -> Any:
@@ -34,13 +33,7 @@ def new(alg: str) -> Any:
 
 def file_digest(path: str | Path, alg: str, progress: Callable[[int], None] | None = None) -> str:
     """Digest of a file in hex; `progress` gets the bytes of each piece read."""
-    h = new(alg)
-    with open(path, "rb") as f:
-        while piece := f.read(_CHUNK):
-            h.update(piece)
-            if progress is not None:
-                progress(len(piece))
-    return h.hexdigest()
+    return keys.file_digest(path, new(alg), progress)
 
 
 def raw_path(cache_dir: str, dump: str, alg: str, digest: str, name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 
-from actprobe import store
+from actprobe import pages, store
 from actprobe.errors import BadInput
 
 _DARKEST = 0.6  # opacity behind the strongest token: the text stays readable
@@ -33,13 +33,7 @@ def write_page(path: str | Path, page: str | Path) -> None:
 
 def render(table: pa.Table, source: str, dataset: str, n_latents: int) -> str:
     """The page of a table (`contexts.SCHEMA`)."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("actprobe.wandb", "."),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("contexts.html.j2").render(
+    return pages.template("actprobe.wandb", "contexts.html.j2").render(
         source=source, dataset=dataset, n_latents=n_latents, latents=_latents(table.to_pylist())
     )
 
