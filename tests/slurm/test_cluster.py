@@ -92,7 +92,7 @@ def test_from_empty_cache_to_report_with_the_bytes_of_a_local_run(project, local
 def test_the_whole_quickstart_with_the_bytes_of_a_local_run(project, local, wheels):
     project.config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     expected = local()
-    run = project.start()
+    run = project.start("--cores", "4")  # a node has no more
     run.finish(seconds=3600)
     assert project.digests() == expected.digests()
     assert tables(project) == tables(expected)
