@@ -76,6 +76,15 @@ def test_fresh_cache_needs_everything_in_one_job_per_loader(tmp_path):
     assert [b.rule for b in p.batches] == ["activations_m", "probes_p", "texts_texts"]
 
 
+def test_lists_of_files_are_told_by_what_came_and_went(tmp_path):
+    def trained(*tokens: str) -> Target:
+        return target(tmp_path, "saes", 1, "s", {"tokens": list(tokens)}, loader="s", item="s")
+
+    old, new = trained("a" * 64, "b" * 64), trained("a" * 64, "c" * 64, "d" * 64)
+    store.publish([old.path], [store.write_h5(old.path, {"x": np.zeros(1)}, old.spec)])
+    assert plan.explain(new, old.path) == "tokens: 2 new, 1 gone, of 2"
+
+
 def test_complete_cache_needs_nothing(world):
     p = world.plan()
     assert not p.pending and not p.batches

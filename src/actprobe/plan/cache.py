@@ -115,12 +115,18 @@ def _differences(a: Any, b: Any, path: str) -> Iterable[str]:
         label = "stage version" if path == "version" else path
         if _is_digest(a) and _is_digest(b) and len(a) == 64:
             yield f"{label} changed"
+        elif _are_digests(a) and _are_digests(b):
+            yield f"{label}: {len({*b} - {*a})} new, {len({*a} - {*b})} gone, of {len(a)}"
         else:
             yield f"{label} {_word(a)} → {_word(b)}"
 
 
 def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,}", value) is not None
+
+
+def _are_digests(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_digest, value))
 
 
 def _word(value: Any) -> str:
