@@ -5,7 +5,6 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 SETUP := .venv/.done
-
 PEER := .venv-sae-lens/bin/python
 
 .PHONY: run test test-slow test-slurm test-sae-lens lint lock clean
