@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 
 import pytest
 from models_tiny import make_config, model_entry, targets, write_texts
@@ -166,7 +167,7 @@ def test_what_the_key_depends_on(tmp_path, folder):
 
 def test_labels_do_not_enter_the_key_but_rows_do(tmp_path, folder):
     texts = write_texts(tmp_path)
-    relabelled = plan.replace(texts, key="f" * 64, path=texts.path + "x")
+    relabelled = replace(texts, key="f" * 64, path=texts.path + "x")
     assert only(tmp_path, folder, relabelled).key == only(tmp_path, folder, texts).key
     other = write_texts(tmp_path, texts=["other", "rows"])
     assert only(tmp_path, folder, other).key != only(tmp_path, folder, texts).key
