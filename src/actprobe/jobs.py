@@ -7,14 +7,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from actprobe import costs, store
 from actprobe import plan as planning
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.plan import Batch, Target
+from actprobe.plan import THERE, Batch, State, Target
 
 log = logging.getLogger("actprobe")
 
@@ -51,6 +53,9 @@ def _screen_handler(descriptor: int) -> logging.Handler:
 def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
     """The batch that this rule instance runs, and the resolved config, from the frozen plan.
 
+    Files that another run on the same cache has made since the plan are left out; when these are
+    all, the job ends here.
+
     mem_mb: what the job asked for; in an allocation that holds it to that, `max_memory` of the
     config is no more. Elsewhere an estimate is no reason to fail.
     """
@@ -58,12 +63,27 @@ def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
     if not path:
         raise ActprobeError(f"{PLAN_VARIABLE} is not set: jobs are started by snakemake")
     frozen = planning.thaw(path)
-    batch = frozen.batch(rule)
+    batch = _without_finished(frozen.batch(rule), frozen.config)
     _wait_for({p for t in batch.targets for p in t.inputs})
     given = mem_mb if "SLURM_JOB_ID" in os.environ else None
     store.use_scratch(_scratch(frozen.config.get("scratch")))
     limit = costs.max_memory(frozen.config["max_memory"], given)
     return batch, {**frozen.config, "max_memory": limit}
+
+
+def _without_finished(batch: Batch, config: Mapping[str, Any]) -> Batch:
+    if config.get("plan") == "all":  # asks for everything to be made again
+        return batch
+    cache = planning.Cache()
+    left = tuple(t for t in batch.targets if cache.state(t) != State(THERE))
+    if made := len(batch.targets) - len(left):
+        log.info(
+            "%s: %d of %d files were made by another run meanwhile",
+            batch.rule, made, len(batch.targets),
+        )  # fmt: skip
+    if not left:
+        raise SystemExit(0)
+    return replace(batch, targets=left)
 
 
 def _scratch(folder: str | None) -> str | None:
@@ -96,9 +116,8 @@ class Outcome:
         out.bad(target, reason)
 
     Leaving the block publishes every part when nothing was bad, or when bad inputs are to be
-    skipped (their targets become tombstones). Otherwise nothing is published: Snakemake deletes
-    the declared outputs of a failed job, while sealed parts stay and are taken over by the next
-    run. The error names every bad target.
+    skipped (their targets become tombstones). Otherwise nothing is published; sealed parts stay
+    and are taken over by the next run. The error names every bad target.
     """
 
     def __init__(
@@ -107,6 +126,25 @@ class Outcome:
         self._batch, self._skip, self._tombstone = batch, on_bad == "skip", tombstone
         self._parts: dict[str, Path] = {}
         self._bad: dict[str, str] = {}
+
+    def todo(self, hold: bool = False) -> list[Target]:
+        """The targets still to make: a sealed part that an earlier run left counts as done.
+
+        hold: keep the locks of all the others from now on, one open file each; for stages whose
+        parts are logs until they are sealed, and which must not write into another run's.
+        """
+        found = []
+        for t in self._batch.targets:
+            part = store.claim(t.path)
+            ours = part == store.part_path(t.path)
+            if ours and store.finished_part(t.path, t.key):
+                self.done(t, part)
+            else:
+                found.append(t)
+                if hold:
+                    continue
+            store.release(part)
+        return found
 
     def done(self, target: Target, part: str | Path) -> None:
         """Record a finished, sealed part."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from actprobe import jobs, plan, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, target
+from actprobe.store import files
 
 
 @pytest.fixture
@@ -53,6 +55,69 @@ def test_a_forgotten_target_is_an_error(batch):
         Outcome(batch, "stop", store.write_bad),
     ):
         pass
+
+
+def finish(*targets: plan.Target) -> None:
+    for t in targets:
+        store.write_h5(t.path, {"x": np.zeros(2)}, t.spec)
+
+
+def test_sealed_parts_of_an_earlier_run_are_not_made_again(batch):
+    a, b, c = batch.targets
+    finish(a)
+    with Outcome(batch, "stop", store.write_bad) as out:
+        assert out.todo() == [b, c]
+        finish(b, c)
+        assert out.todo() == []
+    assert all(store.verify(p) for p in batch.outputs)
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_locks_of_what_is_to_do_are_kept_where_the_stage_wants_it(batch, monkeypatch, hold):
+    with contextlib.suppress(ActprobeError), Outcome(batch, "stop", store.write_bad) as out:
+        out.todo(hold)
+        mine = files._claims
+        monkeypatch.setattr(files, "_claims", {})  # as another process would see it
+        free = [store.claim(p) == store.part_path(p) for p in batch.outputs]
+    assert free == [not hold] * 3
+    monkeypatch.setattr(files, "_claims", mine)
+    for part in list(mine):
+        store.release(part)
+
+
+@pytest.fixture
+def frozen(batch, tmp_path, monkeypatch):
+    def make(**config) -> str:
+        config = {"max_memory": 10**9} | config
+        planned = plan.make(config, batch.targets, batch.outputs, config.get("plan") == "all")
+        monkeypatch.setenv(jobs.PLAN_VARIABLE, str(plan.freeze(planned, tmp_path)))
+        return planned.batches[0].rule
+
+    return make
+
+
+def publish(t: plan.Target) -> None:
+    finish(t)
+    store.publish([t.path])
+
+
+def test_what_another_run_made_since_the_plan_is_left_out(batch, frozen):
+    rule, (a, b, c) = frozen(), batch.targets
+    publish(a)
+    store.publish([b.path], [store.write_bad(b.path, dict(b.spec), "one class only")])
+    left = {t.path for t in jobs.load(rule)[0].targets}
+    assert left == {b.path, c.path}, "a tombstone is for this run to judge"
+    publish(b)
+    publish(c)
+    with pytest.raises(SystemExit) as end:
+        jobs.load(rule)
+    assert end.value.code == 0
+
+
+def test_plan_all_makes_again_what_is_there(batch, frozen):
+    publish(batch.targets[0])
+    rule = frozen(plan="all")
+    assert len(jobs.load(rule)[0].targets) == 3
 
 
 @pytest.mark.parametrize(("inside", "limit"), [(False, 2 * 10**9), (True, 600 * 10**6)])

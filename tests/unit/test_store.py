@@ -177,6 +177,25 @@ def test_a_part_that_another_process_published_is_no_error(artefact, tmp_path):
     assert store.verify(path)["spec"] == SPEC
 
 
+@pytest.mark.parametrize("kind", ["table", "tombstone"])
+def test_a_sealed_part_is_not_written_into(tmp_path, kind):
+    """Another process on the same cache is about to publish it."""
+    path = tmp_path / f"x.{KEY}.parquet"
+
+    def write() -> Path:
+        if kind == "table":
+            return store.write_table(path, pa.table({"a": [1, 2]}), SPEC)
+        return store.write_bad(path, SPEC, "one class only")
+
+    part = write()
+    with open(part, "rb") as before:  # what the other process found sealed and now renames
+        content = before.read()
+        assert write() == part
+        before.seek(0)
+        assert before.read() == content
+    assert [p.name for p in tmp_path.iterdir()] == [part.name]
+
+
 def test_finished_parts_hold_no_open_files(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for i in range(20):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 
@@ -39,6 +40,34 @@ def test_two_people_share_one_cache(finished, tmp_path, tiny_model):
     assert "0 damaged" in people[0].actprobe("verify", str(tmp_path / "shared"))
     tables = [(p.folder / "results/toy/tables/probes.csv").read_bytes() for p in people]
     assert tables[0] == tables[1]
+
+
+def test_files_that_another_run_made_since_the_plan_are_taken(finished, empty):
+    run = start(empty)
+    wait_for(empty.folder / "logs", "texts*.log")
+    theirs = finished.folder / "cache" / "activations"
+    shutil.copytree(theirs, empty.folder / "cache" / "activations")
+    found = empty.cached("activations")
+    inodes = [p.stat().st_ino for p in found]
+    said = run.communicate()[0]
+    assert run.returncode == 0, said
+    assert "activations_tiny: 4 of 4 files were made by another run meanwhile" in said
+    assert [p.stat().st_ino for p in found] == inodes
+    assert empty.digests() == finished.digests()
+
+
+def test_a_failed_job_leaves_what_another_run_made(finished, empty):
+    (empty.folder / "c.csv").write_text("text,label\n,0\nx,1\n")
+    empty.config["datasets"].append({"name": "c", "path": "c.csv"})
+    run = start(empty, "texts")
+    wait_for(empty.folder / "logs", "texts*.log")
+    for path in finished.cached("texts"):
+        shutil.copy(path, empty.folder / "cache" / "texts")
+    theirs = empty.cached("texts")
+    said = run.communicate()[0]
+    assert run.returncode == 1, said
+    assert "1 of 3 targets" in said or "1 of 1 targets" in said
+    assert len(theirs) == 2 and all(p.exists() for p in theirs)
 
 
 def test_the_config_edited_and_dry_runs_made_during_a_run(finished, empty):

@@ -10,6 +10,7 @@ import sys
 
 from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
+from snakemake.io import _IOFile
 from snakemake.logging import logger
 
 from actprobe import contrastive, costs, lora, results, session, wandb
@@ -68,10 +69,26 @@ def begin():
     return plan
 
 
+def keep(paths):
+    """Make Snakemake leave these files alone: only `actprobe gc` deletes a cached file.
+
+    Snakemake deletes a job's outputs before the job starts, and after it failed. An artefact is
+    whole or absent, and one that appeared after the plan belongs to another run on the same cache.
+    """
+    remove = _IOFile.remove
+
+    async def spare(self, *args, **kwargs):
+        if str(self) not in paths:
+            await remove(self, *args, **kwargs)
+
+    _IOFile.remove = spare
+
+
 # Scripts in a conda environment or a container, which hold no actprobe, find this one.
 PYTHONPATH = [os.path.join(workflow.basedir, "src"), os.environ.get("PYTHONPATH", "")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, PYTHONPATH)))
 PLAN = begin()
+keep(frozenset(PLAN.targets))
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
 CONTRASTIVE = contrastive.outputs(CONFIG)

@@ -40,12 +40,8 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
         todo: dict[str, list[Target]] = defaultdict(list)
-        for t in batch.targets:
-            part = store.part_path(t.path)
-            if store.finished_part(t.path, t.key) and store.claim(t.path) == part:
-                out.done(t, part)
-            else:
-                todo[t.item].append(t)
+        for t in out.todo():
+            todo[t.item].append(t)
         progress = Progress({d: sum(t.cost for t in ts) for d, ts in todo.items()}, batch.loader)
         session: Session | None = None
         for dataset, targets in todo.items():

@@ -53,15 +53,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     Targets that an interrupted run had finished are taken as they are.
     """
     with Outcome(batch, config["on_bad_dataset"], _tombstone) as out:
-        todo = []
-        for t in batch.targets:
-            if store.finished_part(t.path, t.key) and store.claim(t.path) == store.part_path(
-                t.path
-            ):
-                out.done(t, store.part_path(t.path))
-            else:
-                todo.append(t)
-        todo.sort(key=lambda t: (-_work(t), t.path))
+        todo = sorted(out.todo(), key=lambda t: (-_work(t), t.path))
         progress = _Progress(batch.rule, todo)
         for t, rows in _results(todo, _workers(todo, threads, config["max_memory"])):
             with out.guard(t):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +83,12 @@ def write(
     `indptr` int64 [n + 1], `shape` int64 [2], `l0` int32 [n]; where rows are tokens also `offsets`
     int64 [N + 1]: text i has rows offsets[i] to offsets[i + 1].
     """
-    work = store.claim(path)
-    new = Path(f"{work}.new")
     indptr = np.concatenate([[0], np.cumsum(lengths)])
-    with out_of_space(path, 8 * int(indptr[-1])), h5py.File(new, "w", locking=False) as f:
+    with (
+        store.whole(path) as (new, part),  # whose place the log of encoded tiles has held
+        out_of_space(path, 8 * int(indptr[-1])),
+        h5py.File(new, "w", locking=False) as f,
+    ):
         f["header"] = np.bytes_(store.make_header(spec, facts))
         f["shape"] = np.array([len(lengths), d_sae])
         _compressed(f, "indptr", indptr.shape, "i8")[...] = indptr
@@ -101,10 +102,7 @@ def write(
             data[at : at + len(values)] = values
             indices[at : at + len(values)] = latents
             at += len(values)
-    store.seal(new)
-    os.replace(new, work)  # the log of encoded tiles is no longer needed
-    store.release(work)
-    return work
+    return part
 
 
 def _compressed(f: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:

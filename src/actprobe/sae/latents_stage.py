@@ -70,15 +70,10 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
-        todo = []
-        for t in batch.targets:
-            if store.finished_part(t.path, t.key):
-                out.done(t, store.claim(t.path))
-            else:
-                todo.append(t)
+        _allow_open_files(len(batch.targets))
+        todo = out.todo(hold=True)
         if not todo:
             return
-        _allow_open_files(len(todo))
         stack.enter_context(threadpool_limits(threads))
         with out.guard(*todo):
             session = stack.enter_context(opened(batch.loader, todo[0], config))

@@ -31,10 +31,7 @@ def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
         stack.enter_context(threadpool_limits(threads))
-        for t in batch.targets:
-            if store.finished_part(t.path, t.key):
-                out.done(t, store.claim(t.path))
-                continue
+        for t in out.todo(hold=True):
             with out.guard(t):
                 if t.args["make"] == "convert":
                     out.done(t, convert(open_place(t.args["place"]), t.path, t.spec))

@@ -19,6 +19,7 @@ from actprobe.store.files import (
     require_space,
     set_aside,
     use_scratch,
+    whole,
 )
 from actprobe.store.header import (
     file_key,
@@ -63,6 +64,7 @@ __all__ = [
     "set_aside",
     "use_scratch",
     "verify",
+    "whole",
     "write_bad",
     "write_h5",
     "write_table",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe.errors import ActprobeError, Damaged, NoSpace
-from actprobe.store.header import is_sealed, quick_check, read_header, verify
+from actprobe.store.header import is_sealed, quick_check, read_header, seal, verify
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,21 @@ def claim(path: str | Path) -> Path:
         return claim(path)
     _claims[str(part)] = fd
     return part
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[tuple[Path, Path]]:
+    """For an artefact that is written in one go: (the file to write, the part it becomes).
+
+    Leaving the block seals the file and renames it to the part. A sealed part is never written
+    into: another process that shares the cache may be about to publish it.
+    """
+    part = claim(path)
+    new = Path(f"{part}.new")
+    yield new, part
+    seal(new)
+    os.replace(new, part)
+    release(part)
 
 
 def use_scratch(folder: str | Path | None) -> None:

@@ -174,13 +174,10 @@ def write_h5(
 
 def write_bad(path: str | Path, spec: Mapping[str, Any], reason: str) -> Path:
     """Write a tombstone: an HDF5 artefact that holds the reason why there are no data."""
-    work = files.claim(path)
     header = make_header(spec, bad=reason)
-    with h5py.File(work, "w", locking=False) as f:
+    with files.whole(path) as (new, part), h5py.File(new, "w", locking=False) as f:
         _allocate(f, "header", (), f"S{len(header)}")[()] = header
-    seal(work)
-    files.release(work)
-    return work
+    return part
 
 
 @contextlib.contextmanager

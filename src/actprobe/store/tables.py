@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from actprobe.errors import BadInput
 from actprobe.store import files
-from actprobe.store.header import make_header, seal
+from actprobe.store.header import make_header
 
 
 def write_table(
@@ -26,13 +26,13 @@ def write_table(
     The caller publishes it (`store.publish`). With `bad`, pass an empty table with the right
     columns: the artefact is then a tombstone that holds the reason instead of data.
     """
-    part = files.claim(path)
-    with files.out_of_space(path, table.nbytes):
-        with pq.ParquetWriter(part, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata({"actprobe": make_header(spec, facts, bad)})
-        seal(part)
-    files.release(part)
+    with (
+        files.whole(path) as (new, part),
+        files.out_of_space(path, table.nbytes),
+        pq.ParquetWriter(new, table.schema, compression="zstd") as writer,
+    ):
+        writer.write_table(table)
+        writer.add_key_value_metadata({"actprobe": make_header(spec, facts, bad)})
     return part
 
 

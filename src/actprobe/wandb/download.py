@@ -42,7 +42,7 @@ def segment_size(size: int) -> int:
 def verified_path(path: str | Path) -> Path:
     """Where a whole, verified file waits until its job publishes it.
 
-    Snakemake deletes the declared outputs of a failed job; a file under this name stays.
+    A job publishes all of its files or none; the next run takes over what lies under this name.
     """
     return Path(f"{path}.verified")
 
