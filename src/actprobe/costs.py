@@ -48,7 +48,6 @@ _LORA_BYTES = 12_000  # of one unit of it on disk
 _LORA_MEMORY = 750 * MB  # 300 MB measured, whatever the number of LoRAs
 _PER_VIEW = 6e-5  # CPU s of a LoRA in one representation
 _VIEW_BYTES = 9_300  # of it on disk
-_PER_LORA_PROBE = 0.005  # CPU s of a LoRA in one unit of the cost of a classifier
 _RESULT_BYTES = 10_000  # of one file of probe results
 _NNZ_BYTES = 5.3  # of one non-zero of latents on disk
 
@@ -116,7 +115,7 @@ class Estimator:
     """Estimates for the batches of one plan."""
 
     def __init__(self, plan: Plan):
-        self._config, self._targets = plan.config, plan.targets
+        self._config = plan.config
         self._datasets = shapes.datasets(plan)
         self._model = cache(lambda name: shapes.model(plan.config, name))
         self._stages: dict[str, Callable[[Batch], _Work]] = {
@@ -136,9 +135,7 @@ class Estimator:
             ),
             "features": lambda b: _Work(_LORA_MEMORY, 2 + b.cost * _PER_VIEW, b.cost * _VIEW_BYTES),
             "lora_probes": lambda b: _Work(
-                self._config["max_memory"],
-                2 + sum(t.cost * self._loras(t) * _PER_LORA_PROBE for t in b.targets),
-                _RESULT_BYTES * len(b.targets),
+                self._config["max_memory"], 2 + b.cost, _RESULT_BYTES * len(b.targets)
             ),
         }
 
@@ -153,10 +150,6 @@ class Estimator:
             work.seconds,
             work.gpu,
         )
-
-    def _loras(self, t: Target) -> float:
-        """LoRAs of a classifier's collection; a job, whose plan is cut to its needs, sees 1."""
-        return self._targets[t.args["index"]].cost
 
     def _rows(self, dataset: str) -> Rows:
         return self._datasets.get(dataset) or Rows(

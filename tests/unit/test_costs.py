@@ -10,6 +10,7 @@ import yaml
 
 from actprobe import config as configuration
 from actprobe import costs, experiment, plan, shapes, store, words
+from actprobe.lora import effort, protocol
 
 LLAMA_70B = {
     "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672,
@@ -159,10 +160,8 @@ def test_features_and_primitives_of_loras_scale_with_their_number(world):
 
 def test_classifiers_take_longer_with_more_loras(world):
     def seconds(n: int) -> float:
-        made = world().plan()
-        made.targets["index"] = plan.Target("lora_index", "c", "c", "c", "index", "k", {}, cost=n)
-        t = plan.Target("lora_probes", "l", "i", "n", "p", "k", {}, args={"index": "index"})
-        return costs.Estimator(made).cost(plan.Batch("r", t.stage, "l", (t,))).cpu_seconds
+        cost = effort.seconds(protocol.load("lora-default"), "logreg", n, 640, "all")
+        return costs.Estimator(world().plan()).cost(batch("lora_probes", cost)).cpu_seconds
 
     assert seconds(100_000) > 8 * seconds(10_000)
 

@@ -8,7 +8,7 @@ HOW = {**protocol.load("lora-default"), "seeds": [0]}
 
 
 def _seconds(method: str, n: int, width: int, subset: str = "all") -> float:
-    return 0.005 * n * effort.cost(HOW, method, n, width, subset)
+    return effort.seconds(HOW, method, n, width, subset)
 
 
 def test_times_are_near_measured_ones() -> None:

@@ -14,7 +14,6 @@ from actprobe.lora.catalog import EVERY_LAYER, REPRESENTATIONS
 
 MODULES = 64
 _CLASSES = 10
-_UNIT = 0.005  # CPU s
 _PER_FIT = 0.05  # CPU s of reading, scaling and scoring
 # Operations in a CPU second of one thread, float32.
 _LINEAR, _PRODUCT, _NETWORK = 1e10, 5e10, 3e10
@@ -36,9 +35,8 @@ def columns(representation: str, sketch: Mapping[str, int]) -> int:
     return width * MODULES * (2 if view.unit == "factor" else 1)
 
 
-def cost(how: Mapping[str, Any], method: str, n: int, width: int, subset: str) -> float:
-    """CPU time of all runs of a protocol's method on n LoRAs with `width` columns, in units of 5 ms
-    per LoRA."""
+def seconds(how: Mapping[str, Any], method: str, n: int, width: int, subset: str) -> float:
+    """CPU seconds of all runs of a protocol's method on n LoRAs with `width` columns."""
     rule, fits = how["methods"][method], len(how["seeds"])
     if subset == EVERY_LAYER:
         fits, width = fits * MODULES, width // MODULES
@@ -51,4 +49,4 @@ def cost(how: Mapping[str, Any], method: str, n: int, width: int, subset: str) -
         one = 6 * _EPOCHS * n * weights / _NETWORK
     else:
         one = 4 * _PASSES * n * width * _CLASSES / _LINEAR
-    return fits * (_PER_FIT + one) / (_UNIT * n)
+    return fits * (_PER_FIT + one)

@@ -243,7 +243,7 @@ def _probes(
                     inputs=inputs,
                     args=args,
                     ext="parquet",
-                    cost=effort.cost(how, method, len(c.members), width, subset),
+                    cost=effort.seconds(how, method, len(c.members), width, subset),
                 )
             )
     return found
