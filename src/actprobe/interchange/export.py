@@ -16,7 +16,7 @@ from actprobe.contrastive import Directions, load, runs, write_vectors
 from actprobe.errors import ActprobeError
 from actprobe.interchange import gguf
 from actprobe.interchange.caches import positive_first
-from actprobe.interchange.layouts import INFO, METADATA, PARTS, STACKED, STACKED_ROWS
+from actprobe.interchange.layouts import INFO, METADATA, PARTS, PATTERNS, STACKED, STACKED_ROWS
 from actprobe.models import Activations, open_activations
 from actprobe.plan import Target
 from actprobe.texts import Texts
@@ -103,7 +103,7 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
                     f"{t.name}: layout saeprobes holds one vector of a layer per row"
                 )
             kind, _, layer = a["site"].partition(".")
-            file = f"{t.item}_blocks.{layer}.hook_{kind}.pt"
+            file = PATTERNS["saeprobes"].format(dataset=t.item, layer=layer, kind=kind)
             path = out / a["position"] / f"model_activations_{a['model']}" / file
         else:
             path = out / f"{name}.{form}"
