@@ -83,6 +83,8 @@ def test_lists_of_files_are_told_by_what_came_and_went(tmp_path):
     old, new = trained("a" * 64, "b" * 64), trained("a" * 64, "c" * 64, "d" * 64)
     store.publish([old.path], [store.write_h5(old.path, {"x": np.zeros(1)}, old.spec)])
     assert plan.explain(new, old.path) == "tokens: 2 new, 1 gone, of 2"
+    turned = trained("b" * 64, "a" * 64)
+    assert plan.explain(turned, old.path) == "tokens: the same in another order"
 
 
 def test_complete_cache_needs_nothing(world):
