@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import yaml
 from project import Project, write_dataset
@@ -42,12 +43,21 @@ def test_two_people_share_one_cache(finished, tmp_path, tiny_model):
     assert tables[0] == tables[1]
 
 
+def publish(stage: str, of: Project, to: Project) -> list[Path]:
+    """Put the cached files of a finished project into another one's cache, as a run does."""
+    found = []
+    for path in of.cached(stage):
+        target = to.folder / path.relative_to(of.folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, f"{target}.copy")
+        found.append(Path(f"{target}.copy").rename(target))
+    return found
+
+
 def test_files_that_another_run_made_since_the_plan_are_taken(finished, empty):
     run = start(empty)
     wait_for(empty.folder / "logs", "texts*.log")
-    theirs = finished.folder / "cache" / "activations"
-    shutil.copytree(theirs, empty.folder / "cache" / "activations")
-    found = empty.cached("activations")
+    found = publish("activations", finished, empty)
     inodes = [p.stat().st_ino for p in found]
     said = run.communicate()[0]
     assert run.returncode == 0, said
@@ -61,9 +71,7 @@ def test_a_failed_job_leaves_what_another_run_made(finished, empty):
     empty.config["datasets"].append({"name": "c", "path": "c.csv"})
     run = start(empty, "texts")
     wait_for(empty.folder / "logs", "texts*.log")
-    for path in finished.cached("texts"):
-        shutil.copy(path, empty.folder / "cache" / "texts")
-    theirs = empty.cached("texts")
+    theirs = publish("texts", finished, empty)
     said = run.communicate()[0]
     assert run.returncode == 1, said
     assert "1 of 3 targets" in said or "1 of 1 targets" in said
