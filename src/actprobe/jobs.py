@@ -135,15 +135,14 @@ class Outcome:
         """
         found = []
         for t in self._batch.targets:
-            part = store.claim(t.path)
-            ours = part == store.part_path(t.path)
-            if ours and store.finished_part(t.path, t.key):
+            part = store.part_path(t.path)
+            if hold:
+                store.claim(t.path)
+            if store.finished_part(t.path, t.key) and store.claim(t.path) == part:
+                store.release(part)
                 self.done(t, part)
             else:
                 found.append(t)
-                if hold:
-                    continue
-            store.release(part)
         return found
 
     def done(self, target: Target, part: str | Path) -> None:

@@ -188,6 +188,21 @@ def test_finished_parts_need_no_model(tmp_path, config, monkeypatch):
     assert all(Path(t.path).exists() for t in found)
 
 
+def test_parts_that_another_run_seals_meanwhile(tmp_path, config, monkeypatch):
+    """Some of a dataset's files are sealed after this run looked, the others are its own to make."""
+    texts = write_texts(tmp_path)
+    found = run(config, texts)
+    before = digests(found)
+    os.rename(found[0].path, store.part_path(found[0].path))
+    for t in found[1:]:
+        os.unlink(t.path)
+    monkeypatch.setattr(store, "finished_part", lambda *_: False)
+    from actprobe.models.run import run as run_batch
+
+    run_batch(plan.Batch("r", "activations", "m", tuple(found)), config, 1)
+    assert digests(found) == before
+
+
 def test_a_smaller_budget_is_taken_over_by_the_next_run(tmp_path, folder, monkeypatch):
     """Memory ran short, then the run was killed: what it wrote is not thrown away."""
     config = make_config(tmp_path, model_entry(folder, max_tokens_per_batch=400), WANTED)

@@ -110,6 +110,8 @@ class Part:
 
     def mark(self, *units: int) -> None:
         """Record units as done: data first, flag second, each flushed."""
+        if not units:
+            return
         assert self._file is not None
         with files.out_of_space(self.path, os.path.getsize(self.work)):
             self._file.flush()
