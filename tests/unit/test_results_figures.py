@@ -184,3 +184,72 @@ def test_the_room_is_light_to_import() -> None:
     code = f"import sys, actprobe.results; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("setting", "conditions", "named"),
+    [
+        ("scarcity", ["2", "64", "1024"], "scarcity 1024"),
+        ("imbalance", ["0.05", "0.5", "0.95"], "imbalance 0.5"),
+        ("label_noise", ["0", "0.25"], "label_noise 0"),
+        ("ood", ["x_OOD", "y_OOD"], "ood"),
+    ],
+)
+def test_headline_without_the_setting_normal_is_about_one_condition(setting, conditions, named):
+    normal = tidy_rows(4, 6)
+    rows = [
+        normal.assign(setting=setting, condition=c, test_auc=normal["test_auc"] - 0.1 * i)
+        for i, c in enumerate(conditions)
+    ]
+    lines = results.headline(pd.concat(rows, ignore_index=True))
+    assert f"over 4 datasets ({named}), the best of 10 probes" in lines[0]
+    assert any(
+        line.startswith("Methods on minilm, resid_post.3, mean: logreg 0.") for line in lines
+    )
+
+
+def test_a_method_without_a_condition_costs_that_condition() -> None:
+    table = with_saes()
+    lost = (table["method"] == "knn") & (table["condition"] == "16")
+    (ax,) = figures.scarcity(table[~lost], draws=100).axes
+    assert {tuple(line.get_xdata()) for line in ax.lines} == {(1024,)}
+    assert ax.get_title() == "minilm, resid_post.3, mean: 6 of 6 datasets"
+
+
+def test_two_protocols_at_one_place_are_two_panels() -> None:
+    table = with_saes()
+    both = pd.concat([table, table.assign(protocol="other")], ignore_index=True)
+    titles = [ax.get_title() for ax in figures.scarcity(both, draws=100).axes]
+    assert len(titles) == 2 and "other: 6 of 6 datasets" in titles[1]
+
+
+def test_points_of_ood_are_means_over_seeds() -> None:
+    normal = tidy_rows(1, 3)
+    normal = normal[normal["method"] == "logreg"]
+    ood = normal.assign(setting="ood", condition="x_OOD")
+    rows = [
+        t.assign(seed=s, test_auc=auc)
+        for t, aucs in ((normal, (0.9, 0.7)), (ood, (0.5, 0.7)))
+        for s, auc in enumerate(aucs)
+    ]
+    (ax,) = figures.ood(pd.concat(rows, ignore_index=True)).axes
+    inside, outside = (
+        [x.get_xdata() for x in ax.lines if x.get_marker() == "o" and filled(x) == of]
+        for of in (False, True)
+    )
+    np.testing.assert_allclose(np.concatenate(inside), 0.8)
+    np.testing.assert_allclose(np.concatenate(outside), 0.6)
+
+
+def filled(line) -> bool:
+    return line.get_markerfacecolor() != "white"
+
+
+def test_the_level_beside_curves_by_k_is_that_of_the_same_datasets() -> None:
+    table = with_saes()
+    few = table[views.baseline(table) | (table["dataset"] == "66_living-room")]
+    (ax,) = figures.auc_by_k(few, draws=100).axes
+    shown = [t.get_text() for t in ax.texts]
+    base = few[(few["method"] == "logreg") & (few["dataset"] == "66_living-room")]
+    level = base[base["setting"] == "normal"]["test_auc"].mean()
+    assert shown == [f"logreg, all dimensions: {level:.3f}"]

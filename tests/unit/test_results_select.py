@@ -161,3 +161,19 @@ def test_tables_without_sae_probes_or_baselines_have_no_such_rows() -> None:
     base = results.comparison_table(table[table["k"].isna()], draws=500)
     assert set(base["probe"]) == {"pca", "knn", "xgboost", "mlp"}
     assert results.quiver_table(table.iloc[:0]).empty
+
+
+def test_controls_are_no_reference_and_count_for_no_correction() -> None:
+    table = with_saes()
+    base = table[table["method"] == "pca"]
+    kept = table[~table["method"].isin(["logreg", "pca", "knn", "xgboost", "mlp"])]
+    known = pd.concat([kept, base.assign(method="svm")], ignore_index=True)
+    control = base.assign(method="control_random_direction", test_auc=0.5)
+    both = pd.concat([known, control], ignore_index=True)
+    found = compare.comparison_table(both, draws=100)
+    assert set(found["reference"]) == {"svm", "quiver: baselines"}
+    is_control = found["probe"] == "control_random_direction"
+    assert is_control.any() and found.loc[is_control, "p_holm"].isna().all()
+    alone = compare.comparison_table(known, draws=100)
+    rest = found[~is_control].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, alone)

@@ -14,7 +14,7 @@ from actprobe.errors import ActprobeError
 from actprobe.results.select import BASELINES, BY, SLICE, TOLERANCE, arms, quiver
 from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
 from actprobe.results.tables import method_rank, sort_rows
-from actprobe.results.views import baseline, labelled
+from actprobe.results.views import CONTROL, baseline, control, labelled
 
 COMPARISONS = [*SLICE, "probe", "source", "reference"]
 COMPARISONS += ["n_datasets", "n_pairs", "n_unmatched", "delta", "ci_low", "ci_high"]
@@ -118,11 +118,11 @@ def comparison_table(
 ) -> pd.DataFrame:
     """Every probe against its place's reference, on the groups that both have; columns COMPARISONS.
 
-    The reference is the first baseline of the place in the usual order (logreg where it is there).
-    "by validation" is the best SAE probe by val_auc; a "quiver" with SAE probes is compared with
-    that of the baselines. n_unmatched counts groups that only one side has. p_holm corrects within
-    an experiment's protocol and setting. delta_unseen is the mean difference without test rows
-    whose text stands in the training rows.
+    The reference is the first baseline of the place in the usual order (logreg where it is there);
+    a control is none. "by validation" is the best SAE probe by val_auc; a "quiver" with SAE probes
+    is compared with that of the baselines. n_unmatched counts groups that only one side has. p_holm
+    corrects within an experiment's protocol and setting, controls left out. delta_unseen is the
+    mean difference without test rows whose text stands in the training rows.
     """
     found = []
     for place, rows in labelled(table).groupby(SLICE, sort=False):
@@ -132,7 +132,8 @@ def comparison_table(
             found.append({**where, **names, **_pair(a, b, confidence, draws)})
     rows = pd.DataFrame(found, columns=COMPARISONS)
     rows = rows[rows["n_pairs"] > 0].reset_index(drop=True)
-    rows["p_holm"] = rows.groupby(FAMILY)["p_wilcoxon"].transform(holm)
+    claims = rows["p_wilcoxon"].mask(rows["probe"].str.startswith(CONTROL).to_numpy(bool))
+    rows["p_holm"] = claims.groupby([rows[c] for c in FAMILY]).transform(holm)
     types = dict.fromkeys([*SLICE, "probe", "source", "reference"], "str")
     numbers = [c for c in COMPARISONS if c.startswith("n_")] + ["wins", "losses", "ties"]
     return sort_rows(rows.astype({**types, **dict.fromkeys(numbers, "Int64")}), types)
@@ -142,7 +143,7 @@ def _pairings(
     rows: pd.DataFrame,
 ) -> Iterator[tuple[str, str, str, pd.DataFrame, pd.DataFrame]]:
     """What is compared at one place: names of probe, source and reference, and their rows."""
-    base = rows[baseline(rows)]
+    base = rows[baseline(rows) & ~control(rows)]
     if base.empty:
         return
     first = min(base["label"].unique(), key=method_rank)
@@ -150,7 +151,7 @@ def _pairings(
     for (source, label), probe in rows.groupby(["source", "label"], sort=False):
         if label != first:
             yield str(label), str(source), first, probe, reference
-    for method, sparse in rows[~baseline(rows)].groupby("method", sort=False):
+    for method, sparse in rows[~baseline(rows) & ~control(rows)].groupby("method", sort=False):
         yield f"{method} by validation", "", first, quiver(sparse), reference
     candidates = arms(rows)
     chosen = quiver(candidates.pop(BASELINES))

@@ -41,19 +41,23 @@ def headline(table: pd.DataFrame, skipped: int = 0) -> list[str]:
 
     The best place is the one with the highest mean validation AUC among those that cover the most
     datasets; its test AUC is what is told. Protocols are not mixed: all but the line on SAEs is
-    about the one with most baselines.
+    about the one with most baselines. Without the setting `normal` the lines are about one
+    condition of another, which the first line names.
     """
-    rows = views.labelled(views.numbered(table))
+    rows = views.numbered(table)
+    rows = rows[~views.control(rows)]
     if rows.empty:
         return [f"No probe has a number; {count(skipped, 'target')} skipped."]
-    every = summarise(rows[~rows["method"].str.startswith(views.CONTROL)])
+    rows, condition = views.at_one_condition(rows)
+    every = summarise(rows)
     every = views.labelled(every[every["n_datasets"] == every["n_datasets"].max()])
     counted = every[views.baseline(every)] if views.baseline(every).any() else every
     means = every[every["protocol"] == counted["protocol"].mode()[0]]
     best = means.iloc[int(means["val_auc"].fillna(-1).argmax())]
     lines = [
         f"{best['label']} on {views.place_name(best)} reaches a mean test AUC of "
-        f"{best['test_auc']:.3f}{_interval(best)} over {count(best['n_datasets'], 'dataset')}, "
+        f"{best['test_auc']:.3f}{_interval(best)} over {count(best['n_datasets'], 'dataset')}"
+        f"{f' ({condition})' if condition else ''}, "
         f"the best of {len(means)} probes by validation AUC."
     ]
     for title, group in _comparisons(means):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
 from actprobe.results.tables import natural, sort_rows
-from actprobe.results.views import CONTROL, baseline, label_order, labelled
+from actprobe.results.views import baseline, control, label_order, labelled
 
 BY = ("dataset", "condition", "seed")
 SLICE = ["experiment", "protocol", "setting", "model", "site", "position"]
@@ -94,7 +94,7 @@ def arms(rows: pd.DataFrame, ks: Iterable[int] = KS) -> dict[str, pd.DataFrame]:
     its k are candidates. SAE probes of groups without a baseline are left out; controls are no
     candidates.
     """
-    rows = rows[~rows["method"].str.startswith(CONTROL)]
+    rows = rows[~control(rows)]
     base, sparse = rows[baseline(rows)], rows[~baseline(rows)]
     groups = pd.MultiIndex.from_frame(base[["dataset", "condition"]])
     there = pd.MultiIndex.from_frame(sparse[["dataset", "condition"]]).isin(groups)

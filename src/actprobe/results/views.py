@@ -26,6 +26,31 @@ def numbered(table: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["setting"] == settings[0]]
 
 
+# The condition of a setting that is most like `normal`; of `scarcity` the most training rows.
+_USUAL = {"scarcity": 1e9, "imbalance": 0.5, "label_noise": 0.0}
+
+
+def at_one_condition(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Rows of one setting at the condition that stands for it, and its name in words.
+
+    Among the conditions that most datasets have, the one most like `normal`. Settings whose
+    conditions are no scale (`ood` names test sets) are averaged over them: the name is the
+    setting's; for `normal` it is empty.
+    """
+    setting = rows["setting"].iloc[0]
+    if setting not in _USUAL:
+        return rows.assign(condition=""), "" if setting == "normal" else str(setting)
+    datasets = rows.groupby("condition")["dataset"].nunique()
+    most = datasets.index[datasets == datasets.max()]
+    usual = min(most, key=lambda c: abs(float(c) - _USUAL[setting]))
+    return rows[rows["condition"] == usual], f"{setting} {usual}"
+
+
+def control(rows: pd.DataFrame) -> pd.Series:
+    """True for checks such as shuffled labels, which are never candidates nor references [n]."""
+    return rows["method"].str.startswith(CONTROL)
+
+
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with a column `label`: the method, with its k where it has one."""
     k = rows["k"].map(lambda k: "" if pd.isna(k) else f", k = {k}")

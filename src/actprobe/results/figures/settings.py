@@ -42,13 +42,12 @@ def _curves(
     if rows.empty:
         return style.nothing(title, f"The table has no numbers in the setting {setting}.")
     panels = {}
+    told = ["model", "site", "position"]
+    told += [c for c in ("protocol", "experiment") if rows[c].nunique() > 1]
     for _, part in rows.groupby(SLICE, sort=False):
         lines, left = _complete(_lines(part))
-        panels[f"{part['model'].iloc[0]}, {part['site'].iloc[0]}, {part['position'].iloc[0]}"] = (
-            lines,
-            left,
-            part["dataset"].nunique(),
-        )
+        place = ", ".join(str(part[c].iloc[0]) for c in told)
+        panels[place] = (lines, left, part["dataset"].nunique())
     names = _in_order({name for lines, *_ in panels.values() for name in lines})
     across = min(2, len(panels))
     bands = "bands" if len(names) <= 4 else f"band of {names[0]}"
@@ -109,6 +108,8 @@ def _complete(lines: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], 
     Conditions that few datasets have (for all lines; less than half of what the best condition has)
     go first, so that a size that is too large for most datasets costs a point and not the curve.
     """
+    every = sorted(set().union(*(v.columns for v in lines.values())))
+    lines = {name: v.reindex(columns=every) for name, v in lines.items()}
     known = pd.concat({name: v.notna() for name, v in lines.items()}).groupby(level=1)
     there = known.all() & (known.size() == len(lines)).to_numpy()[:, None]
     columns = there.columns[there.sum() >= there.sum().max() / 2]
@@ -122,16 +123,20 @@ def _in_order(names: set[str]) -> list[str]:
 
 
 def ood(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
-    """Test AUC on out-of-distribution texts by dataset, beside the normal setting where known."""
+    """Test AUC on out-of-distribution texts by dataset, beside the normal setting where known.
+
+    Means over seeds.
+    """
     title = "Out-of-distribution tests"
     rows = labelled(table[(table["setting"] == "ood") & table["test_auc"].notna()])
     if rows.empty:
         return style.nothing(title, "The table has no numbers in the setting ood.")
-    probe = ["model", "site", "position", "source", "label"]
-    names = rows.apply(_probe_name, axis=1)
-    rows = rows.assign(name=names).drop_duplicates(["dataset", "name"])
+    probe = ["experiment", "protocol", "model", "site", "position", "source", "label"]
+    told = [c for c in ("protocol", "experiment") if rows[c].nunique() > 1]
+    rows = rows.groupby(["dataset", *probe], sort=False)["test_auc"].mean().reset_index()
+    rows["name"] = [", ".join([_probe_name(r), *r[told]]) for _, r in rows.iterrows()]
     usual = labelled(table[(table["setting"] == "normal") & table["test_auc"].notna()])
-    normal = usual.drop_duplicates(["dataset", *probe]).set_index(["dataset", *probe])["test_auc"]
+    normal = usual.groupby(["dataset", *probe], sort=False)["test_auc"].mean()
     order = rows.groupby("dataset")["test_auc"].mean().sort_values(kind="stable").index.tolist()
     labels = sorted(rows["name"].unique(), key=lambda n: (", " in n, n))
     width = 7.4

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from actprobe.results.compare import common
 from actprobe.results.figures import style
-from actprobe.results.select import SLICE, quiver
+from actprobe.results.select import BY, SLICE, quiver
 from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
 from actprobe.results.tables import method_rank, natural
-from actprobe.results.views import baseline, count
+from actprobe.results.views import baseline, control, count
 
 NONE = "The table has no SAE probes with baselines at the same place."
 
@@ -23,7 +23,7 @@ def _side_by_side(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataF
     baselines the first in the usual order is the reference. SAE probes are in the order of their
     mean validation AUC, and their names say method and SAE.
     """
-    known = table[table["test_auc"].notna()]
+    known = table[table["test_auc"].notna() & ~control(table)]
     settings = sorted(known["setting"].unique(), key=lambda s: (s != "normal", s))
     for setting in settings:
         for _, rows in known[known["setting"] == setting].groupby(SLICE, sort=False):
@@ -156,7 +156,7 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = D
         return style.nothing(title, NONE)
     place = reference[SLICE].iloc[0]
     rows = table[(table[SLICE] == place).all(axis=1) & table["test_auc"].notna()]
-    rows = rows[~baseline(rows) & rows["k"].notna()]
+    rows = rows[~baseline(rows) & ~control(rows) & rows["k"].notna()]
     rows = rows.assign(name=rows["source"] + ", " + rows["method"])
     if rows.empty:
         return style.nothing(title, "No SAE probe says how many latents it reads.")
@@ -175,7 +175,9 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = D
         shown,
     )
     ax = fig.subplots()
-    level = reference.groupby("dataset")["test_auc"].mean().mean()
+    there = pd.MultiIndex.from_frame(rows[list(BY)])
+    matched = reference[pd.MultiIndex.from_frame(reference[list(BY)]).isin(there)]
+    level = matched.groupby("dataset")["test_auc"].mean().mean()
     ax.axhline(level, color="#0072B2", lw=1.2, ls=(0, (4, 3)))
     ax.annotate(
         f"{reference['method'].iloc[0]}, all dimensions: {level:.3f}",
