@@ -139,8 +139,12 @@ class Outcome:
             if hold:
                 store.claim(t.path)
             if store.finished_part(t.path, t.key) and store.claim(t.path) == part:
+                reason = store.read_header(part)["bad"]
                 store.release(part)
-                self.done(t, part)
+                if reason and not self._skip:  # a run that skipped was killed
+                    self.bad(t, reason)
+                else:
+                    self.done(t, part)
             else:
                 found.append(t)
         return found

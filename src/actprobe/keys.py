@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,7 @@ class DigestMemo:
             return
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            fd, tmp = tempfile.mkstemp(dir=self.file.parent, prefix=".digests-")
-            with os.fdopen(fd, "w") as f:
-                json.dump(self._known, f)
-            os.replace(tmp, self.file)
+            new = self.file.with_name(f".digests-{socket.gethostname()}-{os.getpid()}")
+            new.write_text(json.dumps(self._known))
+            os.replace(new, self.file)
             self._dirty = False

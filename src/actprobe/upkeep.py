@@ -68,8 +68,8 @@ def _verify_wheel(path: Path) -> None:
 def unwanted(configs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Files (path -> bytes) in the configs' caches that none of the configs wants.
 
-    Parts of wanted artefacts are kept, files set aside as .bad are listed, and files whose name
-    carries no key (the digest memo, other people's notes) are left alone.
+    Parts of wanted artefacts are kept unless these are there; files set aside as .bad are listed,
+    and files whose name carries no key (the digest memo, other people's notes) are left alone.
     """
     keep: set[str] = set()
     roots: set[str] = set()
@@ -84,10 +84,16 @@ def unwanted(configs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
             for name in sorted(names):
                 path = os.path.join(folder, name)
                 owner = _owner(path)
-                if owner and (owner not in keep or name.endswith(".bad")):
+                if owner and (owner not in keep or name.endswith(".bad") or _left(path, owner)):
                     with contextlib.suppress(OSError):
                         found[path] = os.path.getsize(path)
     return found
+
+
+def _left(path: str, owner: str) -> bool:
+    """True for a part of an artefact that is there: what a killed process left beside it."""
+    artefact = f"{owner}.{path[len(owner) + 1 :].partition('.')[0]}"
+    return ".part" in path[len(artefact) :] and os.path.exists(artefact)
 
 
 def _owner(path: str) -> str | None:
@@ -111,7 +117,8 @@ def delete(paths: Iterable[str]) -> list[str]:
 
 def _held(path: str) -> bool:
     """True when a live process has the lock of the part that this file belongs to."""
-    lock = path if path.endswith(".lock") else f"{path}.lock"
+    of_part = re.match(r"(.*\.part)(\.[^/]*)?$", path)
+    lock = f"{of_part[1] if of_part else path}.lock"
     try:
         fd = os.open(lock, os.O_RDWR)
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -63,3 +64,30 @@ def test_verify_names_a_damaged_file_and_sets_it_aside(project, capsys):
     assert "damaged" in capsys.readouterr().out and path.exists()
     assert main(["verify", "cache", "--set-aside"]) == 1
     assert not path.exists()
+
+
+def test_gc_lists_what_killed_processes_left_beside_a_finished_file(tmp_path, monkeypatch):
+    from actprobe import store, upkeep
+
+    wanted = tmp_path / "cache" / "texts" / "a.0123456789ab.parquet"
+    begun = tmp_path / "cache" / "texts" / "b.0123456789ab.parquet"
+    left = Path(f"{wanted}.node-abc.part")
+    for path in (wanted, left, store.part_path(begun)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    target = type("T", (), {})
+    made = [type("T", (target,), {"path": str(p)}) for p in (wanted, begun)]
+    monkeypatch.setattr(upkeep.experiment, "stages", lambda *_: {"texts": made})
+    assert list(upkeep.unwanted([{"cache_dir": str(tmp_path / "cache")}])) == [str(left)]
+
+
+def test_gc_keeps_the_parts_of_live_processes(tmp_path):
+    from actprobe import store, upkeep
+
+    path = tmp_path / "a.0123456789ab.h5"
+    part = store.claim(path)
+    for name in (part, f"{part}.new"):
+        Path(name).write_bytes(b"x")
+    assert upkeep.delete([str(part), f"{part}.new"]) == [str(part), f"{part}.new"]
+    store.release(part)
+    assert upkeep.delete([str(part), f"{part}.new"]) == [] and not part.exists()

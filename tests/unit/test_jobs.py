@@ -72,12 +72,27 @@ def test_sealed_parts_of_an_earlier_run_are_not_made_again(batch):
     assert all(store.verify(p) for p in batch.outputs)
 
 
+@pytest.mark.parametrize("on_bad", ["skip", "stop"])
+def test_a_tombstone_that_a_killed_run_left_is_taken_when_skipping_only(batch, on_bad):
+    a, b, c = batch.targets
+    store.write_bad(a.path, dict(a.spec), "one class only")
+    finish(b, c)
+    stopped = pytest.raises(ActprobeError, match="one class only")
+    with (
+        stopped if on_bad == "stop" else contextlib.nullcontext(),
+        Outcome(batch, on_bad, store.write_bad) as out,
+    ):
+        assert out.todo() == []
+    assert Path(a.path).exists() == (on_bad == "skip")
+
+
 @pytest.mark.parametrize("hold", [False, True])
 def test_locks_of_what_is_to_do_are_kept_where_the_stage_wants_it(batch, monkeypatch, hold):
     with contextlib.suppress(ActprobeError), Outcome(batch, "stop", store.write_bad) as out:
         out.todo(hold)
         mine = files._claims
         monkeypatch.setattr(files, "_claims", {})  # as another process would see it
+        monkeypatch.setattr(files, "_private", {})
         free = [store.claim(p) == store.part_path(p) for p in batch.outputs]
     assert free == [not hold] * 3
     monkeypatch.setattr(files, "_claims", mine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,15 @@ def test_digest_memo_survives_a_damaged_file(tmp_path):
     file = tmp_path / "x"
     file.write_text("x")
     assert keys.DigestMemo(tmp_path).sha256(file) == keys.file_sha256(file)
+
+
+def test_the_memo_can_be_read_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o002)
+    try:
+        memo = keys.DigestMemo(tmp_path)
+        memo.sha256(__file__)
+        memo.save()
+    finally:
+        os.umask(before)
+    assert memo.file.stat().st_mode & 0o777 == 0o664
+    assert [p.name for p in tmp_path.iterdir()] == [memo.file.name]

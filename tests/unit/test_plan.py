@@ -172,6 +172,28 @@ def test_a_part_held_by_a_live_process_is_not_taken_over(world, monkeypatch):
     monkeypatch.setattr(store.files, "_claims", {})
     assert plan.take_over(world.plan()) == 0
     assert store.part_path(probe.path).exists()
+    assert not list(Path(probe.path).parent.glob("*-*.part*")), "no private part is left"
+
+
+def test_private_parts_that_a_killed_run_finished_are_taken_over(world):
+    probe, other = world.probes["a", 0], world.probes["b", 0]
+    Path(probe.path).rename(f"{probe.path}.node-1-abc.part")
+    Path(other.path).rename(f"{other.path}.node-1-abc.part")
+    Path(f"{other.path}.node-1-abc.part").write_bytes(b"half")
+    assert plan.take_over(world.plan()) == 1
+    assert counts(world.plan()) == {"texts": 0, "activations": 0, "probes": 1}
+    assert not list(Path(other.path).parent.glob("*.part*"))
+
+
+def test_a_damaged_file_that_another_run_made_anew_stays(world):
+    act, content = world.acts["a", 0], Path(world.acts["a", 0].path).read_bytes()
+    Path(act.path).write_bytes(content[:100])
+    Path(world.probes["a", 0].path).unlink()
+    p = world.plan()
+    assert p.pending[act.path].status == plan.DAMAGED
+    Path(act.path).write_bytes(content)
+    plan.take_over(p)
+    assert Path(act.path).read_bytes() == content and not Path(act.path + ".bad").exists()
 
 
 def test_batches_do_not_depend_on_the_order_of_targets(tmp_path):

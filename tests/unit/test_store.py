@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -37,6 +38,16 @@ def fill(path: Path, stop_after: int | None = None, spec=SPEC) -> None:
         part["n_tokens"][4 * u : 4 * u + 4] = u
         part.mark(u)
     store.publish([path], [part.finish()])
+
+
+@contextlib.contextmanager
+def another_process(monkeypatch, its: dict | None = None):
+    """What the block does, another process does; `its` keeps what that process holds."""
+    its = {} if its is None else its
+    with monkeypatch.context() as m:
+        m.setattr(files, "_claims", its.setdefault("claims", {}))
+        m.setattr(files, "_private", its.setdefault("private", {}))
+        yield
 
 
 def digest(path: Path) -> str:
@@ -162,11 +173,65 @@ def test_an_unfinished_part_is_not_published(tmp_path):
 def test_two_processes_on_one_target_do_not_share_a_part(tmp_path, monkeypatch):
     path = tmp_path / "x.h5"
     mine = store.claim(path)
-    monkeypatch.setattr(files, "_claims", {})  # as another process would see it
-    other = store.claim(path)
-    assert mine != other
-    assert other.suffix == ".part"
-    store.release(other)
+    with another_process(monkeypatch):
+        other = store.claim(path)
+        assert mine != other
+        assert other.suffix == ".part"
+    store.release(mine)
+    with another_process(monkeypatch):
+        assert store.claim(path) == mine
+        store.release(mine)
+
+
+def test_a_private_part_stays_the_place_until_it_is_released(tmp_path, monkeypatch):
+    """The other process seals its part meanwhile: that one is not to be written into."""
+    path = tmp_path / f"x.{KEY}.h5"
+    mine, ours = store.claim(path), {}
+    with another_process(monkeypatch, ours):
+        private = store.claim(path)
+    assert store.write_h5(path, {"x": np.ones(2)}, SPEC) == mine
+    sealed = mine.read_bytes()
+    with another_process(monkeypatch, ours):
+        assert store.claim(path) == private
+        assert store.write_h5(path, {"x": np.ones(2)}, SPEC) == private
+        assert mine.read_bytes() == sealed
+        store.publish([path], [private])
+    store.publish([path], [mine])
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("left", ["sealed", "unfinished", "live"])
+def test_what_a_process_left_in_a_private_part(tmp_path, monkeypatch, left):
+    path = tmp_path / f"x.{KEY}.h5"
+    store.claim(path)
+    with another_process(monkeypatch):
+        private = store.claim(path)
+        if left == "unfinished":
+            private.write_bytes(b"half")
+        else:
+            store.write_h5(path, {"x": np.ones(2)}, SPEC)
+        if left == "live":
+            store.claim(private)  # its lock file is made anew
+            os.rename(f"{private}.part.lock", f"{private}.lock")
+            assert not files.adopt(private, path, KEY) and private.exists()
+            return
+        for fd in files._claims.values():  # as its end does
+            os.close(fd)
+    assert files.adopt(private, path, KEY) == path.exists() == (left == "sealed")
+    assert not list(tmp_path.glob(f"{private.name}*"))
+
+
+def test_a_sealed_part_counts_as_finished_whatever_the_library_versions(artefact, tmp_path):
+    path = tmp_path / "again" / artefact.name
+    part = store.write_h5(path, {"x": np.zeros(2)}, SPEC, {"torch": "1"})
+    content = part.read_bytes()
+    assert store.write_h5(path, {"x": np.zeros(2)}, SPEC, {"torch": "2"}) == part
+    assert part.read_bytes() == content
+
+
+def test_two_processes_set_one_damaged_file_aside(artefact):
+    store.set_aside(artefact, "broken")
+    assert store.set_aside(artefact, "broken").exists()
 
 
 def test_a_part_that_another_process_published_is_no_error(artefact, tmp_path):

@@ -58,6 +58,12 @@ class Cache:
             self._states[t.path] = self._look(t)
         return self._states[t.path]
 
+    def private_parts(self, path: str) -> list[str]:
+        """Parts of an artefact that processes made which found its own taken (`files.claim`)."""
+        folder, name = os.path.split(path)
+        found = self._names(folder).get(name, ())
+        return [f"{folder}/{p}" for p in found if p.endswith(".part")]
+
     def _look(self, t: Target) -> State:
         folder, name = os.path.split(t.path)
         siblings = self._names(folder).get(name.rsplit(".", 2)[0], ())

@@ -90,20 +90,30 @@ def make(
 
 
 def take_over(plan: Plan) -> int:
-    """Publish parts that an interrupted run had finished, set damaged artefacts aside.
+    """Publish parts that interrupted runs had finished, set damaged artefacts aside.
 
     Called by the main process of a real run (never of a dry run). Returns how many artefacts were
     taken over.
     """
-    taken = 0
+    taken, cache = 0, Cache()
     for path, state in plan.states.items():
         if state.status == FINISHED and plan.targets[path].raw:
             with contextlib.suppress(FileNotFoundError):  # another run was faster
                 os.replace(f"{path}.verified", path)
             taken += 1
-        elif state.status == FINISHED and files.claim(path) == files.part_path(path):
-            files.publish([path])
-            taken += 1
-        elif state.status == DAMAGED and path in plan.pending:
+        elif state.status == FINISHED:
+            part = files.claim(path)
+            if part == files.part_path(path):
+                files.publish([path])
+                taken += 1
+            files.release(part)
+        elif (
+            state.status == DAMAGED
+            and path in plan.pending
+            and cache.state(plan.targets[path]) == state  # no other run has made it anew
+        ):
             files.set_aside(path, state.why)
+        if path in plan.pending:
+            for left in cache.private_parts(path):
+                taken += files.adopt(left, path, plan.targets[path].key)
     return taken

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
 from actprobe.store.files import (
+    adopt,
     checked,
     claim,
     finished_part,
@@ -46,6 +47,7 @@ _LAZY = {
 
 __all__ = [
     "Part",
+    "adopt",
     "checked",
     "claim",
     "file_key",

@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from actprobe.store.header import is_sealed, quick_check, read_header, seal, ver
 
 log = logging.getLogger(__name__)
 
-_claims: dict[str, int] = {}  # work path -> open lock descriptor
+_claims: dict[str, int] = {}  # part -> open lock descriptor
+_private: dict[str, Path] = {}  # shared part -> the one that this process writes instead
 _scratch: list[Path] = []  # at most one folder
 
 
@@ -38,34 +40,67 @@ def claim(path: str | Path) -> Path:
     """Take the part of `path` for this process and return where to write.
 
     A part is locked with flock on `{path}.part.lock` until it is finished (`release`) or the
-    process ends: a job of a thousand targets holds few open files. If another
-    live process holds it (someone else's run on a shared cache), this process works in a private
-    part instead: both write the same bytes and the last rename wins. Where the file system knows
+    process ends: a job of a thousand targets holds few open files. If another live process holds
+    it (someone else's run on a shared cache), this process works in a private part instead, until
+    it is released: both write the same bytes and the last rename wins. Where the file system knows
     no locks, the part is used without one.
     """
-    part = part_path(path)
+    shared = part_path(path)
+    part = _private.get(str(shared), shared)
     if str(part) in _claims:
         return part
     part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        fd = os.open(f"{part}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as e:
-        raise ActprobeError(f"cannot write in {part.parent}: {e.strerror}") from e
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        private = Path(f"{path}.{socket.gethostname()}-{os.getpid()}.part")
-        log.warning("%s is being written by another process; working in %s", path, private.name)
-        return private
-    except OSError as e:
-        if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    if not _same_file(fd, f"{part}.lock"):  # its last holder removed it just before we locked it
-        os.close(fd)
-        return claim(path)
+    fd = _lock(part)
+    if fd is None:
+        host = socket.gethostname().replace(".", "-")
+        part = Path(f"{path}.{host}-{uuid.uuid4().hex[:8]}.part")
+        log.warning("%s is being written by another process; working in %s", path, part.name)
+        _private[str(shared)] = part
+        fd = _lock(part)
+        assert fd is not None, "no other process knows this name"
     _claims[str(part)] = fd
     return part
+
+
+def _lock(part: Path) -> int | None:
+    """The descriptor of a part's lock file, locked; None when another process has it."""
+    while True:
+        try:
+            fd = os.open(f"{part}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as e:
+            raise ActprobeError(f"cannot write in {part.parent}: {e.strerror}") from e
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except OSError as e:
+            if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        if _same_file(fd, f"{part}.lock"):
+            return fd
+        os.close(fd)  # its last holder removed it just before we locked it
+
+
+def adopt(part: str | Path, path: str | Path, key: str) -> bool:
+    """Put a sealed private part of a process that is gone in place, or remove what it left."""
+    private = Path(part)
+    fd = _lock(private)
+    if fd is None:
+        return False
+    _claims[str(private)] = fd
+    try:
+        quick_check(private, key)
+        os.replace(private, path)
+        return True
+    except Damaged:
+        private.unlink()
+        return False
+    except FileNotFoundError:  # its process was alive, and has published it
+        return False
+    finally:
+        Path(f"{private}.new").unlink(missing_ok=True)
+        release(private)
 
 
 @contextlib.contextmanager
@@ -125,6 +160,8 @@ def _same_file(fd: int, path: str) -> bool:
 def release(part: str | Path) -> None:
     """Give back a claimed part and remove its lock file."""
     fd = _claims.pop(str(part), None)
+    for shared in [s for s, p in _private.items() if p == Path(part)]:
+        del _private[shared]
     if fd is not None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{part}.lock")
@@ -212,7 +249,8 @@ def _fsync_dir(folder: Path) -> None:
 def set_aside(path: str | Path, reason: str) -> Path:
     """Rename a damaged artefact to `{path}.bad` and say so in the log; returns the new path."""
     bad = Path(f"{path}.bad")
-    os.replace(path, bad)
+    with contextlib.suppress(FileNotFoundError):  # another process did so first
+        os.replace(path, bad)
     log.warning("set aside as %s, it will be computed again: %s", bad.name, reason)
     return bad
 

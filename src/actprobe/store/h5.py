@@ -36,8 +36,8 @@ class Part:
     arrays: name -> (shape, dtype); a name with "/" makes groups.
     attrs: name -> attributes of that array ("" for the root); the key does not depend on them.
     units: how many pieces the work has; `pending` lists the ones not done, in order.
-    facts: deterministic extra header content; a part whose spec, facts, arrays or units differ
-    from what is asked for is thrown away and begun anew.
+    facts: deterministic extra header content; an unfinished part whose spec, facts, arrays or
+    units differ from what is asked for is thrown away and begun anew.
     """
 
     def __init__(
@@ -64,11 +64,13 @@ class Part:
         try:
             header = read_header(self.work)
             want = json.loads(self._header)
-            if any(header[k] != want[k] for k in ("key", "spec", "facts", "bad")):
+            if any(header[k] != want[k] for k in ("key", "spec", "bad")):
                 return False
-            if is_sealed(header):
+            if is_sealed(header):  # whatever the facts: another process may be about to publish it
                 self.sealed = True
                 return True
+            if header["facts"] != want["facts"]:
+                return False
             with h5py.File(self.work, "r+", locking=False) as f:
                 return f["done"].shape == (units,) and all(
                     n in f and f[n].shape == tuple(s) and f[n].dtype == np.dtype(t)
