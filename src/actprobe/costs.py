@@ -156,6 +156,15 @@ class Estimator:
             shapes.MEAN_ROWS, shapes.MEAN_ROWS * shapes.MEAN_ROW_BYTES, False
         )
 
+    def _vectors(self, t: Target) -> float:
+        """Rows of what a target encodes or probes: its texts, or all of their tokens."""
+        if t.args["position"] != "tokens":
+            return self._rows(t.item).n
+        settings = self._config["models"].get(t.args["model"], {})
+        if "chat" in settings:
+            return self._tokens(t.item, settings)
+        return self._rows(t.item).tokens()
+
     def _bounded(self, needed: float, least: float, items: set[str]) -> float:
         """Memory of a stage that cuts its work to `max_memory`; all of it when rows are a guess."""
         known = all(self._rows(i).known for i in items)
@@ -201,15 +210,12 @@ class Estimator:
         """Bytes of an activations artefact that this plan makes or has."""
         settings = self._config["models"].get(t.args["model"], {"dtype": "float32"})
         item = 4 if t.args["position"] == "mean" else shapes.BYTES[settings["dtype"]]
-        per_vector = self._model(t.args["model"]).d * item + 4
-        if t.args["position"] == "tokens" and "chat" in settings:
-            return self._tokens(t.item, settings) * per_vector
-        return self._rows(t.item).n * per_vector
+        return self._vectors(t) * (self._model(t.args["model"]).d * item + 4)
 
     def _latents(self, b: Batch) -> _Work:
         settings = self._config["saes"][b.loader]
         sae = shapes.sae(self._config, b.loader, b.targets[0].args["sae"])
-        n = sum(self._rows(t.item).n for t in b.targets)
+        n = sum(map(self._vectors, b.targets))
         cuda = settings["device"] == "cuda"
         rates = _CUDA if cuda else _CPU
         weights = 4 * sae.d * sae.latents
@@ -242,8 +248,8 @@ class Estimator:
             dense = t.args["source"] not in self._config["saes"]
             d = self._model(t.args["model"]).d
             seconds += t.cost * (d / _DENSE_D if dense else 1)
-            n = self._rows(t.item).n
-            largest = max(largest, n * (4.0 * d if dense else shapes.L0 * _NNZ_BYTES))
+            vector = 4.0 * d if dense else shapes.L0 * _NNZ_BYTES
+            largest = max(largest, self._vectors(t) * vector)
         worker = _WORKER + 6 * largest
         threads = min(self._config["threads"]["probes"], len(b.targets))
         items = {t.item for t in b.targets}

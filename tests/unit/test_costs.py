@@ -267,3 +267,21 @@ def test_examples_have_estimates(root, tmp_path, monkeypatch):
     assert by_stage["latents"]["cpu_seconds"] == pytest.approx(2.4e16 / 1e11, rel=0.15)
     assert by_stage["latents"]["disk_bytes"] == pytest.approx(334_092 * 37 * 107 * 5.3, rel=0.3)
     assert by_stage["probes"]["jobs"] > 37 and by_stage["activations"]["jobs"] == 1
+
+
+def test_jobs_on_tokens_ask_for_their_tokens(world):
+    """3,000 texts of about 26 tokens, d = 1024: 320 MB of activations."""
+    w = world(rows=3000)
+    w.config["activations"][0]["positions"] = ["last", "tokens"]
+    w.config["probes"] = [
+        {"protocol": "saeprobes-paper", "sources": ["m/*.tokens"], "settings": ["multi_token"],
+         "methods": ["attention"]}
+    ]  # fmt: skip
+    w.config["saes"] = {p: w.sae("16k", 50, position=p) for p in ("last", "tokens")}
+    made = w.plan()
+    estimator = costs.Estimator(made)
+    vectors, tokens = (estimator.cost(b) for b in made.of("latents"))
+    assert tokens.disk_bytes > 20 * vectors.disk_bytes
+    assert tokens.cpu_seconds - 2 > 10 * (vectors.cpu_seconds - 2)
+    [probes] = made.of("probes")
+    assert estimator.cost(probes).mem_mb > 6 * 3000 * 26 * 4 * 1024 / 1e6
