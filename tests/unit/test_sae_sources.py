@@ -145,6 +145,7 @@ def test_what_the_path_of_a_gemma_scope_sae_says(tmp_path):
     assert at("gemma-scope-2b-pt-res/embedding/width_4k/l0_1") == (
         "gemma-2-2b", "hook_embed", False, False,
     )  # fmt: skip
+    assert at("layer_20_exp/embedding/width_4k/l0_1") == (None, "hook_embed", False, False)
 
 
 def test_what_the_config_of_a_gemma_scope_2_sae_says(tmp_path):
@@ -273,6 +274,24 @@ def test_what_a_weight_file_holds_enters_the_key(tmp_path):
     named = {"source": str(folder), "identity": "revision", "revision": "v1"}
     [t] = targets(config(tmp_path, {"s": named}), known)["latents"]
     assert t.spec["sae"]["revision"] == "v1"
+
+
+def test_what_only_the_path_of_an_sae_says_enters_the_key(tmp_path):
+    """The same weights in folders that say what their codes are; other keys stay as they were."""
+    known, found = activations(tmp_path, {"a": rows(3)}), []
+    for folder in ("plain/a/b", "other/layer_4/b", "x/embedding/width_4k",
+                   "gemma-scope-2b-pt-transcoders/layer_5/width_16k"):  # fmt: skip
+        path = tmp_path / folder
+        path.parent.mkdir(parents=True)
+        gemma_scope(path, parameters())
+        entry = {"source": str(path), "overrides": {"ignore_mismatch": True}}
+        [t] = targets(config(tmp_path, {"s": entry}), known)["latents"]
+        found.append(t)
+    plain, layer, embedding, transcoder = found
+    assert plain.key == layer.key and set(plain.spec["sae"]) == {"files", "format"}
+    assert len({t.key for t in found}) == 3
+    assert embedding.spec["sae"]["input_scale"] == D**-0.5
+    assert transcoder.spec["sae"]["transcoder"] is True
 
 
 def test_hub_saes_are_pinned(tmp_path):

@@ -176,7 +176,7 @@ def _gemma_scope(folder: Path) -> Sae:
     found = tensors(path)
     d_in, d_sae = matrix_shape(found, "W_enc", path)
     layer = _layer(folder)
-    embedding = layer is None and "embedding" in folder.parts[-3:]
+    embedding = layer == "embedding"
     kind = re.search(r"gemma-scope-([0-9]+b-[pi]t)-(res|mlp|att|transcoders)", str(folder))
     hooks = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z",
              "transcoders": "ln2.hook_normalized"}  # fmt: skip
@@ -210,9 +210,9 @@ def _gemma_scope_2(folder: Path) -> Sae:
 
 
 def _layer(folder: Path) -> str | None:
-    """The layer in a Gemma Scope path; folders further up may speak of others."""
-    found = re.findall(r"layer_(\d+)", str(folder))
-    return found[-1] if found else None
+    """The layer, or "embedding", in a Gemma Scope path; folders further up may speak of others."""
+    found = [m for part in folder.parts[-3:] if (m := re.match(r"layer_(\d+)|embedding$", part))]
+    return found[-1][1] or found[-1][0] if found else None
 
 
 def _llama_scope(folder: Path) -> Sae:

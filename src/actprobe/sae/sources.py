@@ -54,6 +54,9 @@ def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
         identity = {
             "files": keys.spec_key({f: memo.sha256(folder / f) for f in FORMATS[fmt].files})
         }
+    if fmt.startswith("gemma_scope"):  # what the names of the folders alone say
+        said = {"input_scale": sae.input_scale, "transcoder": sae.transcoder}
+        identity |= {k: v for k, v in said.items() if v != getattr(Sae, k)}
     return Source({**identity, "format": fmt}, {"path": str(path), "format": fmt}, sae, convert)
 
 
