@@ -32,6 +32,7 @@ from sae_tiny import (
 from actprobe import keys, sae, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.sae import latents_stage, memory
+from actprobe.sae.engine import Cpu
 from actprobe.sae.pieces import Pieces
 from actprobe.sae.weights import Matrix, Weights
 
@@ -189,6 +190,50 @@ def test_killed_runs_end_bit_identical(tmp_path, monkeypatch, architecture):
     found = encode(cfg, known)
     assert {n: keys.file_sha256(t.path) for n, t in found.items()} == expected
     assert blocks[0][0] == 8 * 4096  # the first blocks were not read again
+
+
+@pytest.mark.parametrize("limit", ["WAITING", "_WAIT_SECONDS"])
+@pytest.mark.parametrize("architecture", ["jumprelu", "topk"])
+def test_a_kill_inside_a_block_keeps_the_tiles_before_it(
+    tmp_path, monkeypatch, architecture, limit
+):
+    """Entries are handed over when they are many or old, not when a block is done."""
+    cfg, known, expected = to_be_killed(tmp_path, monkeypatch, architecture, blocks=3)
+    monkeypatch.setattr(memory, "_MAX_BLOCK", 3 * 4096)
+    monkeypatch.setattr(f"actprobe.sae.encode.{limit}", 0)
+    product, left = Cpu.product, itertools.count(4, -1)
+
+    def product_or_die(engine, x, w):
+        if next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return product(engine, x, w)
+
+    monkeypatch.setattr(Cpu, "product", product_or_die)
+    assert killed(lambda: encode(cfg, known), 60)
+    a = next(t for t in targets(cfg, known)["latents"] if t.item == "a")
+    log = Pieces(store.part_path(a.path), a.key)
+    assert (log.done(0), log.done(1)) == (3, 1)
+    left = itertools.count(9 - 4, -1)  # products that are left to do
+    found = encode(cfg, known)
+    assert {n: keys.file_sha256(t.path) for n, t in found.items()} == expected
+
+
+def test_entries_that_wait_are_bounded_over_all_datasets(tmp_path, monkeypatch):
+    p = parameters(f=9001)
+    cfg = config(tmp_path, {"s": {"source": str(save_saelens(tmp_path / "sae", p))}})
+    xs = {name: rows(200, seed=ord(name)) for name in "abcd"}
+    monkeypatch.setattr("actprobe.sae.encode.WAITING", 10**6)
+    waiting, largest, add, flush = [], [], Pieces.add, Pieces.flush
+    monkeypatch.setattr(Pieces, "add", lambda *a: waiting.append(add(*a)) or waiting[-1])
+
+    def flushed(pieces, safe=False):
+        largest.append(sum(waiting))
+        waiting.clear()
+        flush(pieces, safe)
+
+    monkeypatch.setattr(Pieces, "flush", flushed)
+    encode(cfg, activations(tmp_path, xs))
+    assert 10**6 < max(largest) < 2 * 10**6
 
 
 @pytest.mark.parametrize("architecture", ["jumprelu", "topk"])

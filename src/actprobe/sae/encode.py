@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from actprobe.sae.architectures import Rule
 from actprobe.sae.engine import Engine
-from actprobe.sae.pieces import COLUMNS, Pieces, place, tile_width
+from actprobe.sae.pieces import COLUMNS, WAITING, Pieces, place, tile_width
 from actprobe.sae.topk import Best
 from actprobe.sae.weights import Matrix
 
@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 DENSE = 0.2  # share of latents above which codes are not sparse
 
-_SAFE_SECONDS = 10.0  # how often encoded tiles are forced to disk: the most a power cut can cost
+_WAIT_SECONDS = 2.0  # how long encoded tiles wait to be written: the most a kill can cost
+_SAFE_SECONDS = 10.0  # how often they are forced to disk: the most a power cut can cost
 _SAY_SECONDS = 20.0
 
 
@@ -51,6 +52,30 @@ def best_so_far(pieces: Pieces, index: int, rows: int, k: int, d_sae: int) -> Be
     return best
 
 
+class _Writer:
+    """Writes encoded tiles before they are too many or too old."""
+
+    def __init__(self, tiles: Sequence[RowTile]):
+        self._logs = list({id(t.pieces): t.pieces for t in tiles}.values())
+        self._bytes, self._written = 0, time.monotonic()
+        self._safe = self._written
+
+    def added(self, size: int) -> None:
+        """So many bytes more are waiting."""
+        self._bytes += size
+        if self._bytes > WAITING or time.monotonic() - self._written > _WAIT_SECONDS:
+            self.flush()
+
+    def flush(self, last: bool = False) -> None:
+        """Write all that waits; to the disk when it is the last, or time."""
+        now = time.monotonic()
+        safe = last or now - self._safe > _SAFE_SECONDS
+        for pieces in self._logs:
+            pieces.flush(safe)
+        self._bytes, self._written = 0, now
+        self._safe = now if safe else self._safe
+
+
 def encode(
     tiles: Sequence[RowTile], encoder: Matrix, rule: Rule, engine: Engine, block: int, name: str
 ) -> None:
@@ -61,8 +86,8 @@ def encode(
     d_sae = encoder.n
     starts = [b for b in range(0, d_sae, block)
               if any(t.done * COLUMNS < min(b + block, d_sae) for t in tiles)]  # fmt: skip
-    began = said = safe = time.monotonic()
-    logs = list({id(t.pieces): t.pieces for t in tiles}.values())
+    began = said = time.monotonic()
+    writer = _Writer(tiles)
     for n, low in enumerate(starts):
         high = min(low + block, d_sae)
         if n == 0:
@@ -72,14 +97,11 @@ def encode(
             encoder.prefetch(starts[n + 1], min(starts[n + 1] + block, d_sae))
         vectors = {key: engine.put(v[low:high]) for key, v in rule.vectors.items()}
         for t in tiles:
-            _encode_block(t, w, vectors, rule, engine, low, high, d_sae)
+            _encode_block(t, w, vectors, rule, engine, low, high, d_sae, writer)
         if n == 0 and rule.k is None:
             _warn_dense(tiles, high, name)
+        writer.flush(last=n + 1 == len(starts))
         now = time.monotonic()
-        last = n + 1 == len(starts)
-        for pieces in logs:
-            pieces.flush(safe=last or now - safe > _SAFE_SECONDS)
-        safe = now if now - safe > _SAFE_SECONDS else safe
         if now - said > _SAY_SECONDS:
             said, left = now, (now - began) / (n + 1) * (len(starts) - n - 1)
             log.info("%s: latent %d of %d, %d s left", name, high, d_sae, left)
@@ -102,6 +124,7 @@ def _encode_block(
     low: int,
     high: int,
     d_sae: int,
+    writer: _Writer,
 ) -> None:
     """The column tiles of the block low..high that a row tile still lacks."""
     while t.done * COLUMNS < high:
@@ -112,7 +135,7 @@ def _encode_block(
         flat, value = _chosen(p, {key: v[a:b] for key, v in vectors.items()}, t, rule, engine)
         if t.best is not None:
             t.best.add(*place(flat, column, d_sae), value)
-        t.pieces.add(t.index, flat, value)
+        writer.added(t.pieces.add(t.index, flat, value))
 
 
 def _chosen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actprobe.errors import ConfigError
-from actprobe.sae.pieces import COLUMNS, ROWS
+from actprobe.sae.pieces import COLUMNS, ROWS, WAITING
 from actprobe.sae.weights import Weights
 
 _BASE = 220 << 20  # bytes of Python, NumPy, SciPy and h5py with their buffers
@@ -34,7 +34,7 @@ def sizes(limit: int, weights: Weights, torch: bool) -> Sizes:
     sae = weights.sae
     column = sae.d_in * (4 if weights.encoder.itemsize == 4 else 4 + weights.encoder.itemsize)
     row = 4 * sae.d_in + 8 * (sae.k or 0)
-    fixed = _BASE + _TORCH * torch + 4 * _VECTORS * sae.d_sae + _TILE
+    fixed = _BASE + _TORCH * torch + 4 * _VECTORS * sae.d_sae + _TILE + WAITING
     fixed += ROWS * (12 * sae.d_in + 64 * (sae.k or 0))  # one tile while it is prepared or chosen
     needed = fixed + COLUMNS * column + ROWS * row
     if limit < needed:

@@ -23,6 +23,7 @@ from actprobe.store.files import out_of_space
 
 ROWS = 1024
 COLUMNS = 4096
+WAITING = 32 << 20  # bytes of encoded tiles that may wait to be written, of all logs together
 
 _MAGIC = b"actprobe-tiles-1"
 _RECORD = struct.Struct("<4I")  # row tile, column tile, entries, CRC-32 of these three and the data
@@ -80,8 +81,8 @@ class Pieces:
         """How many column tiles of a row tile are in the log."""
         return len(self._places[row])
 
-    def add(self, row: int, flat: NDArray[np.uint32], value: NDArray[np.float32]) -> None:
-        """Append the next column tile of a row tile; written by `flush`.
+    def add(self, row: int, flat: NDArray[np.uint32], value: NDArray[np.float32]) -> int:
+        """Append the next column tile of a row tile; written by `flush`. Returns its bytes.
 
         flat: places in the tile, row-major, ascending.
         """
@@ -90,9 +91,12 @@ class Pieces:
         self._waiting += [head, struct.pack("<I", zlib.crc32(data, zlib.crc32(head))), data]
         self._places[row].append((self._end, len(flat)))
         self._end += _RECORD.size + len(data)
+        return _RECORD.size + len(data)
 
     def flush(self, safe: bool = False) -> None:
         """Hand waiting records to the system, which survives a kill; `safe`: to the disk."""
+        if not (self._waiting or safe):
+            return
         with out_of_space(self.path, self._end), open(self.path, "ab") as f:
             f.writelines(self._waiting)
             self._waiting = []
