@@ -23,8 +23,8 @@ from test_sae_formats import dictionary, gemma_scope, gemma_scope_2, sparsify, w
 from actprobe import sae
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.sae import sources
-from actprobe.sae.checks import site_of
-from actprobe.sae.formats import describe
+from actprobe.sae.checks import hook_of, mismatches, site_of
+from actprobe.sae.formats import Sae, describe
 from actprobe.sae.weights import Weights
 
 # -- refusals
@@ -113,18 +113,70 @@ def test_mismatches_are_refused_unless_overridden(tmp_path, cfg, message):
     [
         ("blocks.4.hook_resid_post", "resid_post.4"),
         ("blocks.4.attn.hook_z", "z.4"),
+        ("blocks.4.hook_z", "z.4"),
         ("blocks.4.ln2.hook_normalized", "mlp_in.4"),
+        ("blocks.4.mlp.hook_in", "mlp_in.4"),
         ("hook_embed", "embed"),
         ("layers.4", "resid_post.4"),
         ("model.layers.4.mlp", "mlp_out.4"),
         ("layers.4.mlp.input", "mlp_in.4"),
         ("transformer.h.4", "resid_post.4"),
+        ("model.layers.4.self_attn", "attn_out.4"),
+        ("gpt_neox.layers.4.attention", "attn_out.4"),
+        ("h.4.attn", "attn_out.4"),
         ("embed_tokens", "embed"),
+        ("gpt_neox.embed_in", "embed"),
+        ("blocks.4.ln1.hook_normalized", None),
         ("somewhere.4", None),
     ],
 )
 def test_hook_names_in_the_words_of_sites(hook, site):
     assert site_of(hook) == site
+
+
+@pytest.mark.parametrize("site", ["embed", "resid_pre.4", "mlp_out.4", "mlp_in.4", "z.4"])
+def test_hook_names_of_sites_come_back(site):
+    assert site_of(hook_of(site)) == site
+
+
+def test_a_hook_that_names_no_known_site_is_refused():
+    """It may belong to any layer; a dump may call a site the same, and trained SAEs go by it."""
+
+    def found(hook, site):
+        return mismatches(Sae("w", "topk", D, F, hook=hook), site, ["m"], None)
+
+    unknown = "blocks.20.ln1.hook_normalized"
+    assert found(unknown, "resid_post.4") == [
+        f"it was made for {unknown}, which names no known site"
+    ]
+    assert not found(unknown, unknown) and not found("blocks.4.hook_own", "own.4")
+    assert not found(None, "resid_post.4")
+
+
+@pytest.mark.parametrize(
+    ("module", "site"),
+    [
+        ("resid_post_layer_7", "resid_post.7"),
+        ("resid_pre_layer_7", "resid_pre.7"),
+        ("mlp_out_layer_7", "mlp_out.7"),
+        ("attn", "attn_out.7"),
+        ("something", None),
+    ],
+)
+def test_the_module_of_a_dictionary(tmp_path, module, site):
+    dictionary("AutoEncoder")(tmp_path, parameters())
+    cfg = {"dict_class": "AutoEncoder", "activation_dim": D, "dict_size": F, "lm_name": "tiny"}
+    write_json(tmp_path / "config.json", {"trainer": cfg | {"layer": 7, "submodule_name": module}})
+    found = describe(tmp_path)
+    assert site_of(found.hook) == site
+    assert mismatches(found, "resid_post.4", ["tiny"], D)
+    write_json(tmp_path / "config.json", {"trainer": cfg | {"layer": None}})
+    assert describe(tmp_path).hook is None
+
+
+def test_a_sparsify_folder_named_by_its_user(tmp_path):
+    sparsify(tmp_path / "my.sae", parameters())
+    assert describe(tmp_path / "my.sae").hook is None
 
 
 def test_what_the_path_of_a_gemma_scope_sae_says(tmp_path):

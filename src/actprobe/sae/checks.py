@@ -16,12 +16,13 @@ _LAYER = r"(?:[\w.]+\.)?(?:layers|h)[._](\d+)"  # a module path: model.layers.4,
 _HOOKS = {
     r"(?:blocks\.)?hook_embed": "embed",
     r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)": r"\2.\1",
-    r"blocks\.(\d+)\.attn\.hook_z": r"z.\1",
-    r"blocks\.(\d+)\.(?:hook_mlp_in|ln2\.hook_normalized)": r"mlp_in.\1",
+    r"blocks\.(\d+)\.(?:attn\.)?hook_z": r"z.\1",
+    r"blocks\.(\d+)\.(?:hook_mlp_in|mlp\.hook_in|ln2\.hook_normalized)": r"mlp_in.\1",
     _LAYER: r"resid_post.\1",
+    rf"{_LAYER}\.(?:attn|self_attn|attention)": r"attn_out.\1",
     rf"{_LAYER}\.mlp": r"mlp_out.\1",
     rf"{_LAYER}\.mlp\.input": r"mlp_in.\1",
-    r"(?:[\w.]+\.)?embed_tokens": "embed",
+    r"(?:[\w.]+\.)?(?:embed_tokens|embed_in|wte)": "embed",
 }
 
 _TRANSFORMER_LENS = {"gpt2-small": "gpt2", "mistral-7b": "mistral-7b-v0.1"}  # its names for models
@@ -38,18 +39,21 @@ def site_of(hook: str) -> str | None:
 def hook_of(site: str) -> str:
     """TransformerLens' hook name of a site."""
     kind, _, layer = site.partition(".")
-    return f"blocks.{layer}.hook_{kind}" if layer else f"hook_{kind}"
+    hook = "attn.hook_z" if kind == "z" else f"hook_{kind}"
+    return f"blocks.{layer}.{hook}" if layer else hook
 
 
 def mismatches(sae: Sae, site: str, names: list[str], d_model: int | None) -> list[str]:
     """In words, what the SAE's config says that differs from the activations it would encode.
 
     names: what the model is called; d_model: width of the residual stream, None when not known.
-    What the SAE's config does not say, or says in unknown words, is no mismatch.
+    What the SAE's config does not say is no mismatch.
     """
     found = []
-    hook = site_of(sae.hook) if sae.hook else None
-    if hook is not None and _same_stream(hook) != _same_stream(site):
+    hook = site if sae.hook in (None, "", site, hook_of(site)) else site_of(sae.hook)
+    if hook is None:
+        found.append(f"it was made for {sae.hook}, which names no known site")
+    elif _same_stream(hook) != _same_stream(site):
         found.append(f"it was made for {sae.hook} ({hook}), not {site}")
     if sae.model is not None and _short(sae.model) not in map(_short, names):
         found.append(f"it was made for the model {sae.model}, not {names[0]}")

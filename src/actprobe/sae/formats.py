@@ -240,6 +240,8 @@ def _sparsify(folder: Path) -> Sae:
         raise _refuse(path, f"activation {activation!r}")
     transcoder = bool(cfg.get("transcode", False))
     run = folder.parent / "config.json"
+    module = re.search(r"(?:^|\.)(?:(?:layers|h)\.\d|embed_|wte)", folder.name)
+    hook = folder.name if module else None  # a folder that was renamed says nothing
     return Sae(
         str(folder / "sae.safetensors"),
         "abstopk" if cfg.get("signed") else "topk",
@@ -249,7 +251,7 @@ def _sparsify(folder: Path) -> Sae:
         subtract_b_dec=not transcoder,
         transcoder=transcoder,
         model=_json(run).get("model") if run.is_file() else None,
-        hook=f"{folder.name}.input" if transcoder else folder.name,
+        hook=f"{hook}.input" if hook and transcoder else hook,
     )
 
 
@@ -271,14 +273,18 @@ def _dictionary_learning(folder: Path) -> Sae:
     if trainer["dict_class"] not in _DICTIONARIES:
         raise _refuse(path, f"dict_class {trainer['dict_class']!r}")
     architecture, subtract = _DICTIONARIES[trainer["dict_class"]]
-    residual = "resid" in (trainer.get("submodule_name") or "resid")
+    layer, module = trainer.get("layer"), trainer.get("submodule_name") or "resid_post"
+    if named := re.search(r"resid_pre|resid_mid|mlp_in|mlp_out|attn_out", module):
+        hook = f"blocks.{layer}.hook_{named[0]}"
+    else:
+        hook = f"layers.{layer}" if "resid" in module else f"layers.{layer}.{module}"
     return Sae(
         str(folder / "ae.pt"), architecture,
         int(trainer["activation_dim"]), int(trainer["dict_size"]),
         k=int(trainer["k"]) if architecture == "topk" else None,
         subtract_b_dec=subtract,
         model=trainer.get("lm_name"),
-        hook=f"layers.{trainer['layer']}" if "layer" in trainer and residual else None,
+        hook=None if layer is None else hook,
     )  # fmt: skip
 
 
