@@ -44,9 +44,11 @@ def targets(
             raise ConfigError(f"{where}: unknown model {settings['model']!r}; {known_models}")
         sites = {site: p for (model, site), p in activations.items() if model == settings["model"]}
         if settings["site"] not in sites:
+            kind, hint = settings["site"].partition(".")[0], nearest(settings["site"], sites)
+            if kind in ("mlp_in", "z"):
+                hint = f"{kind} is not extracted, only a dump can hold it (`dumps`, `sites`)"
             raise ConfigError(
-                f"{where}: no activations of {settings['model']} at site {settings['site']!r}; "
-                f"{nearest(settings['site'], sites)}"
+                f"{where}: no activations of {settings['model']} at site {settings['site']!r}; {hint}"
             )
         positions = sites[settings["site"]]
         if settings["train"]:
