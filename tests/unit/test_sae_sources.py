@@ -1,5 +1,7 @@
 """Where SAEs come from: what is refused or damaged is named, and what identifies an SAE."""
 
+import json
+
 import numpy as np
 import pytest
 from sae_tiny import (
@@ -18,7 +20,15 @@ from sae_tiny import (
 )
 from safetensors.numpy import save_file
 from test_sae_encode import assert_same
-from test_sae_formats import dictionary, gemma_scope, gemma_scope_2, sparsify, write_json
+from test_sae_formats import (
+    dictionary,
+    gemma_scope,
+    gemma_scope_2,
+    llama_scope,
+    old_saelens,
+    sparsify,
+    write_json,
+)
 
 from actprobe import sae
 from actprobe.errors import ActprobeError, BadInput, ConfigError
@@ -61,6 +71,43 @@ def test_groupmax_and_unknown_dictionaries_are_refused(tmp_path):
     dictionary("Strange")(tmp_path / "b", parameters())
     with pytest.raises(ConfigError, match="not supported: dict_class 'Strange'"):
         targets(config(tmp_path, {"s": {"source": str(tmp_path / "b")}}), known)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"act_fn": "topk"}, "act_fn 'topk'"),
+        ({"norm_activation": "token-wise"}, "norm_activation 'token-wise'"),
+        ({"use_glu_encoder": True}, "use_glu_encoder True"),
+        ({"apply_decoder_bias_to_pre_encoder": True}, "apply_decoder_bias_to_pre_encoder True"),
+    ],
+)
+def test_llama_scope_saes_that_encode_otherwise_are_refused(tmp_path, setting, message):
+    llama_scope(tmp_path / "sae", parameters())
+    path = tmp_path / "sae" / "hyperparams.json"
+    cfg = json.loads(path.read_text()) | {
+        "act_fn": "jumprelu", "norm_activation": "dataset-wise", "use_glu_encoder": False,
+        "apply_decoder_bias_to_pre_encoder": False, "top_k": 50, "use_decoder_bias": True,
+    }  # fmt: skip
+    write_json(path, cfg)  # as the published ones say it
+    assert describe(tmp_path / "sae").architecture == "jumprelu"
+    write_json(path, cfg | setting)
+    with pytest.raises(BadInput, match=rf"hyperparams\.json: not supported: {message}"):
+        describe(tmp_path / "sae")
+
+
+def test_old_saelens_saes_of_another_activation_are_refused(tmp_path):
+    old_saelens(tmp_path / "sae", parameters())
+    path = tmp_path / "sae" / "cfg.json"
+    cfg = json.loads(path.read_text())
+    write_json(path, cfg | {"activation_fn_str": "relu"})
+    assert describe(tmp_path / "sae").architecture == "standard"
+    write_json(path, cfg | {"activation_fn_str": "tanh-relu"})
+    with pytest.raises(BadInput, match=r"not supported: activation_fn 'tanh-relu'"):
+        describe(tmp_path / "sae")
+    write_json(path, cfg | {"activation_fn_kwargs": {}})
+    with pytest.raises(BadInput, match=r"no usable 'k'"):
+        describe(tmp_path / "sae")
 
 
 def test_an_unfolded_scaling_factor_is_refused(tmp_path):

@@ -119,7 +119,7 @@ def _saelens(folder: Path) -> Sae:
     meta = cfg.get("metadata") or {}
     version = cfg.get("sae_lens_version") or meta.get("sae_lens_version") or "0"
     if int(re.match(r"\d*", version)[0] or 0) < 6:  # type: ignore[index]
-        cfg, meta = _saelens_old(cfg)
+        cfg, meta = _saelens_old(cfg, path)
     architecture = cfg["architecture"]
     transcoder = architecture.endswith("transcoder")
     known = {
@@ -155,10 +155,13 @@ def _saelens(folder: Path) -> Sae:
     )
 
 
-def _saelens_old(cfg: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _saelens_old(cfg: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     cfg = {"architecture": "standard", **cfg}
     kwargs = cfg.get("activation_fn_kwargs") or {}
-    if cfg.get("activation_fn", cfg.get("activation_fn_str")) == "topk" and "k" in kwargs:
+    activation = cfg.get("activation_fn") or cfg.get("activation_fn_str") or "relu"
+    if activation not in ("relu", "topk"):
+        raise _refuse(path, f"activation_fn {activation!r}")
+    if activation == "topk":
         cfg |= {"architecture": "topk", "k": kwargs["k"]}
     if isinstance(cfg.get("normalize_activations"), bool):
         average = "expected_average_only_in"
@@ -217,7 +220,13 @@ def _layer(folder: Path) -> str | None:
 
 def _llama_scope(folder: Path) -> Sae:
     """Llama Scope: inputs were scaled to norm sqrt(d); the threshold is on the scaled side."""
-    cfg = _json(folder / "hyperparams.json")
+    path = folder / "hyperparams.json"
+    cfg = _json(path)
+    plain = {"act_fn": "jumprelu", "norm_activation": "dataset-wise", "use_glu_encoder": False,
+             "apply_decoder_bias_to_pre_encoder": False}  # fmt: skip
+    for key, value in plain.items():
+        if cfg.get(key, value) != value:
+            raise _refuse(path, f"{key} {cfg[key]!r}")
     scale = math.sqrt(cfg["d_model"]) / cfg["dataset_average_activation_norm"]["in"]
     hook = cfg.get("hook_point_in")
     return Sae(
