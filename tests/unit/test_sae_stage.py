@@ -290,6 +290,17 @@ def test_activations_that_are_not_finite(tmp_path, folder, value):
         sae.open_latents(found["bad"].path)
 
 
+def test_a_row_of_zeros_has_no_norm_to_rescale(tmp_path):
+    """It would become NaN, on which no latent fires."""
+    folder = save_saelens(
+        tmp_path / "sae", parameters(), normalize_activations="constant_norm_rescale"
+    )
+    x = rows(1030)
+    x[1026] = 0
+    with pytest.raises(ActprobeError, match=r"row 1026 is all zeros: its norm cannot be rescaled"):
+        encode(config(tmp_path, {"s": {"source": str(folder)}}), activations(tmp_path, {"a": x}))
+
+
 def test_tombstones_of_activations_pass(tmp_path, folder):
     [t] = activations(tmp_path, {"a": rows(3)})
     store.publish([t.path], [store.write_bad(t.path, t.spec, "a.csv: empty")])

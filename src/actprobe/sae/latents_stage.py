@@ -167,7 +167,12 @@ def _pass(group: Sequence[tuple[Work, int]], session: Session, block: int, out: 
 def _tile(w: Work, index: int, session: Session) -> RowTile:
     first = index * ROWS
     x = _activations(w.target.args["activations"], slice(first, min(first + ROWS, w.n)))
-    x = prepare(x, session.weights.sae, session.b_dec)
+    sae = session.weights.sae
+    zero = np.flatnonzero(~x.any(axis=1))
+    if sae.normalize == "constant_norm_rescale" and len(zero):
+        path = w.target.args["activations"]
+        raise BadInput(f"{path}: row {first + zero[0]} is all zeros: its norm cannot be rescaled")
+    x = prepare(x, sae, session.b_dec)
     k = session.rule.k
     best = best_so_far(w.pieces, index, len(x), k, session.d_sae) if k else None
     return RowTile(w.pieces, index, session.engine.put(x), best)
