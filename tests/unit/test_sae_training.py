@@ -183,6 +183,20 @@ def test_killed_training_goes_on_where_it_stood(tmp_path, monkeypatch):
     assert [f.name for f in (tmp_path / "saes").iterdir()] == [Path(t.path).name]
 
 
+def test_the_state_may_be_saved_after_every_step(tmp_path, monkeypatch):
+    """A kill between two measurements, which may lie far apart, costs no more than another."""
+    offered = []
+
+    def save(self, arrays, state):
+        offered.append((state["steps"], len(state["losses"])))
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", save)
+    t = trained(tmp_path, epochs=1)
+    steps = course(t)["curve"][-1][0] // TRAIN["batch_size"]
+    assert [n for n, _ in offered] == list(range(1, steps + 1))
+    assert {n for _, n in offered} > {0, 1, 2}  # losses since the last measurement go with it
+
+
 def test_training_killed_at_any_moment(tmp_path, monkeypatch):
     """While reading, stepping, saving its state, sealing or publishing."""
     expected = keys.file_sha256(trained(tmp_path / "whole", epochs=1).path)

@@ -198,6 +198,7 @@ def train(
     arrays["idle"] = idle
     if state := checkpoint.restore(arrays):
         adam.steps, curve, best, waited = (state[k] for k in ("steps", "curve", "best", "waited"))
+        losses = state.get("losses", [])  # parts of earlier versions were saved at measurements
         log.info("resumed after %d tokens", adam.steps * size)
         for _ in range(adam.steps):
             next(batches)
@@ -220,7 +221,8 @@ def train(
             if waited >= settings["patience"]:
                 stopped = f"no better in {waited} measurements"
                 break
-            checkpoint.save(arrays, {"steps": step, "curve": curve, "best": best, "waited": waited})
+        state = {"steps": step, "curve": curve, "best": best, "waited": waited, "losses": losses}
+        checkpoint.save(arrays, state)
     p.b_enc *= scale
     p.b_dec *= scale
     return Trained(p, curve, stopped)
