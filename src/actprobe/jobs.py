@@ -125,19 +125,21 @@ class Outcome:
     ) -> None:
         self._batch, self._skip, self._tombstone = batch, on_bad == "skip", tombstone
         self._parts: dict[str, Path] = {}
+        self._held: list[Path] = []
         self._bad: dict[str, str] = {}
 
     def todo(self, hold: bool = False) -> list[Target]:
         """The targets still to make: a sealed part that an earlier run left counts as done.
 
-        hold: keep the locks of all the others from now on, one open file each; for stages whose
-        parts are logs until they are sealed, and which must not write into another run's.
+        hold: keep the locks of all the others until the block is left, one open file each; for
+        stages whose parts are logs until they are sealed, and which must not write into another
+        run's.
         """
         found = []
         for t in self._batch.targets:
             part = store.part_path(t.path)
             if hold:
-                store.claim(t.path)
+                self._held.append(store.claim(t.path))
             if store.finished_part(t.path, t.key) and store.claim(t.path) == part:
                 reason = store.read_header(part)["bad"]
                 store.release(part)
@@ -178,8 +180,14 @@ class Outcome:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            return
+        try:
+            if kind is None:
+                self._land()
+        finally:
+            for part in self._held:
+                store.release(part)
+
+    def _land(self) -> None:
         if self._bad and not self._skip:
             reasons = "\n  ".join(dict.fromkeys(self._bad.values()))
             raise ActprobeError(

@@ -90,14 +90,16 @@ def test_a_tombstone_that_a_killed_run_left_is_taken_when_skipping_only(batch, o
 def test_locks_of_what_is_to_do_are_kept_where_the_stage_wants_it(batch, monkeypatch, hold):
     with contextlib.suppress(ActprobeError), Outcome(batch, "stop", store.write_bad) as out:
         out.todo(hold)
-        mine = files._claims
-        monkeypatch.setattr(files, "_claims", {})  # as another process would see it
-        monkeypatch.setattr(files, "_private", {})
-        free = [store.claim(p) == store.part_path(p) for p in batch.outputs]
-    assert free == [not hold] * 3
-    monkeypatch.setattr(files, "_claims", mine)
-    for part in list(mine):
-        store.release(part)
+        with monkeypatch.context() as another_process:
+            another_process.setattr(files, "_claims", {})
+            another_process.setattr(files, "_private", {})
+            parts = [store.claim(p) for p in batch.outputs]
+            for part in parts:
+                store.release(part)
+    assert [part == store.part_path(p) for part, p in zip(parts, batch.outputs, strict=True)] == [
+        not hold
+    ] * 3
+    assert not list(Path(batch.outputs[0]).parent.iterdir()), "no lock file is left"
 
 
 @pytest.fixture
