@@ -219,8 +219,8 @@ class Estimator:
         cuda = settings["device"] == "cuda"
         rates = _CUDA if cuda else _CPU
         weights = 4 * sae.d * sae.latents
-        # As in `sae.memory`: biases and norms, one tile of a product, and a block of the encoder.
-        fixed = _SAE + 24 * sae.latents + (24 << 22) + (12 << 10) * sae.d
+        # As in `sae.memory`: biases and norms, one tile of a product, entries, a block of the encoder.
+        fixed = _SAE + 24 * sae.latents + (24 << 22) + (32 << 20) + (12 << 10) * sae.d
         block = 6 * sae.d * min(16384, sae.latents)
         least = fixed + 6 * sae.d * min(4096, sae.latents) + (4 << 10) * sae.d
         memory = self._bounded(fixed + block + 4 * n * sae.d, least, {t.item for t in b.targets})

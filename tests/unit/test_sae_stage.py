@@ -318,6 +318,17 @@ def test_a_damaged_sae_is_named_for_every_dataset(tmp_path, folder):
         sae.run(batch(planned["latents"]), cfg, 1)
 
 
+def test_an_sae_that_is_replaced_after_the_plan_is_refused(tmp_path, folder):
+    known = activations(tmp_path, {"a": rows(3)})
+    cfg = config(tmp_path, {"s": {"source": str(folder)}})
+    planned = targets(cfg, known)["latents"]
+    save_saelens(folder, parameters(seed=5), model_name="tiny")
+    with pytest.raises(ActprobeError, match=r"saes\.s: .* was changed after the plan was made"):
+        sae.run(batch(planned), cfg, 1)
+    assert not Path(planned[0].path).exists()
+    encode(cfg, known)
+
+
 @pytest.mark.parametrize(
     ("b_enc", "message"), [(-99, "no latent fires on any row"), (99, "100 % of the latents fire")]
 )

@@ -26,7 +26,7 @@ from actprobe.sae.encode import DENSE, RowTile, best_so_far, encode
 from actprobe.sae.engine import Engine, engine
 from actprobe.sae.memory import sizes
 from actprobe.sae.pieces import COLUMNS, ROWS, Pieces
-from actprobe.sae.sources import open_place
+from actprobe.sae.sources import open_place, require_unchanged
 from actprobe.sae.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ def opened(name: str, t: Target, config: Mapping[str, Any]) -> Iterator[Session]
     if fold:
         check_folding(sae)
     with Weights(sae) as weights:
+        require_unchanged(name, config, t.spec["sae"])
         # The decoder that speaks to the activations is W_dec / input_scale.
         norms = weights.decoder_norms() / sae.input_scale if fold or sae.rescale else None
         b_dec = weights.vector("b_dec") if sae.subtract_b_dec else None

@@ -21,7 +21,7 @@ from actprobe.sae.checkpoint import Checkpoint
 from actprobe.sae.convert import convert
 from actprobe.sae.formats import Sae
 from actprobe.sae.sizes import FIRST, HELD, training_bytes
-from actprobe.sae.sources import open_place
+from actprobe.sae.sources import open_place, require_unchanged
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,9 @@ def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         for t in out.todo(hold=True):
             with out.guard(t):
                 if t.args["make"] == "convert":
-                    out.done(t, convert(open_place(t.args["place"]), t.path, t.spec))
+                    sae = open_place(t.args["place"])
+                    require_unchanged(t.loader, config, t.spec["source"])
+                    out.done(t, convert(sae, t.path, t.spec))
                 else:
                     out.done(t, _train(t, config))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import keys
-from actprobe.errors import BadInput, ConfigError
+from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.sae.formats import FORMATS, Sae, describe, detect
 from actprobe.sae.tensors import sliceable, tensors
@@ -58,6 +58,20 @@ def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
         said = {"input_scale": sae.input_scale, "transcoder": sae.transcoder}
         identity |= {k: v for k, v in said.items() if v != getattr(Sae, k)}
     return Source({**identity, "format": fmt}, {"path": str(path), "format": fmt}, sae, convert)
+
+
+def require_unchanged(name: str, config: Mapping[str, Any], planned: Mapping[str, Any]) -> None:
+    """Raise ActprobeError when the files of a local SAE are not those of the plan any more.
+
+    planned: its identity in the spec. Digests are remembered, so that this costs a look at sizes
+    and times.
+    """
+    if "files" not in planned:
+        return
+    memo = DigestMemo(config["cache_dir"])
+    if locate(name, config["saes"][name], memo).identity != planned:
+        source = config["saes"][name]["source"]
+        raise ActprobeError(f"saes.{name}: {source} was changed after the plan was made; run again")
 
 
 def _must_convert(sae: Sae) -> bool:
