@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict:
         cfg,
         plan.paths("lora_probes"),
         plan.paths("lora_index"),
-        [p for p in plan.paths("features") if "/norm_only." in p],
+        layout.telling(plan.paths("features")),
     )
     figures.make_figures(cfg)
     report.make_report(cfg)
@@ -67,6 +67,23 @@ def test_refused_files_stand_in_table_and_page(made: dict) -> None:
     page = (Path(layout.folder(made)) / layout.REPORT).read_text()
     assert "broken/lokr" in page and "LoKr is not supported" in page
     assert "left_projector" in page and "recipe_only" in page
+
+
+def test_unusable_weights_are_told_of_collections_that_nobody_probes(tmp_path: Path) -> None:
+    for name in "ab":
+        synthetic.write(tmp_path / name, per_class=1)
+    named = {"a": ["product", "norm_only"], "b": ["flat_vec", "stats", "recipe_only"]}
+    cfg = tools.resolved(
+        tmp_path,
+        {k: {"files": str(tmp_path / k / "files"), "representations": v} for k, v in named.items()},
+        on_bad_dataset="skip",
+    )
+    plan = tools.run(cfg)
+    features = layout.telling(plan.paths("features"))
+    assert sorted(Path(p).name.partition(".")[0] for p in features) == ["norm_only", "stats"]
+    results.make_tables(cfg, [], [], features)
+    refused = results.read_tables(cfg)["refused"]
+    assert refused["collection"].tolist() == ["a", "b"] and set(refused["id"]) == {"broken/nan"}
 
 
 def test_confusions_sum_to_the_test_rows(made: dict) -> None:

@@ -106,6 +106,39 @@ def test_on_bad_file_stop_names_every_bad_file(tmp_path: Path) -> None:
     assert "6 files cannot be used" in str(e.value) and "broken/lokr: LoKr" in str(e.value)
 
 
+def test_weights_that_are_not_finite_are_logged_and_stop_the_run_where_files_must_be_fine(
+    tmp_path: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = f"unet.{tools.BLOCK}.attn1.to_q.lora.up.weight"
+    tools.write_lora(files / "l05.safetensors", 5, 2, **{key: np.full((10, 2), np.nan, "f4")})
+    for i in range(12):  # one rank, for flat_vec
+        if i != 5:
+            tools.write_lora(files / f"l{i:02d}.safetensors", i)
+    names = ["stats", "flat_vec", "norm_only"]
+    cfg = _config(tmp_path, files, representations=names)
+    assert [len(_load(tools.run(cfg), f"c/{name}").id) for name in names] == [11, 11, 11]
+    reason = "NaN or infinity in unet_" + f"{tools.BLOCK}.attn1.to_q:up".replace(".", "_")
+    assert f"left out l05: {reason}" in caplog.messages
+
+    cfg["loras"]["c"]["on_bad_file"] = "stop"
+    assert tools.to_make(cfg) == {"lora_index": 1, "features": 3}, "primitives are shared"
+    for _ in range(2):  # nothing is sealed that the next run would take over
+        with pytest.raises(ActprobeError) as e:
+            tools.run(cfg)
+        assert (
+            f"3 of 3 targets cannot be made:\n  loras.c: 1 files cannot be used:\n  l05: {reason}"
+            in (str(e.value))
+        )
+    made = tools.run({**cfg, "on_bad_dataset": "skip"})
+    for name in names:
+        with pytest.raises(BadInput, match="l05: NaN or infinity"):
+            _load(made, f"c/{name}")
+    tools.write_lora(files / "l05.safetensors", 5)
+    assert len(_load(tools.run(cfg), "c/stats").id) == 12
+    cfg["loras"]["c"]["on_bad_file"] = "skip"
+    assert len(_load(tools.run(cfg), "c/stats").id) == 12
+
+
 def test_a_new_file_recomputes_its_shard_and_what_is_over_it(tmp_path: Path, files: Path) -> None:
     cfg = _config(tmp_path, files, shard_size=8)
     made = tools.run(cfg)

@@ -112,7 +112,7 @@ rule lora_tables:
     input:
         probes=PLAN.paths("lora_probes"),
         indexes=PLAN.paths("lora_index"),
-        features=[p for p in PLAN.paths("features") if "norm_only." in p],
+        features=lora.telling(PLAN.paths("features")),
     output:
         **{
             name: report(path, caption="../report/lora_tables.rst", category="Tables")

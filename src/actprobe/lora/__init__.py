@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
-from actprobe.lora.layout import outputs
+from actprobe.lora.layout import outputs, telling
 from actprobe.lora.targets import targets
 
 if TYPE_CHECKING:
@@ -17,6 +17,6 @@ if TYPE_CHECKING:
 
 _LAZY = {"Features": "features", "Index": "index", "load": "features"}
 
-__all__ = ["Features", "Index", "load", "outputs", "targets"]
+__all__ = ["Features", "Index", "load", "outputs", "targets", "telling"]
 
 __getattr__ = lazy(__name__, _LAZY)

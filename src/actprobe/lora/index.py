@@ -144,12 +144,17 @@ def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
              len(facts["modules"]))  # fmt: skip
     for line in refused[:20]:
         log.warning("refused %s", line)
-    if refused and options["on_bad_file"] == "stop":
-        listed = "\n  ".join(refused[:20])
-        raise BadInput(f"loras.{t.item}: {len(refused)} files cannot be used:\n  {listed}")
+    stop(t.item, refused, options)
     if len(refused) == len(entries):
         raise BadInput(f"loras.{t.item}: no file can be used; the first is {refused[0]}")
     return store.write_table(t.path, table, t.spec, facts)
+
+
+def stop(name: str, refused: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Raise BadInput under `on_bad_file: stop` when files of a collection cannot be used."""
+    if refused and options["on_bad_file"] == "stop":
+        listed = "\n  ".join(refused[:20])
+        raise BadInput(f"loras.{name}: {len(refused)} files cannot be used:\n  {listed}")
 
 
 def read(m: Member, digest: str, options: Mapping[str, Any]) -> list[Entry]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from actprobe.results.layout import figure_files, folder
@@ -26,3 +27,11 @@ def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         "figures": figure_files(root, FIGURES),
         "report": {"html": f"{root}/{REPORT}"},
     }
+
+
+def telling(features: Iterable[str]) -> list[str]:
+    """One representation per collection that knows the files whose weights turned out unusable:
+    norm_only where it is made; flat_vec, which may be a tombstone, only where nothing else is."""
+    names = {p: Path(p).name.partition(".")[0] for p in features}
+    ordered = sorted(names, key=lambda p: {"flat_vec": 0, "norm_only": 2}.get(names[p], 1))
+    return sorted({Path(p).parent: p for p in ordered if names[p] != "recipe_only"}.values())

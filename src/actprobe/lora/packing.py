@@ -64,6 +64,8 @@ def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str
             if n == 0:
                 part["flag"][:] = 0
             part.mark(n)
+        if not part.sealed:
+            primitives.stop_at_bad(part, t.args["collection"], options)
         return part.finish()
 
 

@@ -143,7 +143,27 @@ Reader = Callable[[Index, NDArray[np.int64]], list[Lora | str]]
 
 def reader(members: Mapping[str, Member], options: Mapping[str, Any]) -> Reader:
     """What reads rows of the index: factors, or the reason why there are none. Rows must ascend."""
-    return _Tables(members) if options.get("tables") else _Files(members, options["alpha"])
+    read = _Tables(members) if options.get("tables") else _Files(members, options["alpha"])
+
+    def told(found: Index, rows: NDArray[np.int64]) -> list[Lora | str]:
+        loras = read(found, rows)
+        for id, lora in zip(found["id"][rows], loras, strict=True):
+            if isinstance(lora, str):
+                log.warning("left out %s: %s", id, lora)
+        return loras
+
+    return told
+
+
+def stop_at_bad(part: store.Part, name: str, options: Mapping[str, Any]) -> None:
+    """Raise BadInput under `on_bad_file: stop` when weights of a collection cannot be used.
+
+    part: features, not sealed yet. Primitives never raise: both settings share them.
+    """
+    reasons = part["reason"][:]
+    bad = [f"{part['id'][i].decode()}: {reasons[i].decode(errors='ignore')}"
+           for i in np.flatnonzero(reasons)]  # fmt: skip
+    index.stop(name, bad, options)
 
 
 class _Files:

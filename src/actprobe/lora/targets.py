@@ -83,7 +83,7 @@ class Collection:
         if representation in self.features:
             return self.features[representation]
         view = REPRESENTATIONS[representation]
-        rules: dict[str, Any] = dict(self.content)
+        rules: dict[str, Any] = {**self.content, "on_bad_file": self.options["on_bad_file"]}
         for f in view.families:
             rules[f] = {"version": FAMILIES[f].version, **self._rules(f)}
         upstream = [self.primitives[f] for f in view.families]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def make(targets: Iterable[Target], found: Index, options: Mapping[str, Any], ou
             paths = {f: p for v in pending for f, p in zip(v.families, v.shards[n][1], strict=True)}
             _read_shard(pending, paths, found, rows, readable)
         for v in made:
-            out.done(v.target, v.finish())
+            with out.guard(v.target):
+                out.done(v.target, v.finish(options))
 
 
 def _require(t: Target) -> None:
@@ -106,9 +108,10 @@ class _View:
         self.part["mask"][at] = mask
         self.part["reason"][at] = reason[keep]
 
-    def finish(self) -> Any:
+    def finish(self, options: Mapping[str, Any]) -> Path:
         if self.part.pending:
             self.part["id"][:] = self._id
+            primitives.stop_at_bad(self.part, self.target.args["collection"], options)
             self.part["flag"][:] = self._flags.result()
             self.part.mark(0)
         return self.part.finish()
