@@ -23,11 +23,11 @@ def recipe(found: Index, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], 
     means that the collection gives the label away without any weight.
     """
     groups = [
-        ("present", found.present()[rows].astype(float)),
-        ("rank", found.dense("rank")[rows]),
-        ("scale", found.dense("scale")[rows]),
+        ("present", found.present().astype(float)),
+        ("rank", found.dense("rank")),
+        ("scale", found.dense("scale")),
     ]
-    columns = [f"{name}:{m}" for name, _ in groups for m in found.modules]
+    columns = [f"{name}:{found.modules[m]}" for name, _ in groups for m in found.used]
     metadata = [json.loads(text) for text in found["metadata"][rows]]
     entries: dict[str, list[Any]] = {
         "dialect": found["dialect"][rows].tolist(),
@@ -35,7 +35,7 @@ def recipe(found: Index, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], 
         "bytes": found["bytes"][rows].tolist(),
     }
     entries |= {k: [m.get(k) for m in metadata] for k in sorted({k for m in metadata for k in m})}
-    values = [x for _, x in groups]
+    values = [x[np.ix_(rows, found.used)] for _, x in groups]
     for name, entry in entries.items():
         x, labels = _encoded(entry)
         values.append(x)

@@ -95,6 +95,11 @@ class Index:
         """Why each LoRA is left out (object [N], empty: it is not)."""
         return np.where(self["reason"] != "", self["reason"], self["mismatch"])
 
+    @cached_property
+    def used(self) -> NDArray[np.int64]:
+        """Modules (indices, ascending) of the LoRAs that are not left out."""
+        return np.unique(self["module"][np.repeat(self.refused == "", np.diff(self.offsets))])
+
     def encoded_ids(self, rows: NDArray[np.int64]) -> NDArray[np.bytes_]:
         """The ids of some rows in UTF-8, as HDF5 holds them."""
         return np.strings.encode(self["id"][rows].astype(str), "utf-8")
@@ -196,8 +201,8 @@ def tabulate(entries: Sequence[Entry]) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def _mismatches(entries: Sequence[Entry]) -> list[str]:
-    """Why a LoRA does not fit the others: a module of another shape than in most files (another
-    base model), or an id that stands twice."""
+    """Why a LoRA does not fit the others: another base model (a module of another shape than in most
+    files, or none that the others have), or an id that stands twice."""
     shapes: dict[str, Counter] = defaultdict(Counter)
     kinds = Counter((e.modules, tuple(e.d_out), tuple(e.d_in)) for e in entries)
     for (names, d_out, d_in), n in kinds.items():
@@ -214,6 +219,14 @@ def _mismatches(entries: Sequence[Entry]) -> list[str]:
         return ""
 
     reasons = {kind: why(kind) for kind in kinds}
+    fitting = Counter[tuple[str, ...]]()
+    for kind, n in kinds.items():
+        if kind[0] and not reasons[kind]:
+            fitting[kind[0]] += n
+    related = _largest_group(fitting)
+    for kind in kinds:
+        if kind[0] and not reasons[kind] and kind[0][0] not in related:
+            reasons[kind] = f"no module in common with most files; it has {kind[0][0]}, …"
     seen = Counter(e.id for e in entries)
     return [
         f"{seen[e.id]} LoRAs have this id"
@@ -221,6 +234,20 @@ def _mismatches(entries: Sequence[Entry]) -> list[str]:
         else reasons[e.modules, tuple(e.d_out), tuple(e.d_in)]
         for e in entries
     ]
+
+
+def _largest_group(kinds: Mapping[tuple[str, ...], int]) -> set[str]:
+    """Modules of the most files that are related: by a shared module, or through other files.
+
+    kinds: number of files by modules.
+    """
+    groups: list[tuple[int, set[str]]] = []
+    for names, n in kinds.items():
+        own = set(names)
+        met = [g for g in groups if not own.isdisjoint(g[1])]
+        groups = [g for g in groups if own.isdisjoint(g[1])]
+        groups.append((n + sum(m for m, _ in met), own.union(*(g for _, g in met))))
+    return min(groups, key=lambda g: (-g[0], sorted(g[1])), default=(0, set()))[1]
 
 
 def load(path: str | Path) -> Index:

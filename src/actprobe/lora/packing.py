@@ -48,7 +48,7 @@ def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str
     Raises BadInput when a module has more than one rank: then there is no flat vector.
     """
     widths = _widths(t.name, found)
-    units = compute.units("order", found.modules)
+    units = compute.units("order", [found.modules[m] for m in found.used])
     members = {m.id: m for m in collection.members(t.args["collection"], options)}
     read, blocks = primitives.reader(members, options), primitives.blocks(found, rows)
     text = found.encoded_ids(rows)
@@ -73,12 +73,13 @@ def _widths(name: str, found: Index) -> list[int]:
     """Entries of A and of B of every module."""
     widths: list[int] = []
     kept = np.repeat(found.refused == "", np.diff(found.offsets))
-    for m, module in enumerate(found.modules):
+    for m in found.used:
         at = kept & (found["module"] == m)
         ranks = np.unique(found["rank"][at]).tolist()
         if len(ranks) > 1:
-            raise BadInput(f"{name}: one rank is needed, {module} has {', '.join(map(str, ranks))}")
-        widths += [sum(ranks) * int(found[side][at].max(initial=0)) for side in ("d_in", "d_out")]
+            listed = ", ".join(map(str, ranks))
+            raise BadInput(f"{name}: one rank is needed, {found.modules[m]} has {listed}")
+        widths += [ranks[0] * int(found[side][at].max()) for side in ("d_in", "d_out")]
     return widths
 
 

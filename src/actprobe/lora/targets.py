@@ -17,7 +17,7 @@ from actprobe.plan import Target, target
 
 log = logging.getLogger(__name__)
 
-INDEX_VERSION = 2  # how names and scales are read; all that is computed from weights depends on it
+INDEX_VERSION = 3  # how names and scales are read; all that is computed from weights depends on it
 PROBES_VERSION = 2
 
 

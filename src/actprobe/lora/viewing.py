@@ -70,8 +70,8 @@ class _View:
         self._columns = {f: compute.columns(f, sizes) for f in self.families}
         empty = {f: np.zeros((0, 1, len(c)), np.float32) for f, c in self._columns.items()}
         names = list(views.view(self.name, empty, self._columns)[1])
-        units = compute.units(self.families[0], found.modules)
-        self._position = {u: i for i, u in enumerate(units)}
+        units = compute.units(self.families[0], [found.modules[m] for m in found.used])
+        self._units, self._position = units, {u: i for i, u in enumerate(units)}
         self._shape = len(units), len(names)
         self._id = found.encoded_ids(rows)
         self._flags = Flags(*self._shape)
@@ -96,12 +96,13 @@ class _View:
         values, mask = values[keep], mask[keep]
         if not mask.all():
             values = np.where(mask[..., None], values, 0)
-        if len(units) < self._shape[0]:
-            inside = [self._position[u] for u in units]
+        if units != self._units:  # some are not in this shard, or of refused files alone
+            known = [i for i, u in enumerate(units) if u in self._position]
+            inside = [self._position[units[i]] for i in known]
             whole = np.zeros((len(values), *self._shape), np.float32)
-            whole[:, inside] = values
+            whole[:, inside] = values[:, known]
             present = np.zeros(whole.shape[:2], np.uint8)
-            present[:, inside] = mask
+            present[:, inside] = mask[:, known]
             values, mask = whole, present
         self._flags.add(values, mask.astype(bool))
         self.part["x"][at] = values.reshape(len(values), -1)
