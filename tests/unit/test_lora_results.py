@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import lora_tools as tools
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actprobe.lora import figures, layout, report, results, synthetic
+from actprobe.lora import figures, layout, metrics, report, results, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,45 @@ def test_the_interval_over_runs_is_that_of_student_where_runs_share_no_rows() ->
     wider = results.interval(values, 0.25)  # (1/3 + 1/4) / (1/3) = 7/4 times the variance
     assert wider[1] - 0.5 == pytest.approx((high - 0.5) * np.sqrt(7 / 4))
     assert all(np.isnan(results.interval(np.array([0.5]), 0.25)))
+
+
+def _runs(accuracies: dict[str, float], n_test: int, seeds: int = 5) -> pd.DataFrame:
+    """Runs of p on toy that all have the same accuracy, by representation."""
+    rows = []
+    for (source, hit), seed in itertools.product(accuracies.items(), range(seeds)):
+        low, high = metrics.wilson(hit, n_test)
+        row = {"setting": "p", "protocol": "x", "dataset": "toy", "source": source, "condition": "all",
+               "site": "", "method": "ridge", "seed": seed, "n_train": 4 * n_test, "n_test": n_test,
+               "n_columns": 3, "n_constant": 0, "n_repeated": 0, "chance": 0.5, "ci_low": low,
+               "ci_high": high, "reason": "", "converged": None, "leak_fraction": None,
+               "classes": '["a", "b"]'}  # fmt: skip
+        rows.append(row | dict.fromkeys(results._MEANS, hit))
+    return pd.DataFrame(rows)
+
+
+def test_runs_that_share_their_test_rows_are_no_more_certain_than_one() -> None:
+    runs = _runs({"stats": 0.6, "recipe_only": 0.55}, 20)
+    summary = results.summarise(runs, {("p", "toy")}).set_index("source")
+    for source, hit in (("stats", 0.6), ("recipe_only", 0.55)):
+        found = summary.loc[source, ["ci_low", "ci_high"]].tolist()
+        assert found == pytest.approx(metrics.wilson(hit, 20))
+    assert len(report.headline(summary.reset_index())) == 1, "11 of 20 is no leak"
+    assert len(report.headline(results.summarise(runs))) == 2
+    wide = runs.assign(test_acc=np.tile([0.1, 0.3, 0.5, 0.7, 0.9], 2))
+    low = results.interval(np.array([0.1, 0.3, 0.5, 0.7, 0.9]), 0.25)[0]
+    assert (
+        results.summarise(wide, {("p", "toy")})["ci_low"].iloc[0]
+        == low
+        < metrics.wilson(0.5, 20)[0]
+    )
+
+
+def test_which_runs_share_their_test_rows(tmp_path: Path) -> None:
+    loras = {"a": {"files": "x"}, "b": {"files": "x", "split": "side"}}
+    probes = {"p": {"loras": ["a", "b"]}, "q": {"loras": ["a"], "split": "side"},
+              "w": {"loras": ["a"], "protocol": "weightspace"}}  # fmt: skip
+    found = results.one_split(tools.resolved(tmp_path, loras, probes))
+    assert found == {("p", "b"), ("q", "a"), ("w", "a")}
 
 
 def test_leaking_recipes_are_told_on_the_page() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from scipy import stats
 
 from actprobe import store
 from actprobe.errors import BadInput
-from actprobe.lora import index
+from actprobe.lora import index, metrics, protocol
 from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, REPRESENTATIONS
 from actprobe.lora.layout import TABLES
 from actprobe.lora.probe import SCHEMA
@@ -45,7 +45,7 @@ def make_tables(
     """Write all tables of the experiment from probe and index artefacts, and one features artefact
     per collection, which knows the files whose weights turned out unusable."""
     runs, skipped = collect(probes, config["experiment"])
-    summary = summarise(runs)
+    summary = summarise(runs, one_split(config))
     of_layers = summary["condition"] == EVERY_LAYER
     tables = {
         "runs": runs.drop(columns=["classes", "confusion"]),
@@ -78,11 +78,22 @@ def collect(probes: Iterable[str], experiment: str) -> tuple[pd.DataFrame, pd.Da
     return rows.drop(columns="rank").reset_index(drop=True), pd.DataFrame(skipped, columns=columns)
 
 
-def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+def one_split(config: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Names of probes and collection where all runs are tested on the same rows."""
+    found = set()
+    for name, entry in (config.get("lora_probes") or {}).items():
+        fixed = entry["split"] or protocol.load(entry["protocol"])["split"]["seed"] != "per_run"
+        found |= {(name, c) for c in entry["loras"] if fixed or config["loras"][c]["split"]}
+    return found
+
+
+def summarise(runs: pd.DataFrame, fixed: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
     """One row per cell: means and standard deviations (ddof 0) over runs, and the controls.
 
-    ci_low, ci_high: `interval` of the mean accuracy; of a single run its own. Columns recipe_only and
-    norm_only: mean accuracy of the same method on the control (norm_only on the same layers).
+    ci_low, ci_high: `interval` of the mean accuracy; of a single run its own. For `fixed` (probes,
+    collection) runs differ less than other test rows would make them: there it also covers the score
+    interval of the mean. Columns recipe_only and norm_only: mean accuracy of the same method on the
+    control (norm_only on the same layers).
     """
     found = []
     for cell, rows in runs.groupby(CELL, sort=False):
@@ -97,6 +108,9 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
             if len(fits) == 1
             else interval(fits["test_acc"].to_numpy(), ratio)
         )
+        if len(fits) > 1 and (row["setting"], row["dataset"]) in fixed:
+            low, high = metrics.wilson(row["test_acc"], int(fits["n_test"].iloc[0]))
+            row["ci_low"], row["ci_high"] = min(row["ci_low"], low), max(row["ci_high"], high)
         row["chance"] = fits["chance"].mean()
         row |= {k: fits[k].median() for k in _COUNTS}
         row["converged"] = fits["converged"].dropna().astype(float).mean()
