@@ -49,6 +49,12 @@ def test_groups_stay_on_one_side_and_a_given_split_decides() -> None:
     assert [len(s) for s in splits.draw(y, None, given, RULE, 0)] == [80, 20, 20]
     given[80:100] = "train"
     assert [len(s) for s in splits.draw(y, None, given, RULE, 0)] == [75, 25, 20]
+    for name in ("validation", "valid", "dev"):
+        given = np.array(["train"] * 80 + [name] * 20 + ["test"] * 20)
+        assert [len(s) for s in splits.draw(y, None, given, RULE, 0)] == [80, 20, 20]
+    given[:3] = ["Test", "", "train"]
+    with pytest.raises(BadInput, match="has the values '', 'Test'; expected train"):
+        splits.draw(y, None, given, RULE, 0)
     with pytest.raises(BadInput, match="values train and test, it has: a"):
         splits.draw(y, None, np.array(["a"] * 120), RULE, 0)
     with pytest.raises(BadInput, match="too few"):

@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from actprobe.errors import BadInput
 
 Rows = NDArray[np.int64]
+_SIDES = (["train"], ["validation", "val", "valid", "dev"], ["test"])
 
 
 def draw(
@@ -24,9 +25,9 @@ def draw(
     """Rows that train, validate and test.
 
     y: classes [n]; group: LoRAs of one group stay on one side (stratified as far as they let);
-    given: "train", "validation" (or "val") and "test" per row, which then decides. rule: `split`
-    of a protocol; its `seed` per_run takes `seed`, a number fixes the split for all runs. Raises
-    BadInput when a class has too few rows.
+    given: "train", "validation" (or "val", "valid", "dev") and "test" per row, which then decides.
+    rule: `split` of a protocol; its `seed` per_run takes `seed`, a number fixes the split for all
+    runs. Raises BadInput when a class has too few rows, or `given` another value.
     """
     seed = seed if rule["seed"] == "per_run" else rule["seed"]
     rows = np.arange(len(y))
@@ -41,10 +42,15 @@ def draw(
 def _given(
     rows: Rows, y: NDArray, group: NDArray | None, given: NDArray, rule: Mapping, seed: int
 ) -> tuple[Rows, Rows, Rows]:
-    sides = [rows[np.isin(given, names)] for names in (["train"], ["validation", "val"], ["test"])]
+    sides = [rows[np.isin(given, names)] for names in _SIDES]
     if len(sides[0]) == 0 or len(sides[2]) == 0:
         found = ", ".join(sorted({str(g) for g in given}))
         raise BadInput(f"the split column needs the values train and test, it has: {found}")
+    if others := sorted({str(g) for g in given} - {n for names in _SIDES for n in names}):
+        raise BadInput(
+            f"the split column has the values {', '.join(map(repr, others))}; expected train, "
+            "validation and test (a LoRA without a label is left out)"
+        )
     if len(sides[1]) == 0:
         sides[0], sides[1] = _cut(sides[0], y, group, rule["validation"], rule["kind"], seed)
     return sides[0], sides[1], sides[2]
