@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_globs_and_lists(tmp_path: Path) -> None:
         _members([f"{tmp_path}/a", f"{tmp_path}/b"])
     with pytest.raises(ConfigError, match=r"loras\.c\.files: no \.safetensors file"):
         _members(f"{tmp_path}/nowhere/*")
+
+
+def test_every_item_names_files_and_a_pattern_may_match_folders(tmp_path: Path) -> None:
+    for name in ("a/x/1", "a/x/pytorch_lora_weights", "a/2"):
+        write_lora(tmp_path / f"{name}.safetensors")
+    (tmp_path / "a" / "labels.csv").write_text("id,label\n")
+    below = _members(f"{tmp_path}/a")
+    assert sorted(below) == ["2", "x", "x/1"]
+    for pattern in ("a/*", "a/**", "a/**/*"):
+        assert _members(f"{tmp_path}/{pattern}") == below, pattern
+    for missing in (f"{tmp_path}/b", f"{tmp_path}/a/*.csv", f"{tmp_path}/c.safetensors"):
+        with pytest.raises(ConfigError, match=f"no .safetensors file in {re.escape(missing)}$"):
+            _members([f"{tmp_path}/a", missing])
+    with pytest.raises(ConfigError, match=r"loras\.c\.files: an empty list"):
+        _members([])
 
 
 def test_a_shard_depends_on_the_files_in_it_alone() -> None:

@@ -52,35 +52,45 @@ class Member:
 def members(name: str, options: Mapping[str, Any]) -> list[Member]:
     """The files of `loras.{name}`, ordered by `place`.
 
-    Raises ConfigError when there are none or two of them have one id.
+    Raises ConfigError when an item names none or two of them have one id.
     """
     kind = "tables" if options.get("tables") else "files"
     where, source = f"loras.{name}.{kind}", options[kind]
     found: dict[str, Member] = {}
     for item in [source] if isinstance(source, str) else source:
-        for base, path in _expand(item, _ENDINGS[kind]):
+        hits = list(_expand(item, _ENDINGS[kind]))
+        if not hits:
+            raise ConfigError(f"{where}: no {' or '.join(_ENDINGS[kind])} file in {item}")
+        for base, path in hits:
             m = _member(base, path)
             if m.id in found and found[m.id].path != path:
                 raise ConfigError(f"{where}: {found[m.id].path} and {path} are both named {m.id!r}")
             found[m.id] = m
     if not found:
-        raise ConfigError(f"{where}: no {' or '.join(_ENDINGS[kind])} file in {source}")
+        raise ConfigError(f"{where}: an empty list")
     return sorted(found.values(), key=lambda m: m.place)
 
 
 def _expand(item: str, endings: tuple[str, ...]) -> Iterable[tuple[str, str]]:
     """Folder that ids count from, and path, of every file that an item names."""
     if os.path.isdir(item):
-        for folder, _, names in os.walk(item, followlinks=True):
-            for n in names:
-                if n.endswith(endings):
-                    yield item, f"{folder}/{n}"
+        for path in _below(item, endings):
+            yield item, path
     elif glob.has_magic(item):
         base = os.path.dirname(re.split(r"[*?[]", item)[0])
-        for path in glob.iglob(item, recursive=True):
-            yield base, path
+        for hit in glob.iglob(item, recursive=True):
+            for path in _below(hit, endings) if os.path.isdir(hit) else [hit]:
+                if path.endswith(endings):
+                    yield base, path
     elif os.path.exists(item):
         yield os.path.dirname(item), item
+
+
+def _below(folder: str, endings: tuple[str, ...]) -> Iterable[str]:
+    for inside, _, names in os.walk(folder, followlinks=True):
+        for n in names:
+            if n.endswith(endings):
+                yield os.path.join(inside, n)
 
 
 def _member(base: str, path: str) -> Member:
