@@ -2,8 +2,9 @@
 
 A canonical name is the component (unet, text_encoder, ...) and the module's path, every "." an "_":
 kohya files store paths that way, and underscored paths cannot be split back. `to_out.0` is folded
-into `to_out`, `.processor.` is dropped, and the original Stable Diffusion names of blocks and
-convolutions (input_blocks, middle_block, output_blocks; in_layers, …) become those of diffusers.
+into `to_out`, `.processor.` is dropped, ComfyUI's `diffusion_model` is kohya's `unet`, and the original
+Stable Diffusion names (input_blocks, middle_block, output_blocks; in_layers, …) become those of
+diffusers.
 """
 
 from __future__ import annotations
@@ -54,12 +55,25 @@ _GUESS = {
     "down_blocks": "unet",
     "mid_block": "unet",
     "up_blocks": "unet",
+    "conv_in": "unet",
+    "conv_out": "unet",
+    "time_embedding": "unet",
+    "add_embedding": "unet",
     "transformer_blocks": "transformer",
     "single_transformer_blocks": "transformer",
     "text_model": "text_encoder",
 }
 # Attention of old text-encoder files is named as in the unet.
 _TEXT_PROJECTIONS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+# What a Stable Diffusion unet has outside its blocks, by its original names.
+_OUTSIDE = {
+    "input_blocks_0_0": "conv_in",
+    "out_2": "conv_out",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+    "label_emb_0_0": "add_embedding_linear_1",
+    "label_emb_0_2": "add_embedding_linear_2",
+}
 _LAYERS = 2  # residual layers per block in every Stable Diffusion unet
 _CONVOLUTIONS = {
     "in_layers_2": "conv1",
@@ -151,7 +165,7 @@ def canonical(path: str, dialect: str = "") -> tuple[str, str]:
         bare = path.removeprefix("base_model.model.")
         first, _, rest = bare.partition(".")
         if first in _COMPONENTS and rest:
-            component = first
+            component = "unet" if first == "diffusion_model" else first
             # GPT-2's blocks are called "transformer", too: PEFT's own prefix tells.
             dialect = "diffusers-peft" if dialect == "peft" and bare == path else dialect
         else:
@@ -161,7 +175,9 @@ def canonical(path: str, dialect: str = "") -> tuple[str, str]:
     if component.startswith("text_encoder") and dialect == "diffusers-old":
         folded = re.sub(r"to_(q|k|v|out)$", lambda m: _TEXT_PROJECTIONS[m[0]], folded)
     folded = re.sub(r"to_out_0$", "to_out", folded)
-    if component in ("unet", ""):
+    if component == "unet" and folded in _OUTSIDE:
+        folded = _OUTSIDE[folded]
+    elif component in ("unet", ""):
         folded = _diffusers_block(folded)
     return (f"{component}_{folded}" if component else folded), dialect
 
