@@ -145,6 +145,9 @@ def test_metrics_of_a_known_confusion() -> None:
     assert values["test_precision"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert values["test_f1"] == pytest.approx((2 / 3 + 0.8 + 0) / 3)
     assert metrics.wilson(0.5, 100) == pytest.approx((0.4038315, 0.5961685))
+    for n in range(1, 200):
+        assert metrics.wilson(0.0, n)[0] == 0 and metrics.wilson(1.0, n)[1] == 1, "not 1e-17"
+        assert 0 < metrics.wilson(1 / (n + 1), n + 1)[0] < 1 / (n + 1)
     assert math.isnan(metrics.auc(np.zeros(3, int), scores[:3]))
 
 

@@ -47,7 +47,7 @@ def auc(y: NDArray[np.int64], scores: NDArray[Any]) -> float:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % score interval of a share of n (Wilson 1927)."""
+    """95 % score interval of a share of n (Wilson 1927); exactly 0 and 1 where the share is."""
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return centre - half if share > 0 else 0.0, centre + half if share < 1 else 1.0
