@@ -101,6 +101,9 @@ def test_canonical_names(path: str, dialect: str, name: str) -> None:
         (f"lora_unet_{FOLDED}.hada_w1_a", "LoHa"),
         (f"lora_unet_{FOLDED}.lokr_w1", "LoKr"),
         (f"lora_unet_{FOLDED}.lora_mid.weight", "Tucker"),
+        (f"lora_unet_{FOLDED}.diff", "a full weight difference"),
+        (f"lora_unet_{FOLDED}.diff_b", "a full weight difference"),
+        ("model.diffusion_model.out.0.weight", "unknown tensor model.diffusion_model"),
         ("some.other.weight", "unknown tensor some.other.weight"),
         (f"unet.{M}x.lora.down.weight", "no partner"),
         (f"unet.{M}x.alpha", "belongs to no module"),
@@ -170,6 +173,12 @@ def test_a_peft_file_without_its_config_has_no_known_scale(tmp_path: Path) -> No
     with pytest.raises(BadInput, match=r"a\.safetensors.*adapter_config\.json"):
         read_adapter(path, None, "stored")
     assert read_adapter(path, None, "one").modules[NAME].scale == 1
+    for config in ({}, {"lora_alpha": None}):
+        with pytest.raises(BadInput, match="without lora_alpha: the scale is not known"):
+            _peft(tmp_path, 2, r=2, **config)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput, match="without lora_alpha"):
+        read_adapter(path, tmp_path / "adapter_config.json", "stored")
     with pytest.raises(BadInput, match="IA3"):
         _peft(tmp_path, 2, peft_type="IA3")
 

@@ -155,16 +155,21 @@ class _Scales:
         self._unknown = not self._by_component and "peft" in dialect.split("+")
 
     def scale(self, path: str, rank: int) -> float:
-        """Scale of the module with this path. Raises BadInput for a PEFT file without settings."""
+        """Scale of the module with this path. Raises BadInput where settings are needed and missing."""
         if self._unknown:
             raise BadInput(
                 "a PEFT file without adapter_config.json beside it: its scale is not known "
                 "(`alpha: one` takes 1)"
             )
         component, _, rest = path.partition(".")
-        options = self._by_component.get("") or self._by_component.get(component)
-        if not options or options.get("lora_alpha") is None:
+        options = self._by_component.get("", self._by_component.get(component))
+        if options is None:
             return 1.0
+        if options.get("lora_alpha") is None:  # PEFT writes it; its default may change
+            raise BadInput(
+                "adapter_config.json or metadata without lora_alpha: the scale is not known "
+                "(`alpha: one` takes 1)"
+            )
         path = path.removeprefix("base_model.model.") if "" in self._by_component else rest
         alpha = options["lora_alpha"]
         for pattern, value in (options.get("alpha_pattern") or {}).items():

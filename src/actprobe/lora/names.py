@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from actprobe.errors import BadInput
 
-# Adapters that are not a product B·A, by what gives them away in a tensor name.
+# Adapters that are not a product B·A, by the pattern that gives them away in a tensor name.
 _OTHER_KINDS = {
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
@@ -26,7 +26,7 @@ _OTHER_KINDS = {
     "lokr_": "LoKr",
     "lora_mid": "a LoRA with a Tucker core",
     "lora_embedding_": "a LoRA on an embedding",
-    ".diff": "a full weight difference",
+    r"\.diff(_b)?$": "a full weight difference",
     "oft_": "OFT",
     "ia3_": "IA3",
 }
@@ -143,7 +143,7 @@ def _split(key: str) -> tuple[str, str, str]:
         if m:
             return dialect, m["path"], "down" if _DOWN[m["side"]] else "up"
     for sign, kind in _OTHER_KINDS.items():
-        if sign in key:
+        if re.search(sign, key):
             raise BadInput(f"{kind} is not supported (tensor {key}); expected a plain LoRA")
     if m := _ALPHA.fullmatch(key):
         return "", m["path"], "alpha"
