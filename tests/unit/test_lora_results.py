@@ -134,6 +134,13 @@ def test_runs_that_share_their_test_rows_are_no_more_certain_than_one() -> None:
     )
 
 
+def test_chance_is_no_less_than_guessing() -> None:
+    runs = _runs({"stats": 0.5}, 20)
+    for largest, chance in ((0.3, 0.5), (0.6, 0.6)):
+        assert results.summarise(runs.assign(chance=largest))["chance"].item() == chance
+    assert np.isnan(results.summarise(runs.assign(reason="bad"))["chance"].item())
+
+
 def test_which_runs_share_their_test_rows(tmp_path: Path) -> None:
     loras = {"a": {"files": "x"}, "b": {"files": "x", "split": "side"}}
     probes = {"p": {"loras": ["a", "b"]}, "q": {"loras": ["a"], "split": "side"},

@@ -49,7 +49,7 @@ def representations(summary: pd.DataFrame) -> Figure:
     fig = style.figure(
         title,
         "Mean test accuracy over runs, with its 95 % interval (corrected for rows that runs share).\n"
-        "Dashed: always the largest class. Grey line: recipe_only, which reads no weight.",
+        "Dashed: chance. Grey line: recipe_only, which reads no weight.",
         max(6.4, 4.3 * across),
         (0.27 * len(order) + 1.0) * down,
         subsets,
@@ -116,7 +116,7 @@ def layers(table: pd.DataFrame) -> Figure:
     fig = style.figure(
         title,
         "Mean test accuracy over runs of a classifier that reads one module alone, with its 95 %\n"
-        "interval (corrected for rows that runs share). Dashed: always the largest class.",
+        "interval (corrected for rows that runs share). Dashed: chance.",
         7.6,
         (max(0.15, 0.09 * len(kinds)) * most + 0.9) * len(panels),
         kinds,

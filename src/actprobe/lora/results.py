@@ -92,8 +92,9 @@ def summarise(runs: pd.DataFrame, fixed: Collection[tuple[str, str]] = ()) -> pd
 
     ci_low, ci_high: `interval` of the mean accuracy; of a single run its own. For `fixed` (probes,
     collection) runs differ less than other test rows would make them: there it also covers the score
-    interval of the mean. Columns recipe_only and norm_only: mean accuracy of the same method on the
-    control (norm_only on the same layers).
+    interval of the mean. chance: always the largest class, or guessing where that is better. Columns
+    recipe_only and norm_only: mean accuracy of the same method on the control (norm_only on the same
+    layers).
     """
     found = []
     for cell, rows in runs.groupby(CELL, sort=False):
@@ -111,7 +112,8 @@ def summarise(runs: pd.DataFrame, fixed: Collection[tuple[str, str]] = ()) -> pd
         if len(fits) > 1 and (row["setting"], row["dataset"]) in fixed:
             low, high = metrics.wilson(row["test_acc"], int(fits["n_test"].iloc[0]))
             row["ci_low"], row["ci_high"] = min(row["ci_low"], low), max(row["ci_high"], high)
-        row["chance"] = fits["chance"].mean()
+        guess = max((1 / len(json.loads(c)) for c in fits["classes"]), default=np.nan)
+        row["chance"] = max(fits["chance"].mean(), guess)  # by groups, classes differ between sides
         row |= {k: fits[k].median() for k in _COUNTS}
         row["converged"] = fits["converged"].dropna().astype(float).mean()
         row["leak_fraction"] = fits["leak_fraction"].mean()
