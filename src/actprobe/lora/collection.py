@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,3 +183,11 @@ def labels(name: str, options: Mapping[str, Any], columns: Iterable[str]) -> dic
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise ConfigError(f"{where}: {path} cannot be read: {e}") from None
     return rows
+
+
+def labels_digest(
+    columns: Sequence[str], rows: Mapping[str, Sequence[str]], ids: Iterable[str]
+) -> str:
+    """Digest of what a label table says of these LoRAs; columns: what its values are read as."""
+    said = [[id, rows[id]] for id in sorted(ids) if id in rows]
+    return hashlib.sha256(keys.canonical_json([columns, said]).encode()).hexdigest()

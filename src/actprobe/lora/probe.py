@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from actprobe import store
-from actprobe.errors import BadInput
+from actprobe import keys, store
+from actprobe.errors import ActprobeError, BadInput
 from actprobe.jobs import Outcome
 from actprobe.lora import classifiers, collection, index, metrics, protocol, splits
 from actprobe.lora.catalog import EVERY_LAYER
@@ -61,6 +61,8 @@ def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:
 def _make(t: Target, config: Mapping[str, Any]) -> Path:
     args = t.args
     how = protocol.load(args["protocol"])
+    if keys.spec_key(protocol.recipe(how, args["method"])) != t.spec["recipe"]:
+        raise ActprobeError(f"protocol {args['protocol']} was changed after the plan was made")
     found = features(args, config["max_memory"] // 4)
     data = _Labelled(found, labels(t, config))
     rows: list[dict[str, Any]] = []
@@ -114,6 +116,11 @@ def labels(t: Target, config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     columns = {k: c for k, c in t.args["columns"].items() if c}
     if not options.get("tables"):
         rows = collection.labels(t.args["collection"], options, columns.values())
+        ids = index.load(t.args["index"])["id"]
+        if collection.labels_digest(list(columns), rows, ids) != t.spec["labels"]:
+            raise ActprobeError(
+                f"{options['labels']} was changed after the plan was made; run again"
+            )
         return {id: dict(zip(columns, values, strict=True)) for id, values in rows.items()}
     found = index.load(t.args["index"])
     metadata = [json.loads(text) for text in found["metadata"]]

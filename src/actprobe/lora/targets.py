@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -264,5 +263,4 @@ def _labels(name: str, c: Collection, columns: Mapping[str, str | None]) -> Any:
         log.warning("lora_probes.%s: %d of %d files of %s have no %s and are left out, e.g. %s", name,
                     len(missing), len(c.members), c.name, columns["label"], missing[0])  # fmt: skip
     used = [k for k, v in columns.items() if v]
-    text = keys.canonical_json([used, [[m.id, rows[m.id]] for m in c.members if m.id in rows]])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return collection.labels_digest(used, rows, [m.id for m in c.members])
