@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from actprobe import contrastive, keys, store
+from actprobe.contrastive import data
 from actprobe.contrastive.targets import BASELINES_VERSION
 from actprobe.errors import ActprobeError, BadInput, ConfigError, Damaged
 
@@ -111,6 +112,16 @@ def test_class_names_decide_what_is_positive(tmp_path):
     np.testing.assert_array_equal(d.direction, turned.direction)  # pairs say it themselves
     with pytest.raises(ActprobeError, match=r"dataset rows: no class 'tests'.*did you mean"):
         made(tmp_path / "c", positive="tests")
+
+
+def test_class_names_like_those_of_pairs_make_no_pairs(tmp_path):
+    rows = [{**r, "type": "negative" if i % 2 else "positive"} for i, r in enumerate(inputs.ROWS)]
+    entry = inputs.dataset(tmp_path, "d", rows, positive=None)
+    (t,) = inputs.make_texts(inputs.resolve(tmp_path, [entry]))
+    assert data.load(t.path, None).y.tolist() == [1, 0] * 12
+    assert data.load(t.path, "negative").y.tolist() == [0, 1] * 12
+    with pytest.raises(BadInput, match=r"no class 'negativ'.*did you mean 'negative'"):
+        data.load(t.path, "negativ")
 
 
 def test_a_skipped_dataset_passes_its_reason_on(tmp_path):

@@ -12,8 +12,6 @@ from actprobe.config import nearest
 from actprobe.errors import BadInput
 from actprobe.probes import components
 
-PAIR_CLASSES = ("negative", "positive")  # of datasets in the contrastive schema
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -43,7 +41,7 @@ def load(path: str, positive: str | None) -> Rows:
     if t.label is None:
         raise BadInput(f"dataset {t.dataset}: no labels; contrastive probes need them")
     kind = np.array(t.classes, object)[t.label]
-    if positive is None or t.classes == PAIR_CLASSES:
+    if positive is None or t.contrastive:
         if len(t.classes) != 2:
             raise BadInput(
                 f"dataset {t.dataset}: {len(t.classes)} classes ({', '.join(t.classes)}); say "

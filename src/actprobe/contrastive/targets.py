@@ -13,8 +13,8 @@ from actprobe.keys import DigestMemo
 from actprobe.plan import Target
 
 STAGE, BASELINES = "contrastive", "baselines"
-VERSION = 1
-BASELINES_VERSION = 1
+VERSION = 2
+BASELINES_VERSION = 2
 METHODS = ("mean_difference", "logreg", "lda")
 
 BySource = Mapping[str, Mapping[str, Target]]  # source -> dataset -> activations

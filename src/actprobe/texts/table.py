@@ -50,6 +50,11 @@ class Texts:
     def __len__(self) -> int:
         return len(self.text)
 
+    @property
+    def contrastive(self) -> bool:
+        """True for pairs of answers: the config, not a column, says which rows belong together."""
+        return "answers" in self.facts
+
 
 def load(path: str | Path) -> Texts:
     """The dataset in a texts artefact.
