@@ -17,6 +17,7 @@ from actprobe import contrastive, store
 from actprobe.contrastive import tables
 from actprobe.contrastive.layout import FIGURES
 from actprobe.contrastive.results import make_results
+from actprobe.errors import ActprobeError
 
 SITES = ["embed", "resid_post.0", "resid_post.1", "resid_post.2"]
 
@@ -123,6 +124,41 @@ def test_a_page_without_numbers_says_why(tmp_path):
     assert lines == ["No direction has a number."]
     page = (tmp_path / "results" / "toy" / "contrastive.html").read_text()
     assert "rows 1 to 3 are empty" in page
+
+
+def test_a_bad_validation_set_is_left_out_alone(tmp_path):
+    config, known = project(tmp_path, compare_with="other", validate=["rows", "same"])
+    for found in known.values():
+        same = next(t for t in found if t.item == "same")
+        if same.stage == "activations":
+            Path(same.path).unlink()
+            bad = store.write_bad(same.path, dict(same.spec), "row 3 of same is bad")
+            store.publish([same.path], [bad])
+    with pytest.raises(ActprobeError, match="row 3 of same is bad"):
+        inputs.run(config, known)
+    config["on_bad_dataset"] = "skip"
+    found = inputs.run(config, known)
+    d = contrastive.load(found[0].path)
+    assert list(d.validated) == ["rows"] and d.numbers[0]["cos_compare"] is not None
+    paths = [[t.path for t in found if t.stage == s] for s in ("contrastive", "baselines")]
+    texts = [t.path for t in known["texts"]]
+    assert " → rows" in make_results(config, *paths, texts)[0]
+    page = (tmp_path / "results" / "toy" / "contrastive.html").read_text()
+    assert "m/resid_post.1.last/pairs: same" in page and "row 3 of same is bad" in page
+    config["on_bad_dataset"] = "stop"
+    with pytest.raises(ActprobeError, match="row 3 of same is bad"):
+        make_results(config, *paths, texts)
+
+
+def test_a_dataset_to_compare_with_that_is_bad_is_left_out_alone(tmp_path):
+    config, known = project(tmp_path, compare_with="other")
+    config["on_bad_dataset"] = "skip"
+    other = next(t for t in known["activations"] if t.item == "other")
+    Path(other.path).unlink()
+    store.publish([other.path], [store.write_bad(other.path, dict(other.spec), "no rows")])
+    d = contrastive.load(inputs.run(config, known)[0].path)
+    assert d.facts["left_out"] == {"other": "no rows"} and d.facts["compare_with"] is None
+    assert d.numbers[0]["cos_compare"] is None and list(d.validated) == ["rows"]
 
 
 @pytest.mark.parametrize(

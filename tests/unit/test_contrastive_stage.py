@@ -19,11 +19,12 @@ ENTRY = {"train": "pairs", "validate": ["rows"], "positive": "testing"}
 
 
 def project(folder, sites=("resid_post.1",), score_at=None, **entry):
-    """Config, texts and activations of pairs, rows and other pairs."""
+    """Config, texts and activations of pairs, rows, other pairs and the rows once more."""
     datasets = [
         inputs.dataset(folder, "pairs", inputs.PAIRS),
         inputs.dataset(folder, "rows", inputs.ROWS),
         inputs.dataset(folder, "other", inputs.PAIRS[::-1]),
+        inputs.dataset(folder, "same", inputs.ROWS[::-1]),
     ]
     entry = {**ENTRY, "score_at": score_at, **entry}
     config = inputs.resolve(folder, datasets, contrastive=[entry])

@@ -8,6 +8,7 @@ from typing import Any
 
 from actprobe.contrastive import figures, files, report, tables
 from actprobe.contrastive.layout import TABLE, VECTORS
+from actprobe.errors import ActprobeError
 from actprobe.results.layout import folder
 
 
@@ -19,10 +20,14 @@ def make_results(
 ) -> list[str]:
     """Write everything below `{results_dir}/{experiment}`; returns the headline lines.
 
-    directions, baselines, texts: paths of their artefacts.
+    directions, baselines, texts: paths of their artefacts. Raises ActprobeError where a bad input
+    was skipped and skipping is no longer allowed.
     """
     root = Path(folder(config))
     found, skipped = tables.load(directions)
+    if config["on_bad_dataset"] == "stop" and skipped:
+        reasons = "\n  ".join(dict.fromkeys(s["reason"] for s in skipped))
+        raise ActprobeError(f"these inputs cannot be used:\n  {reasons}")
     text_rows, more = tables.read_baselines(baselines)
     made = tables.table(found, text_rows, config["experiment"])
     path = root / TABLE

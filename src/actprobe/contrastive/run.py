@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from actprobe.contrastive.artefact import Validated, plain
 from actprobe.contrastive.data import Rows
 from actprobe.contrastive.directions import Fitted
 from actprobe.contrastive.targets import STAGE
-from actprobe.errors import Damaged
+from actprobe.errors import BadInput, Damaged
 from actprobe.jobs import Outcome
 from actprobe.models import open_activations
 from actprobe.plan import Batch, Target
@@ -36,13 +37,18 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     with Outcome(batch, config["on_bad_dataset"], tombstone) as out, threadpool_limits(1):
         for n, t in enumerate(batch.targets, 1):
             with out.guard(t):
-                out.done(t, make(t, config["max_memory"]) if ours else baselines.make(t))
+                out.done(t, make(t, config) if ours else baselines.make(t))
             log.info("%s: %d of %d", batch.rule, n, len(batch.targets))
 
 
-def make(t: Target, max_memory: int) -> Path:
-    """Fit and try the directions of one source; returns the sealed part."""
-    places, positive = t.args["data"], t.spec["positive"]
+def make(t: Target, config: Mapping[str, Any]) -> Path:
+    """Fit and try the directions of one source; returns the sealed part.
+
+    With `on_bad_dataset: skip` what the directions cannot be tried on or compared with is left out,
+    with the reason in the facts. Raises BadInput when that leaves nothing to try them on.
+    """
+    places, positive, max_memory = t.args["data"], t.spec["positive"], config["max_memory"]
+    left_out: dict[str, str] = {}
     train = _rows(places["train"]["texts"], positive)
     x = _vectors(places["train"], train, max_memory)
     methods = t.spec["methods"]
@@ -51,15 +57,19 @@ def make(t: Target, max_memory: int) -> Path:
     )
     other = None
     if t.args["compare_with"]:
-        rows = _rows(places["compare_with"]["texts"], positive)
-        other = _mean_difference(_vectors(places["compare_with"], rows, max_memory), rows.y)
+        with _skipping(config, left_out, t.args["compare_with"]):
+            rows = _rows(places["compare_with"]["texts"], positive)
+            other = _mean_difference(_vectors(places["compare_with"], rows, max_memory), rows.y)
     tried = _Tried(t, fitted, x, train, other)
     del x
-    validated = {
-        role.removeprefix("validate."): tried.on(place)
-        for role, place in places.items()
-        if role.startswith("validate.")
-    }
+    validated = {}
+    for role, place in places.items():
+        if role.startswith("validate."):
+            dataset = role.removeprefix("validate.")
+            with _skipping(config, left_out, dataset):
+                validated[dataset] = tried.on(place)
+    if not validated:
+        raise BadInput("; ".join(left_out.values()))
     arrays = {
         "mean_positive": fitted.mean_positive,
         "mean_negative": fitted.mean_negative,
@@ -77,15 +87,29 @@ def make(t: Target, max_memory: int) -> Path:
         }
         for i in range(len(methods))
     ]
-    names = ("train", "source", "model", "site", "position", "score_at", "compare_with")
+    names = ("train", "source", "model", "site", "position", "score_at")
     facts = {k: t.args[k] for k in names} | {
+        "compare_with": None if other is None else t.args["compare_with"],
         "methods": methods,
         "positive": positive or str(train.kind[train.y == 1][0]),
         "n_train": len(train),
         "folds": t.spec["folds"],
         "numbers": numbers,
+        "left_out": left_out,
     }
     return artefact.write(t.path, t.spec, arrays, validated, facts)
+
+
+@contextmanager
+def _skipping(config: Mapping[str, Any], left_out: dict[str, str], dataset: str) -> Iterator[None]:
+    """Where bad datasets are skipped, keep the reason of one and go on."""
+    try:
+        yield
+    except BadInput as e:
+        if config["on_bad_dataset"] != "skip":
+            raise
+        left_out[dataset] = str(e)
+        log.warning("left out %s: %s", dataset, e)
 
 
 def _vectors(place: Mapping[str, str], rows: Rows, max_memory: int) -> NDArray[np.float64]:

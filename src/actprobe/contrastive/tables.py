@@ -39,13 +39,19 @@ _DOMINANT = 0.5  # share of rows whose first token is extreme from which it domi
 
 
 def load(paths: Iterable[str]) -> tuple[list[Directions], list[dict[str, str]]]:
-    """The artefacts at these paths, and the reasons of those that stand for a bad input."""
+    """The artefacts at these paths, and the reasons of those that stand for a bad input, and of
+    datasets that were left out of one."""
     found, skipped = [], []
     for path in paths:
+        name = _name(path, 3)
         try:
-            found.append(artefact.load(path))
+            d = artefact.load(path)
         except BadInput as e:
-            skipped.append({"name": _name(path, 3), "reason": str(e)})
+            skipped.append({"name": name, "reason": str(e)})
+            continue
+        found.append(d)
+        left_out = d.facts["left_out"].items()
+        skipped += [{"name": f"{name}: {k}", "reason": reason} for k, reason in left_out]
     return found, skipped
 
 
