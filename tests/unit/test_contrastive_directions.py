@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -79,6 +80,16 @@ def test_shrinkage_is_that_of_ledoit_and_wolf(n, d):
     assert shrinkage == pytest.approx(ledoit_wolf_shrinkage(centred, assume_centered=True))
     assert variance == pytest.approx(np.trace(centred.T @ centred) / n / d)
     assert ledoit_wolf(span(x).z, d) == pytest.approx((shrinkage, variance))
+
+
+def test_shrinkage_of_many_rows_takes_little_memory():
+    centred = np.random.default_rng(0).standard_normal((20_000, 8))
+    tracemalloc.start()
+    shrinkage, _ = ledoit_wolf(centred, 8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * centred.nbytes
+    assert shrinkage == pytest.approx(ledoit_wolf_shrinkage(centred, assume_centered=True))
 
 
 @pytest.mark.parametrize(("n", "d"), [(40, 90), (300, 12)])

@@ -114,6 +114,16 @@ def test_figures_and_page_are_made_and_repeat_to_the_byte(finished):
     assert [f.read_bytes() for f in files] == before
 
 
+def test_entries_with_different_methods_share_a_page(tmp_path):
+    config, known = project(tmp_path, methods=["mean_difference"])
+    one = config["contrastive"][0]
+    config["contrastive"] = [one, {**one, "train": "other", "methods": ["lda"]}]
+    found = inputs.run(config, known)
+    paths = [[t.path for t in found if t.stage == s] for s in ("contrastive", "baselines")]
+    lines = make_results(config, *paths, [t.path for t in known["texts"]])
+    assert ["mean_difference" in line for line in lines] == [False, True]
+
+
 def test_a_page_without_numbers_says_why(tmp_path):
     config, known = project(tmp_path)
     config["on_bad_dataset"] = "skip"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from actprobe.contrastive import controls, scores
+from actprobe.contrastive import baselines, controls, scores
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.models import open_activations
 
@@ -123,3 +123,10 @@ def test_taking_a_direction_out():
     unit = np.array([[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]])
     left = controls.without(unit, np.array([0.0, 1.0, 0.0]))
     np.testing.assert_allclose(left, [[1, 0, 0], [0, 0, 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 4, 9])
+def test_a_few_groups_make_as_many_folds(n_groups):
+    texts = np.array([f"word{i % 7} other{i % 3}" for i in range(36)], object)
+    found = baselines.tfidf_in_domain(texts, np.arange(36) // 18, np.arange(36) % n_groups)
+    assert (found is None) == (n_groups == 1)

@@ -19,7 +19,7 @@ from actprobe.probes import Bootstrap, auc
 METHODS = {
     "baseline_length": "number of characters",
     "baseline_tfidf": "words of the training set (TF-IDF, logistic regression)",
-    "baseline_tfidf_in_domain": "words of the validation set itself, five-fold",
+    "baseline_tfidf_in_domain": "words of the validation set itself, up to five folds",
 }
 SCHEMA = pa.schema(
     [
@@ -87,11 +87,11 @@ def tfidf_in_domain(texts: NDArray, y: NDArray, groups: NDArray) -> NDArray[np.f
     """The same with the validation texts as training texts, each scored by a fold without it.
 
     The most that words can tell here, and so no fair rival of a probe trained elsewhere. None when
-    there are too few rows.
+    there are too few rows or groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = min(_FOLDS, int(np.bincount(y).min()))
+    folds = min(_FOLDS, int(np.bincount(y).min()), len(set(groups)))
     if folds < 2:
         return None
     scores = np.empty(len(y))

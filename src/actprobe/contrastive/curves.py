@@ -105,6 +105,9 @@ def scores(made: pd.DataFrame, found: Found) -> Figure:
 
 def _violins(ax: Axes, rows: pd.DataFrame, found: Found) -> None:
     """Half a violin for each class at each layer."""
+    if rows.empty:  # another entry's method
+        ax.set_xticks([])
+        return
     keep = np.unique(np.linspace(0, len(rows) - 1, MOST_TICKS).round().astype(int))
     rows = rows.iloc[keep]
     ax.axhline(0, color="#BBBBBB", lw=0.6, zorder=0)

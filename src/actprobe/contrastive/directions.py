@@ -83,11 +83,11 @@ def ledoit_wolf(centred: Matrix, d: int) -> tuple[float, float]:
     """Shrinkage in [0, 1] and mean variance μ of rows [n, r] that span a space of width d.
 
     Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices,
-    lemmas 3.2 to 3.5. Needs the Gram matrix only.
+    lemmas 3.2 to 3.5.
     """
-    n = len(centred)
-    gram = centred @ centred.T
-    squared = np.diag(gram)
+    n, r = centred.shape
+    gram = centred @ centred.T if n <= r else centred.T @ centred  # of one Frobenius norm
+    squared = np.einsum("ij,ij->i", centred, centred)
     mean_variance = float(squared.sum() / n / d)
     of_covariance = float((gram**2).sum()) / n**2  # ‖S‖², its entries squared and summed
     spread = of_covariance / d - mean_variance**2
