@@ -173,6 +173,20 @@ def test_entries_share_what_they_both_ask_for(tmp_path):
         contrastive.targets(config, known, keys.DigestMemo(tmp_path))
 
 
+def test_a_source_that_means_two_things_is_refused_where_it_is_read(tmp_path):
+    config, known = project(tmp_path, sites=["resid_post.1", "resid_post.2"])
+    rows = next(t for t in known["texts"] if t.item == "rows")
+    other = inputs.activations(config, rows, inputs.separable(inputs.labels(rows), seed=7))
+    known["activations"].append(other)
+    memo = keys.DigestMemo(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"contrastive\[0\].validate: m/resid_post.1.last of rows"
+    ):
+        contrastive.targets(config, known, memo)
+    config["contrastive"][0]["sources"] = ["m/resid_post.2.*"]
+    assert len(contrastive.targets(config, known, memo)) == 2
+
+
 def rounded(values):
     return [float(f"{v:.3g}") + 0 for v in np.ravel(values)]
 

@@ -17,7 +17,7 @@ VERSION = 2
 BASELINES_VERSION = 2
 METHODS = ("mean_difference", "logreg", "lda")
 
-BySource = Mapping[str, Mapping[str, Target]]  # source -> dataset -> activations
+BySource = Mapping[str, Mapping[str, list[Target]]]  # source -> dataset -> activations
 
 
 def targets(
@@ -27,13 +27,13 @@ def targets(
     what its texts tell without a model (stage `baselines`).
 
     Raises ConfigError naming the entry for a dataset or source that does not exist, and for a
-    validation set without the activations that it would be scored on, and for directions that are
-    asked for twice with different settings.
+    validation set without the activations that it would be scored on, for activations of one name
+    that mean two things, and for directions that are asked for twice with different settings.
     """
     texts = {t.item: t for t in known.get("texts", [])}
-    sources: dict[str, dict[str, Target]] = defaultdict(dict)
+    sources: dict[str, dict[str, list[Target]]] = defaultdict(lambda: defaultdict(list))
     for t in known.get("activations", []):
-        sources[t.args["source"]][t.item] = t
+        sources[t.args["source"]][t.item].append(t)
     found: dict[str, Target] = {}
     runs: dict[tuple[str, ...], str] = {}
     for n, entry in enumerate(config.get("contrastive") or []):
@@ -82,13 +82,19 @@ def _directions(
     sources: BySource,
 ) -> Target:
     train, compare = entry["train"], entry["compare_with"]
-    own = sources[source][train]
+    own = sources[source][train][0]
     at = f"{own.args['model']}/{own.args['site']}.{entry['score_at'] or own.args['position']}"
 
     def data(role: str, dataset: str, source: str) -> dict[str, Target]:
         if dataset not in sources.get(source, {}):
             raise ConfigError(f"{where}.{role}: {source} is not computed for {dataset}")
-        return {"texts": texts[dataset], "activations": sources[source][dataset]}
+        found = sources[source][dataset]
+        if len(found) > 1:
+            raise ConfigError(
+                f"{where}.{role}: {source} of {dataset} means different spans in different entries "
+                "of `activations`; call them differently"
+            )
+        return {"texts": texts[dataset], "activations": found[0]}
 
     used = {
         "train": data("train", train, source),
