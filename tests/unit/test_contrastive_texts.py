@@ -69,11 +69,20 @@ def test_filters_and_columns_hold_for_both_rows(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["plain", "two\n\nlines", "has {answer} in it", "Answer: no"])
-def test_what_a_template_joins_is_taken_apart_again(text):
-    template = "Q: {text}\nAnswer: {answer}."
-    (joined,) = fill(template, [text], ["(A)"])
-    assert taken_apart(template, joined) == (text, "(A)")
-    assert taken_apart("{text}?", text + "?") == (text, "")
+@pytest.mark.parametrize("answer", ["(A)", "two words", "two\n\nlines", "has {text} in it"])
+@pytest.mark.parametrize(
+    "template", ["Q: {text}\nAnswer: {answer}.", "{text} {answer}", "{answer}\n\n{text}"]
+)
+def test_what_a_template_joins_is_taken_apart_again(text, answer, template):
+    (joined,) = fill(template, [text], [answer])
+    assert taken_apart(template, joined, answer) == text
+    assert taken_apart("{text}?", text + "?") == text
+
+
+def test_the_answers_of_pairs_are_kept(tmp_path):
+    t = load(tmp_path, ONE)
+    assert t.contrastive and t.answer.tolist() == ["(A)", "(B)"]
+    assert not load(tmp_path, inputs.ROWS).contrastive
 
 
 @pytest.mark.parametrize(

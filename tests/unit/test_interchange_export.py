@@ -188,6 +188,44 @@ def test_what_goes_out_comes_in_again(cached, tmp_path, name, form, folder):
             np.testing.assert_array_equal(one.offsets, other.offsets)
 
 
+@pytest.mark.parametrize("form", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("template", "answers"),
+    [
+        (None, ("(A)", "(B)")),
+        ("{text} {answer}", ("It is so.", "It is not so.")),
+        ("{text}\n\n{answer}", ("It is so.\n\nSure.", "No.")),
+    ],
+)
+def test_pairs_go_out_with_their_own_answers(tmp_path, form, template, answers):
+    rows = [{**r, "positive": answers[0], "negative": answers[1]} for r in inputs.PAIRS[::2]]
+    config = inputs.resolve(tmp_path, [inputs.dataset(tmp_path, "pairs", rows, template=template)])
+    texts = inputs.make_texts(config)
+    lengths = {"v1": None, "v2": [1 + i % 3 for i in range(20)]}[form]
+    x = caches.tensor(sum(lengths) if lengths else 20).view(torch.uint16).numpy()
+    t = inputs.activations(config, texts[0], x, lengths=lengths)
+    (folder,) = export.activations([t], form, tmp_path / "out")
+    first = json.loads((folder / "metadata.json").read_text())[0]
+    assert first["question"] == rows[0]["question"]
+    assert (first["test_answer"], first["deploy_answer"]) == answers
+    entry = {"layout": form, "folder": str(folder), "model": "again", "hook": "resid_post"}
+    imports = {"i": {**entry, "datasets": ["pairs"]}}
+    config["imports"] = inputs.resolve(tmp_path, [], imports=imports)["imports"]
+    (again,) = caches.run(config, texts)
+    np.testing.assert_array_equal(load_activations(again.path), load_activations(t.path))
+
+
+def test_a_column_of_pairs_makes_no_answers(tmp_path):
+    rows = [{**r, "of": str(i // 2)} for i, r in enumerate(inputs.ROWS)]
+    config = inputs.resolve(tmp_path, [inputs.dataset(tmp_path, "rows", rows, pair="of")])
+    t = inputs.activations(config, *inputs.make_texts(config), caches.values(caches.tensor(24)))
+    (folder,) = export.activations([t], "v1", tmp_path / "out")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert [m["type"] for m in metadata] == ["testing", "deployment"] * 12
+    x = torch.load(folder / "layer_1" / "activations.pt", weights_only=True)
+    np.testing.assert_array_equal(caches.values(x), load_activations(t.path))
+
+
 def test_a_stacked_cache_looks_as_its_readers_expect(cached, tmp_path):
     _, _, artefacts = cached
     (folder,) = export.activations([artefacts["pairs"]], "v1", tmp_path)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from actprobe import store
 from actprobe.errors import BadInput
-from actprobe.interchange.layouts import INFO, METADATA
+from actprobe.interchange.layouts import INFO, METADATA, NOTE
 from actprobe.texts import Texts
 from actprobe.texts.contrastive import taken_apart
 
@@ -37,12 +37,13 @@ def check(folder: Path, pairs: bool, texts: Texts, path: str) -> None:
             )
     template = store.read_header(path)["spec"].get("template") or "{text}"
     if pairs:
-        if texts.pair is None:
+        if not texts.contrastive:
             raise BadInput(
                 f"{folder}: holds test and deploy activations, but dataset {texts.dataset} is not "
                 "in the contrastive schema"
             )
-        _refuse_leak(folder, rows)
+        if info.get("note") != NOTE:  # the positive answers of a dataset may all be the same
+            _refuse_leak(folder, rows)
         _check_pairs(folder, rows, texts, template)
     else:
         _check_rows(folder, rows, texts, template)
@@ -77,9 +78,11 @@ def positive_first(texts: Texts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _check_pairs(
     folder: Path, rows: Sequence[Mapping[str, Any]], texts: Texts, template: str
 ) -> None:
+    assert texts.answer is not None
     for i, (row, *at) in enumerate(zip(rows, *positive_first(texts), strict=True)):
         for key, k in zip(("test_answer", "deploy_answer"), at, strict=True):
-            question, answer = taken_apart(template, texts.text[k])
+            answer = texts.answer[k]
+            question = taken_apart(template, texts.text[k], answer)
             if question not in row.get("question", "") or row.get(key) != answer:
                 raise BadInput(
                     f"{folder}/{METADATA}: row {i} is {row.get('question', '')[:60]!r} with "
@@ -91,8 +94,9 @@ def _check_pairs(
 def _check_rows(
     folder: Path, rows: Sequence[Mapping[str, Any]], texts: Texts, template: str
 ) -> None:
-    for i, (row, text) in enumerate(zip(rows, texts.text, strict=True)):
-        question, _ = taken_apart(template, text)
+    answers = [""] * len(texts) if texts.answer is None else texts.answer
+    for i, (row, text, answer) in enumerate(zip(rows, texts.text, answers, strict=True)):
+        question = taken_apart(template, text, answer)
         said = row.get("question", "")
         if not question.startswith(said.removesuffix(_CUT)):
             raise BadInput(

@@ -16,7 +16,15 @@ from actprobe.contrastive import Directions, load, runs, write_vectors
 from actprobe.errors import ActprobeError
 from actprobe.interchange import gguf
 from actprobe.interchange.caches import positive_first
-from actprobe.interchange.layouts import INFO, METADATA, PARTS, PATTERNS, STACKED, STACKED_ROWS
+from actprobe.interchange.layouts import (
+    INFO,
+    METADATA,
+    NOTE,
+    PARTS,
+    PATTERNS,
+    STACKED,
+    STACKED_ROWS,
+)
 from actprobe.models import Activations, open_activations
 from actprobe.plan import Target
 from actprobe.texts import Texts
@@ -194,7 +202,7 @@ def _caches(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
             info |= {"storage_format": "individual", "sample_shapes": shapes[0]}
         else:
             info["activation_shape"] = shapes[0][0]
-        info["note"] = "written by actprobe"
+        info["note"] = NOTE
         (folder / INFO).write_text(json.dumps(info, indent=2))
         (folder / METADATA).write_text(json.dumps(examples, indent=2, ensure_ascii=False))
     return list(groups)
@@ -203,7 +211,7 @@ def _caches(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
 def _cache_layer(folder: Path, t: Target, rows: Texts, form: str) -> list[list[int]]:
     """Write one layer; returns the shapes of some examples."""
     layer = folder / f"layer_{t.args['site'].partition('.')[2]}"
-    order = dict(zip(PARTS, positive_first(rows), strict=True)) if rows.pair is not None else {}
+    order = dict(zip(PARTS, positive_first(rows), strict=True)) if rows.contrastive else {}
     with open_activations(t.path) as a:
         if form == "v1":
             if order:
@@ -223,22 +231,21 @@ def _cache_layer(folder: Path, t: Target, rows: Texts, form: str) -> list[list[i
 def _metadata(rows: Texts, path: str) -> list[dict[str, Any]]:
     """metadata.json: for pairs the question and both answers, else the question's beginning."""
     template = store.read_header(path)["spec"].get("template") or "{text}"
-    if rows.pair is None:
+    if rows.answer is None:
         if rows.label is None:
             raise ActprobeError(f"dataset {rows.dataset}: these layouts need labels")
         kind = np.array(rows.classes, object)[rows.label]
         return [
-            {"idx": i, "question": taken_apart(template, t)[0][:_SHOWN] + "...", "type": k}
+            {"idx": i, "question": taken_apart(template, t)[:_SHOWN] + "...", "type": k}
             for i, (t, k) in enumerate(zip(rows.text, kind, strict=True))
         ]
     found = []
     for idx, (test, deploy) in enumerate(zip(*positive_first(rows), strict=True)):
-        question, answer = taken_apart(template, rows.text[test])
-        other = taken_apart(template, rows.text[deploy])[1]
+        answer, other = rows.answer[test], rows.answer[deploy]
         found.append(
             {
                 "idx": idx,
-                "question": question,
+                "question": taken_apart(template, rows.text[test], answer),
                 "test_answer": answer,
                 "deploy_answer": other,
                 "test_token_type": answer[1:2],

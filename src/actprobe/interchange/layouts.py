@@ -17,6 +17,7 @@ ACTIVATIONS = ("safetensors", "npy", "v1", "v2", "saeprobes")  # and activations
 INFO, METADATA = "layer_info.json", "metadata.json"
 STACKED = ("test_activations.pt", "deploy_activations.pt")  # positive, negative
 STACKED_ROWS = "activations.pt"
+NOTE = "written by actprobe"  # in layer_info.json
 PARTS = ("test", "deploy")
 PATTERNS = {
     "saeprobes": "{dataset}_blocks.{layer}.hook_{kind}.pt",

@@ -64,8 +64,9 @@ def _bytes(t: Target) -> bytes:
 def tabulate(
     data: bytes, spec: Mapping[str, Any], dataset: str, file: str
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """The table (`table.SCHEMA`) of a dataset and the facts for its header.
+    """The table of a dataset and the facts for its header.
 
+    It has the schema `table.SCHEMA`, or `table.PAIRS_SCHEMA` for contrastive pairs.
     data: the bytes of the file; spec: `format`, the columns `text`, `id`, `label`, `group`,
     `split`, `pair` (None where there is none), `positive` and `keep`; for contrastive pairs
     `answers`, the columns with the two answers, of which `positive` is one. Raises BadInput.
@@ -120,4 +121,5 @@ def tabulate(
     }
     if pairs:
         facts["answers"] = contrastive.counts(pairs.answer, pairs.label)
+        return pa.table(content | {"answer": pairs.answer}, schema=table.PAIRS_SCHEMA), facts
     return pa.table(content, schema=table.SCHEMA), facts

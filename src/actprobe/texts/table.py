@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         pa.field("digest", pa.string(), nullable=False),
     ]
 )
+PAIRS_SCHEMA = SCHEMA.append(pa.field("answer", pa.string(), nullable=False))
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Texts:
     id, text, digest: object arrays [N] of strings; digest is the SHA-256 of the UTF-8 text.
     label: int32 [N], or None without labels; classes: name of each label.
     group, split, pair: object arrays [N] of strings or None, or None where the config names no
-    column. facts: `n`, `classes`, `counts`, `duplicates`, `provenance`.
+    column. answer: object array [N] of strings for contrastive pairs, else None. facts: `n`,
+    `classes`, `counts`, `duplicates`, `provenance`.
     """
 
     dataset: str
@@ -44,6 +46,7 @@ class Texts:
     split: np.ndarray | None
     pair: np.ndarray | None
     digest: np.ndarray
+    answer: np.ndarray | None
     classes: tuple[str, ...]
     facts: Mapping[str, Any]
 
@@ -53,7 +56,7 @@ class Texts:
     @property
     def contrastive(self) -> bool:
         """True for pairs of answers: the config, not a column, says which rows belong together."""
-        return "answers" in self.facts
+        return self.answer is not None
 
 
 def load(path: str | Path) -> Texts:
@@ -63,7 +66,8 @@ def load(path: str | Path) -> Texts:
     """
     table = store.read_table(path)
     header = store.read_header(path)
-    own = ("label", "group", "pair") if "answers" in header["spec"] else ()
+    pairs = "answers" in header["spec"]
+    own = ("label", "group", "pair") if pairs else ()
     columns: dict[str, Any] = {
         name: table.column(name).to_numpy()
         if name in own or header["spec"].get(name, True)
@@ -75,6 +79,7 @@ def load(path: str | Path) -> Texts:
         dataset=dataset_name(path),
         key=header["key"],
         id=table.column("id").to_numpy(),
+        answer=table.column("answer").to_numpy() if pairs else None,
         classes=tuple(header["facts"]["classes"]),
         facts=header["facts"],
         **columns,

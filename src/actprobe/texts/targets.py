@@ -14,6 +14,7 @@ from actprobe.plan import Target
 from actprobe.texts.wheels import is_member_allowed
 
 VERSION = 1  # of the whole table
+PAIRS_VERSION = 1  # of the whole table of contrastive pairs
 ROWS_VERSION = 1  # of id, text and their order alone; raising it makes activations stale
 
 _PAIR_TEMPLATE = "{text}\n\n{answer}"
@@ -146,6 +147,7 @@ def _target(
     if answers := dataset.get("contrastive"):
         rows["answers"] = sorted(answers.values())  # rows do not depend on which is which
         labels |= {"label": None, "pair": None, "positive": answers["positive"]}
+        labels["pairs_version"] = PAIRS_VERSION
     if template := _template(dataset):
         rows["template"] = template
     args = {
