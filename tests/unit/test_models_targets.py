@@ -165,6 +165,20 @@ def test_what_the_key_depends_on(tmp_path, folder):
     )
 
 
+def test_the_key_tells_where_a_text_may_bring_its_own_bos(tmp_path, folder):
+    texts = write_texts(tmp_path)
+    mean = {"sites": ["resid_post.0"], "positions": ["mean"]}
+    said = {
+        tuple(changes): only(tmp_path, folder, texts, mean, **changes).spec["tokens"]
+        for changes in (
+            {},
+            {"add_special_tokens": False},
+            {"add_special_tokens": False, "chat": {}},
+        )
+    }
+    assert ["own_bos" in tokens for tokens in said.values()] == [False, True, False]
+
+
 def test_labels_do_not_enter_the_key_but_rows_do(tmp_path, folder):
     texts = write_texts(tmp_path)
     relabelled = replace(texts, key="f" * 64, path=texts.path + "x")

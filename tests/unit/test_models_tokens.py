@@ -81,6 +81,13 @@ def test_doubled_bos_is_refused(tokenizer):
     assert read(tokenizer, tokens, 0) == "<s>once"
 
 
+def test_a_bos_that_the_text_brings_is_no_content(tokenizer):
+    texts = ["<s>ab", "ab", "a<s>"]
+    tokens = tokens_of(tokenizer, texts, add_special_tokens=False)
+    assert picked(tokenizer, tokens, "mean", texts) == ["ab", "ab", "a<s>"]
+    assert picked(tokenizer, tokens, "mean", texts, exclude=False) == texts
+
+
 def test_a_row_without_tokens_is_refused(tokenizer):
     with pytest.raises(BadInput, match="row 'row1' has no tokens"):
         tokens_of(tokenizer, ["a", ""], add_special_tokens=False)

@@ -84,6 +84,8 @@ def _target(
     tokens = {k: model[k] for k in ("max_length", "truncation_side", "add_special_tokens", "chat")}
     if position in MASKED:
         tokens["exclude_special"] = model["exclude_special"]
+        if not (model["add_special_tokens"] or model["chat"]) and model["exclude_special"]:
+            tokens["own_bos"] = "excluded"  # older files without it have the text's own BOS
     params = {
         "texts": texts.args["rows_key"],
         "model": dict(source.identity),

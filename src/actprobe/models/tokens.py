@@ -91,10 +91,14 @@ def encode(
     ]
     ids, lengths, content, chars, cut = (list(p) for p in zip(*pieces, strict=True))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    flat, kept = np.concatenate(ids), np.concatenate(content)
+    if not (options["add_special_tokens"] or chat):  # a text may bring its own
+        starts = offsets[:-1][np.diff(offsets) > 0]
+        kept[starts] &= ~np.isin(flat[starts], _firsts(tokenizer))
     tokens = Tokens(
-        np.concatenate(ids),
+        flat,
         offsets,
-        np.concatenate(content),
+        kept,
         np.concatenate(chars) if with_chars else None,
         sum(cut),
     )
@@ -148,12 +152,17 @@ def _to_text(chars: np.ndarray, segments: Sequence[Segment]) -> tuple[np.ndarray
     return own, inside
 
 
+def _firsts(tokenizer: Any) -> list[int]:
+    """The tokens that stand for the beginning of a text."""
+    return list({tokenizer.bos_token_id, tokenizer.cls_token_id} - {None})
+
+
 def _check(tokenizer: Any, tokens: Tokens, names: Sequence[str]) -> None:
     empty = np.flatnonzero(tokens.lengths == 0)
     if len(empty):
         raise BadInput(f"row {names[empty[0]]!r} has no tokens ({len(empty)} such rows)")
     starts = tokens.offsets[:-1][tokens.lengths > 1]
-    for first in {tokenizer.bos_token_id, tokenizer.cls_token_id} - {None}:
+    for first in _firsts(tokenizer):
         twice = (tokens.ids[starts] == first) & (tokens.ids[starts + 1] == first)
         if twice.any():
             row = np.flatnonzero(tokens.lengths > 1)[twice.argmax()]
