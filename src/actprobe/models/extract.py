@@ -150,20 +150,22 @@ def self_check(
     """Compare rows in a padded batch with the same rows alone; returns the largest difference.
 
     Takes the median row, the shortest, and one of about twice the median's length (else the
-    longest), as many as fit into the budget; None when no two do. Differences are relative L2
-    norms. Raises ActprobeError when one exceeds rounding.
+    longest), as many as fit into the budget without the prefix; None when no two do, or when no
+    row alone is finite. Differences are relative L2 norms. Raises ActprobeError when one exceeds
+    rounding.
     """
-    order = np.argsort(tokens.lengths, kind="stable")
-    order = order[tokens.lengths[order] <= budget // 2]
+    own = tokens.lengths - (prefix.length if prefix else 0)
+    order = np.argsort(own, kind="stable")
+    order = order[own[order] <= budget // 2]
     if len(order) < 2:
         return None
-    lengths, middle = tokens.lengths[order], len(order) // 2
+    lengths, middle = own[order], len(order) // 2
     long = min(int(np.searchsorted(lengths, 2 * lengths[middle])), len(order) - 1)
     rows = list(dict.fromkeys(order[[long, 0, middle]].tolist()))
-    rows = rows[: budget // int(tokens.lengths[rows[0]])]
+    rows = rows[: budget // int(own[rows[0]])]
     together = forward(model, tokens, rows, reductions, wanted, prefix)
     alone = [forward(model, tokens, [i], reductions, wanted) for i in rows]
-    worst = 0.0
+    worst: float | None = None
     for (site, position), value in together.items():
         reference = torch.cat([a[site, position] for a in alone]).float()
         if not torch.isfinite(reference).all():
@@ -177,7 +179,7 @@ def self_check(
                 f"from the same rows alone by {relative:.1e} (relative L2), expected at most "
                 f"{_TOLERANCE[model.dtype]:.0e}; padding or masking is wrong for this model"
             )
-        worst = max(worst, relative)
+        worst = max(worst or 0.0, relative)
     return worst
 
 

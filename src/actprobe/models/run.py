@@ -54,6 +54,11 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                 text, ids = rows.text.tolist(), rows.id.tolist()
                 _Dataset(session, text, ids, targets, out, progress).make()
             progress.finished(dataset)
+        if session and session.used and not session.checked:
+            log.warning(
+                "%s: no self-check: no two rows that fit into a batch, or none with finite values",
+                session.name,
+            )
 
 
 class _Dataset:
@@ -169,6 +174,7 @@ class _Dataset:
             total = sum(n_tokens.values())
             unmarked: list[int] = []
             marked_at = time.monotonic()
+            self.session.used |= bool(todo)
             for u in todo:
                 now = [t for t in live if u in lacking[t.path]]
                 for t in self._batch(plan[u], now, parts):

@@ -30,7 +30,8 @@ class Session:
     """A loaded model with its tokenizer.
 
     settings: the model's entry in the config; widths: d of each site; limit: most positions that
-    the model has; budget: tokens per batch; checked: the self-check was made.
+    the model has; budget: tokens per batch; used: batches were computed; checked: the self-check
+    was made.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Session:
     widths: Mapping[str, int]
     limit: int | None
     budget: int
+    used: bool = False
     checked: bool = False
 
     def facts(self) -> dict[str, str]:
