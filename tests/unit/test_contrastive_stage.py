@@ -125,6 +125,13 @@ def test_class_names_like_those_of_pairs_make_no_pairs(tmp_path):
         data.load(t.path, "negativ")
 
 
+def test_rows_without_a_pair_are_held_out_on_their_own(tmp_path):
+    rows = [r | {"of": str(i // 2) if i < 4 else None} for i, r in enumerate(inputs.ROWS)]
+    entry = inputs.dataset(tmp_path, "d", rows, pair="of")
+    (t,) = inputs.make_texts(inputs.resolve(tmp_path, [entry]))
+    assert data.load(t.path, None).group.tolist() == [0, 0, 1, 1, *range(2, 22)]
+
+
 def test_a_skipped_dataset_passes_its_reason_on(tmp_path):
     config, known = project(tmp_path)
     config["on_bad_dataset"] = "skip"

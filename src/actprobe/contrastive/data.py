@@ -59,5 +59,5 @@ def load(path: str, positive: str | None) -> Rows:
         raise BadInput(f"dataset {t.dataset}: all {len(y)} rows are of one class")
     joined = components(t.digest.tolist(), None if t.group is None else t.group.tolist())
     if t.pair is not None:
-        joined = components(t.pair.astype(str).tolist(), joined.astype(str).tolist())
+        joined = components(joined.astype(str).tolist(), t.pair.tolist())
     return Rows(t.dataset, y, kind, t.id, t.text, t.pair, joined)
