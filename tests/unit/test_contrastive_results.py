@@ -14,7 +14,7 @@ import torch
 from test_contrastive_stage import project
 
 from actprobe import contrastive, store
-from actprobe.contrastive import tables
+from actprobe.contrastive import report, tables
 from actprobe.contrastive.layout import FIGURES
 from actprobe.contrastive.results import make_results
 from actprobe.errors import ActprobeError
@@ -73,6 +73,17 @@ def test_ties_go_to_the_larger_distance_and_then_to_the_lower_layer():
         }
     )
     assert tables._chosen(made).tolist() == [False, False, True, False]
+
+
+def test_no_layer_is_chosen_where_no_training_row_was_held_out(finished):
+    _, _, directions, _, _ = finished
+    without = copy.deepcopy(directions)
+    for d in without:
+        d.numbers[0]["val_auc"] = d.numbers[0]["val_d"] = None
+    table = tables.table(without, pd.DataFrame(), "toy")
+    assert not table["chosen"].any()
+    (line,) = report.headline(table)
+    assert "pairs → rows, m, mean_difference (last): no layer is chosen" in line
 
 
 def test_vectors_and_scores_have_the_names_of_the_scripts_that_read_them(finished):

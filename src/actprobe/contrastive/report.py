@@ -31,7 +31,8 @@ class Page:
 
 
 def headline(table: pd.DataFrame) -> list[str]:
-    """One line per run and validation set: the number at the layer that the training rows chose."""
+    """One line per run and validation set: the number at the layer that the training rows
+    chose, or that they could not choose one."""
     lines = []
     for r in table[table["chosen"]].itertuples():
         low, high = r.null_permuted_low, r.null_permuted_high
@@ -42,6 +43,14 @@ def headline(table: pd.DataFrame) -> list[str]:
             f"[{r.ci_low:.3f}, {r.ci_high:.3f}] for {r.positive} at {r.site} ({r.position}), "
             f"chosen by held-out training rows; {band}."
         )
+    fits = table[table["source"] != ""].drop_duplicates([*RUN, "dataset"])
+    decided = set(table.loc[table["chosen"], RUN].itertuples(index=False, name=None))
+    lines += [
+        f"{r.train} → {r.dataset}, {r.model}, {r.method} ({r.position}): no layer is chosen: the "
+        "training rows cannot be held out (folds without both classes, or one group)."
+        for r in fits.itertuples()
+        if tuple(getattr(r, c) for c in RUN) not in decided
+    ]
     return lines or ["No direction has a number."]
 
 

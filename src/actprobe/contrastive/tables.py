@@ -139,8 +139,11 @@ def warning(numbers: Mapping[str, Any]) -> str:
 
 
 def _chosen(made: pd.DataFrame) -> pd.Series:
-    """True for the rows of the layer that each run's training rows speak for."""
-    fits = made[made["source"] != ""].drop_duplicates([*RUN, "source"])
+    """True for the rows of the layer that each run's training rows speak for.
+
+    Nowhere in a run whose training rows could not be held out.
+    """
+    fits = made[(made["source"] != "") & made["val_auc"].notna()].drop_duplicates([*RUN, "source"])
     ordered = fits.assign(val_auc=fits["val_auc"].round(12)).sort_values(
         ["val_auc", "val_d", "layer"], ascending=[False, False, True], kind="stable"
     )
