@@ -14,7 +14,7 @@ from actprobe import wandb as room
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.wandb import lockfile
 from actprobe.wandb.lockfile import check_name
-from actprobe.wandb.service import Service
+from actprobe.wandb.service import Service, _check_complete
 
 CHUNKS = {f"activation_data/chunk_{i:03d}.pt": golden(i) for i in range(8)}
 ARTIFACT = {"source": {"artifacts": ["team/project/dump:latest"]}}
@@ -114,6 +114,27 @@ def test_an_incomplete_dump_is_refused(client, tmp_path):
     wanted = config(tmp_path, {"dump": {"source": {"run": "team/project/run1", "type": "chunk"}}})
     with pytest.raises(ActprobeError, match="incomplete: of 4 chunks 2, 3 are missing"):
         room.lock(wanted, "dump")
+
+
+@pytest.mark.parametrize("form", ["{}/{}", "{} of {}"])
+def test_chunks_are_counted_and_none_may_be_there_twice(form):
+    def check(*numbers: int) -> None:
+        _check_complete("r", [f"data chunk {form.format(i, 3)}" for i in numbers])
+
+    check(2, 3, 1)
+    with pytest.raises(ActprobeError, match="of 3 chunks 2 are missing"):
+        check(1, 3)
+    with pytest.raises(ActprobeError, match="several artifacts are called 'data chunk 3"):
+        check(1, 2, 3, 3)
+    # Two sites may count their chunks apart.
+    _check_complete("r", ["chunk 1/2 of a", "chunk 2/2 of a", "chunk 1/2 of b", "chunk 2/2 of b"])
+
+
+def test_two_aliases_of_one_version_are_one_artifact(client, tmp_path):
+    client.add_artifact("team/project/dump", CHUNKS)
+    names = ["team/project/dump:latest", "team/project/dump:v0"]
+    wanted = config(tmp_path, {"dump": {"source": {"artifacts": names}}})
+    assert len(json.loads(room.lock(wanted, "dump").read_text())["files"]) == 8
 
 
 @pytest.mark.parametrize(

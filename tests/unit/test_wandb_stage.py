@@ -249,6 +249,42 @@ def test_chunks_are_ordered_by_number_and_a_gap_is_an_error():
         in_order("d", "embed", names(1, 2, 5))
 
 
+def test_chunks_of_one_name_come_artifact_after_artifact():
+    def files(*places: tuple[str, str]) -> list[lockfile.LockedFile]:
+        return [lockfile.LockedFile(p, 1, "md5", "0" * 32, f"t/p/{a}:v0") for a, p in places]
+
+    def order(wanted: list[lockfile.LockedFile], *asked: str) -> list[tuple[str, str]]:
+        found = in_order("d", "embed", wanted, asked)
+        return [(f.source[4:-3], f.path) for f in found]
+
+    same = files(("acts-10", "x.pt"), ("acts-9", "x.pt"), ("acts-11", "x.pt"))
+    assert order(same) == [("acts-9", "x.pt"), ("acts-10", "x.pt"), ("acts-11", "x.pt")]
+    asked = ["t/p/acts-11:latest", "t/p/acts-9", "t/p/acts-10:v0"]
+    assert [a for a, _ in order(same, *asked)] == ["acts-11", "acts-9", "acts-10"]
+    several = files(("b", "x_1.pt"), ("b", "x_2.pt"), ("a", "x_2.pt"), ("a", "x_1.pt"))
+    assert order(several) == [("a", "x_1.pt"), ("a", "x_2.pt"), ("b", "x_1.pt"), ("b", "x_2.pt")]
+    # Names that tell the order themselves keep telling it.
+    assert order(files(("b", "x_1.pt"), ("a", "x_2.pt")), "t/p/a:v0") == [
+        ("b", "x_1.pt"),
+        ("a", "x_2.pt"),
+    ]
+    with pytest.raises(ConfigError, match=r"x\.pt of t/p/a:v0 occurs twice"):
+        in_order("d", "embed", files(("a", "x.pt"), ("a", "x.pt")))
+
+
+def test_artifacts_with_one_file_name_are_assembled_as_they_are_listed(client, tmp_path):
+    names = [f"team/project/acts-{i}" for i in (2, 0, 1)]
+    for i, name in enumerate(names):
+        client.add_artifact(name, {"resid_pre.2.npy": chunk(X[i * 10 : i * 10 + 10])})
+    source = {"source": {"artifacts": [f"{n}:latest" for n in names]}, "position": "mean"}
+    wanted = config(tmp_path, {"acts": source})
+    room.lock(wanted, "acts")
+    [t] = assembled(make(wanted))
+    assert np.array_equal(models.load_activations(t.path), X[:30])
+    client.add_artifact(names[1], {"resid_pre.2.npy": chunk(X[:10] + 1)})
+    assert "resid_pre.2.npy: changed" in room.outdated(wanted, "acts")
+
+
 def test_sites_come_from_names_or_from_the_config(client, tmp_path):
     files = {
         "activation_data/blocks--2--hook_resid_pre.npy": chunk(X),

@@ -115,10 +115,14 @@ def differences(old: Lock, new: Lock) -> list[str]:
     """In words, what the service has that the lock has not."""
     found = [f"{n}: new" for n in sorted(new.artifacts.keys() - old.artifacts.keys())]
     found += [f"{n}: gone" for n in sorted(old.artifacts.keys() - new.artifacts.keys())]
-    before = {f.path: (f.alg, f.digest) for f in old.files}
-    after = {f.path: (f.alg, f.digest) for f in new.files}
-    for path in sorted({*before, *after}):
-        if before.get(path) != after.get(path):
-            word = "gone" if path not in after else "changed" if path in before else "new"
-            found.append(f"{path}: {word}")
+    before, after = _by_place(old), _by_place(new)
+    for place in sorted({*before, *after}):
+        if before.get(place) != after.get(place):
+            word = "gone" if place not in after else "changed" if place in before else "new"
+            found.append(f"{place[0]}: {word}")
     return found
+
+
+def _by_place(lock: Lock) -> dict[tuple[str, str], tuple[str, str]]:
+    """(path, run or artifact without its version) -> what the file is."""
+    return {(f.path, f.source.partition(":")[0]): (f.alg, f.digest) for f in lock.files}

@@ -73,6 +73,8 @@ class Service:
             files = []
             for a in self._logged(source) if "run" in source else self._named(source["artifacts"]):
                 name = f"{a.entity}/{a.project}/{a.name.rpartition(':')[0]}:{a.version}"
+                if name in artifacts:  # two aliases of one version
+                    continue
                 with _readable(name):
                     artifacts[name] = a.digest
                     files += _manifest_files(name, a.manifest, patterns)
@@ -122,8 +124,11 @@ def _version(artifact: Any) -> int:
 
 
 def _check_complete(run: str, descriptions: Sequence[str]) -> None:
-    """Artifacts that say "chunk i/n" must be all of 1..n."""
-    numbers = [re.search(r"chunk (\d+)/(\d+)", d, re.IGNORECASE) for d in descriptions]
+    """Artifacts that say "chunk i/n" or "chunk i of n" must be all of 1..n, and each said once."""
+    numbers = [re.search(r"chunk (\d+) ?(?:/|of) ?(\d+)", d, re.IGNORECASE) for d in descriptions]
+    said = [d for d, m in zip(descriptions, numbers, strict=True) if m]
+    if twice := sorted({d for d in said if said.count(d) > 1}):
+        raise ActprobeError(f"run {run}: several artifacts are called {twice[0]!r}")
     chunks = [(int(m[1]), int(m[2])) for m in numbers if m]
     totals = {n for _, n in chunks}
     missing = set(range(1, max(totals, default=0) + 1)) - {i for i, _ in chunks}

@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from actprobe import keys
@@ -98,7 +99,8 @@ def _by_site(
     else:
         for f in files:
             found.setdefault(_site(dump, f.path), []).append(f)
-    return {site: in_order(dump, site, members) for site, members in sorted(found.items())}
+    asked = entry["source"].get("artifacts") or ()
+    return {site: in_order(dump, site, members, asked) for site, members in sorted(found.items())}
 
 
 def _site(dump: str, path: str) -> str:
@@ -115,19 +117,25 @@ def _site(dump: str, path: str) -> str:
 
 
 def in_order(
-    dump: str, site: str, files: Iterable[lockfile.LockedFile]
+    dump: str, site: str, files: Iterable[lockfile.LockedFile], asked: Sequence[str] = ()
 ) -> list[lockfile.LockedFile]:
     """The chunks of a site by the numbers in their names ("chunk_2" before "chunk_10").
 
-    Raises ConfigError when the names differ in one number only and that number has a gap.
+    When several artifacts hold a file of the same name, artifact after artifact: as `asked` for in
+    the config, otherwise by the numbers in their names. Raises ConfigError when one file occurs
+    twice, or when the names differ in one number only and that number has a gap.
     """
 
-    def numbers(f: lockfile.LockedFile) -> tuple[Any, ...]:
-        parts = re.split(r"(\d+)", f.path)
-        return tuple(int(p) if i % 2 else p for i, p in enumerate(parts))
+    def by_artifact(f: lockfile.LockedFile) -> tuple[Any, ...]:
+        return _position(f.source, asked), _numbers(f.source), _numbers(f.path)
 
-    ordered = sorted(files, key=numbers)
-    rows = [numbers(f) for f in ordered]
+    ordered = sorted(files, key=lambda f: _numbers(f.path))
+    if len({f.path for f in ordered}) < len(ordered):
+        ordered.sort(key=by_artifact)
+        for a, b in pairwise(ordered):
+            if (a.source, a.path) == (b.source, b.path):
+                raise ConfigError(f"dumps.{dump}: {a.path} of {a.source} occurs twice in the lock")
+    rows = sorted(_numbers(f.path) for f in ordered)
     if len({len(r) for r in rows}) == 1 and len(rows) > 1:
         varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
         if len(varying) == 1 and isinstance(varying[0][0], int):
@@ -139,6 +147,20 @@ def in_order(
                     f"{', '.join(map(str, missing[:5]))} are missing"
                 )
     return ordered
+
+
+def _numbers(name: str) -> tuple[Any, ...]:
+    """A name cut into its texts and numbers."""
+    return tuple(int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", name)))
+
+
+def _position(source: str, asked: Sequence[str]) -> int:
+    """Place of an artifact version among those asked for, whose versions may be aliases."""
+    if source in asked:
+        return asked.index(source)
+    names = [a.partition(":")[0] for a in asked]
+    name = source.partition(":")[0]
+    return names.index(name) if name in names else len(names)
 
 
 def _assembled(
