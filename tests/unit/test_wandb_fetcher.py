@@ -24,6 +24,7 @@ from actprobe.wandb import digests
 from actprobe.wandb.connection import _retry_after
 from actprobe.wandb.download import Download, segment_size, verified_path
 from actprobe.wandb.journal import Journal, open_private
+from actprobe.wandb.urls import Urls
 
 MIB = 1 << 20
 FILES = {f"chunk_{i}.pt": golden(i, 4 * 32768) for i in range(8)}  # 4 MiB each
@@ -316,6 +317,27 @@ def test_a_file_without_a_listed_digest_keeps_the_one_it_had_on_arrival(server, 
     r.into.write_bytes(b"abd")
     with pytest.raises(digests.Damaged, match="expected ba7816bf"):
         digests.verify_file(r.into)
+
+
+def test_a_file_without_a_listed_digest_is_not_resumed(server, tmp_path):
+    old, new = b"A" * (4 * MIB), b"B" * (4 * MIB)
+    artifact = server.add_artifact("team/project/dump", {"a.pt": old})
+    [r] = remotes(tmp_path, {"a.pt": old}, "size")
+    server.faults.append(Fault("status", "a.pt", times=99, skip=2, status=404))
+    assert list(fetch_all(server, artifact, [r], connections=1)) == ["a.pt"]
+    server.faults.clear()
+    server.blobs[artifact.blobs["a.pt"]] = new
+    assert fetch_all(server, artifact, [r]) == {}
+    assert verified_path(r.into).read_bytes() == new
+
+
+def test_a_file_that_is_not_listed_any_more_when_its_url_expires(server, tmp_path):
+    artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
+    answers = iter([{r.path: server.sign(artifact.blobs[r.path], r.path) for r in wanted}, {}])
+    urls = Urls(lambda source, paths: next(answers), [(r.source, r.path) for r in wanted])
+    url = urls.get(wanted[0].source, wanted[0].path)
+    with pytest.raises(KeyError):
+        urls.get(wanted[0].source, wanted[0].path, expired=url)
 
 
 def test_a_symbolic_link_in_the_way_of_a_part_is_not_followed(server, tmp_path):

@@ -214,6 +214,18 @@ def test_run_files_are_fetched_the_same_way(client, tmp_path):
         room.verify_file(path)
 
 
+def test_a_run_file_without_a_digest_that_was_uploaded_again_is_refused(client, tmp_path):
+    run = client.add_run("team/project/run1", CHUNKS, md5=False)
+    source = {"source": {"run": "team/project/run1"}, "files": ["*.npy"], "position": "mean"}
+    wanted = config(tmp_path, {"acts": source})
+    room.lock(wanted, "acts")
+    run.files["resid_post.1/chunk_2.npy"]["updatedAt"] = "2026-02-02T03:04:05Z"
+    with pytest.raises(ActprobeError, match=r"(?s)1 of 8 files.*chunk_2\.npy: .*as it was locked"):
+        make(wanted)
+    room.lock(wanted, "acts")
+    make(wanted)
+
+
 def test_names_never_become_paths(client, tmp_path):
     files = {"a/resid_pre.0.npy;rm -rf": CHUNKS["resid_post.1/chunk_0.npy"]}
     client.add_artifact("team/project/odd", files)

@@ -23,7 +23,8 @@ class Remote:
     """A file to fetch.
 
     source: the artifact or run that holds it; path: its name there; into: its place in the cache;
-    alg, digest: what its bytes must hash to (hex; with alg `size` only `size` can be checked).
+    alg, digest: what its bytes must hash to (hex; with alg `size` only `size` can be checked, and
+    an unfinished part is begun anew).
     """
 
     source: str
@@ -75,7 +76,8 @@ class Download:
             identity = json.dumps([1, r.alg, r.digest, r.size, self.segment])
             self._journal = Journal(Path(f"{self.part}.journal"), identity, self.segments)
             undo.callback(self._journal.close)
-            if os.fstat(self._fd).st_size != r.size:
+            # Without a digest nothing tells whether older bytes belong to the same content.
+            if os.fstat(self._fd).st_size != r.size or r.alg == "size":
                 self._journal.clear()
                 os.ftruncate(self._fd, r.size)
             if r.size:

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             for t in batch.targets
             if not os.path.exists(t.path)
         ]
-        urls = Urls(Service().urls, [(r.source, r.path) for r in remotes])
+        uploads = {(r.source, r.path): r.digest for r in remotes if r.alg == "size"}
+        ask = partial(Service().urls, uploads=uploads)
+        urls = Urls(ask, [(r.source, r.path) for r in remotes])
         progress = Progress(f"dump {dump}", {r.path: r.size for r in remotes})
         failed = fetch(remotes, urls, settings(config["dumps"][dump]), progress)
         if failed:

@@ -214,7 +214,7 @@ class _Fetch:
             except Dropped as e:
                 reason, wait = str(e), e.wait
             except KeyError:
-                raise Refused("the service does not list this file") from None
+                raise Refused("the service does not list this file as it was locked") from None
             tries = 1 if download.range(i)[0] > start else tries + 1
             if tries >= settings.tries:
                 raise Refused(f"{reason}; gave up after {tries} tries without progress")

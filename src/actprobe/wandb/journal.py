@@ -2,7 +2,7 @@
 
 It is written after the data, so that a killed process loses only what it had not yet written. If
 the machine itself goes down the journal may be ahead of the data; the digest of the whole file
-catches that.
+catches that, and a file without one is not resumed.
 """
 
 from __future__ import annotations

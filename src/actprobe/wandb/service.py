@@ -111,12 +111,26 @@ class Service:
                 found.append(LockedFile(f.name, f.size, alg, digest, run))
         return found
 
-    def urls(self, source: str, paths: Sequence[str]) -> dict[str, str]:
-        """Fresh signed URLs of files of an artifact version or run."""
+    def urls(
+        self,
+        source: str,
+        paths: Sequence[str],
+        uploads: Mapping[tuple[str, str], str] | None = None,
+    ) -> dict[str, str]:
+        """Fresh signed URLs of files of an artifact version or run.
+
+        uploads: (source, path) -> what stands for the digest of a run file without one; a file that
+        was uploaded again since then is left out.
+        """
+        locked = uploads or {}
         with _readable(source):
             holder = self._artifact(source) if ":" in source else self._api.run(source)
             nodes = holder.files(names=list(paths), per_page=min(len(paths), _PAGE))
-            return {f.name: f.direct_url for f in nodes}
+            return {
+                f.name: f.direct_url
+                for f in nodes
+                if (source, f.name) not in locked or locked[source, f.name] == _upload(source, f)
+            }
 
 
 def _version(artifact: Any) -> int:
@@ -179,7 +193,7 @@ def lock(config: Mapping[str, Any], name: str) -> Path:
     found = Service().resolve(lockfile.config_source(config, name))
     for f in found.files:
         if f.alg == "size":
-            log.warning("%s: the service keeps no digest of it, only its size is checked", f.path)
+            log.warning("%s: the service keeps no digest of it, its content is not checked", f.path)
     lockfile.write(found, path)
     return path
 

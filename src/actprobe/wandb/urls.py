@@ -33,11 +33,14 @@ class Urls:
         """The URL of a file, another one than `expired`.
 
         Of many threads whose URL expired only the first asks; the others wait for its answer.
-        Raises KeyError when the service does not know the file.
+        Raises KeyError when the service does not know the file (any more).
         """
         with self._lock:
             if self._urls.get((source, path), expired) == expired:
                 paths = [path] if expired else self._paths[source]
-                for p, url in self._ask(source, paths).items():
-                    self._urls[source, p] = url
+                answer = self._ask(source, paths)
+                for p in paths:
+                    self._urls.pop((source, p), None)
+                    if p in answer:
+                        self._urls[source, p] = answer[p]
             return self._urls[source, path]
