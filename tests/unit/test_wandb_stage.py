@@ -25,7 +25,7 @@ from wandb_cases import (
 )
 from wandb_server import SIGNATURE, Fault, server
 
-from actprobe import models, store
+from actprobe import models, store, upkeep
 from actprobe import wandb as room
 from actprobe.errors import ActprobeError, ConfigError, Damaged
 from actprobe.wandb import fetch, lockfile
@@ -91,13 +91,15 @@ def test_planning_needs_neither_client_nor_arrays():
     assert done.stdout == "[]\n"
 
 
-def test_raw_files_are_named_by_their_digest_and_checked_by_it(dump):
+def test_raw_files_are_named_by_their_digest_and_checked_by_it(dump, monkeypatch):
     make(dump, ["wandb"])
     assert len(raw(dump)) == 8
     for path in raw(dump):
         assert room.is_raw(path)
         room.verify_file(path)
     path = raw(dump)[2]
+    monkeypatch.chdir(path.parent)
+    assert upkeep.verify([Path()], set_aside=True).damaged == {}
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(Damaged, match=rf"md5 \w+ \(768 bytes\), expected {path.name[4:16]}"):
         room.verify_file(path)

@@ -46,7 +46,7 @@ def raw_path(cache_dir: str, dump: str, alg: str, digest: str, name: str) -> str
 
 def is_raw(path: str | Path) -> bool:
     """True for a file named by `raw_path`."""
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # its folders count, also when verify is run inside them
     return path.parent.parent.name == "wandb" and _RAW.fullmatch(path.name) is not None
 
 
