@@ -33,6 +33,7 @@ from wandb_graphql import Service
 
 SIGNATURE = "SIGNATUREabcdef0123456789"
 EXPIRED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
+EXPIRED_TOKEN = EXPIRED.replace(b"AccessDenied", b"ExpiredToken")  # with 400, as Google's storage
 _PIECE = 1 << 16
 
 
@@ -55,6 +56,7 @@ class Fault:
     status: int = 500
     headers: dict[str, str] = field(default_factory=dict)
     rate: float = 0.0
+    body: bytes = EXPIRED
 
 
 @dataclass
@@ -245,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             low, high = int(asked[1]), min(int(asked[2] or size - 1) + 1, size)
         if f := owner.fault(name, {"status", "expire"}):
-            self._answer(403 if f.kind == "expire" else f.status, EXPIRED, f.headers)
+            self._answer(403 if f.kind == "expire" else f.status, f.body, f.headers)
             return
         if float(query["exp"][0]) < time.time() or query["sig"] != [SIGNATURE]:
             self._answer(403, EXPIRED)

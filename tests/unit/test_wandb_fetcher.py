@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 from wandb_cases import fetch_all, golden, quiet_logs, remotes, traces
-from wandb_server import SIGNATURE, Fault, Server, server
+from wandb_server import EXPIRED_TOKEN, SIGNATURE, Fault, Server, server
 
-from actprobe.errors import NoSpace
-from actprobe.wandb import digests
+from actprobe.errors import ActprobeError, NoSpace
+from actprobe.wandb import digests, fetcher
 from actprobe.wandb.connection import _retry_after
 from actprobe.wandb.download import Download, segment_size, verified_path
 from actprobe.wandb.journal import Journal, open_private
+from actprobe.wandb.progress import Progress
 from actprobe.wandb.urls import Urls
 
 MIB = 1 << 20
@@ -64,6 +65,7 @@ def test_every_file_arrives_once_over_a_few_kept_connections(server, tmp_path):
         (Fault("short", BAD, at=600_000), 33, TOTAL),
         (Fault("stall", BAD, at=600_000), 33, TOTAL),
         (Fault("expire", BAD), 33, TOTAL),
+        (Fault("status", BAD, status=400, body=EXPIRED_TOKEN), 33, TOTAL),
         (Fault("slow", BAD, rate=2e6), 32, TOTAL),
         (Fault("corrupt", BAD, at=1_000_000), 36, TOTAL + 4 * MIB),
     ],
@@ -88,6 +90,7 @@ def test_a_passing_fault_costs_one_more_request(server, tmp_path, fault, request
     ("fault", "reason"),
     [
         (Fault("status", BAD, times=99, status=404), "HTTP 404"),
+        (Fault("status", BAD, times=99, status=400), "HTTP 400"),
         (Fault("status", BAD, times=999, status=503), "HTTP 503; gave up after 8 tries"),
         (Fault("expire", BAD, times=999), "HTTP 403; gave up after 8 tries"),
         (Fault("norange", BAD, times=999), "ignores Range"),
@@ -340,6 +343,38 @@ def test_a_file_that_is_not_listed_any_more_when_its_url_expires(server, tmp_pat
         urls.get(wanted[0].source, wanted[0].path, expired=url)
 
 
+def test_an_expired_url_is_replaced_whatever_the_status(server, tmp_path):
+    files = {"a.pt": golden(0)}
+    artifact, [r] = server.add_artifact("team/project/dump", files), remotes(tmp_path, files)
+    server.faults.append(Fault("status", "a.pt", times=2, status=400, body=EXPIRED_TOKEN))
+    asked = []
+
+    def ask(source, paths):
+        asked.append(paths)
+        return {p: server.sign(artifact.blobs[p], p) for p in paths}
+
+    quick = fetcher.Settings(backoff=0.005)
+    assert (
+        fetcher.fetch([r], Urls(ask, [(r.source, r.path)]), quick, Progress("", {r.path: 1})) == {}
+    )
+    assert len(asked) == 3
+
+
+def test_a_service_that_is_down_is_asked_once_and_not_for_each_file(tmp_path):
+    asked = []
+
+    def ask(source, paths):
+        asked.append(paths)
+        raise ActprobeError("down")
+
+    files = {f"{i}.pt": golden(i, 1) for i in range(100)}
+    wanted = remotes(tmp_path, files)
+    urls = Urls(ask, [(r.source, r.path) for r in wanted])
+    failed = fetcher.fetch(wanted, urls, fetcher.Settings(), Progress("", dict.fromkeys(files, 1)))
+    assert set(failed.values()) == {"down"} and len(failed) == 100
+    assert len(asked) == 1
+
+
 def test_a_symbolic_link_in_the_way_of_a_part_is_not_followed(server, tmp_path):
     artifact, wanted = server.add_artifact("team/project/dump", FILES), remotes(tmp_path, FILES)
     outside = tmp_path / "outside"
@@ -360,7 +395,8 @@ def test_retry_after_is_a_number_or_a_date_and_bounded():
     assert _retry_after("2") == 2
     assert _retry_after("999999") == 120
     assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert _retry_after("soon") is None
+    for value in ("soon", "nan", "inf", "-inf", "1e999"):
+        assert _retry_after(value) is None
     assert _retry_after(None) is None
 
 

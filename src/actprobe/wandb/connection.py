@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import math
+import re
 import time
 from collections.abc import Iterator
 
@@ -17,6 +19,9 @@ from actprobe.wandb.urls import keep_out_of_logs
 
 _READ = 1 << 18
 _BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
+# Google Cloud Storage and S3 say so with HTTP 400.
+_EXPIRED = re.compile(rb"<Code>(ExpiredToken|ExpiredRequest)</Code>")
+_ERROR = 4000  # bytes read of the body of an error
 _LONGEST_WAIT = 120.0  # seconds that a server's Retry-After may ask for
 
 
@@ -105,10 +110,20 @@ def _check(response: requests.Response, start: int, stop: int, size: int) -> Non
             raise Dropped(f"{head.get('Content-Length')} bytes announced, expected {size}")
     elif status in (401, 403):
         raise Expired(f"HTTP {status}")
+    elif status == 400 and _EXPIRED.search(_beginning(response)):
+        raise Expired("HTTP 400, expired")
     elif status in _BUSY:
         raise Dropped(f"HTTP {status}", _retry_after(head.get("Retry-After")))
     else:
         raise Refused(f"HTTP {status}")
+
+
+def _beginning(response: requests.Response) -> bytes:
+    """The first bytes of an error's body."""
+    try:
+        return response.raw.read(_ERROR, decode_content=False)
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
+        raise Dropped(type(e).__name__) from None
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -120,6 +135,8 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
+    if not math.isfinite(seconds):
+        return None
     return min(max(seconds, 0.0), _LONGEST_WAIT)

@@ -7,6 +7,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from actprobe.errors import ActprobeError
+
 Ask = Callable[[str, Sequence[str]], Mapping[str, str]]
 
 
@@ -24,6 +26,7 @@ class Urls:
     def __init__(self, ask: Ask, files: Iterable[tuple[str, str]]):
         self._ask = ask
         self._lock = threading.Lock()
+        self._failed: dict[str, ActprobeError] = {}
         self._urls: dict[tuple[str, str], str] = {}
         self._paths: dict[str, list[str]] = defaultdict(list)
         for source, path in files:
@@ -33,12 +36,19 @@ class Urls:
         """The URL of a file, another one than `expired`.
 
         Of many threads whose URL expired only the first asks; the others wait for its answer.
-        Raises KeyError when the service does not know the file (any more).
+        A question that failed is not asked again for other files of its source: its error is raised
+        at once. Raises KeyError when the service does not know the file (any more).
         """
         with self._lock:
             if self._urls.get((source, path), expired) == expired:
                 paths = [path] if expired else self._paths[source]
-                answer = self._ask(source, paths)
+                if source in self._failed:
+                    raise self._failed[source]
+                try:
+                    answer = self._ask(source, paths)
+                except ActprobeError as e:
+                    self._failed[source] = e
+                    raise
                 for p in paths:
                     self._urls.pop((source, p), None)
                     if p in answer:
