@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import os
+import resource
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from wandb_cases import assembled, config, plan_of
 from actprobe import models, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.plan import Batch, Target
-from actprobe.wandb import assemble, digests, lockfile, windows
+from actprobe.wandb import arrays, assemble, digests, lockfile, windows
 from actprobe.wandb.targets import VERSION
 from actprobe.wandb.windows import tokens_csr
 
@@ -178,6 +182,38 @@ def test_an_interrupted_assembly_goes_on_and_ends_the_same(tmp_path, monkeypatch
     make(t)
     assert [u for (u,) in marked] == list(range(16))
     assert Path(t.path).read_bytes() == expected
+
+
+@pytest.fixture
+def few_descriptors():
+    """About 30 more descriptors than are open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 30, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "pt", "h5", "safetensors"])
+def test_more_chunks_than_a_process_may_open(tmp_path, suffix, few_descriptors):
+    t = dump(tmp_path, chunks(X, 60, suffix), position="last")
+    assert np.array_equal(models.load_activations(make(t)), X)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "pt", "h5", "safetensors"])
+def test_no_descriptor_left_is_not_the_fault_of_a_file(tmp_path, suffix, few_descriptors):
+    path = tmp_path / f"a.{suffix}"
+    save(path, next(iter(chunks(X, 1, suffix).values())))
+    for free in range(3):
+        with ExitStack() as stack:
+            taken: list[Any] = []
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(stack.enter_context(open(os.devnull)))
+            for f in taken[:free]:
+                f.close()
+            with contextlib.suppress(OSError), arrays.open_arrays(path, suffix) as found:
+                assert len(found) == 1
 
 
 def test_chunks_that_differ_are_named(tmp_path):

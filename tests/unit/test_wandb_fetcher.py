@@ -210,6 +210,23 @@ def test_killed_at_twenty_moments_it_goes_on_where_it_was(tmp_path):
         assert server.count.requests == 0
 
 
+FEW = "import os, resource, time\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))\n"
+FEW += "real = os.fsync\nos.fsync = lambda fd: (time.sleep(0.01), real(fd))  # a slow disk\n"
+
+
+def test_more_files_than_a_process_may_open(server, tmp_path):
+    files = {f"{i}.pt": b"%06d" % i for i in range(200)}
+    server.blobs.update(files)
+    wanted = remotes(tmp_path, files)
+    described = json.dumps(
+        [[r.source, r.path, r.size, r.alg, r.digest, str(r.into)] for r in wanted]
+    )
+    command = [sys.executable, "-c", FEW + CHILD, server.sign("NAME", "NAME"), described]
+    code = subprocess.run(command, timeout=60).returncode
+    assert code == 0
+    assert all(verified_path(r.into).exists() for r in wanted)
+
+
 def test_a_file_is_complete_only_when_its_journal_is_written(tmp_path, monkeypatch):
     """The thread that finishes a complete file closes the descriptors of part and journal."""
     download = Download(remotes(tmp_path, {"a": b"12345678"})[0], segment=4)

@@ -7,6 +7,7 @@ with positioned reads, so that memory holds the slice and nothing else.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -194,8 +195,8 @@ def _safetensors(path: Path, descriptor: int) -> dict[str, _Flat]:
 
 
 def _npy(path: Path, descriptor: int) -> dict[str, _Flat]:
-    try:
-        with open(path, "rb") as f:
+    with open(path, "rb") as f:
+        try:
             version = np.lib.format.read_magic(f)
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
@@ -203,8 +204,8 @@ def _npy(path: Path, descriptor: int) -> dict[str, _Flat]:
             }[version]
             shape, fortran, dtype = read(f)
             offset = f.tell()
-    except Exception as e:  # NumPy parses it as a Python literal, which can fail in any way
-        raise BadInput(f"{path}: not a readable .npy header: {e}") from None
+        except Exception as e:  # NumPy parses it as a Python literal, which can fail in any way
+            raise BadInput(f"{path}: not a readable .npy header: {e}") from None
     if fortran and len(shape) > 1:
         raise BadInput(f"{path}: in Fortran order; expected C order")
     name = _name(dtype)
@@ -224,6 +225,8 @@ def _open_hdf5(path: Path) -> Iterator[dict[str, Array]]:
     try:
         f = h5py.File(path, "r", locking=False)
     except OSError as e:
+        if e.errno not in (None, errno.EINVAL):  # not the file's fault, as with EMFILE
+            raise
         raise BadInput(f"{path}: cannot be read as HDF5: {e}") from None
     with f:
         found: dict[str, Array] = {}

@@ -22,7 +22,7 @@ SLICE = 1 << 22  # bytes of an array in memory
 
 @dataclass(frozen=True)
 class Chunk:
-    """One open file of a site: its name in the dump, its digest, its arrays."""
+    """One file of a site: its name in the dump, its digest, its arrays."""
 
     file: str
     digest: str
@@ -43,14 +43,53 @@ def _verified(chunk: Mapping[str, str]) -> tuple[str, str]:
     return path, path.rpartition(".")[2]
 
 
+class _OneOpen:
+    """Keeps the file open that was read last: a dump may have more files than a process may open."""
+
+    def __init__(self, opened: ExitStack):
+        self._opened, self._path = opened, ""
+        self._arrays: dict[str, Array] = {}
+
+    def arrays(self, path: str, kind: str) -> dict[str, Array]:
+        """The arrays of a file, valid until those of another one are asked for."""
+        if self._path != path:
+            self._path = ""
+            self._opened.close()
+            self._arrays = self._opened.enter_context(open_arrays(path, kind))
+            self._path = path
+        return self._arrays
+
+
+@dataclass(frozen=True)
+class _Closed:
+    """An array whose file is opened when it is read."""
+
+    files: _OneOpen
+    path: str
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self.files.arrays(self.path, self.kind)[self.name].rows(start, stop)
+
+
 @contextmanager
 def open_chunks(chunks: Sequence[Mapping[str, str]]) -> Iterator[list[Chunk]]:
-    """The files of a site (`path`, `key`, `file`), each checked against its digest and opened."""
-    with ExitStack() as stack:
-        yield [
-            Chunk(c["file"], c["key"], stack.enter_context(open_arrays(*_verified(c))))
-            for c in chunks
-        ]
+    """The files of a site (`path`, `key`, `file`), each checked against its digest; one at a time
+    is open."""
+    with ExitStack() as opened:
+        files = _OneOpen(opened)
+        found = []
+        for c in chunks:
+            path, kind = _verified(c)
+            arrays = {
+                name: _Closed(files, path, kind, name, a.shape, a.dtype)
+                for name, a in files.arrays(path, kind).items()
+            }
+            found.append(Chunk(c["file"], c["key"], arrays))
+        yield found
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from actprobe.wandb.urls import Urls
 
 log = logging.getLogger(__name__)
 
+_OPEN = 4  # files open at once per connection: each has two descriptors until it is hashed
 _FLUSH = 1 << 19  # bytes a connection may hold in memory, and lose when the process is killed
 _MARGIN = 64 << 20  # bytes of disk that stay free
 
@@ -107,8 +108,9 @@ class _Fetch:
         self._limiter = _Limiter(settings.rate_limit)
         self._changed = threading.Condition()
         # (-size, file, segment): the largest file first; segment -1 opens the file.
-        self._todo = [(-r.size, n, -1) for n, r in enumerate(remotes)]
-        heapq.heapify(self._todo)
+        self._unopened = sorted((-r.size, n, -1) for n, r in enumerate(remotes))
+        self._todo: list[tuple[int, int, int]] = []
+        self._begun: set[int] = set()  # taken from _unopened and not settled
         self._unsettled = set(range(len(remotes)))
         self._opened: set[int] = set()
         self._users = [0] * len(remotes)
@@ -163,12 +165,17 @@ class _Fetch:
         """The next file and segment, or None when there is nothing left to wait for."""
         with self._changed:
             while self._unsettled:
-                while self._todo:
-                    _, n, i = heapq.heappop(self._todo)
-                    if n in self._unsettled:
-                        self._users[n] += 1
-                        return n, i
-                self._changed.wait()
+                self._begun &= self._unsettled
+                room = len(self._begun) < _OPEN * self._settings.connections
+                heaps = [h for h in (self._unopened if room else [], self._todo) if h]
+                if not heaps:
+                    self._changed.wait()
+                    continue
+                _, n, i = heapq.heappop(min(heaps, key=lambda h: h[0]))
+                if n in self._unsettled:
+                    self._begun.add(n)
+                    self._users[n] += 1
+                    return n, i
         return None
 
     def _work(self) -> None:

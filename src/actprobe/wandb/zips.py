@@ -25,10 +25,10 @@ def members(path: str | Path) -> dict[str, tuple[int, int]]:
     """
     path = Path(path)
     found: dict[str, tuple[int, int]] = {}
-    try:
-        with zipfile.ZipFile(path) as z, open(path, "rb") as f:
-            size = os.fstat(f.fileno()).st_size
-            for info in z.infolist():
+    with open(path, "rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        try:
+            for info in zipfile.ZipFile(f).infolist():
                 name = info.filename
                 check_name(name)
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
@@ -46,12 +46,12 @@ def members(path: str | Path) -> dict[str, tuple[int, int]]:
                 if info.file_size != info.compress_size or start + info.file_size > size:
                     raise BadInput(f"{path}: member {name!r} is larger than the file")
                 found[name] = (start, info.file_size)
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as e:
-        raise BadInput(f"{path}: not a zip file, or cut short ({e})") from None
-    except BadInput:
-        raise
-    except ActprobeError as e:
-        raise BadInput(f"{path}: {e}") from None
+        except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as e:
+            raise BadInput(f"{path}: not a zip file, or cut short ({e})") from None
+        except BadInput:
+            raise
+        except ActprobeError as e:
+            raise BadInput(f"{path}: {e}") from None
     end = 0
     for name, (start, n) in sorted(found.items(), key=lambda m: m[1]):
         if start < end:
