@@ -163,6 +163,51 @@ def test_a_pickle_with_a_huge_memo_index(tmp_path):
     refused(path, "memo entry out of range")
 
 
+def text(s: str) -> bytes:
+    return b"X" + struct.pack("<I", len(s)) + s.encode()
+
+
+def number(n: int) -> bytes:
+    data = n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8b" + struct.pack("<i", len(data)) + data
+
+
+def pickled_tensor(*shape: int, storage: bytes = b"") -> bytes:
+    """A tensor over storage 0 with strides of 1."""
+    pid = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
+    sizes = b"(" + b"".join(map(number, shape)) + b"t(" + b"K\x01" * len(shape) + b"t"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + (storage or pid) + b"K\x00" + sizes + b"\x89NtR"
+    )
+
+
+CHANGED = b"}(" + text("shape") + b"(" + number(10**10) + number(-1) + b"tub"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickled_tensor(2, 1) + CHANGED, "refused to read its pickle"),
+        (pickled_tensor(2) + b"(N}(" + text("shape") + b"(K\x09tutb", "refused to read its pickle"),
+        (pickled_tensor(1 << 40_000), "impossible shape"),
+        (pickled_tensor(*[1 << 62] * 65), "impossible shape"),
+        (pickled_tensor(*[1 << 62] * 64), "not contiguous"),
+        (pickled_tensor(2, storage=b"(" + text("f8") + text("0") + b"t"), "not a storage"),
+        (pickled_tensor(2, storage=b"(" + text("float32") + b"]t"), "not a storage"),
+        (pickled_tensor(2, 1), None),
+    ],
+)
+def test_crafted_tensors(tmp_path, content, message):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as z:
+        z.writestr("archive/data.pkl", b"\x80\x02" + content + b".")
+        z.writestr("archive/data/0", bytes(16))
+    if message:
+        refused(path, message)
+    else:
+        assert read(path)[""].shape == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -256,6 +301,7 @@ def safetensors(path: Path, header: Any, data: bytes = b"") -> None:
         {"x": {"dtype": "F32", "shape": [4.0], "data_offsets": [0, 16]}},
         {"x": {"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]}},
         {"x": {"dtype": "Q8", "shape": [4], "data_offsets": [0, 16]}},
+        {"x": {"dtype": "F32", "shape": [1 << 62] * 500, "data_offsets": [0, 16]}},
         {"x": 3},
         [],
         b"{",
@@ -288,6 +334,9 @@ def test_crafted_npy(tmp_path):
     path = tmp_path / "a.npy"
     npy(path, "(1000000000000,)")
     refused(path, "would end at byte 4,000,000,000,0")
+    for shape in ("(10000000000, -1)", "(-5, -4)", "(1" + "0" * 4000 + ",)"):
+        npy(path, shape)
+        refused(path, "impossible shape")
     npy(path, "(4, 4)", fortran=True)
     refused(path, "Fortran order")
     npy(path, "(4,)", dtype="|O")
@@ -323,6 +372,27 @@ def test_hdf5_that_leads_elsewhere_or_holds_nothing(tmp_path):
         with h5py.File(path, "w") as f:
             craft(f)
         refused(path, message)
+
+
+def test_hdf5_chunks_that_unpack_to_far_more(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    monkeypatch.setattr("actprobe.wandb.arrays._MAX_UNPACKED", 4000)
+    with h5py.File(path, "w") as f:
+        f.create_dataset("x", data=np.zeros(1000, np.float32), chunks=(1000,), compression="gzip")
+    assert read(path)["x"].shape == (1000,)
+    with h5py.File(path, "w") as f:
+        f.create_dataset("x", data=np.zeros(1001, np.float32), chunks=(1001,), compression="gzip")
+    refused(path, r"compressed in chunks \(1001,\), over 4,000 bytes")
+    with h5py.File(path, "w") as f:
+        f.create_dataset("x", data=np.zeros(1001, np.float32), chunks=(1001,))
+    assert read(path)["x"].shape == (1001,)
+
+
+def test_a_type_kept_in_hdf5_is_no_array(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        f["kind"] = np.dtype("f4")
+        f["x"] = np.zeros(3)
+    assert list(read(tmp_path / "a.h5")) == ["x"]
 
 
 def test_bfloat16_in_hdf5_is_said_by_an_attribute(tmp_path):

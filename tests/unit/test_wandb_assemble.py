@@ -374,6 +374,14 @@ def bad_windows() -> dict[str, tuple[dict[str, torch.Tensor], str]]:
         "repeated": (but(data_indices=twice, neuron_indices=latent_twice), "not in order"),
         "negative": (but(neuron_indices=latent - 1), "latents -1 to"),
         "far": (but(data_indices=window + 10**9), "windows without a code"),
+        "scattered": (
+            but(data_indices=torch.arange(len(window)) * 90_000),
+            "windows without a code",
+        ),
+        "wrapped": (
+            but(data_indices=torch.tensor([0, 2**62, -(2**63), *window[3:].tolist()])),
+            "not in order",
+        ),
         "huge": (but(neuron_indices=latent + 2**31), "latents 2147483648"),
         "infinite": (but(nonzero_activations=infinite), "row 3 holds NaN"),
         "short": (but(data_indices=window[1:].clone()), "expected integers"),

@@ -73,6 +73,14 @@ def test_an_array_of_ids(tmp_path):
         read(tmp_path / "t.npy")
 
 
+def test_an_array_of_rows_without_tokens(tmp_path):
+    np.save(tmp_path / "t.npy", np.zeros((3, 0), np.int64))
+    header = (tmp_path / "t.npy").read_bytes()
+    (tmp_path / "t.npy").write_bytes(header.replace(b"(3, 0), }          ", b"(1000000000, 0), } "))
+    with pytest.raises(BadInput, match="holds no tokens"):
+        read(tmp_path / "t.npy")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from actprobe.errors import BadInput
+from actprobe.wandb.pt import is_possible, stored_tensors
 
 NUMPY: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
@@ -39,6 +40,7 @@ _SAFETENSORS = {
 }
 _MAX_HEADER = 100_000_000  # bytes of a safetensors header, the limit of its own library
 _MAX_PACKED = 1100  # deflate packs no better than this
+_MAX_UNPACKED = 1 << 28  # bytes of a compressed HDF5 chunk, which is unpacked as a whole
 
 
 class Array(Protocol):
@@ -64,6 +66,10 @@ class _Flat:
     offset: int
     shape: tuple[int, ...]
     dtype: str
+
+    def __post_init__(self) -> None:
+        if not is_possible(self.shape):
+            raise BadInput(f"{self.file}: an array has an impossible shape")
 
     @property
     def stop(self) -> int:
@@ -140,8 +146,6 @@ def _check_places(path: Path, size: int, found: Mapping[str, _Flat]) -> None:
 
 
 def _pt(path: Path, descriptor: int) -> dict[str, _Flat]:
-    from actprobe.wandb.pt import stored_tensors
-
     tensors, storages = stored_tensors(path)
     found = {}
     for name, t in tensors.items():
@@ -252,11 +256,19 @@ def _visit(path: Path, group: Any, prefix: str, found: dict[str, Array], seen: s
         seen.add(address)
         if isinstance(node, h5py.Group):
             _visit(path, node, f"{name}/", found, seen)
+        elif not isinstance(node, h5py.Dataset):  # a committed type
+            continue
         elif node.is_virtual or node.external:
             raise BadInput(f"{path}: dataset {name!r} keeps its data in other files")
         elif node.ndim and (dtype := _hdf5_dtype(node)):
             if node.nbytes > node.id.get_storage_size() * (_MAX_PACKED if node.chunks else 1):
                 raise BadInput(f"{path}: dataset {name!r} {node.shape} has no data to fill it")
+            packed = node.id.get_create_plist().get_nfilters()
+            if packed and math.prod(node.chunks) * node.dtype.itemsize > _MAX_UNPACKED:
+                raise BadInput(
+                    f"{path}: dataset {name!r} is compressed in chunks {node.chunks}, "
+                    f"over {_MAX_UNPACKED:,} bytes each"
+                )
             found[name] = _Hdf5(node, dtype)
 
 

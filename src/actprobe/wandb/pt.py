@@ -9,13 +9,13 @@ itself is not imported, and nothing is allocated that the file does not contain.
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import pickletools
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actprobe.errors import BadInput
 from actprobe.wandb.zips import members
@@ -31,9 +31,19 @@ _STORAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A tensor as the pickle describes it; offset and stride count elements."""
+_MOST = 1 << 63  # no dimension, offset or stride is larger
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """True for what a file may call a shape: at most 64 dimensions, none negative or beyond 2^63."""
+    return len(shape) <= 64 and all(0 <= n < _MOST for n in shape)
+
+
+class Stored(NamedTuple):
+    """A tensor as the pickle describes it; offset and stride count elements.
+
+    A tuple: a pickle can change the attributes of other objects (BUILD) after they were checked.
+    """
 
     dtype: str
     storage: str
@@ -45,10 +55,13 @@ class Stored:
 def _rebuild(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> Stored:
     """Stands for `torch._utils._rebuild_tensor_v2`."""
     dtype, key = storage
-    numbers = (offset, *shape, *stride)
-    if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(shape) != len(stride):
+    if dtype not in _STORAGES.values() or not isinstance(key, str):
+        raise pickle.UnpicklingError("a tensor refers to something that is not a storage")
+    numbers = [(offset,), tuple(shape), tuple(stride)]
+    whole = all(isinstance(n, int) for n in itertools.chain(*numbers))
+    if not (whole and all(map(is_possible, numbers)) and len(numbers[1]) == len(numbers[2])):
         raise pickle.UnpicklingError("a tensor has an impossible shape")
-    return Stored(dtype, key, offset, tuple(shape), tuple(stride))
+    return Stored(dtype, key, offset, numbers[1], numbers[2])
 
 
 class _Unpickler(pickle.Unpickler):

@@ -72,7 +72,9 @@ def _copy_array(path: Path, kind: str, lengths: array, spill: Any) -> None:
         ids = next(iter(found.values()))
         if len(ids.shape) != 2 or not ids.dtype.startswith("int"):
             raise BadInput(f"{path}: {ids.shape} {ids.dtype}, expected integers [rows, length]")
-        step = max(1, (1 << 22) // max(1, ids.shape[1]))
+        if not ids.shape[1]:
+            raise BadInput(f"{path}: holds no tokens")
+        step = max(1, (1 << 22) // ids.shape[1])
         for start in range(0, ids.shape[0], step):
             block = ids.rows(start, min(start + step, ids.shape[0]))
             if block.size and (block.min() < 0 or block.max() >= 1 << 31):

@@ -23,7 +23,8 @@ from actprobe.wandb.tokens import Tokens
 _NAMES = ("nonzero_activations", "data_indices", "neuron_indices")
 _VALUES = 1 << 20  # codes in memory at a time
 _INT32 = 2**31
-_GAP = 100_000  # windows in a row without any code: more means a crafted or broken index
+# Without tokens: windows without any code, and for each that has one; more means a broken index.
+_SILENT, _SILENT_EACH = 100_000, 100
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
     if any(codes.shape[1] != length for codes, _, _ in arrays):
         raise BadInput(f"{t.name}: the windows of its files differ in length")
     width = t.spec["width"] or 0
-    slices, largest = _survey(chunks, arrays)
+    slices, largest, seen = _survey(chunks, arrays)
     if width and largest >= width:
         raise BadInput(f"{t.name}: latent {largest}, expected fewer than {width}")
     n = slices[-1].last_window + 1
@@ -81,6 +82,8 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
                 f"{tokens.offsets[-1]} in {given} windows"
             )
         n = given
+    elif n - seen > _SILENT + _SILENT_EACH * seen:
+        raise BadInput(f"{t.name}: {n - seen} windows without a code, {seen} with one")
     offsets = np.arange(n + 1, dtype=np.int64) * length
     small = token_arrays(tokens, offsets)
     small["shape"] = np.array([n * length, width or largest + 1])
@@ -144,28 +147,28 @@ def _read(three: Three, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, 
     )
 
 
-def _survey(chunks: Sequence[Chunk], arrays: Sequence[Three]) -> tuple[list[_Slice], int]:
-    """Slices of whole windows of all chunks, checked, and the largest latent."""
+def _survey(chunks: Sequence[Chunk], arrays: Sequence[Three]) -> tuple[list[_Slice], int, int]:
+    """Slices of whole windows of all chunks, checked, the largest latent, and how many windows
+    have codes."""
     slices: list[_Slice] = []
-    largest = 0
+    largest = seen = 0
     for i, (chunk, three) in enumerate(zip(chunks, arrays, strict=True)):
         for start, stop in _cuts(three):
             codes, window, latent = _read(three, start, stop)
             check_finite(codes, chunk.file, start)
             before = slices[-1].last_window if slices else -1
-            step, rise = np.diff(window), np.diff(latent)
-            if window[0] <= before or ((step < 0) | ((step == 0) & (rise <= 0))).any():
+            a, b = window[:-1], window[1:]
+            if window[0] <= before or ((b < a) | ((b == a) & (latent[1:] <= latent[:-1]))).any():
                 raise BadInput(
                     f"{chunk.file}: rows {start} to {stop - 1} are not in order of window and "
                     "latent, or repeat one"
                 )
             if latent.min() < 0 or latent.max() >= _INT32:
                 raise BadInput(f"{chunk.file}: latents {latent.min()} to {latent.max()}")
-            if max(window[0] - before, step.max(initial=0)) > _GAP:
-                raise BadInput(f"{chunk.file}: over {_GAP} windows without a code near row {start}")
+            seen += 1 + int((a != b).sum())
             largest = max(largest, int(latent.max()))
             slices.append(_Slice(i, start, stop, int(window[-1]), int(np.count_nonzero(codes))))
-    return slices, largest
+    return slices, largest, seen
 
 
 def _cuts(three: Three) -> Iterator[tuple[int, int]]:
