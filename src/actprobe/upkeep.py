@@ -106,7 +106,8 @@ def delete(paths: Iterable[str]) -> list[str]:
     """Delete the files and folders left empty; returns those kept because a process holds them."""
     kept = []
     for path in paths:
-        if _held(path):
+        # One lock stands for all parts of a running fetch: {cache}/wandb/.lock.
+        if _held(path) or _held(f"{Path(path).parent.parent}/.lock"):
             kept.append(path)
             continue
         Path(path).unlink(missing_ok=True)

@@ -177,6 +177,17 @@ def test_two_processes_at_once_fetch_once(client, dump, caplog):
     assert "waiting for another process" in caplog.text
 
 
+def test_the_parts_of_a_running_fetch_are_held(tmp_path):
+    part = tmp_path / "wandb" / "acts" / "md5.0123456789ab.pt.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x")
+    with fetch._one_at_a_time(tmp_path / "wandb"):
+        assert upkeep.delete([str(part)]) == [str(part)]
+        assert part.exists()
+    assert upkeep.delete([str(part)]) == []
+    assert not part.exists()
+
+
 def test_everything_there_needs_no_service(client, dump, monkeypatch):
     make(dump, ["wandb"])
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
