@@ -13,7 +13,7 @@ import torch
 
 from actprobe import store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
-from actprobe.lora import classifiers, metrics, mlp, protocol, splits, synthetic
+from actprobe.lora import classifiers, metrics, mlp, probe, protocol, splits, synthetic
 
 RULE = {"kind": "stratified", "test": 0.25, "validation": 0.25, "seed": "per_run"}
 MLP = {**protocol.load("lora-default")["methods"]["mlp"], "hidden": [16, 16], "max_epochs": 40}
@@ -238,8 +238,12 @@ def test_labels_that_cannot_be_probed_are_told(
     )
     (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,cat\nl2,dog\nl3,dog\n")
     made = tools.run(cfg)
-    rows = store.read_table(tools.path_of(made, "p/c/stats.all.ridge")).to_pylist()
+    path = tools.path_of(made, "p/c/stats.all.ridge")
+    rows = store.read_table(path).to_pylist()
     assert all("too few" in r["reason"] and r["test_acc"] is None for r in rows)
+    (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,dog\nl2,dog\nl3,dog\n")
+    with pytest.raises(ActprobeError, match=r"l\.csv was changed after the plan was made"):
+        probe.labels(made.targets[path], cfg)
 
 
 def test_unknown_names_are_told_with_the_nearest_one(tmp_path: Path) -> None:

@@ -188,6 +188,19 @@ def test_finished_parts_need_no_model(tmp_path, config, monkeypatch):
     assert all(Path(t.path).exists() for t in found)
 
 
+def test_a_model_that_is_replaced_after_the_plan_is_refused(tmp_path):
+    folder = save_model("llama", tmp_path / "model")
+    config = make_config(tmp_path, model_entry(folder), WANTED)
+    texts = write_texts(tmp_path)
+    [batch] = plan.make(config, (found := targets(config, texts)), [t.path for t in found]).batches
+    save_model("llama", folder, torch.bfloat16)
+    from actprobe.models.run import run as run_batch
+
+    with pytest.raises(ActprobeError, match=r"models\.m: .* was changed after the plan was made"):
+        run_batch(batch, config, 1)
+    assert not any(Path(t.path).exists() for t in found)
+
+
 def test_parts_that_another_run_seals_meanwhile(tmp_path, config, monkeypatch):
     """Some of a dataset's files are sealed after this run looked, the others are its own to make."""
     texts = write_texts(tmp_path)

@@ -21,6 +21,7 @@ from actprobe.models.grammar import MASKED
 from actprobe.models.positions import Reduction, plan_reduction
 from actprobe.models.progress import Progress
 from actprobe.models.session import Session, opened
+from actprobe.models.sources import require_unchanged
 from actprobe.models.tokens import encode, shared_prefix
 from actprobe.plan import Batch, Target
 
@@ -51,6 +52,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                     settings = config["models"][batch.loader]
                     pending = [t for ts in todo.values() for t in ts]
                     session = stack.enter_context(opened(batch.loader, settings, pending))
+                    require_unchanged(config, targets[0])  # what was just loaded
                 text, ids = rows.text.tolist(), rows.id.tolist()
                 _Dataset(session, text, ids, targets, out, progress).make()
             progress.finished(dataset)

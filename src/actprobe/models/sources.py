@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import keys
-from actprobe.errors import ConfigError
+from actprobe.errors import ActprobeError, ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
 from actprobe.texts import wheel_source
@@ -54,6 +54,19 @@ def locate(
     if model["source"].startswith("hub:"):
         return _on_hub(model["source"].removeprefix("hub:"), model, f"models.{name}")
     return _in_folder(Path(model["source"]).expanduser(), model, where, memo)
+
+
+def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
+    """Raise ActprobeError when a local model's files are not those of the plan any more.
+
+    t: a target of the model. Digests are remembered, so that this costs a look at sizes and times.
+    """
+    name, planned = t.args["model"], t.spec["model"]
+    if "weights" not in planned:
+        return
+    if locate(config, name, {}, DigestMemo(config["cache_dir"])).identity != planned:
+        source = config["models"][name]["source"]
+        raise ActprobeError(f"models.{name}: {source} was changed after the plan was made; run again")
 
 
 def _in_wheel(t: Target, folder: str, where: str) -> Source:
