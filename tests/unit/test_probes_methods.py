@@ -150,17 +150,16 @@ def test_a_penalty_that_keeps_its_weight_against_the_mean_loss():
     assert methods.grid(fast, 64, 1, 1, 0)[0] == {"C": 16.0}
 
 
-def test_one_direction_and_controls():
+def test_one_direction_and_a_control():
     own = protocol.load("actprobe-1")
     X, y = data(600, 20, seed=5, strength=4.0)
     mean = {
         name: np.mean([metrics.auc(y[400:], probe(X, y, 400, own["methods"][name], s).scores)
                        for s in range(20)])
-        for name in ("mean_difference", "control_random_direction", "control_shuffled_labels")
+        for name in ("mean_difference", "control_random_direction")
     }  # fmt: skip
     assert mean["mean_difference"] > 0.9
     assert 0.5 < mean["control_random_direction"] < 0.75, "its sign is learned"
-    assert 0.4 < mean["control_shuffled_labels"] < 0.6
 
 
 def test_pca_components_do_not_depend_on_the_global_random_state():

@@ -203,6 +203,38 @@ def test_scarcity_has_a_row_for_each_size(cache):
     assert len(rows) == 20 and "are usable" in rows[-1]["reason"]
 
 
+def test_latents_are_ranked_without_the_validation_rows(cache, tmp_path):
+    """Random labels on many rare latents: what ranks them on all train rows finds some that fit."""
+    rng = np.random.RandomState(0)
+    for name in "abc":
+        codes = rng.exponential(size=(170, 3000)) * (rng.rand(170, 3000) < 0.05)
+        cache.texts(name, rng.permutation(np.arange(170) % 2))
+        cache.latents(name, as_latents(codes))
+    val_auc = []
+    for name in ("actprobe-1", f"{P}-fast"):
+        own = tmp_path / f"own-{name}.yaml"
+        own.write_text(
+            f"name: own-{name}\ndescription: mine\nextends: {name}\n"
+            "methods: {ksparse_b: {ks: [16]}}\n"
+        )
+        rows = cache.run({"protocol": str(own), "methods": ["ksparse_b"]})
+        val_auc.append(np.mean([r["val_auc"] for r in rows]))
+    assert 0.4 < val_auc[0] < 0.6 < 0.8 < val_auc[1]
+
+
+def test_shuffled_labels_of_activations_and_latents(cache):
+    """Without a signal before the ranking: neither validation nor test rows follow the labels."""
+    x, y = data(400, 60, strength=2.0)
+    cache.texts("a", y)
+    cache.activations("a", x)
+    cache.latents("a", as_latents(np.maximum(x - 1, 0)))
+    for method in ("control_shuffled_labels", "control_ksparse_shuffled"):
+        rows = cache.run({"protocol": "actprobe-1", "methods": [method]})
+        assert {r["k"] for r in rows} in ({None}, {16, 128}) and len({r["seed"] for r in rows}) == 5
+        for auc in ("val_auc", "test_auc"):
+            assert 0.35 < np.mean([r[auc] for r in rows]) < 0.65, (method, auc)
+
+
 def test_large_inputs(cache):
     """5,000 rows of a wide model: all test rows count, and d > n is solved."""
     x, y = data(5000, 3584, strength=4.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from actprobe.errors import ConfigError
 from actprobe.probes import protocol
 
 P = "saeprobes-0.4.2"
+FROZEN = json.loads((Path(__file__).parents[1] / "golden" / "probes.json").read_text())["recipes"]
 
 
 @pytest.fixture
@@ -148,6 +151,14 @@ def test_built_in_protocols_follow_the_schema(name):
             assert len(protocol.digest(name, setting, method)) == 64
 
 
+@pytest.mark.parametrize("name", FROZEN)
+def test_published_protocols_are_frozen(name):
+    """All their recipes are those of the first version: so are the keys of their results."""
+    p = protocol.load(name)
+    recipes = {f"{s}/{m}": protocol.digest(name, s, m) for s in p["settings"] for m in p["methods"]}
+    assert keys.spec_key(recipes) == FROZEN[name]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -156,6 +167,10 @@ def test_built_in_protocols_follow_the_schema(name):
         ("methods: {logreg: {family: forest}}", "methods.logreg.family: 'forest' is not one of"),
         ("extends: nothing", "unknown protocol 'nothing'"),
         ("rows: [", "cannot be read"),
+        (
+            "methods: {ksparse_b: {ranking_rows: fit, scaler_rows: train}}",
+            "ksparse_b.scaler_rows: 'fit' was expected",
+        ),
     ],
 )
 def test_a_protocol_of_ones_own_is_checked(tmp_path, change, message):

@@ -15,6 +15,7 @@ from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.plan import Target
 from actprobe.probes import data, leakage, methods, metrics, protocol, splits, tokens, validation
 from actprobe.probes.data import Labels
+from actprobe.probes.methods import Matrix
 from actprobe.probes.search import Fitted, search
 from actprobe.probes.splits import CannotFit, Condition, Rows
 
@@ -139,20 +140,24 @@ class _Fits:
         self.seen = leakage.repeated(source.labels.digest[train], other.labels.digest[test])
         component = source.labels.component[train] if self.rule["groups"] == "disjoint" else None
         self.folds = validation.folds(self.y_train, self.rule, seed, component)
+        if self.method.get("labels") == "shuffled":
+            shuffler = np.random.RandomState(self.method.get("seed", seed))
+            self.y_train = shuffler.permutation(self.y_train)
+        self.X_train: Any
+        self.X_test: Any
+        self.X_folds: list[Matrix] | None = None
         self.bootstrap = metrics.Bootstrap(self.y_test, recipe["bootstrap"])
         at_train, at_test = source.labels.row[train], other.labels.row[test]
         if self.method["reads"] in ("latents", "token_latents"):
-            ranking, most = self.method["ranking"], self.method["ks"][-1]
-            best = sae.rank(source.matrix, at_train, self.y_train, ranking, most)
-            self.X_train = source.matrix.columns(best, at_train)
-            self.X_test = other.matrix.columns(best, at_test)
-            if not self.X_train.any():
+            best = self._best(source, at_train, slice(None))
+            fired = source.matrix.columns(best, at_train)
+            if not fired.any():
                 raise CannotFit(f"no latent fires on the {len(train)} train rows")
-            if "binarise" in self.method:
-                self.X_train, self.X_test = (
-                    (np.abs(x) > self.method["binarise"]).astype(np.float64)
-                    for x in (self.X_train, self.X_test)
-                )
+            self.X_train = self._codes(fired)
+            self.X_test = self._codes(other.matrix.columns(best, at_test))
+            if self.method.get("ranking_rows") == "fit":
+                chosen = [self._best(source, at_train, a) for a, _ in self.folds]
+                self.X_folds = [self._codes(source.matrix.columns(c, at_train)) for c in chosen]
         elif self.method["reads"] == "tokens":
             most = recipe["setting"]["max_tokens"]
             self.X_train = source.matrix.rows(at_train, most)
@@ -164,6 +169,19 @@ class _Fits:
         else:
             self.X_train = source.matrix[at_train].astype(np.float64)
             self.X_test = other.matrix[at_test].astype(np.float64)
+
+    def _best(self, source: Source, at: Rows, ranked: Any) -> Rows:
+        """As many latents as the largest k, best first, by the rows `ranked` of `at` alone."""
+        y, rule, most = self.y_train[ranked], self.method["ranking"], self.method["ks"][-1]
+        if len(np.unique(y)) < 2:
+            return np.arange(0)  # a fold without a fit
+        return sae.rank(source.matrix, at[ranked], y, rule, most)
+
+    def _codes(self, x: Matrix) -> Matrix:
+        """Codes as the method reads them."""
+        if "binarise" in self.method:
+            return (np.abs(x) > self.method["binarise"]).astype(np.float64)
+        return x
 
     def row(self, k: int | None) -> dict[str, Any]:
         """The tidy row of the fit on the first k columns, or on all."""
@@ -202,4 +220,5 @@ class _Fits:
             self.folds,
             self.rule,
             self.seed,
+            [x[:, :k] for x in self.X_folds] if self.X_folds is not None else None,
         )

@@ -40,18 +40,18 @@ def search(
     folds: list[Fold],
     rule: Mapping[str, Any],
     seed: int,
+    X_folds: list[Matrix] | None = None,
 ) -> Fitted:
     """Fit one method. X_train [n, d], X_test [m, d] float64, y_train 0/1 [n].
 
     rule: the protocol's validation; folds: from `validation.folds` by that rule, empty for train
-    sets too small to validate. A fold whose fit part has one class scores `one_class_fold`. Of
+    sets too small to validate; X_folds: for each fold the train rows [n, d] with the columns that
+    it chose itself, in place of X_train. A fold whose fit part has one class scores `one_class_fold`. Of
     equal scores (to `digits`, where given) the first hyperparameters win; so they do when no fold
     has a score (val_auc is then NaN).
     """
     n, d = X_train.shape
     seed = method.get("seed", seed)
-    if method.get("labels") == "shuffled":
-        y_train = np.random.RandomState(seed).permutation(y_train)
     Z_train, Z_test = methods.prepare(method, seed, X_train, y_train, X_test)
     if not folds:
         Z_scored = X_test if method.get("tiny_scores") == "unscaled" else Z_test
@@ -67,7 +67,8 @@ def search(
         if method.get("scaler_rows", "fit") == "train":
             Z_fit, Z_val = Z_train[a], Z_train[b]
         else:
-            Z_fit, Z_val = methods.prepare(method, seed, X_train[a], y_train[a], X_train[b])
+            X = X_train if X_folds is None else X_folds[i]
+            Z_fit, Z_val = methods.prepare(method, seed, X[a], y_train[a], X[b])
         for j, params in enumerate(candidates):
             model = methods.estimator(method, params, seed)
             unconverged += not methods.fit(model, methods.columns(Z_fit, params), y_train[a])
