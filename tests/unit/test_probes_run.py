@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -132,6 +133,18 @@ def _math_libraries():
     from threadpoolctl import threadpool_info
 
     return threadpool_info()
+
+
+def test_a_killed_worker_is_named(cache, monkeypatch):
+    add(cache, "a", n=130)
+    add(cache, "b", n=130)
+    monkeypatch.setattr(batches, "_rows", _die)
+    with pytest.raises(ActprobeError, match="a probe worker was killed, perhaps for want of mem"):
+        cache.run({"protocol": P, "methods": ["knn"]}, workers=2)
+
+
+def _die(target):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_memory_limits_the_number_of_workers(cache):

@@ -101,17 +101,23 @@ def _results(todo: list[Target], workers: int) -> Iterator[tuple[Target, Rows]]:
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, initializer=_start_worker)
     try:
-        with _worker_environment():
+        with _worker_environment(), _killed_workers_named():
             futures = {pool.submit(_rows, t): t for t in todo}
         for future in as_completed(futures):
-            yield futures[future], future.result
+            yield futures[future], _killed_workers_named()(future.result)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _killed_workers_named() -> Iterator[None]:
+    try:
+        yield
     except BrokenProcessPool as e:
         raise ActprobeError(
             "a probe worker was killed, perhaps for want of memory; fewer `threads.probes` or a "
             "smaller `max_memory` start fewer workers"
         ) from e
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _rows(t: Target) -> list[dict[str, Any]]:
