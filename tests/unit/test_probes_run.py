@@ -279,13 +279,46 @@ def test_out_of_distribution(cache):
     assert {(r["n_train"], r["n_test"]) for r in own} == {(1024, 130)}
 
 
-def test_classes_of_other_names_are_noted(cache):
+def test_classes_of_other_names_are_noted(cache, caplog):
     """Classes are numbered by name: a test set that calls them otherwise deserves a look."""
     add(cache, "a", n=1500)
     add(cache, "a_OOD", n=130, classes=("1", "not"))
     entry = {"protocol": P, "settings": ["ood"], "datasets": ["a"], "methods": ["logreg"]}
     [row] = cache.run(entry)
     assert json.loads(row["params"])["test_classes"] == ["1", "not"]
+    assert "a_OOD has the classes '1', 'not', a has 'no', 'yes'" in caplog.text
+
+
+def test_classes_are_those_of_the_same_name(cache):
+    """Which class of a dataset is 1 is the config's choice: `positive`."""
+    entry = {"protocol": P, "settings": ["ood"], "methods": ["logreg"]}
+    x, y = data(1700, 6, strength=6.0)
+    for name, flipped in (("a", False), ("b", True)):
+        cache.texts(name, y[:1500], classes=("bad", "good"))
+        classes = ("good", "bad") if flipped else ("bad", "good")
+        cache.texts(f"{name}_OOD", 1 - y[1500:] if flipped else y[1500:], classes=classes)
+        cache.activations(name, x[:1500])
+        cache.activations(f"{name}_OOD", x[1500:])
+    upright, flipped = cache.run({**entry, "datasets": ["a", "b"]})
+    assert upright["test_auc"] == flipped["test_auc"] > 0.9
+    assert "test_classes" not in json.loads(flipped["params"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (
+            ("no", "perhaps", "yes"),
+            "has the classes 'no', 'perhaps', 'yes', a has 'no', 'yes': a t",
+        ),
+        (("yes", "zzz"), "a_OOD has the classes 'yes', 'zzz', a has 'no', 'yes': which is which"),
+    ],
+)
+def test_a_test_set_of_other_classes_is_refused(cache, classes, message):
+    add(cache, "a", n=1500)
+    add(cache, "a_OOD", n=130, label=np.arange(130) % len(classes), classes=classes)
+    with pytest.raises(ActprobeError, match=message):
+        cache.run({"protocol": P, "settings": ["ood"], "datasets": ["a"], "methods": ["logreg"]})
 
 
 def test_noise_that_leaves_one_class(cache, tmp_path):

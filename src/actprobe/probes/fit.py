@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from actprobe.probes.data import Labels
 from actprobe.probes.methods import Matrix
 from actprobe.probes.search import Fitted, search
 from actprobe.probes.splits import CannotFit, Condition, Rows
+
+log = logging.getLogger(__name__)
 
 EMPTY: dict[str, Any] = {
     **dict.fromkeys(("k", "n_train", "n_test")),
@@ -55,6 +58,7 @@ def rows(target: Target) -> list[dict[str, Any]]:
     if "test_texts" in args:
         test = _source(args["test_texts"], args["test_matrix"], recipe)
         _check_other(source.labels, test.labels, args)
+        test = Source(_by_name(source.labels, test.labels, args), test.matrix)
     n = recipe["setting"].get("rows", recipe["rows"])
     source = Source(source.labels.head(n), source.matrix)
     place = {k: args[k] for k in ("dataset", "model", "site", "position", "source")}
@@ -82,6 +86,28 @@ def _check_other(train: Labels, test: Labels, args: Mapping[str, Any]) -> None:
             f"{args['test_texts']}: {share:.0%} of its texts are in {args['dataset']} as well: "
             "not an out-of-distribution test set"
         )
+
+
+def _by_name(train: Labels, test: Labels, args: Mapping[str, Any]) -> Labels:
+    """The test set with the train set's class numbers, by the classes' names.
+
+    Wholly different names are taken in their order. Raises BadInput when there are not two, and
+    when a name has another number in each set while the other names differ.
+    """
+    if test.classes == train.classes or len(train.classes) != 2:
+        return test
+    ours, theirs = (", ".join(map(repr, labels.classes)) for labels in (train, test))
+    words = f"{args['test_set']} has the classes {theirs}, {args['dataset']} has {ours}"
+    if len(test.classes) != 2:
+        raise BadInput(f"{words}: a test set needs two")
+    if test.classes == train.classes[::-1]:
+        return replace(test, y=1 - test.y, classes=train.classes)
+    if any(
+        c in test.classes and test.classes.index(c) != train.classes.index(c) for c in train.classes
+    ):
+        raise BadInput(f"{words}: which is which? Name the class 1 of both with `positive`")
+    log.warning("%s: taken for the same in this order", words)
+    return test
 
 
 def _condition(

@@ -192,6 +192,7 @@ def _target(
     }
     if "test_texts" in data:
         args["test_set"] = data["test_texts"].item
+        params["test_classes"] = "by name"  # once they were taken by number
     loaded = source if matrix.stage == "latents" else matrix.args["model"]
     return plan.target(
         cache_dir,
