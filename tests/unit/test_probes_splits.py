@@ -180,6 +180,15 @@ def test_the_datasets_own_split(grouped):
     assert max(train) < 400 <= min(test) and max(test) < 550
 
 
+def test_the_datasets_own_split_parts_no_text(grouped):
+    """A train row whose text or group also tests does not train."""
+    _, component = grouped
+    given = np.where(np.arange(600) % 4 == 0, "test", "train").astype(object)
+    train, test = disjoint(grouped, {}, given=given)
+    assert not set(component[train]) & set(component[test]) and len(train) > 50
+    assert set(given[test]) == {"test"}
+
+
 def test_one_group_cannot_be_split():
     y, one = alternating(100), np.zeros(100, int)
     with pytest.raises(CannotFit, match="100 train and 0 test rows are usable"):

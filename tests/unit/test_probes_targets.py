@@ -142,6 +142,14 @@ def test_labels_and_activations_decide_the_key(cache, tmp_path):
     assert changed == {"texts"}
 
 
+def test_a_given_split_decides_the_key_where_groups_stay_together(cache):
+    cache.texts("c", data(60, 4)[1], split=["train", "test"] * 30)
+    cache.activations("c", data(60, 4)[0])
+    for name, datasets in (("actprobe-1", {"c"}), (P, set())):
+        found = targets(cache, {"protocol": name, "methods": ["logreg"]})
+        assert {t.item for t in found if "given_split" in t.spec} == datasets
+
+
 @pytest.mark.parametrize("name", protocol.names())
 def test_built_in_protocols_follow_the_schema(name):
     loaded = protocol.load(name)

@@ -136,11 +136,13 @@ def sides(
 
     Components are visited in random order; one goes to the test side if no class gets more than
     `test_fraction` of its rows there, else to the train side: large groups train. With `given`
-    ("train"/"test" per row), the dataset's own split decides and other rows are left out.
+    ("train"/"test" per row), the dataset's own split decides; other rows are left out, and train
+    rows that share a component with a test row too.
     """
     rng = np.random.RandomState(seed)
     if given is not None:
         train, test = (np.flatnonzero(given == side) for side in ("train", "test"))
+        train = train[~np.isin(component[train], component[test])]
         return rng.permutation(train), rng.permutation(test)
     _, component = np.unique(component, return_inverse=True)
     counts = np.stack(

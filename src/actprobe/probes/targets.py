@@ -193,6 +193,9 @@ def _target(
     if "test_texts" in data:
         args["test_set"] = data["test_texts"].item
         params["test_classes"] = "by name"  # once they were taken by number
+    disjoint = protocols.load(protocol)["split"]["groups"] == "disjoint"
+    if disjoint and data["texts"].spec.get("split") and "test_texts" not in data:
+        params["given_split"] = "disjoint"  # once it was taken as it is
     loaded = source if matrix.stage == "latents" else matrix.args["model"]
     return plan.target(
         cache_dir,
