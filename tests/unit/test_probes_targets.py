@@ -17,6 +17,7 @@ from actprobe.errors import ConfigError
 from actprobe.probes import protocol
 
 P = "saeprobes-0.4.2"
+LATENTS = "family: logreg, reads: latents, scaler: none, tiny: {}"
 FROZEN = json.loads((Path(__file__).parents[1] / "golden" / "probes.json").read_text())["recipes"]
 
 
@@ -179,6 +180,13 @@ def test_published_protocols_are_frozen(name):
             "methods: {ksparse_b: {ranking_rows: fit, scaler_rows: train}}",
             "ksparse_b.scaler_rows: 'fit' was expected",
         ),
+        (f"methods: {{own: {{{LATENTS}, solver: {{}}, C: [1]}}}}", "own: 'ranking' is a required"),
+        (f"methods: {{own: {{{LATENTS}, ranking: a, ks: [1], C: [1]}}}}", "own: 'solver' is a req"),
+        ("methods: {logreg: {family: lda}}", "logreg: 'shrinkage' is a required"),
+        (
+            "methods: {logreg: {family: attention, init: 1, learning_rate: 1, steps: 1, holdout: 0.2}}",
+            "logreg.reads: 'tokens' was expected",
+        ),
     ],
 )
 def test_a_protocol_of_ones_own_is_checked(tmp_path, change, message):
@@ -186,6 +194,16 @@ def test_a_protocol_of_ones_own_is_checked(tmp_path, change, message):
     file.write_text(f"name: own\ndescription: mine\nextends: {P}\n{change}\n")
     with pytest.raises(ConfigError, match=message):
         protocol.load(str(file))
+
+
+def test_a_sparse_probe_with_another_solver(cache, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        f"name: own\ndescription: mine\nextends: {P}\nmethods: {{own: {{{LATENTS}, ranking: a, "
+        "ks: [16], solver: {solver: lbfgs}, C: [1]}}\n"
+    )
+    [a, *_] = targets(cache, {"protocol": str(file), "methods": ["own"]})
+    assert a.cost > 0
 
 
 def test_a_protocol_cannot_take_a_name_or_leave_its_file(tmp_path):

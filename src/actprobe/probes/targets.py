@@ -217,5 +217,6 @@ def _cost(protocol: str, setting: str, method: str) -> float:
     recipe = protocols.recipe(protocols.load(protocol), setting, method)
     seconds = _SECONDS.get(recipe["method"]["family"], 0.1)
     if "ks" in recipe["method"]:
-        seconds = _K_SPARSE[recipe["method"]["solver"]["solver"]] * recipe["method"]["ks"][-1] / 512
+        solver = recipe["method"].get("solver", {}).get("solver")
+        seconds = _K_SPARSE.get(solver, _K_SPARSE["liblinear"]) * recipe["method"]["ks"][-1] / 512
     return seconds * len(recipe["seeds"]) * len(recipe["setting"].get("values", [None]))
