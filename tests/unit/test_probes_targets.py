@@ -109,6 +109,27 @@ def test_what_does_not_exist_is_named(cache, entry, message):
         names(cache, {"protocol": P, **entry})
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"settings": ["label_noise"], "methods": ["logreg", "pca"]},
+         "pca would not run. It reads activations, in the settings normal, scarcity, imbalance: "),
+        ({"settings": ["normal", "label_noise"], "methods": ["pca"]},
+         r"setting label_noise would run nothing. Its methods are logreg \(reads activations\), ks"),
+        ({"protocol": "actprobe-1", "settings": ["multi_token"], "sources": ["m/*"]},
+         r"setting multi_token would run nothing. Its methods are sae_max \(reads token_latents\)"),
+        ({"sources": ["*.tokens"]}, "setting normal would run nothing"),
+        ({"sources": ["m/*", "other"], "datasets": ["b"], "methods": ["knn", "ksparse_b"]},
+         "ksparse_b would not run. It reads latents"),
+    ],
+)  # fmt: skip
+def test_what_would_run_nothing_is_refused(cache, entry, message):
+    cache.activations("a", data(60, 4)[0], position="tokens")
+    cache.latents("a", sparse_data(60, 30)[0], sae="other")
+    with pytest.raises(ConfigError, match=message):
+        names(cache, {"protocol": P, **entry})
+
+
 def test_activations_of_all_tokens_are_no_source(cache):
     cache.activations("a", data(60, 4)[0], position="tokens")
     assert not any("tokens" in n for n in names(cache, {"protocol": P}))

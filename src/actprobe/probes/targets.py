@@ -39,7 +39,8 @@ def targets(
 
     A source is probed by the methods that read its kind: activations or SAE latents, of one vector
     per text or of all its tokens. Raises ConfigError for a protocol, setting, method, source or
-    dataset that does not exist, with the nearest one that does.
+    dataset that does not exist, with the nearest one that does, and for a setting or a named method
+    that would run nothing.
     """
     texts = {t.item: t for t in known.get("texts", [])}
     kinds = {
@@ -87,6 +88,7 @@ def _entry(
             raise ConfigError(
                 f"{where}: {method} reads {reads}, and no source here is of that kind"
             )
+    ran: set[tuple[str, str]] = set()
     for setting in entry["settings"]:
         tests = _test_sets(protocol, setting, datasets, texts, where)
         for kind, of in kinds.items():
@@ -97,7 +99,35 @@ def _entry(
                         continue
                     data = _data(texts, of[source], dataset, tests, where)
                     for method in methods:
+                        ran.add((setting, method))
                         yield _target(cache_dir, entry["protocol"], setting, method, matrix, data)
+    _check_ran(protocol, entry, ran, where)
+
+
+def _check_ran(
+    protocol: Mapping[str, Any], entry: Mapping[str, Any], ran: set[tuple[str, str]], where: str
+) -> None:
+    """Refuse a named method and a setting of an entry that select nothing."""
+    reads = {m: how["reads"] for m, how in protocol["methods"].items()}
+    runs = {
+        s: [m for m in reads if m in _methods(protocol, s, [m], reads[m])]
+        for s in protocol["settings"]
+    }
+    for method in entry["methods"] or []:
+        if not any(m == method for _, m in ran):
+            settings = ", ".join(s for s in runs if method in runs[s])
+            raise ConfigError(
+                f"{where}: {method} would not run. It reads {reads[method]}, in the settings "
+                f"{settings}: name one of these, and a source of that kind that has these datasets, "
+                f"or leave {method} out"
+            )
+    for setting in entry["settings"]:
+        if not any(s == setting for s, _ in ran):
+            methods = ", ".join(f"{m} (reads {reads[m]})" for m in runs[setting])
+            raise ConfigError(
+                f"{where}: setting {setting} would run nothing. Its methods are {methods}: name some, "
+                "and sources of their kind that have these datasets, or leave the setting out"
+            )
 
 
 def _check(name: str, word: str, known: Mapping[str, Any], where: str) -> None:
