@@ -61,16 +61,6 @@ def test_rows_without_a_number_cannot_be_chosen() -> None:
     assert select.quiver(rows).empty
 
 
-def test_wins_count_the_first_best_method() -> None:
-    rows = candidates([*TIED, ("c", "logreg", None, 0.5, 0.5), ("c", "mlp", None, 0.5, 0.5)])
-    assert select.wins(rows).to_dict() == {
-        "logreg": 1,
-        "pca": 2,
-        "mlp": 0,
-        "ksparse_b, k = 16": 0,
-    }
-
-
 def test_arms_add_sae_probes_at_two_sizes_and_never_controls() -> None:
     table = with_saes()
     control = table[table["method"] == "pca"].assign(method="control_shuffled", val_auc=1.0)

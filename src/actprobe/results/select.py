@@ -1,4 +1,4 @@
-"""Choosing a method by validation: the "quiver of arrows", its ties, and who wins on the test set.
+"""Choosing a method by validation: the "quiver of arrows" and its ties.
 
 Kantamneni et al. 2025 (arXiv 2502.16681), section 3: for every dataset the method with the highest
 validation AUC is chosen and its test AUC reported. Validation sets are small, so many methods tie;
@@ -73,18 +73,6 @@ def _ranked(rows: pd.DataFrame) -> pd.Index:
         }
     )
     return order.sort_values(["sae", "label", "source"], kind="stable").index
-
-
-def wins(rows: pd.DataFrame, by: Sequence[str] = BY) -> pd.Series:
-    """How many groups each method (label) wins on the test set; ties go to the first in rank.
-
-    A description of the test results, never a way to choose.
-    """
-    known = labelled(rows[rows["test_auc"].notna()])
-    known = known.loc[_ranked(known)]
-    best = known.loc[known.groupby(list(by), dropna=False)["test_auc"].idxmax()]
-    counts = best["label"].value_counts()
-    return counts.reindex(label_order(known["label"]), fill_value=0)
 
 
 def arms(rows: pd.DataFrame, ks: Iterable[int] = KS) -> dict[str, pd.DataFrame]:
