@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actprobe import plan, session, store, words
-from actprobe.errors import ActprobeError
+from actprobe.errors import ActprobeError, ConfigError
 from actprobe.plan import Target, target
 
 LAYERS = (0, 1)
@@ -85,6 +85,16 @@ def test_lists_of_files_are_told_by_what_came_and_went(tmp_path):
     assert plan.explain(new, old.path) == "tokens: 2 new, 1 gone, of 2"
     turned = trained("b" * 64, "a" * 64)
     assert plan.explain(turned, old.path) == "tokens: the same in another order"
+
+
+def test_a_name_that_means_two_things_is_refused_where_it_is_read(tmp_path):
+    def span(chars: int) -> Target:
+        args = {"source": "m/resid_post.1.span.q"}
+        return target(tmp_path, "activations", 1, "q", {"c": chars}, loader="m", item="d", args=args)
+
+    assert plan.only([span(5), span(5)], "probes[0]") == span(5)
+    with pytest.raises(ConfigError, match=r"probes\[0\]: m/resid_post.1.span.q of d means different"):
+        plan.only([span(5), span(6)], "probes[0]")
 
 
 def test_complete_cache_needs_nothing(world):

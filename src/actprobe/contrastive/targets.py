@@ -88,13 +88,8 @@ def _directions(
     def data(role: str, dataset: str, source: str) -> dict[str, Target]:
         if dataset not in sources.get(source, {}):
             raise ConfigError(f"{where}.{role}: {source} is not computed for {dataset}")
-        found = sources[source][dataset]
-        if len(found) > 1:
-            raise ConfigError(
-                f"{where}.{role}: {source} of {dataset} means different spans in different entries "
-                "of `activations`; call them differently"
-            )
-        return {"texts": texts[dataset], "activations": found[0]}
+        found = plan.only(sources[source][dataset], f"{where}.{role}")
+        return {"texts": texts[dataset], "activations": found}
 
     used = {
         "train": data("train", train, source),

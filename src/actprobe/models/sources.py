@@ -66,7 +66,9 @@ def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
         return
     if locate(config, name, {}, DigestMemo(config["cache_dir"])).identity != planned:
         source = config["models"][name]["source"]
-        raise ActprobeError(f"models.{name}: {source} was changed after the plan was made; run again")
+        raise ActprobeError(
+            f"models.{name}: {source} was changed after the plan was made; run again"
+        )
 
 
 def _in_wheel(t: Target, folder: str, where: str) -> Source:

@@ -10,7 +10,7 @@ from actprobe.plan.batching import Batch, batches
 from actprobe.plan.cache import DAMAGED, FINISHED, MISSING, STALE, THERE, Cache, State, explain
 from actprobe.plan.frozen import freeze, thaw
 from actprobe.plan.making import Plan, make, pending, take_over
-from actprobe.plan.targets import Target, target
+from actprobe.plan.targets import Target, only, target
 
 __all__ = [
     "DAMAGED",
@@ -27,6 +27,7 @@ __all__ = [
     "explain",
     "freeze",
     "make",
+    "only",
     "pending",
     "take_over",
     "target",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from actprobe import keys
+from actprobe.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,15 @@ def target(
     path = f"{cache_dir}/{stage}/{name}.{keys.short(key)}.{ext}"
     paths = tuple(dict.fromkeys(t.path for t in inputs))
     return Target(stage, loader, item, name, path, key, spec, paths, dict(args or {}), cost)
+
+
+def only(found: Sequence[Target], where: str) -> Target:
+    """The one target of a source and dataset. Raises ConfigError when entries of the config call
+    two things by this name."""
+    if len({t.path for t in found}) > 1:
+        t = found[0]
+        raise ConfigError(
+            f"{where}: {t.args['source']} of {t.item} means different spans in different entries of "
+            "`activations`; call them differently"
+        )
+    return found[0]

@@ -46,9 +46,9 @@ def search(
 
     rule: the protocol's validation; folds: from `validation.folds` by that rule, empty for train
     sets too small to validate; X_folds: for each fold the train rows [n, d] with the columns that
-    it chose itself, in place of X_train. A fold whose fit part has one class scores `one_class_fold`. Of
-    equal scores (to `digits`, where given) the first hyperparameters win; so they do when no fold
-    has a score (val_auc is then NaN).
+    it chose itself, in place of X_train. A fold whose fit part has one class scores
+    `one_class_fold`. Of equal scores (to `digits`, where given) the first hyperparameters win; so
+    they do when no fold has a score (val_auc is then NaN).
     """
     n, d = X_train.shape
     seed = method.get("seed", seed)

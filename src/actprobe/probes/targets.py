@@ -29,7 +29,7 @@ _SECONDS = {
 }
 _K_SPARSE = {"saga": 70.0, "liblinear": 1.8}  # all k up to 512
 
-Matrices = Mapping[str, Mapping[str, Target]]  # source -> dataset -> activations or latents
+Matrices = Mapping[str, Mapping[str, list[Target]]]  # source -> dataset -> activations or latents
 
 
 def targets(
@@ -62,9 +62,9 @@ def targets(
 
 
 def _by_source(matrices: Iterable[Target]) -> Matrices:
-    found: dict[str, dict[str, Target]] = defaultdict(dict)
+    found: dict[str, dict[str, list[Target]]] = defaultdict(lambda: defaultdict(list))
     for t in matrices:
-        found[t.args["source"]][t.item] = t
+        found[t.args["source"]][t.item].append(t)
     return found
 
 
@@ -94,13 +94,13 @@ def _entry(
         for kind, of in kinds.items():
             methods = _methods(protocol, setting, entry["methods"], kind)
             for source in sources:
-                for dataset, matrix in of.get(source, {}).items():
+                for dataset in of.get(source, {}):
                     if dataset not in datasets or (tests is not None and dataset not in tests):
                         continue
                     data = _data(texts, of[source], dataset, tests, where)
                     for method in methods:
                         ran.add((setting, method))
-                        yield _target(cache_dir, entry["protocol"], setting, method, matrix, data)
+                        yield _target(cache_dir, entry["protocol"], setting, method, data)
     _check_ran(protocol, entry, ran, where)
 
 
@@ -181,19 +181,19 @@ def _test_sets(
 
 def _data(
     texts: Mapping[str, Target],
-    matrices: Mapping[str, Target],
+    matrices: Mapping[str, list[Target]],
     dataset: str,
     tests: Mapping[str, str] | None,
     where: str,
 ) -> dict[str, Target]:
     """The artefacts of one fit by role."""
-    data = {"texts": texts[dataset], "matrix": matrices[dataset]}
+    data = {"texts": texts[dataset], "matrix": plan.only(matrices[dataset], where)}
     if tests is not None:
         test = tests[dataset]
         if test not in matrices:
-            source = matrices[dataset].args["source"]
+            source = data["matrix"].args["source"]
             raise ConfigError(f"{where}: {source} is not computed for {test}, the test set")
-        data |= {"test_texts": texts[test], "test_matrix": matrices[test]}
+        data |= {"test_texts": texts[test], "test_matrix": plan.only(matrices[test], where)}
     return data
 
 
@@ -202,10 +202,9 @@ def _target(
     protocol: str,
     setting: str,
     method: str,
-    matrix: Target,
     data: Mapping[str, Target],
 ) -> Target:
-    name = protocols.load(protocol)["name"]
+    name, matrix = protocols.load(protocol)["name"], data["matrix"]
     source = matrix.args["source"]
     params = {
         "protocol": name,

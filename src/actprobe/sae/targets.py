@@ -9,7 +9,7 @@ from typing import Any
 from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
-from actprobe.plan import Target, target
+from actprobe.plan import Target, only, target
 from actprobe.sae import checks
 from actprobe.sae.sources import locate
 
@@ -18,7 +18,9 @@ SAES_VERSION = 1  # of trained and converted SAEs
 
 _DATASET = "dataset with these activations"
 
-Activations = dict[tuple[str, str], dict[str, dict[str, Target]]]  # position -> dataset -> target
+Activations = dict[
+    tuple[str, str], dict[str, dict[str, list[Target]]]
+]  # position -> dataset -> target
 
 # The target that has to be made first if there is one, identity in the spec, place for the job.
 Made = tuple[Target | None, Mapping[str, Any], Mapping[str, str]]
@@ -32,9 +34,9 @@ def targets(
     Raises ConfigError naming the entry for an unknown model, site, position or dataset, for an SAE
     that is damaged or not supported, and for one made for another model, site or width.
     """
-    activations: Activations = defaultdict(lambda: defaultdict(dict))
+    activations: Activations = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for t in known.get("activations", []):
-        activations[t.args["model"], t.args["site"]][t.args["position"]][t.item] = t
+        activations[t.args["model"], t.args["site"]][t.args["position"]][t.item].append(t)
     found: list[Target] = []
     for name, settings in (config.get("saes") or {}).items():
         where = f"saes.{name}"
@@ -58,7 +60,8 @@ def targets(
         found += [made] if made else []
         vectors = positions[_position(where, settings, positions)]
         for dataset in matching(settings["datasets"], vectors, where, _DATASET):
-            found.append(_latents(config, name, settings, identity, place, vectors[dataset], made))
+            x = only(vectors[dataset], where)
+            found.append(_latents(config, name, settings, identity, place, x, made))
     return found
 
 
@@ -96,7 +99,7 @@ def _trained(
     config: Mapping[str, Any],
     name: str,
     settings: Mapping[str, Any],
-    positions: Mapping[str, Mapping[str, Target]],
+    positions: Mapping[str, Mapping[str, list[Target]]],
 ) -> Made:
     where = f"saes.{name}.train"
     tokens = positions.get("tokens", {})
@@ -108,7 +111,8 @@ def _trained(
     training = dict(settings["train"])
     if training["k"] > training["width"]:
         raise ConfigError(f"{where}.k: {training['k']} of {training['width']} latents cannot fire")
-    inputs = [tokens[d] for d in matching(training.pop("datasets"), tokens, where, _DATASET)]
+    chosen = matching(training.pop("datasets"), tokens, where, _DATASET)
+    inputs = [only(tokens[d], where) for d in chosen]
     made = target(
         config["cache_dir"], "saes", SAES_VERSION, name,
         {"train": training, "tokens": [t.key for t in inputs]},
