@@ -90,10 +90,14 @@ def test_lists_of_files_are_told_by_what_came_and_went(tmp_path):
 def test_a_name_that_means_two_things_is_refused_where_it_is_read(tmp_path):
     def span(chars: int) -> Target:
         args = {"source": "m/resid_post.1.span.q"}
-        return target(tmp_path, "activations", 1, "q", {"c": chars}, loader="m", item="d", args=args)
+        return target(
+            tmp_path, "activations", 1, "q", {"c": chars}, loader="m", item="d", args=args
+        )
 
     assert plan.only([span(5), span(5)], "probes[0]") == span(5)
-    with pytest.raises(ConfigError, match=r"probes\[0\]: m/resid_post.1.span.q of d means different"):
+    with pytest.raises(
+        ConfigError, match=r"probes\[0\]: m/resid_post.1.span.q of d means different"
+    ):
         plan.only([span(5), span(6)], "probes[0]")
 
 
