@@ -9,6 +9,7 @@ from typing import Any
 from actprobe.contrastive.targets import targets as contrastive
 from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
+from actprobe.lora.layout import telling
 from actprobe.lora.targets import targets as loras
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Plan, Target, make
@@ -54,15 +55,18 @@ def _in_order(
 
 
 def wanted(known: dict[str, list[Target]]) -> list[str]:
-    """What the experiment is for: the targets that no other target reads, and all texts.
+    """What the experiment is for: the targets that no other target reads, and what tables read.
 
-    Texts are read by the dataset table of the report. Everything else is made only when something
-    needs it.
+    The table of datasets reads all texts, that of refused LoRAs their index and one representation.
+    Everything else is made only when something needs it.
     """
     everything = [t for stage in known.values() for t in stage]
     read = {p for t in everything for p in t.inputs}
     leaves = [t.path for t in everything if t.path not in read and t.stage != "wheels"]
-    return list(dict.fromkeys([t.path for t in known.get("texts", [])] + leaves))
+    paths = {stage: [t.path for t in ts] for stage, ts in known.items()}
+    tables = [*paths.get("texts", []), *paths.get("lora_index", [])]
+    tables += telling(paths.get("features", []))
+    return list(dict.fromkeys(tables + leaves))
 
 
 def plan(config: dict[str, Any], asked: tuple[str, ...] = (), everything: bool = False) -> Plan:

@@ -66,6 +66,18 @@ def test_a_run_names_bad_files_and_has_controls_in_every_table(finished):
     assert table(finished, "summary")[["ci_low", "ci_high"]].notna().all(axis=None)
 
 
+def test_a_new_collection_beside_one_whose_features_were_deleted(project):
+    """The table of refused files reads one representation of every collection."""
+    shutil.rmtree(project.folder / "cache" / "lora_primitives")
+    shutil.rmtree(project.folder / "cache" / "features")
+    project.config["loras"]["more"] = project.config["loras"]["small"] | {
+        "files": "data/files/[bc]*/**"
+    }
+    project.config["lora_probes"]["class"]["loras"].append("more")
+    said = project.snakemake("-n")
+    assert "lora_tables" in said
+
+
 def test_what_a_change_of_the_config_makes_again(project):
     small, probes = project.config["loras"]["small"], project.config["lora_probes"]
     shards = len(project.cached("lora_primitives")) // 2  # families order and product
