@@ -106,8 +106,7 @@ def delete(paths: Iterable[str]) -> list[str]:
     """Delete the files and folders left empty; returns those kept because a process holds them."""
     kept = []
     for path in paths:
-        # One lock stands for all parts of a running fetch: {cache}/wandb/.lock.
-        if _held(path) or _held(f"{Path(path).parent.parent}/.lock"):
+        if any(map(_held, _locks(path))):
             kept.append(path)
             continue
         Path(path).unlink(missing_ok=True)
@@ -116,10 +115,14 @@ def delete(paths: Iterable[str]) -> list[str]:
     return kept
 
 
-def _held(path: str) -> bool:
-    """True when a live process has the lock of the part that this file belongs to."""
+def _locks(path: str) -> list[str]:
+    """The lock of the part that a file belongs to, and that of all parts of a running fetch."""
     of_part = re.match(r"(.*\.part)(\.[^/]*)?$", path)
-    lock = f"{of_part[1] if of_part else path}.lock"
+    return [f"{of_part[1] if of_part else path}.lock", f"{Path(path).parent.parent}/.lock"]
+
+
+def _held(lock: str) -> bool:
+    """True when a live process has the lock."""
     try:
         fd = os.open(lock, os.O_RDWR)
     except OSError:
