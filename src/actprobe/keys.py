@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from actprobe.errors import ActprobeError
+
 SHORT = 12
 _CHUNK = 1 << 22
 
@@ -76,6 +78,12 @@ def file_digest(path: str | Path, h: Any, progress: Callable[[int], None] | None
             if progress is not None:
                 progress(len(piece))
     return h.hexdigest()
+
+
+def require_unchanged(found: Any, planned: Any, what: str) -> None:
+    """Raise ActprobeError unless a job finds of outside input what stands in the spec."""
+    if found != planned:
+        raise ActprobeError(f"{what} was changed after the plan was made; run again")
 
 
 class DigestMemo:

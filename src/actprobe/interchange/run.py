@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store, texts
-from actprobe.errors import ActprobeError, BadInput
+from actprobe import keys, store, texts
+from actprobe.errors import BadInput
 from actprobe.interchange import caches
 from actprobe.interchange.layouts import INFO
 from actprobe.interchange.targets import identity
@@ -49,8 +49,8 @@ def _make(t: Target, memo: DigestMemo) -> Path:
     rows = texts.load(t.args["texts"])
     if not files:
         raise BadInput(f"imports.{t.loader}: no activations of {t.item} at {t.args['site']} there")
-    if identity(folder, tuple(files), t.spec["layout"], memo) != t.spec["content"]:
-        raise ActprobeError(f"{folder} was changed after the plan was made; run again")
+    found = identity(folder, tuple(files), t.spec["layout"], memo)
+    keys.require_unchanged(found, t.spec["content"], str(folder))
     if t.spec["layout"] in ("v1", "v2"):
         caches.check(folder, t.args["pairs"], rows, t.args["texts"])
     make = _examples if t.spec["layout"] == "v2" else _stacks

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from actprobe import keys, store
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.lora import classifiers, collection, index, metrics, protocol, splits
 from actprobe.lora.catalog import EVERY_LAYER
@@ -61,8 +61,8 @@ def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:
 def _make(t: Target, config: Mapping[str, Any]) -> Path:
     args = t.args
     how = protocol.load(args["protocol"])
-    if keys.spec_key(protocol.recipe(how, args["method"])) != t.spec["recipe"]:
-        raise ActprobeError(f"protocol {args['protocol']} was changed after the plan was made")
+    recipe = keys.spec_key(protocol.recipe(how, args["method"]))
+    keys.require_unchanged(recipe, t.spec["recipe"], f"protocol {args['protocol']}")
     found = features(args, config["max_memory"] // 4)
     data = _Labelled(found, labels(t, config))
     rows: list[dict[str, Any]] = []
@@ -116,11 +116,9 @@ def labels(t: Target, config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     columns = {k: c for k, c in t.args["columns"].items() if c}
     if not options.get("tables"):
         rows = collection.labels(t.args["collection"], options, columns.values())
-        ids = index.load(t.args["index"])["id"]
-        if collection.labels_digest(list(columns), rows, ids) != t.spec["labels"]:
-            raise ActprobeError(
-                f"{options['labels']} was changed after the plan was made; run again"
-            )
+        ids = store.read_table(t.args["index"], ["id"])["id"].to_pylist()
+        digest = collection.labels_digest(list(columns), rows, ids)
+        keys.require_unchanged(digest, t.spec["labels"], options["labels"])
         return {id: dict(zip(columns, values, strict=True)) for id, values in rows.items()}
     found = index.load(t.args["index"])
     metadata = [json.loads(text) for text in found["metadata"]]

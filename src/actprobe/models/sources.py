@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import keys
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
 from actprobe.texts import wheel_source
@@ -64,11 +64,8 @@ def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
     name, planned = t.args["model"], t.spec["model"]
     if "weights" not in planned:
         return
-    if locate(config, name, {}, DigestMemo(config["cache_dir"])).identity != planned:
-        source = config["models"][name]["source"]
-        raise ActprobeError(
-            f"models.{name}: {source} was changed after the plan was made; run again"
-        )
+    found = locate(config, name, {}, DigestMemo(config["cache_dir"])).identity
+    keys.require_unchanged(found, planned, f"models.{name}: {config['models'][name]['source']}")
 
 
 def _in_wheel(t: Target, folder: str, where: str) -> Source:

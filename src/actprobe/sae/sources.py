@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import keys
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.errors import BadInput, ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.sae.formats import FORMATS, Sae, describe, detect
 from actprobe.sae.tensors import sliceable, tensors
@@ -68,10 +68,9 @@ def require_unchanged(name: str, config: Mapping[str, Any], planned: Mapping[str
     """
     if "files" not in planned:
         return
-    memo = DigestMemo(config["cache_dir"])
-    if locate(name, config["saes"][name], memo).identity != planned:
-        source = config["saes"][name]["source"]
-        raise ActprobeError(f"saes.{name}: {source} was changed after the plan was made; run again")
+    settings = config["saes"][name]
+    found = locate(name, settings, DigestMemo(config["cache_dir"])).identity
+    keys.require_unchanged(found, planned, f"saes.{name}: {settings['source']}")
 
 
 def _must_convert(sae: Sae) -> bool:

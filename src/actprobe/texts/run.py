@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from actprobe import store
-from actprobe.errors import ActprobeError, BadInput
+from actprobe import keys, store
+from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
 from actprobe.texts import checks, contrastive, labels, table
@@ -54,10 +54,8 @@ def _bytes(t: Target) -> bytes:
         data = Path(t.args["file"]).read_bytes()
     except OSError as e:
         raise Place(t.item, _file(t)).bad(f"cannot be read: {e.strerror}") from e
-    if hashlib.sha256(data).hexdigest() != source["sha256"]:
-        raise ActprobeError(
-            f"dataset {t.item}: {t.args['file']} was changed after the plan was made; run again"
-        )
+    found = hashlib.sha256(data).hexdigest()
+    keys.require_unchanged(found, source["sha256"], f"dataset {t.item}: {t.args['file']}")
     return data
 
 
