@@ -63,9 +63,8 @@ def wanted(known: dict[str, list[Target]]) -> list[str]:
     everything = [t for stage in known.values() for t in stage]
     read = {p for t in everything for p in t.inputs}
     leaves = [t.path for t in everything if t.path not in read and t.stage != "wheels"]
-    paths = {stage: [t.path for t in ts] for stage, ts in known.items()}
-    tables = [*paths.get("texts", []), *paths.get("lora_index", [])]
-    tables += telling(paths.get("features", []))
+    tables = [t.path for stage in ("texts", "lora_index") for t in known.get(stage, [])]
+    tables += telling(t.path for t in known.get("features", []))
     return list(dict.fromkeys(tables + leaves))
 
 

@@ -88,7 +88,7 @@ def keep(paths):
 PYTHONPATH = [os.path.join(workflow.basedir, "src"), os.environ.get("PYTHONPATH", "")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, PYTHONPATH)))
 PLAN = begin()
-keep(frozenset(PLAN.targets))
+keep(PLAN.targets)
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
 CONTRASTIVE = contrastive.outputs(CONFIG)

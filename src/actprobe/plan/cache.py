@@ -122,12 +122,10 @@ def _differences(a: Any, b: Any, path: str) -> Iterable[str]:
         if _is_digest(a) and _is_digest(b) and len(a) == 64:
             yield f"{label} changed"
         elif _are_digests(a) and _are_digests(b):
-            new, gone = len({*b} - {*a}), len({*a} - {*b})
-            yield (
-                f"{label}: {new} new, {gone} gone, of {len(a)}"
-                if new or gone
-                else (f"{label}: the same in another order")
-            )
+            if {*a} == {*b}:
+                yield f"{label}: the same in another order"
+            else:
+                yield f"{label}: {len({*b} - {*a})} new, {len({*a} - {*b})} gone, of {len(a)}"
         else:
             yield f"{label} {_word(a)} → {_word(b)}"
 

@@ -82,12 +82,12 @@ class Part:
     def _create(
         self, arrays: Mapping[str, Any], units: int, attrs: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        init = Path(f"{self.work}.init")
+        new = Path(f"{self.work}.new")
         size = sum(
             int(np.prod(s, dtype=np.int64)) * np.dtype(t).itemsize for s, t in arrays.values()
         )
         files.require_space(self.work, size)
-        with files.out_of_space(self.path, size), h5py.File(init, "w", locking=False) as f:
+        with files.out_of_space(self.path, size), h5py.File(new, "w", locking=False) as f:
             _allocate(f, "header", (), f"S{len(self._header)}")[()] = self._header
             for k, v in attrs.get("", {}).items():
                 f.attrs[k] = v
@@ -96,8 +96,8 @@ class Part:
                 for k, v in attrs.get(name, {}).items():
                     d.attrs[k] = v
             _allocate(f, "done", (units,), "u1")[:] = 0
-        files.reserve(init)
-        os.replace(init, self.work)
+        files.reserve(new)
+        os.replace(new, self.work)
 
     @property
     def pending(self) -> list[int]:

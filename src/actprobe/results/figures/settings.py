@@ -42,8 +42,7 @@ def _curves(
     if rows.empty:
         return style.nothing(title, f"The table has no numbers in the setting {setting}.")
     panels = {}
-    told = ["model", "site", "position"]
-    told += [c for c in ("protocol", "experiment") if rows[c].nunique() > 1]
+    told = ["model", "site", "position", *_several(rows)]
     for _, part in rows.groupby(SLICE, sort=False):
         lines, left = _complete(_lines(part))
         place = ", ".join(str(part[c].iloc[0]) for c in told)
@@ -132,7 +131,7 @@ def ood(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS)
     if rows.empty:
         return style.nothing(title, "The table has no numbers in the setting ood.")
     probe = ["experiment", "protocol", "model", "site", "position", "source", "label"]
-    told = [c for c in ("protocol", "experiment") if rows[c].nunique() > 1]
+    told = _several(rows)
     rows = rows.groupby(["dataset", *probe], sort=False)["test_auc"].mean().reset_index()
     rows["name"] = [", ".join([_probe_name(r), *r[told]]) for _, r in rows.iterrows()]
     usual = labelled(table[(table["setting"] == "normal") & table["test_auc"].notna()])
@@ -168,6 +167,11 @@ def ood(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS)
     ax.set_xlabel("test AUC")
     style.legend(fig, labels)
     return fig
+
+
+def _several(rows: pd.DataFrame) -> list[str]:
+    """Which of protocol and experiment have to be named to tell rows apart."""
+    return [c for c in ("protocol", "experiment") if rows[c].nunique() > 1]
 
 
 def _probe_name(row: pd.Series) -> str:

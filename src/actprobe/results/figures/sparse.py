@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from actprobe.results.compare import common
 from actprobe.results.figures import style
-from actprobe.results.select import BY, SLICE, quiver
+from actprobe.results.select import SLICE, quiver
 from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
 from actprobe.results.tables import method_rank, natural
 from actprobe.results.views import baseline, control, count
@@ -175,9 +175,7 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = D
         shown,
     )
     ax = fig.subplots()
-    there = pd.MultiIndex.from_frame(rows[list(BY)])
-    matched = reference[pd.MultiIndex.from_frame(reference[list(BY)]).isin(there)]
-    level = matched.groupby("dataset")["test_auc"].mean().mean()
+    level = common(rows, reference)[1].groupby("dataset")["test_auc"].mean().mean()
     ax.axhline(level, color="#0072B2", lw=1.2, ls=(0, (4, 3)))
     ax.annotate(
         f"{reference['method'].iloc[0]}, all dimensions: {level:.3f}",
