@@ -149,19 +149,17 @@ def self_check(
 ) -> float | None:
     """Compare rows in a padded batch with the same rows alone; returns the largest difference.
 
-    Takes the median row, the shortest, and one of about twice the median's length (else the
-    longest), as many as fit into the budget without the prefix; None when no two do, or when no
-    row alone is finite. Differences are relative L2 norms. Raises ActprobeError when one exceeds
-    rounding.
+    Takes the median row, the shortest, and the one halfway in rank, as many as fit into the budget
+    without the prefix; None when no two do, or when no row alone is finite. Differences are
+    relative L2 norms. Raises ActprobeError when one exceeds rounding.
     """
     own = tokens.lengths - (prefix.length if prefix else 0)
     order = np.argsort(own, kind="stable")
     order = order[own[order] <= budget // 2]
     if len(order) < 2:
         return None
-    lengths, middle = own[order], len(order) // 2
-    long = min(int(np.searchsorted(lengths, 2 * lengths[middle])), len(order) - 1)
-    rows = list(dict.fromkeys(order[[long, 0, middle]].tolist()))
+    middle = len(order) // 2
+    rows = list(dict.fromkeys(order[[middle, 0, middle // 2]].tolist()))
     rows = rows[: budget // int(own[rows[0]])]
     together = forward(model, tokens, rows, reductions, wanted, prefix)
     alone = [forward(model, tokens, [i], reductions, wanted) for i in rows]

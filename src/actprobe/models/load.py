@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from actprobe.errors import ActprobeError, ConfigError
-from actprobe.models import families
+from actprobe.models import elementwise, families
 from actprobe.models.sites import find_layers, hook_point
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -150,6 +150,8 @@ def load_model(
     module = module.eval().requires_grad_(False)
     if model["device_map"] is None:
         module = module.to(device)
+        if device.type == "cpu":
+            elementwise.lighten(module)
     _, layers = find_layers(module, n_layers, model["layer_list"])
     points = {s: hook_point(module, layers, known, s) for s in sites}
     names = {m: path for path, m in module.named_modules()}

@@ -95,11 +95,16 @@ def _require(good: np.ndarray, names: Sequence[str], what: str, lengths: np.ndar
 
 @dataclass(frozen=True)
 class BatchReduction:
-    """A reduction cut to one batch, on the model's device: index [b] or keep [b, longest]."""
+    """A reduction cut to one batch, on the model's device.
+
+    index: [b], the token taken of each row; or keep: [b, longest], with dropped, the indices of its
+    False among all b x longest tokens.
+    """
 
     kind: str
     index: torch.Tensor | None
     keep: torch.Tensor | None
+    dropped: torch.Tensor | None
 
     def __call__(self, h: torch.Tensor) -> torch.Tensor:
         """[b, longest, d] to [b, d], or to [kept tokens, d] for "tokens".
@@ -108,14 +113,17 @@ class BatchReduction:
         """
         if self.index is not None:
             return h[torch.arange(len(h), device=h.device), self.index.to(h.device)]
-        assert self.keep is not None
+        assert self.keep is not None and self.dropped is not None
         keep = self.keep.to(h.device)
         if self.kind == "tokens":
             return h[keep]
-        mask = keep[:, :, None]
+        # The next layer reads h; filling a copy by index takes a third of `masked_fill`'s time.
+        h = h.clone(memory_format=torch.contiguous_format)
+        fill = -torch.inf if self.kind == "max" else 0
+        h.view(-1, h.shape[-1]).index_fill_(0, self.dropped.to(h.device), fill)
         if self.kind == "max":
-            return h.masked_fill(~mask, -torch.inf).amax(dim=1)
-        total = h.masked_fill(~mask, 0).sum(dim=1, dtype=torch.float32)
+            return h.amax(dim=1)
+        total = h.sum(dim=1, dtype=torch.float32)
         return total / keep.sum(dim=1, dtype=torch.float32)[:, None]
 
 
@@ -124,10 +132,11 @@ def for_batch(
 ) -> BatchReduction:
     """The reduction of the given rows in a right-padded batch."""
     if r.index is not None:
-        return BatchReduction(r.kind, torch.from_numpy(r.index[rows]).to(device), None)
+        return BatchReduction(r.kind, torch.from_numpy(r.index[rows]).to(device), None, None)
     assert r.keep is not None
     keep = np.zeros((len(rows), int(tokens.lengths[rows].max())), bool)
     for k, i in enumerate(rows):
         kept = r.keep[tokens.row(i)]
         keep[k, : len(kept)] = kept
-    return BatchReduction(r.kind, None, torch.from_numpy(keep).to(device))
+    dropped = torch.from_numpy(np.flatnonzero(~keep))
+    return BatchReduction(r.kind, None, torch.from_numpy(keep).to(device), dropped.to(device))

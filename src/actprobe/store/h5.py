@@ -54,6 +54,7 @@ class Part:
         self.work = files.workplace(self.part)
         self._header = make_header(spec, facts)
         self._file: h5py.File | None = None
+        self._arrays: dict[str, h5py.Dataset] = {}  # looking one up takes as long as a small write
         self.sealed = False
         if not self._usable(arrays, units):
             self._create(arrays, units, attrs or {})
@@ -104,11 +105,13 @@ class Part:
         """Units whose content is not yet safely in the file."""
         if self._file is None:
             return []
-        return np.flatnonzero(self._file["done"][:] == 0).tolist()
+        return np.flatnonzero(self["done"][:] == 0).tolist()
 
     def __getitem__(self, name: str) -> h5py.Dataset:
         assert self._file is not None, "a sealed part is not written again"
-        return self._file[name]
+        if name not in self._arrays:
+            self._arrays[name] = self._file[name]
+        return self._arrays[name]
 
     def mark(self, *units: int) -> None:
         """Record units as done: data first, flag second, each flushed."""
@@ -117,8 +120,7 @@ class Part:
         assert self._file is not None
         with files.out_of_space(self.path, os.path.getsize(self.work)):
             self._file.flush()
-            for u in units:
-                self._file["done"][u] = 1
+            self["done"][sorted(units)] = 1
             self._file.flush()
 
     def finish(self) -> Path:
@@ -135,6 +137,7 @@ class Part:
     def close(self) -> None:
         """Close without finishing; what is marked stays and is resumed by the next run."""
         if self._file is not None:
+            self._arrays.clear()
             self._file.close()
             self._file = None
 
