@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actprobe.models.batches import batch_plan, plan_cost, plan_digest
+from actprobe.models.batches import batch_plan, cheapest_budget, plan_cost, plan_digest
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +57,22 @@ def test_every_row_once_and_within_the_budget(lengths, budget):
     assert sorted(i for batch in plan for i in batch) == list(range(len(lengths)))
     for batch in plan:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+
+
+@pytest.mark.parametrize(
+    ("most", "per_batch", "budget"),
+    [
+        (65536, 512, 4096),  # 36,290 tokens + 9 x 512, against 33,804 + 17 x 512, 40,647 + 5 x 512
+        (65536, 64, 1024),
+        (1024, 512, 1024),
+        (512, 0, 256),
+        (100, 512, 100),  # below the longest row
+    ],
+)
+def test_the_cheapest_budget(lengths, most, per_batch, budget):
+    assert cheapest_budget(lengths, most, per_batch) == budget
+
+
+def test_the_cheapest_budget_of_rows_of_one_length_is_the_largest():
+    assert cheapest_budget([64] * 1024, 65536, 512) == 65536
+    assert cheapest_budget([], 4096, 512) == 4096

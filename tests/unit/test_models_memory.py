@@ -1,5 +1,7 @@
 """Batches that do not fit into memory: the budget is halved for the whole file."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from models_tiny import tiny_run
 from actprobe import models, store
 from actprobe.errors import ActprobeError
 from actprobe.models import extract
+from actprobe.models.session import Session
 
 
 def test_out_of_memory_halves_the_budget_of_the_whole_file(tmp_path, monkeypatch):
@@ -70,3 +73,16 @@ def test_a_row_that_never_fits_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "self_check", never)
     with pytest.raises(ActprobeError, match=r"m on tiny: no memory for one row of 91 tokens"):
         tiny_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("device", "configured", "budget"),
+    [("cuda", None, 4096), ("cuda", 8192, 8192), ("cpu", None, 8192)],
+)
+def test_a_budget_found_from_a_gpus_memory_is_lowered_where_padding_would_fill_it(
+    device, configured, budget
+):
+    model = SimpleNamespace(device=torch.device(device))
+    settings = {"max_tokens_per_batch": configured}
+    session = Session("m", settings, None, model, {}, None, budget=8192)
+    assert session.budget_for(np.arange(8, 257)) == budget

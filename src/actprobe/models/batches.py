@@ -39,6 +39,21 @@ def plan_cost(lengths: ArrayLike, plan: Sequence[Sequence[int]]) -> int:
     return sum(int(n[rows].max()) * len(rows) for rows in map(list, plan))
 
 
+def cheapest_budget(lengths: ArrayLike, most: int, per_batch: int) -> int:
+    """Of `most`, its half, its quarter, ..., the budget whose plan costs least; in doubt the largest.
+
+    A batch costs the tokens that go through the model, padding included, and `per_batch` tokens: the
+    larger the batches of few rows, the more unlike are their lengths. No budget is below the longest
+    row, unless `most` is.
+    """
+    n = np.asarray(lengths, dtype=np.int64)
+    budgets = [most]
+    while budgets[-1] // 2 >= n.max(initial=1):
+        budgets.append(budgets[-1] // 2)
+    plans = {b: batch_plan(n, b) for b in budgets}
+    return min(budgets, key=lambda b: plan_cost(n, plans[b]) + per_batch * len(plans[b]))
+
+
 def plan_digest(plan: Sequence[Sequence[int]]) -> str:
     """SHA-256 of the plan as a JSON list of index lists without spaces."""
     return hashlib.sha256(json.dumps(plan, separators=(",", ":")).encode()).hexdigest()

@@ -106,7 +106,7 @@ class _Dataset:
         """
         if not self.targets:
             return
-        budget = self._begun_budget() or self.session.budget
+        budget = self._begun_budget() or self.session.budget_for(self.tokens.lengths)
         while True:
             try:
                 self.prefix = self.prefix or self._make_prefix()

@@ -12,16 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from actprobe import store
 from actprobe.errors import Damaged
 from actprobe.models import extract, load
+from actprobe.models.batches import cheapest_budget
 from actprobe.plan import Target
 
 log = logging.getLogger(__name__)
 
 _BUDGETS = {"cpu": 1024, "mps": 2048}  # tokens per batch when the config gives none
+# What a batch costs a GPU besides its tokens, in tokens. It reads all weights in the time in which it
+# computes 150 (A100) to 300 (H100) tokens in bfloat16, by the peak rates that are published, and a
+# small model waits for its launches.
+_BATCH_TOKENS = 512
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -30,8 +36,8 @@ class Session:
     """A loaded model with its tokenizer.
 
     settings: the model's entry in the config; widths: d of each site; limit: most positions that
-    the model has; budget: tokens per batch; used: batches were computed; checked: the self-check
-    was made.
+    the model has; budget: most tokens per batch; used: batches were computed; checked: the
+    self-check was made.
     """
 
     name: str
@@ -43,6 +49,16 @@ class Session:
     budget: int
     used: bool = False
     checked: bool = False
+
+    def budget_for(self, lengths: np.ndarray) -> int:
+        """Tokens per batch of a dataset with rows of these lengths.
+
+        A GPU's memory holds batches of whole datasets, where half of the tokens would be padding:
+        without a budget in the config, the one that costs least.
+        """
+        if self.model.device.type != "cuda" or self.settings["max_tokens_per_batch"]:
+            return self.budget
+        return cheapest_budget(lengths, self.budget, _BATCH_TOKENS)
 
     def facts(self) -> dict[str, str]:
         """What rounding depends on, besides the spec: a part is resumed only where these agree."""
@@ -73,7 +89,7 @@ def opened(name: str, settings: Mapping[str, Any], targets: Sequence[Target]) ->
         budget = settings["max_tokens_per_batch"] or _default_budget(model)
         took = time.monotonic() - started
         shown = (name, took, model.device, settings["dtype"], budget)
-        log.info("%s: loaded in %.1f s on %s, %s, %d tokens per batch", *shown)
+        log.info("%s: loaded in %.1f s on %s, %s, up to %d tokens per batch", *shown)
         session = Session(name, settings, tokenizer, model, extract.widths(model), limit, budget)
         _warn_of_others(session, targets)
         yield session
