@@ -109,6 +109,14 @@ def test_other_code_stays_as_it_is():
 
     assert elementwise.lighten(nn.Sequential(OwnNorm())) == 0
 
+    class Decorated:
+        @torch.no_grad()
+        def forward(self, x):
+            return x
+
+    assert elementwise._text(Decorated.forward) is None
+    assert elementwise._text(torch.relu) is None  # not written in Python
+
     llama = build("llama", torch.float32)
     wrapped = llama.layers[0].mlp
     wrapped.forward = forward = lambda x: x  # as accelerate does to move weights

@@ -81,12 +81,18 @@ def lighten(model: nn.Module) -> int:
 
 
 def _text(function: Any) -> str | None:
-    """A function's source as `ast.unparse` writes it, without decorators, annotations, docstring."""
+    """A function's source as `ast.unparse` writes it, without annotations and docstring.
+
+    None for what has no source, and for a decorated method, which may do more than its text says;
+    transformers marks the rotary function with a decorator that returns the function itself.
+    """
     try:
         [found] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
     if not isinstance(found, ast.FunctionDef):
+        return None
+    if found.decorator_list and found.args.args[:1] and found.args.args[0].arg == "self":
         return None
     found.decorator_list, found.returns = [], None
     for argument in (*found.args.args, *found.args.kwonlyargs):
