@@ -23,7 +23,7 @@ from actprobe.sae import save_saelens
 
 SITE, SAE = "minilm/resid_post.4.last", "minilm-1k"
 METHODS = ["logreg", "pca", "knn", "xgboost", "mlp"]
-LATENTS_OF = ["5_hist_fig_ismale", "87_glue_cola", "105_click_bait", "149_twt_emotion_happiness"]
+LATENTS_OF = ["5_hist_fig_ismale", "87_glue_cola", "96_spam_is", "149_twt_emotion_happiness"]
 KS = [1, 2, 4, 8, 16, 32, 64, 128]
 METRICS = ["test_auc", "test_acc", "test_f1", "val_auc"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = ["41_truthqa_tf", "87_glue_cola", "95_toxic_is", "96_spam_is",
-            "105_click_bait", "129_arith_mc_A"]  # fmt: skip
+            "129_arith_mc_A", "149_twt_emotion_happiness"]  # fmt: skip
 
 
 def job(cache: str, datasets: str, shards: str, shard: str) -> None:
