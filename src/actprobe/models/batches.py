@@ -42,16 +42,20 @@ def plan_cost(lengths: ArrayLike, plan: Sequence[Sequence[int]]) -> int:
 def cheapest_budget(lengths: ArrayLike, most: int, per_batch: int) -> int:
     """Of `most`, its half, its quarter, ..., the budget whose plan costs least; in doubt the largest.
 
-    A batch costs the tokens that go through the model, padding included, and `per_batch` tokens: the
-    larger the batches of few rows, the more unlike are their lengths. No budget is below the longest
-    row, unless `most` is.
+    A plan costs the tokens that go through the model, padding included, and `per_batch` tokens for
+    each batch: with few rows for a large budget, rows of unlike lengths share a batch. No budget is
+    below the longest row, unless `most` is.
     """
     n = np.asarray(lengths, dtype=np.int64)
     budgets = [most]
     while budgets[-1] // 2 >= n.max(initial=1):
         budgets.append(budgets[-1] // 2)
-    plans = {b: batch_plan(n, b) for b in budgets}
-    return min(budgets, key=lambda b: plan_cost(n, plans[b]) + per_batch * len(plans[b]))
+
+    def cost(budget: int) -> int:
+        plan = batch_plan(n, budget)
+        return plan_cost(n, plan) + per_batch * len(plan)
+
+    return min(budgets, key=cost)
 
 
 def plan_digest(plan: Sequence[Sequence[int]]) -> str:
