@@ -7,8 +7,10 @@ names. With these goes the only word about a job that failed on another machine;
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,16 +21,26 @@ _LONG_WINDED = re.compile("sbatch call:|Detailed failure reason|For further erro
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* ")
 
 
+def _file_time() -> float:
+    """Now, as the file system stamps it: a clock apart, coarser or on another machine."""
+    try:
+        with tempfile.TemporaryFile(dir=".") as f:
+            return os.fstat(f.fileno()).st_mtime
+    except OSError:  # a dry run in a folder of somebody else's
+        return time.time()
+
+
 class Failures(logging.Handler):
     """A handler for Snakemake's logger that keeps the last failure of each job.
 
     Of the events that Snakemake documents for logger plugins it reads job_error, group_error and
-    job_finished: a job that succeeds at a later attempt has not failed.
+    job_finished: a job that succeeds at a later attempt has not failed. Made in the folder that
+    the logs are written below: they are of this run if younger than a file made there then.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun = time.time()
+        self._begun = _file_time()
         self._failed: dict[Any, tuple[str, str, list[str]]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:

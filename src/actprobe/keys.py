@@ -14,6 +14,7 @@ import json
 import math
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from actprobe.errors import ActprobeError
 
 SHORT = 12
 _CHUNK = 1 << 22
+_COARSEST = 2 * 10**9  # ns; FAT's 2 s
 
 
 def canonical_json(value: Any) -> str:
@@ -86,12 +88,22 @@ def require_unchanged(found: Any, planned: Any, what: str) -> None:
         raise ActprobeError(f"{what} was changed after the plan was made; run again")
 
 
+def _stamp(path: str) -> list[int]:
+    st = os.stat(path)
+    return [st.st_size, st.st_mtime_ns, st.st_ctime_ns]
+
+
 class DigestMemo:
-    """Digests of large outside files, remembered by path, size and modification time.
+    """Digests of large outside files, remembered by path, size and times of change.
 
     A digest is taken once and kept in `{cache_dir}/digests.json`, so that planning stays fast.
     Two processes may write the file at once: each replaces it whole, and the loser's entries are
     merely taken again.
+
+    Size and modification time alone would pass over a file put there by `cp -p`, `rsync -t` or
+    from an archive with fixed times; the time of the last change of the inode (ctime) does not.
+    File systems stamp coarsely (4 ms to 2 s): a file changed so lately could change once more
+    under the same stamp, so its digest is not remembered.
     """
 
     def __init__(self, cache_dir: str | Path):
@@ -103,16 +115,16 @@ class DigestMemo:
             self._known = {}
 
     def sha256(self, path: str | Path, progress: Callable[[int], None] | None = None) -> str:
-        """Digest of the file at `path`, from memory when its size and mtime are unchanged."""
+        """Digest of the file at `path`, from memory when its size and times are unchanged."""
         real = os.path.realpath(path)
-        st = os.stat(real)
-        stamp = [st.st_size, st.st_mtime_ns]
+        stamp = _stamp(real)
         known = self._known.get(real)
-        if known and known[:2] == stamp:
-            return known[2]
+        if known and known[:-1] == stamp:
+            return known[-1]
         digest = file_sha256(real, progress)
-        self._known[real] = [*stamp, digest]
-        self._dirty = True
+        if _stamp(real) == stamp and time.time_ns() - max(stamp[1:]) > _COARSEST:
+            self._known[real] = [*stamp, digest]
+            self._dirty = True
         return digest
 
     def save(self) -> None:

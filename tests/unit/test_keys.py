@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,14 @@ def test_key_is_the_same_in_another_process():
     assert out.stdout.strip() == keys.spec_key(spec)
 
 
-def test_digest_memo_reads_a_file_once_and_notices_a_change(tmp_path, monkeypatch):
+@pytest.fixture
+def later(monkeypatch):
+    """Three seconds from now, when files written now have stood long enough."""
+    now = time.time_ns
+    monkeypatch.setattr(keys.time, "time_ns", lambda: now() + 3 * 10**9)
+
+
+def test_digest_memo_reads_a_file_once_and_notices_a_change(tmp_path, monkeypatch, later):
     file = tmp_path / "data.csv"
     file.write_text("a")
     memo = keys.DigestMemo(tmp_path)
@@ -68,12 +76,52 @@ def test_digest_memo_reads_a_file_once_and_notices_a_change(tmp_path, monkeypatc
     memo.save()
 
     again = keys.DigestMemo(tmp_path)
-    monkeypatch.setattr(keys, "file_sha256", lambda *_: pytest.fail("read again"))
-    assert again.sha256(file) == first
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "file_sha256", lambda *_: pytest.fail("read again"))
+        assert again.sha256(file) == first
 
-    monkeypatch.undo()
     file.write_text("ab")
     assert again.sha256(file) == keys.file_sha256(file) != first
+
+
+def test_digest_memo_notices_another_file_of_the_same_size_and_time(tmp_path, later):
+    file, other = tmp_path / "model", tmp_path / "other"
+    file.write_text("a")
+    os.utime(file, (1e9, 1e9))
+    memo = keys.DigestMemo(tmp_path)
+    first = memo.sha256(file)
+    other.write_text("b")
+    os.utime(other, (1e9, 1e9))
+    os.replace(other, file)  # as `rsync -t` and archives with fixed times do
+    assert memo.sha256(file) == keys.file_sha256(file) != first
+
+
+def test_digest_memo_does_not_remember_a_file_that_may_yet_change_unseen(tmp_path, monkeypatch):
+    file = tmp_path / "data.csv"
+    file.write_text("a")
+    memo, stamp = keys.DigestMemo(tmp_path), keys._stamp(str(file))
+    monkeypatch.setattr(keys, "_stamp", lambda _: stamp)  # a coarse clock
+    first = memo.sha256(file)
+    file.write_text("b")
+    assert memo.sha256(file) == keys.file_sha256(file) != first
+    memo.save()
+    assert not memo.file.exists()
+
+
+def test_digest_memo_does_not_remember_a_file_that_changed_under_it(tmp_path, monkeypatch, later):
+    file = tmp_path / "data.csv"
+    file.write_text("a")
+    memo, take = keys.DigestMemo(tmp_path), keys.file_sha256
+
+    def slow(path, progress):
+        digest = take(path, progress)
+        file.write_text("other words")
+        return digest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "file_sha256", slow)
+        first = memo.sha256(file)
+    assert memo.sha256(file) == take(file) != first
 
 
 def test_digest_memo_survives_a_damaged_file(tmp_path):
@@ -83,7 +131,7 @@ def test_digest_memo_survives_a_damaged_file(tmp_path):
     assert keys.DigestMemo(tmp_path).sha256(file) == keys.file_sha256(file)
 
 
-def test_the_memo_can_be_read_by_whom_the_umask_lets(tmp_path):
+def test_the_memo_can_be_read_by_whom_the_umask_lets(tmp_path, later):
     before = os.umask(0o002)
     try:
         memo = keys.DigestMemo(tmp_path)
