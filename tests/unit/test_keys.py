@@ -90,6 +90,7 @@ def test_digest_memo_notices_another_file_of_the_same_size_and_time(tmp_path, la
     os.utime(file, (1e9, 1e9))
     memo = keys.DigestMemo(tmp_path)
     first = memo.sha256(file)
+    time.sleep(0.05)  # more than a tick of the file system's clock
     other.write_text("b")
     os.utime(other, (1e9, 1e9))
     os.replace(other, file)  # as `rsync -t` and archives with fixed times do
