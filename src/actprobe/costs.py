@@ -210,7 +210,10 @@ class Estimator:
         """Bytes of an activations artefact that this plan makes or has."""
         settings = self._config["models"].get(t.args["model"], {"dtype": "float32"})
         item = 4 if t.args["position"] == "mean" else shapes.BYTES[settings["dtype"]]
-        return self._vectors(t) * (self._model(t.args["model"]).d * item + 4)
+        return self._vectors(t) * (self._width(t) * item + 4)
+
+    def _width(self, t: Target) -> int:
+        return self._model(t.args["model"]).width(t.args["site"])
 
     def _latents(self, b: Batch) -> _Work:
         settings = self._config["saes"][b.loader]
@@ -246,7 +249,7 @@ class Estimator:
         seconds = largest = 0.0
         for t in b.targets:
             dense = t.args["source"] not in self._config["saes"]
-            d = self._model(t.args["model"]).d
+            d = self._width(t)
             seconds += t.cost * (d / _DENSE_D if dense else 1)
             vector = 4.0 * d if dense else shapes.L0 * _NNZ_BYTES
             largest = max(largest, self._vectors(t) * vector)
@@ -259,7 +262,7 @@ class Estimator:
     def _contrastive(self, b: Batch) -> _Work:
         read = (of["texts"] for t in b.targets for of in t.args["data"].values())
         vectors = sum(self._rows(shapes.item(path)).n for path in read)
-        seconds = 5 + vectors * self._model(b.loader).d * _PER_VECTOR
+        seconds = 5 + vectors * max(map(self._width, b.targets)) * _PER_VECTOR
         return _Work(self._config["max_memory"], seconds, 1e5 * len(b.targets))
 
 

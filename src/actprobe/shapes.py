@@ -74,16 +74,22 @@ def _rows(path: str, t: Target) -> Rows:
 
 @dataclass(frozen=True)
 class Model:
-    """A model: width, MLP width, parameters of the embedding, of a layer, and of a layer that
-    a token passes through (fewer with experts); bytes of a parameter in its files."""
+    """A model: width, MLP width, width of all heads together, parameters of the embedding, of a
+    layer, and of a layer that a token passes through (fewer with experts); bytes of a parameter in
+    its files."""
 
     layers: int
     d: int
     mlp: int
+    heads: int
     embedding: int
     layer: int
     active: int
     file_bytes: int
+
+    def width(self, site: str) -> int:
+        """d of the vectors at a site."""
+        return {"z": self.heads, "mlp_post": self.mlp}.get(site.partition(".")[0], self.d)
 
     def weights(self, layers: int, dtype: str) -> tuple[float, float]:
         """Bytes of the first layers in memory, and of what is read from the files to make them."""
@@ -114,7 +120,7 @@ def model(config: Mapping[str, Any], name: str) -> Model:
     unknown = "float32" if described else settings.get("dtype", "float32")
     stored = str(text.get("dtype") or text.get("torch_dtype") or unknown)
     return Model(
-        layers, d, mlp, text.get("vocab_size", 50_000) * d,
+        layers, d, mlp, width, text.get("vocab_size", 50_000) * d,
         attention + experts * expert, attention + used * expert, BYTES.get(stored, 2),
     )  # fmt: skip
 
@@ -159,7 +165,7 @@ def sae(config: Mapping[str, Any], name: str, place: Mapping[str, str]) -> Sae:
     settings = config["saes"].get(name, {})
     if settings.get("train"):
         train = settings["train"]
-        return Sae(model(config, settings["model"]).d, train["width"], train["k"])
+        return Sae(_read_by(config, settings), train["width"], train["k"])
     try:
         if "hub" in place:  # what is not here yet is not asked for
             folder = _snapshot(place["hub"], place["revision"]) / place["folder"]
@@ -168,9 +174,13 @@ def sae(config: Mapping[str, Any], name: str, place: Mapping[str, str]) -> Sae:
             found = open_place(place)
         return Sae(found.d_in, found.d_sae, found.k or _named_l0(str(found.weights)) or L0)
     except (ActprobeError, OSError, KeyError):
-        d = model(config, settings["model"]).d if settings else D_MODEL
+        d = _read_by(config, settings) if settings else D_MODEL
         called = place.get("folder", "")
         return Sae(d, _named_width(called) or 16 * d, _named_l0(called) or L0)
+
+
+def _read_by(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+    return model(config, settings["model"]).width(settings["site"])
 
 
 def _named_width(folder: str) -> int | None:

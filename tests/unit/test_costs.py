@@ -112,6 +112,16 @@ def test_extraction_grows_with_rows_and_layers(world):
     assert deep.mem_mb > few.mem_mb
 
 
+@pytest.mark.parametrize(
+    ("site", "d"), [("z.3", 16 * 128), ("mlp_post.3", 4096), ("mlp_in.3", 1024)]
+)
+def test_disk_goes_with_the_width_of_the_site(world, site, d):
+    w = world(rows=10_000, described={**SMALL, "head_dim": 128})
+    w.config["activations"][0]["sites"] = [site]
+    w.config["saes"], w.config["probes"] = {}, w.config["probes"][:1]
+    assert w.costs()["activations"].disk_bytes == 10_000 * (4 * d + 4)
+
+
 def test_extraction_holds_the_model_and_little_else(world):
     cost = world(described=LLAMA_70B, dtype="bfloat16", device="cpu").costs()["activations"]
     model = 128256 * 8192 * 2 + 4 * 855_638_016 * 2  # four of the 80 layers, two bytes a number

@@ -152,10 +152,13 @@ def test_files_of_the_benchmark_come_in_by_name(tmp_path):
     for name, value in x.items():
         for layer in (2, 10):
             torch.save(value + layer, dump / f"{name}_blocks.{layer}.hook_resid_post.pt")
+        torch.save(value, dump / f"{name}_blocks.2.attn.hook_z.pt")
+        torch.save(value, dump / f"{name}_hook_embed.pt")
     torch.save(x["rows"], dump / "unrelated_blocks.2.hook_resid_post.pt")
     config, made = setup(tmp_path, ["*"], layout="saeprobes", hook=None)
     found = {(t.item, t.args["site"]): t for t in caches.run(config, made)}
-    assert set(found) == {(n, f"resid_post.{s}") for n in x for s in (2, 10)}
+    sites = ("resid_post.2", "resid_post.10", "z.2", "embed")
+    assert set(found) == {(n, s) for n in x for s in sites}
     np.testing.assert_array_equal(
         load_activations(found["rows", "resid_post.10"].path), caches.values(x["rows"] + 10)
     )

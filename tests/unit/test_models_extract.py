@@ -33,7 +33,9 @@ POOLED = ["last", "first", "mean", "max"]
 def sites_of(family):
     sites = ["resid_pre.*", "resid_post.*"]
     if family not in UNMAPPED:
-        sites += ["embed", "attn_out.*", "mlp_out.*"]
+        sites += ["embed", "attn_out.*", "mlp_out.*", "z.*", "mlp_in.*"]
+    if family not in (*UNMAPPED, "mixtral"):
+        sites += ["mlp_post.*"]
     return sites + (["resid_mid.*"] if family not in (*UNMAPPED, "neox") else [])
 
 
@@ -119,6 +121,55 @@ def test_sublayers_add_up_to_the_stream(family, position):
         )
         np.testing.assert_allclose(pre + attn, mid, atol=1e-4)
         np.testing.assert_allclose(mid + mlp, post, atol=1e-4)
+
+
+# What takes z, the neurons, and the input of the MLP; the norms after attention and MLP.
+_LLAMA = ("self_attn.o_proj", "mlp.down_proj", "mlp")
+_GEMMA = (*_LLAMA, "post_attention_layernorm", "post_feedforward_layernorm")
+_NEOX = ("attention.dense", "mlp.dense_4h_to_h", "mlp")
+INSIDE = {
+    "gemma2": _GEMMA, "gemma3": _GEMMA, "gemma3_multimodal": _GEMMA,
+    "mixtral": ("self_attn.o_proj", None, "mlp"),
+    "gpt2": ("attn.c_proj", "mlp.c_proj", "mlp"), "neox": _NEOX, "neox_sequential": _NEOX,
+    "opt": ("self_attn.out_proj", "fc2", None), "bert": ("attention.output.dense", "output.dense", None),
+}  # fmt: skip
+INSIDE |= {"roberta": INSIDE["bert"], "electra": INSIDE["bert"]}
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in UNMAPPED], indirect=True)
+@torch.inference_mode()
+def test_inside_attention_and_mlp(family):
+    """What takes z makes attn_out of it, what takes mlp_in or mlp_post makes mlp_out."""
+    name, model, _, x = family
+    attn, neurons, mlp, *norms = INSIDE.get(name, _LLAMA)
+    for n, layer in enumerate(find_layers(model, N_LAYERS, None)[1]):
+        after = [layer.get_submodule(p) for p in norms] or [nn.Identity()] * 2
+        for module, site, norm, out in (
+            (attn, "z", after[0], "attn_out"),
+            (neurons, "mlp_post", after[1], "mlp_out"),
+            (mlp, "mlp_in", after[1], "mlp_out"),
+        ):
+            if module is not None:
+                made = layer.get_submodule(module)(torch.from_numpy(x[f"{site}.{n}.last"])[None])
+                made = norm(made[0] if isinstance(made, tuple) else made)
+                expected = torch.from_numpy(x[f"{out}.{n}.last"])
+                assert_close(made.reshape(expected.shape).numpy(), expected, expected.abs().max())
+
+
+@pytest.mark.parametrize("family", ["opt", "bert", "roberta", "electra"], indirect=True)
+@torch.inference_mode()
+def test_what_the_mlp_takes_where_it_is_no_module(family):
+    name, model, _, x = family
+    for n, layer in enumerate(find_layers(model, N_LAYERS, None)[1]):
+        mid = torch.from_numpy(x[f"resid_mid.{n}.last"])
+        if name == "opt":
+            taken = layer.final_layer_norm(mid)
+            neurons = layer.activation_fn(layer.fc1(taken))
+        else:
+            taken = layer.attention.output.LayerNorm(mid)
+            neurons = layer.intermediate(taken)
+        assert_close(x[f"mlp_in.{n}.last"], taken, taken.abs().max())
+        assert_close(x[f"mlp_post.{n}.last"], neurons, neurons.abs().max())
 
 
 @pytest.mark.parametrize("family", ["neox"], indirect=True)

@@ -117,6 +117,7 @@ def test_wrong_entries_are_refused(tmp_path, folder, change, message):
     [
         ({"model_type": "gpt_neox"}, "resid_mid.1", "in parallel in this model"),
         ({"model_type": "falcon"}, "mlp_out.1", "not mapped for the model family 'falcon'"),
+        ({"model_type": "mixtral"}, "mlp_post.1", "each expert of this model has neurons"),
         ({"model_type": "opt", "do_layer_norm_before": False}, "attn_out.1", "not mapped for OPT"),
     ],
 )

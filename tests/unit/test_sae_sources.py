@@ -32,8 +32,9 @@ from test_sae_formats import (
 
 from actprobe import sae
 from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.models.hooks import HOOKS, hook_of
 from actprobe.sae import sources
-from actprobe.sae.checks import hook_of, mismatches, site_of
+from actprobe.sae.checks import mismatches, site_of
 from actprobe.sae.formats import Sae, describe
 from actprobe.sae.weights import Weights
 
@@ -163,6 +164,7 @@ def test_mismatches_are_refused_unless_overridden(tmp_path, cfg, message):
         ("blocks.4.hook_z", "z.4"),
         ("blocks.4.ln2.hook_normalized", "mlp_in.4"),
         ("blocks.4.mlp.hook_in", "mlp_in.4"),
+        ("blocks.4.mlp.hook_post", "mlp_post.4"),
         ("hook_embed", "embed"),
         ("layers.4", "resid_post.4"),
         ("model.layers.4.mlp", "mlp_out.4"),
@@ -181,7 +183,7 @@ def test_hook_names_in_the_words_of_sites(hook, site):
     assert site_of(hook) == site
 
 
-@pytest.mark.parametrize("site", ["embed", "resid_pre.4", "mlp_out.4", "mlp_in.4", "z.4"])
+@pytest.mark.parametrize("site", ["embed", *(f"{kind}.4" for kind in HOOKS)])
 def test_hook_names_of_sites_come_back(site):
     assert site_of(hook_of(site)) == site
 
@@ -198,6 +200,18 @@ def test_a_hook_that_names_no_known_site_is_refused():
     ]
     assert not found(unknown, unknown) and not found("blocks.4.hook_own", "own.4")
     assert not found(None, "resid_post.4")
+
+
+@pytest.mark.parametrize("hook", ["blocks.4.ln2.hook_normalized", "blocks.4.hook_mlp_in"])
+def test_a_transcoder_that_reads_before_the_gain_takes_no_extracted_mlp_in(hook):
+    """A dump may call so what the transcoder reads; our own mlp_in is what the MLP takes."""
+    sae = Sae("w", "jumprelu", D, F, transcoder=True, hook=hook)
+    assert not mismatches(sae, "mlp_in.4", ["m"], None)
+    assert mismatches(sae, "mlp_in.4", ["m"], None, extracted=True) == [
+        f"it was made for {hook}, which is read before the norm's gain, and mlp_in.4 after it"
+    ]
+    taken = Sae("w", "topk", D, F, transcoder=True, hook="layers.4.mlp.input")
+    assert not mismatches(taken, "mlp_in.4", ["m"], None, extracted=True)
 
 
 @pytest.mark.parametrize(

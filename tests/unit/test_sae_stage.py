@@ -363,11 +363,6 @@ def test_configs_are_checked(tmp_path, folder):
         cfg = config(tmp_path, {"s": {"source": str(folder), change: "x"}})
         with pytest.raises(ConfigError, match=message):
             targets(cfg, known)
-    for site in ("mlp_in.4", "z.4"):  # mlp_out would be another input
-        kind = site.partition(".")[0]
-        cfg = config(tmp_path, {"s": {"source": str(folder), "site": site}})
-        with pytest.raises(ConfigError, match=f"at site '{site}'; {kind} is not extracted, only a"):
-            targets(cfg, known)
     cfg = config(tmp_path, {"s": {"source": str(folder), "datasets": ["x*"]}})
     with pytest.raises(
         ConfigError, match=r"saes\.s: no dataset with these activations matches 'x\*'"

@@ -314,14 +314,16 @@ def test_sites_come_from_names_or_from_the_config(client, tmp_path):
     files = {
         "activation_data/blocks--2--hook_resid_pre.npy": chunk(X),
         "activation_data/blocks.11.hook_mlp_out.npy": chunk(X),
+        "activation_data/blocks--3--attn--hook_z.npy": chunk(X),
+        "activation_data/z.4_hook.npy": chunk(X),
         "hook_embed.npy": chunk(X),
-        "mystery.npy": chunk(X),
+        "mystery_xyz.5.npy": chunk(X),
     }
     client.add_artifact("team/project/acts", files)
     source = {"source": {"artifacts": ["team/project/acts:v0"]}, "position": "mean"}
     wanted = config(tmp_path, {"acts": source})
     room.lock(wanted, "acts")
-    with pytest.raises(ConfigError, match=r"'mystery\.npy' tells no site"):
+    with pytest.raises(ConfigError, match=r"'mystery_xyz\.5\.npy' tells no site"):
         plan_of(wanted)
     named = {**source, "sites": {"resid_post.7": ["mystery*"]}}
     [t] = assembled(plan_of(config(tmp_path, {"acts": named})))
@@ -330,7 +332,7 @@ def test_sites_come_from_names_or_from_the_config(client, tmp_path):
     wanted = config(tmp_path, {"acts": fewer})
     room.lock(wanted, "acts")
     sites = [t.args["site"] for t in assembled(plan_of(wanted))]
-    assert sites == ["embed", "mlp_out.11", "resid_pre.2"]
+    assert sites == ["embed", "mlp_out.11", "resid_pre.2", "z.3", "z.4"]
     with pytest.raises(ConfigError, match=r"already activations imported/embed\.mean of imported"):
         plan_of(
             config(

@@ -26,6 +26,7 @@ from actprobe.interchange.layouts import (
     STACKED_ROWS,
 )
 from actprobe.models import Activations, open_activations
+from actprobe.models.hooks import hook_of
 from actprobe.plan import Target
 from actprobe.texts import Texts
 from actprobe.texts.contrastive import taken_apart
@@ -94,7 +95,7 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
     """Write activation artefacts below `out` in one of the formats `layouts.ACTIVATIONS`.
 
     safetensors, npy: {model}/{dataset}/{site}.{position}.*; saeprobes:
-    {position}/model_activations_{model}/{dataset}_blocks.{L}.hook_{point}.pt, the package's folder
+    {position}/model_activations_{model}/{dataset}_{hook}.pt, the package's folder
     `model_cache_path` for each position; v1, v2:
     {model}/{dataset}.{kind}.{position}/layer_{L}/… with metadata.json and layer_info.json. Returns
     the files and folders written. Raises ActprobeError for what a format cannot hold.
@@ -106,12 +107,9 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
         a = t.args
         name = Path(a["model"]) / t.item / f"{a['site']}.{a['position']}"
         if form == "saeprobes":
-            if a["position"] == "tokens" or a["site"] == "embed":
-                raise ActprobeError(
-                    f"{t.name}: layout saeprobes holds one vector of a layer per row"
-                )
-            kind, _, layer = a["site"].partition(".")
-            file = PATTERNS["saeprobes"].format(dataset=t.item, layer=layer, kind=kind)
+            if a["position"] == "tokens":
+                raise ActprobeError(f"{t.name}: layout saeprobes holds one vector per row")
+            file = PATTERNS["saeprobes"].format(dataset=t.item, hook=hook_of(a["site"]))
             path = out / a["position"] / f"model_activations_{a['model']}" / file
         else:
             path = out / f"{name}.{form}"

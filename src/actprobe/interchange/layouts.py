@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe.errors import ConfigError
+from actprobe.models.hooks import HOOK, HOOKS, site_of
 
 VECTORS = ("pt", "safetensors", "gguf")  # formats that directions are written in
 ACTIVATIONS = ("safetensors", "npy", "v1", "v2", "saeprobes")  # and activations
@@ -20,13 +21,14 @@ STACKED_ROWS = "activations.pt"
 NOTE = "written by actprobe"  # in layer_info.json
 PARTS = ("test", "deploy")
 PATTERNS = {
-    "saeprobes": "{dataset}_blocks.{layer}.hook_{kind}.pt",
+    "saeprobes": "{dataset}_{hook}.pt",
     "safetensors": "{dataset}/{site}.{position}.safetensors",
 }
-_KIND = "resid_pre|resid_mid|resid_post|attn_out|mlp_out"
+_KIND = "|".join(HOOKS)
 _PARTS = {
     "dataset": r"(?P<dataset>.+)",
     "site": rf"(?P<site>embed|(?:{_KIND})\.\d+)",
+    "hook": rf"(?P<hook>{HOOK})",
     "kind": rf"(?P<kind>{_KIND})",
     "layer": r"(?P<layer>\d+)",
     "position": r"(?P<position>[^/]+)",
@@ -126,9 +128,9 @@ def by_name(
             continue
         said = m.groupdict()
         kind = said.get("kind") or entry["hook"]
-        if "site" not in said and kind is None:
+        if not {"site", "hook"} & said.keys() and kind is None:
             raise ConfigError(f"{where}.hook: {pattern} does not tell it; set it")
-        site = said.get("site") or f"{kind}.{int(said['layer'])}"
+        site = said.get("site") or site_of(said.get("hook", "")) or f"{kind}.{int(said['layer'])}"
         position = said.get("position") or entry["position"] or "last"
         files.setdefault((site, position), {})[said["dataset"]] = name
     names = set(datasets)
@@ -146,7 +148,7 @@ def _regex(pattern: str, where: str) -> re.Pattern[str]:
     pieces = re.split(r"\{(\w+)\}", pattern)
     names = pieces[1::2]
     unknown = sorted(set(names) - _PARTS.keys())
-    if unknown or "dataset" not in names or not {"site", "layer"} & set(names):
+    if unknown or "dataset" not in names or not {"site", "hook", "layer"} & set(names):
         problem = f"unknown {{{unknown[0]}}}" if unknown else "expected {dataset} and {site}"
         raise ConfigError(f"{where}.files: {pattern}: {problem} (or {{kind}} and {{layer}})")
     parts = [_PARTS[p] if i % 2 else re.escape(p) for i, p in enumerate(pieces)]

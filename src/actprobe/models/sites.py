@@ -51,10 +51,10 @@ def hook_point(
         raise ActprobeError(f"site {site}: the layer list of this model has {len(layers)} layers")
     block = layers[int(layer)]
     if kind in ("resid_pre", "resid_post"):
-        return block, kind == "resid_pre"
+        return block, kind in families.INPUTS
     assert family is not None
     path: str = getattr(family, kind)
-    return block.get_submodule(path), kind == "resid_mid"
+    return block.get_submodule(path), kind in families.INPUTS
 
 
 @contextmanager

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from actprobe.errors import ConfigError
+from actprobe.models import hooks
 from actprobe.sae.formats import Sae
 
 _LAYER = r"(?:[\w.]+\.)?(?:layers|h)[._](\d+)"  # a module path: model.layers.4, transformer.h.4
 
 _HOOKS = {
-    r"(?:blocks\.)?hook_embed": "embed",
-    r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)": r"\2.\1",
-    r"blocks\.(\d+)\.(?:attn\.)?hook_z": r"z.\1",
-    r"blocks\.(\d+)\.(?:hook_mlp_in|mlp\.hook_in|ln2\.hook_normalized)": r"mlp_in.\1",
+    r"blocks\.hook_embed": "embed",
+    r"blocks\.(\d+)\.hook_z": r"z.\1",
+    r"blocks\.(\d+)\.(?:hook_mlp_in|ln2\.hook_normalized)": r"mlp_in.\1",
     _LAYER: r"resid_post.\1",
     rf"{_LAYER}\.(?:attn|self_attn|attention)": r"attn_out.\1",
     rf"{_LAYER}\.mlp": r"mlp_out.\1",
@@ -25,39 +25,43 @@ _HOOKS = {
     r"(?:[\w.]+\.)?(?:embed_tokens|embed_in|wte)": "embed",
 }
 
+# TransformerLens' normalised stream without the gain, and by the tool the stream before the norm.
+_BEFORE_GAIN = r"\.(?:hook_mlp_in|ln2\.hook_normalized)$"
 _TRANSFORMER_LENS = {"gpt2-small": "gpt2", "mistral-7b": "mistral-7b-v0.1"}  # its names for models
 
 
 def site_of(hook: str) -> str | None:
-    """The site that a hook name stands for ("blocks.4.hook_resid_post" is resid_post.4)."""
+    """The site that a hook name or module path stands for ("model.layers.4" is resid_post.4)."""
+    if site := hooks.site_of(hook):
+        return site
     for pattern, site in _HOOKS.items():
         if match := re.fullmatch(pattern, hook):
             return match.expand(site)
     return None
 
 
-def hook_of(site: str) -> str:
-    """TransformerLens' hook name of a site."""
-    kind, _, layer = site.partition(".")
-    hook = "attn.hook_z" if kind == "z" else f"hook_{kind}"
-    return f"blocks.{layer}.{hook}" if layer else hook
-
-
-def mismatches(sae: Sae, site: str, names: list[str], d_model: int | None) -> list[str]:
+def mismatches(
+    sae: Sae, site: str, names: list[str], d_model: int | None, extracted: bool = False
+) -> list[str]:
     """In words, what the SAE's config says that differs from the activations it would encode.
 
-    names: what the model is called; d_model: width of the residual stream, None when not known.
-    What the SAE's config does not say is no mismatch.
+    names: what the model is called; d_model: width of the residual stream, None when not known;
+    extracted: the activations are our own, whose sites have one meaning. What the SAE's config does
+    not say is no mismatch.
     """
     found = []
-    hook = site if sae.hook in (None, "", site, hook_of(site)) else site_of(sae.hook)
+    hook = site if sae.hook in (None, "", site, hooks.hook_of(site)) else site_of(sae.hook)
     if hook is None:
         found.append(f"it was made for {sae.hook}, which names no known site")
     elif _same_stream(hook) != _same_stream(site):
         found.append(f"it was made for {sae.hook} ({hook}), not {site}")
+    elif extracted and re.search(_BEFORE_GAIN, sae.hook or ""):
+        found.append(
+            f"it was made for {sae.hook}, which is read before the norm's gain, and {site} after it"
+        )
     if sae.model is not None and _short(sae.model) not in map(_short, names):
         found.append(f"it was made for the model {sae.model}, not {names[0]}")
-    width = d_model if site.partition(".")[0] not in ("z", "mlp_in") else None
+    width = d_model if site.partition(".")[0] not in ("z", "mlp_post", "mlp_in") else None
     if width is not None and width != sae.d_in:
         found.append(f"it encodes width {sae.d_in}, the model's d_model is {width}")
     return found
@@ -95,12 +99,12 @@ def d_model(settings: Mapping[str, Any]) -> int | None:
 
 
 def require_match(
-    name: str, sae: Sae, settings: Mapping[str, Any], models: Mapping[str, Any]
+    name: str, sae: Sae, settings: Mapping[str, Any], models: Mapping[str, Any], extracted: bool
 ) -> None:
     """Raise ConfigError when the SAE does not belong to the activations of its config entry."""
     model = models.get(settings["model"], {})  # imported activations have none
     names = model_names(settings["model"], model)
-    if found := mismatches(sae, settings["site"], names, d_model(model)):
+    if found := mismatches(sae, settings["site"], names, d_model(model), extracted):
         raise ConfigError(
             f"saes.{name}: {'; '.join(found)} (overrides: {{ignore_mismatch: true}} encodes anyway)"
         )

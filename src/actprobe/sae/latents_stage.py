@@ -107,7 +107,7 @@ def opened(name: str, t: Target, config: Mapping[str, Any]) -> Iterator[Session]
     settings = config["saes"][name]
     sae = open_place(t.args["sae"])
     if not settings["overrides"]["ignore_mismatch"]:
-        checks.require_match(name, sae, settings, config["models"])
+        checks.require_match(name, sae, settings, config["models"], t.args["extracted"])
     fold = settings["fold_decoder_norm"]
     if fold:
         check_folding(sae)

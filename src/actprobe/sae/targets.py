@@ -9,6 +9,7 @@ from typing import Any
 from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
+from actprobe.models import hooks
 from actprobe.plan import Target, only, target
 from actprobe.sae import checks
 from actprobe.sae.sources import locate
@@ -46,19 +47,18 @@ def targets(
             raise ConfigError(f"{where}: unknown model {settings['model']!r}; {known_models}")
         sites = {site: p for (model, site), p in activations.items() if model == settings["model"]}
         if settings["site"] not in sites:
-            kind, hint = settings["site"].partition(".")[0], nearest(settings["site"], sites)
-            if kind in ("mlp_in", "z"):
-                hint = f"{kind} is not extracted, only a dump can hold it (`dumps`, `sites`)"
+            hint = nearest(settings["site"], sites)
             raise ConfigError(
                 f"{where}: no activations of {settings['model']} at site {settings['site']!r}; {hint}"
             )
         positions = sites[settings["site"]]
+        vectors = positions[_position(where, settings, positions)]
         if settings["train"]:
             made, identity, place = _trained(config, name, settings, positions)
         else:
-            made, identity, place = _given(config, name, settings, memo)
+            extracted = any(_extracted(t) for found in vectors.values() for t in found)
+            made, identity, place = _given(config, name, settings, memo, extracted)
         found += [made] if made else []
-        vectors = positions[_position(where, settings, positions)]
         for dataset in matching(settings["datasets"], vectors, where, _DATASET):
             x = only(vectors[dataset], where)
             found.append(_latents(config, name, settings, identity, place, x, made))
@@ -79,13 +79,22 @@ def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, A
     return position
 
 
+def _extracted(activations: Target) -> bool:
+    """Whether these are read from a model here, not by another tool."""
+    return "place" in activations.args
+
+
 def _given(
-    config: Mapping[str, Any], name: str, settings: Mapping[str, Any], memo: DigestMemo
+    config: Mapping[str, Any],
+    name: str,
+    settings: Mapping[str, Any],
+    memo: DigestMemo,
+    extracted: bool,
 ) -> Made:
     """A published SAE: the target of its conversion if it needs one, identity, and place."""
     source = locate(name, settings, memo)
     if source.sae is not None and not settings["overrides"]["ignore_mismatch"]:
-        checks.require_match(name, source.sae, settings, config["models"])
+        checks.require_match(name, source.sae, settings, config["models"], extracted)
     if not source.convert:
         return None, source.identity, source.place
     made = target(
@@ -120,7 +129,7 @@ def _trained(
         args={
             "make": "train",
             "tokens": [t.path for t in inputs],
-            "hook": checks.hook_of(settings["site"]),
+            "hook": hooks.hook_of(settings["site"]),
         },
         cost=sum(t.cost for t in inputs),
     )  # fmt: skip
@@ -149,6 +158,7 @@ def _latents(
         "position": vectors.args["position"],
         "activations": vectors.path,
         "sae": dict(place),
+        "extracted": _extracted(vectors),
     }
     return target(
         config["cache_dir"], "latents", VERSION, f"{name}/{vectors.item}", params,

@@ -12,6 +12,7 @@ from typing import Any
 from actprobe import keys
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
+from actprobe.models import hooks
 from actprobe.plan import Target, target
 from actprobe.wandb import lockfile
 from actprobe.wandb.digests import raw_path
@@ -20,10 +21,9 @@ from actprobe.wandb.digests import raw_path
 FETCH, ASSEMBLE, ASSEMBLE_LATENTS = "wandb", "assemble", "assemble_latents"
 VERSION = 1
 
-_HOOK = re.compile(
-    r"blocks(?:--|\.)(\d+)(?:--|\.)hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)"
-)
-_SITE = re.compile(r"(resid_pre|resid_mid|resid_post|attn_out|mlp_out)\.(\d+)")
+_HOOK = re.compile(hooks.HOOK)
+_KINDS = "|".join(rf"(?<![\w.]){k}" if k == "z" else k for k in hooks.HOOKS)  # not in xyz.3
+_SITE = re.compile(rf"({_KINDS})\.(\d+)")
 
 
 def targets(
@@ -104,12 +104,10 @@ def _by_site(
 
 
 def _site(dump: str, path: str) -> str:
-    if m := _HOOK.search(path):
-        return f"{m[2]}.{m[1]}"
+    if (m := _HOOK.search(path)) and (site := hooks.site_of(m[0])):
+        return site
     if m := _SITE.search(path):
         return f"{m[1]}.{m[2]}"
-    if "hook_embed" in path:
-        return "embed"
     raise ConfigError(
         f"dumps.{dump}: the name {path!r} tells no site (as in blocks--2--hook_resid_pre.pt); say "
         f"which files hold which site in dumps.{dump}.sites, or leave it out in dumps.{dump}.files"
