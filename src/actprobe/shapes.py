@@ -29,7 +29,11 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MEAN_ROWS, MEAN_ROW_BYTES, BYTES_PER_TOKEN = 2957, 430, 4.0
 # A model of which nothing is known, a 7B decoder; the mean L0 of the SAEs of SAE-Probes.
 LAYERS, D_MODEL, L0 = 32, 4096, 107
-_UNGATED = {"bert", "roberta", "xlm-roberta", "electra", "gpt2", "gpt_neox", "opt"}
+_UNGATED = {
+    "bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2", "mpnet", "distilbert",
+    "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "codegen", "phi", "opt", "biogpt",
+    "starcoder2", "nemotron", "arcee", "apertus",
+}  # fmt: skip
 _COMPRESSED = {".zst": 4.0, ".parquet": 2.5}  # bytes of text in a byte of the file
 _ROW_BYTES = 36  # of a row of a texts artefact beside its text: id, label, digest
 

@@ -39,6 +39,16 @@ _MULTIMODAL = {
 }
 
 _BLOOM = {"hidden_size": D, "n_layer": N_LAYERS, "n_head": 4, "vocab_size": 300}
+_EXPERTS = {**_HEAD, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_GPTJ = {**_GPT2, "rotary_dim": 4, "initializer_range": 0.3}
+_NEO = {"hidden_size": D, "num_layers": N_LAYERS, "num_heads": 4, "vocab_size": 300,
+        "max_position_embeddings": 256, "attention_types": [[["global", "local"], 2]],
+        "window_size": 16, "initializer_range": 0.3}  # fmt: skip
+_SINKS = {**_HEAD, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16}
+_LATENT = {**_COMMON, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
+           "qk_nope_head_dim": 4, "v_head_dim": 12, "n_routed_experts": 4, "n_group": 2,
+           "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+           "first_k_dense_replace": 1}  # fmt: skip
 _DISTIL = {"dim": D, "n_layers": N_LAYERS, "n_heads": 4, "hidden_dim": 48, "vocab_size": 300}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,12 +69,36 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", _COMMON),
     "roberta": ("RobertaConfig", _COMMON),
     "electra": ("ElectraConfig", {**_COMMON, "embedding_size": D}),
-    "distilbert": ("DistilBertConfig", {**_DISTIL, "initializer_range": 0.3}),  # not mapped
-    "cohere": ("CohereConfig", _GROUPED),  # not mapped
+    "mpnet": ("MPNetConfig", {**_COMMON, "pad_token_id": 1}),
+    "deberta": ("DebertaV2Config", {**_COMMON, "relative_attention": True, "type_vocab_size": 0}),
+    "distilbert": ("DistilBertConfig", {**_DISTIL, "initializer_range": 0.3}),
+    "modernbert": ("ModernBertConfig", {**_COMMON, "local_attention": 16}),
+    "ministral": ("MinistralConfig", {**_HEAD, "sliding_window": 16}),
+    "smollm3": ("SmolLM3Config", _GROUPED),
+    "starcoder2": ("Starcoder2Config", _GROUPED),
+    "nemotron": ("NemotronConfig", _HEAD),
+    "apertus": ("ApertusConfig", _GROUPED),
+    "glm": ("GlmConfig", _HEAD),
+    "glm4": ("Glm4Config", _HEAD),
+    "olmo": ("OlmoConfig", _GROUPED),
+    "olmo2": ("Olmo2Config", _GROUPED),
+    "olmo3": ("Olmo3Config", {**_GROUPED, "sliding_window": 16}),
+    "qwen2_moe": ("Qwen2MoeConfig", {**_EXPERTS, "shared_expert_intermediate_size": 16}),
+    "qwen3_moe": ("Qwen3MoeConfig", _EXPERTS),
+    "gpt_oss": ("GptOssConfig", _SINKS),
+    "deepseek_v3": ("DeepseekV3Config", _LATENT),
+    "stablelm": ("StableLmConfig", _GROUPED),
+    "phi": ("PhiConfig", _COMMON),
+    "cohere2": ("Cohere2Config", {**_HEAD, "sliding_window": 16}),
+    "gptj": ("GPTJConfig", _GPTJ),
+    "gpt_neo": ("GPTNeoConfig", _NEO),
+    "granite": ("GraniteConfig", {**_GROUPED, "residual_multiplier": 0.5}),  # not mapped
     "bloom": ("BloomConfig", {**_BLOOM, "initializer_range": 0.3}),  # not mapped; ALiBi
 }
-UNMAPPED = ("bloom", "cohere", "distilbert")
-ENCODERS = ("bert", "roberta", "electra", "distilbert")
+UNMAPPED = ("bloom", "granite")
+PARALLEL = ("neox", "phi", "cohere2", "gptj")
+EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "deepseek_v3")
+ENCODERS = ("bert", "roberta", "electra", "mpnet", "deberta", "distilbert", "modernbert")
 
 
 def save_model(family: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:

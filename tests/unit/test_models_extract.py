@@ -6,8 +6,10 @@ import torch
 import transformers
 from models_tiny import (
     ENCODERS,
+    EXPERTS,
     FAMILIES,
     N_LAYERS,
+    PARALLEL,
     TEXTS,
     UNMAPPED,
     by_name,
@@ -22,11 +24,16 @@ from torch import nn
 
 from actprobe import models, store
 from actprobe.errors import ActprobeError, ConfigError
-from actprobe.models import extract
+from actprobe.models import architectures, extract, families, load
 from actprobe.models.artefact import bf16_to_float32
 from actprobe.models.extract import to_storable
-from actprobe.models.sites import find_layers
+from actprobe.models.sites import find_layers, hook_point
 
+POST_NORM = [f for f in ENCODERS if f != "modernbert"]
+NORMS = {  # after the attention and after the MLP, where they are not BERT's
+    "mpnet": ("attention.LayerNorm", "output.LayerNorm"),
+    "distilbert": ("sa_layer_norm", "output_layer_norm"),
+}
 POOLED = ["last", "first", "mean", "max"]
 
 
@@ -34,9 +41,27 @@ def sites_of(family):
     sites = ["resid_pre.*", "resid_post.*"]
     if family not in UNMAPPED:
         sites += ["embed", "attn_out.*", "mlp_out.*", "z.*", "mlp_in.*"]
-    if family not in (*UNMAPPED, "mixtral"):
+    if family not in (*UNMAPPED, *EXPERTS):
         sites += ["mlp_post.*"]
-    return sites + (["resid_mid.*"] if family not in (*UNMAPPED, "neox") else [])
+    return sites + (["resid_mid.*"] if family not in (*UNMAPPED, *PARALLEL) else [])
+
+
+@pytest.mark.parametrize("name", architectures.FAMILIES)
+def test_every_module_of_a_mapped_family_is_there(name):
+    undefined = {
+        "ministral": {"head_dim": 64},
+        "nemotron": {"num_key_value_heads": 8, "head_dim": 64},
+    }
+    given = undefined.get(name, {})  # what their own defaults leave open
+    config = transformers.AutoConfig.for_model(name, **given)
+    load._cut(config, 2)
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(config)
+    _, layers = find_layers(model, 2, None)
+    for kind in architectures.SITES:
+        if not families.refusal({"model_type": name, **config.to_dict()}, kind):
+            site = kind if kind == "embed" else f"{kind}.1"
+            assert hook_point(model, layers, architectures.FAMILIES[name], site)
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +113,18 @@ def test_residual_stream_and_embedding(family):
         states = alone(model, tokenizer, text)
         for layer in range(N_LAYERS):
             sites = {f"resid_pre.{layer}": states[layer]}
-            if layer < N_LAYERS - 1 or name in ENCODERS:  # else hidden_states are normed
+            if layer < N_LAYERS - 1 or name in POST_NORM:  # else hidden_states are normed
                 sites[f"resid_post.{layer}"] = states[layer + 1]
             for site, h in sites.items():
                 for position, expected in pooled(h, name).items():
                     assert_close(x[f"{site}.{position}"][i], expected, h.abs().max())
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ENCODERS], indirect=True)
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in POST_NORM], indirect=True)
 def test_the_last_layer_is_read_before_the_final_norm(family):
     _, model, tokenizer, x = family
-    norms = ("norm", "ln_f", "final_layer_norm", "decoder.final_layer_norm", "language_model.norm")
+    ends = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "final_norm")
+    norms = [p + end for p in ("", "decoder.", "language_model.") for end in ends]
     norm = next(m for n, m in model.named_modules() if n in norms)
     for i, text in enumerate(TEXTS):
         normed = alone(model, tokenizer, text)[-1][-1]
@@ -107,7 +133,7 @@ def test_the_last_layer_is_read_before_the_final_norm(family):
         assert_close(found.numpy(), normed, normed.abs().max())
 
 
-PRE_NORM = [f for f in FAMILIES if f not in (*ENCODERS, *UNMAPPED, "neox")]
+PRE_NORM = [f for f in FAMILIES if f not in (*POST_NORM, *UNMAPPED, *PARALLEL)]
 
 
 @pytest.mark.parametrize("family", PRE_NORM, indirect=True)
@@ -129,11 +155,19 @@ _GEMMA = (*_LLAMA, "post_attention_layernorm", "post_feedforward_layernorm")
 _NEOX = ("attention.dense", "mlp.dense_4h_to_h", "mlp")
 INSIDE = {
     "gemma2": _GEMMA, "gemma3": _GEMMA, "gemma3_multimodal": _GEMMA,
-    "mixtral": ("self_attn.o_proj", None, "mlp"),
-    "gpt2": ("attn.c_proj", "mlp.c_proj", "mlp"), "neox": _NEOX, "neox_sequential": _NEOX,
-    "opt": ("self_attn.out_proj", "fc2", None), "bert": ("attention.output.dense", "output.dense", None),
+    "olmo2": _GEMMA, "olmo3": _GEMMA,
+    "glm4": (*_LLAMA, "post_self_attn_layernorm", "post_mlp_layernorm"),
+    "starcoder2": ("self_attn.o_proj", "mlp.c_proj", "mlp"),
+    "phi": ("self_attn.dense", "mlp.fc2", "mlp"), "gptj": ("attn.out_proj", "mlp.fc_out", "mlp"),
+    "gpt2": ("attn.c_proj", "mlp.c_proj", "mlp"),
+    "gpt_neo": ("attn.attention.out_proj", "mlp.c_proj", "mlp"),
+    "neox": _NEOX, "neox_sequential": _NEOX, "opt": ("self_attn.out_proj", "fc2", None),
+    "mpnet": ("attention.attn.o", "output.dense", None),
+    "distilbert": ("attention.out_lin", "ffn.lin2", "ffn"), "modernbert": ("attn.Wo", "mlp.Wo", "mlp"),
+    **dict.fromkeys(("bert", "roberta", "electra", "deberta"),
+                    ("attention.output.dense", "output.dense", None)),
+    **dict.fromkeys(EXPERTS, ("self_attn.o_proj", None, "mlp")),
 }  # fmt: skip
-INSIDE |= {"roberta": INSIDE["bert"], "electra": INSIDE["bert"]}
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in UNMAPPED], indirect=True)
@@ -156,7 +190,9 @@ def test_inside_attention_and_mlp(family):
                 assert_close(made.reshape(expected.shape).numpy(), expected, expected.abs().max())
 
 
-@pytest.mark.parametrize("family", ["opt", "bert", "roberta", "electra"], indirect=True)
+@pytest.mark.parametrize(
+    "family", ["opt", "bert", "roberta", "electra", "mpnet", "deberta"], indirect=True
+)
 @torch.inference_mode()
 def test_what_the_mlp_takes_where_it_is_no_module(family):
     name, model, _, x = family
@@ -166,13 +202,13 @@ def test_what_the_mlp_takes_where_it_is_no_module(family):
             taken = layer.final_layer_norm(mid)
             neurons = layer.activation_fn(layer.fc1(taken))
         else:
-            taken = layer.attention.output.LayerNorm(mid)
+            taken = layer.get_submodule(NORMS.get(name, ("attention.output.LayerNorm",))[0])(mid)
             neurons = layer.intermediate(taken)
         assert_close(x[f"mlp_in.{n}.last"], taken, taken.abs().max())
         assert_close(x[f"mlp_post.{n}.last"], neurons, neurons.abs().max())
 
 
-@pytest.mark.parametrize("family", ["neox"], indirect=True)
+@pytest.mark.parametrize("family", PARALLEL, indirect=True)
 def test_parallel_blocks_add_both(family):
     _, _, _, x = family
     for n in range(N_LAYERS):
@@ -180,16 +216,18 @@ def test_parallel_blocks_add_both(family):
         np.testing.assert_allclose(total, x[f"resid_post.{n}.last"], atol=1e-4)
 
 
-@pytest.mark.parametrize("family", [f for f in ENCODERS if f not in UNMAPPED], indirect=True)
+@pytest.mark.parametrize("family", POST_NORM, indirect=True)
 def test_post_norm_encoders(family):
-    _, model, _, x = family
-    for n, layer in enumerate(model.encoder.layer):
+    name, model, _, x = family
+    first, second = NORMS.get(name, ("attention.output.LayerNorm", "output.LayerNorm"))
+    for n, layer in enumerate(find_layers(model, N_LAYERS, None)[1]):
         pre, attn, mid, mlp, post = (
             torch.from_numpy(x[f"{site}.{n}.last"])
             for site in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
         )
         with torch.inference_mode():
-            expected = layer.output.LayerNorm(layer.attention.output.LayerNorm(mid) + mlp)
+            normed = layer.get_submodule(first)(mid)
+            expected = layer.get_submodule(second)(normed + mlp)
         torch.testing.assert_close(pre + attn, mid, rtol=0, atol=1e-5)
         torch.testing.assert_close(expected, post, rtol=0, atol=1e-5)
 
@@ -206,11 +244,16 @@ def test_embed_is_the_token_embedding(family):
     assert np.array_equal(x["embed.last"], x["resid_pre.0.last"]) != apart
 
 
-@pytest.mark.parametrize("family", ["llama"], indirect=True)
+# Some say in their config what each layer is, or which layers are of which kind.
+@pytest.mark.parametrize(
+    "family",
+    ["llama", "gemma3", "olmo3", "smollm3", "gpt_oss", "deepseek_v3", "gpt_neo", "modernbert"],
+    indirect=True,
+)
 def test_fewer_sites_give_the_same_bits(family, tmp_path):
     """Later layers are not even loaded; what is read does not change."""
-    _, _, _, x = family
-    save_model("llama", tmp_path / "model")
+    name, _, _, x = family
+    save_model(name, tmp_path / "model")
     config = make_config(
         tmp_path,
         model_entry(tmp_path / "model", max_tokens_per_batch=100),

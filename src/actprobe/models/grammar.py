@@ -13,7 +13,7 @@ from typing import Any
 
 from actprobe.config import nearest
 from actprobe.errors import ConfigError
-from actprobe.models.families import SITES
+from actprobe.models.architectures import SITES
 
 POSITIONS = ("last", "first", "mean", "max", "tokens")
 MASKED = ("mean", "max", "tokens")  # positions that look at every kept token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from actprobe.models.families import SITES
+from actprobe.models.architectures import SITES
 
 _INSIDE = {"z": "attn.hook_z", "mlp_in": "mlp.hook_in", "mlp_post": "mlp.hook_post"}
 HOOKS = {kind: _INSIDE.get(kind, f"hook_{kind}") for kind in SITES if kind != "embed"}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from actprobe.errors import ActprobeError
-from actprobe.models import families
+from actprobe.models import architectures
 
 Reader = Callable[[str, torch.Tensor], None]
 
@@ -40,7 +40,7 @@ def find_layers(model: nn.Module, n_layers: int, override: str | None) -> tuple[
 
 
 def hook_point(
-    model: nn.Module, layers: nn.ModuleList, family: families.Family | None, site: str
+    model: nn.Module, layers: nn.ModuleList, family: architectures.Family | None, site: str
 ) -> tuple[nn.Module, bool]:
     """The module where a site is read, and whether at its input (True) or its output (False)."""
     kind, _, layer = site.partition(".")
@@ -51,10 +51,10 @@ def hook_point(
         raise ActprobeError(f"site {site}: the layer list of this model has {len(layers)} layers")
     block = layers[int(layer)]
     if kind in ("resid_pre", "resid_post"):
-        return block, kind in families.INPUTS
+        return block, kind in architectures.INPUTS
     assert family is not None
     path: str = getattr(family, kind)
-    return block.get_submodule(path), kind in families.INPUTS
+    return block.get_submodule(path), kind in architectures.INPUTS
 
 
 @contextmanager
