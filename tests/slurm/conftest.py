@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -67,6 +68,8 @@ class Run:
             self.process = subprocess.Popen(
                 project.command(*args), cwd=project.folder, env=project.environment(),
                 stdout=f, stderr=subprocess.STDOUT,
+                # A shell's background job, this test perhaps, has its children ignore Ctrl+C.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
 
     def until(self, ready: Callable[[], object], seconds: float = 300) -> None:
