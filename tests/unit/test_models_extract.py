@@ -232,16 +232,16 @@ def test_post_norm_encoders(family):
         torch.testing.assert_close(expected, post, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "family", ["llama", "gemma", "gemma2", "gpt2", "opt", "bert"], indirect=True
-)
+APART = ("gpt2", "gpt_neo", "opt", *ENCODERS)  # positions or a norm come before layer 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma", "gemma2", "gptj", *APART], indirect=True)
 def test_embed_is_the_token_embedding(family):
     name, model, tokenizer, x = family
     for i, text in enumerate(TEXTS):
         h = alone(model, tokenizer, text, model.get_input_embeddings())
         assert_close(x["embed.last"][i], h[-1], h.abs().max())
-    apart = name in ("gpt2", "opt", "bert")
-    assert np.array_equal(x["embed.last"], x["resid_pre.0.last"]) != apart
+    assert np.array_equal(x["embed.last"], x["resid_pre.0.last"]) == (name not in APART)
 
 
 # Some say in their config what each layer is, or which layers are of which kind.
