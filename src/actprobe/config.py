@@ -125,6 +125,12 @@ def _filled(value: Any, node: Mapping[str, Any]) -> Any:
     return value
 
 
+def _alternatives(error: Any) -> list[str]:
+    """Keys of which exactly one is wanted; empty where the error is about something else."""
+    branches = error.validator_value if error.validator == "oneOf" else ()
+    return [k for b in branches if "type" not in b for k in b.get("required", ())]
+
+
 def _explain(error: Any) -> Iterable[str]:
     """User-facing lines for one jsonschema error."""
     where = ".".join(str(p) for p in error.absolute_path) or "(top level)"
@@ -137,6 +143,11 @@ def _explain(error: Any) -> Iterable[str]:
         for key in error.validator_value:
             if key not in error.instance:
                 yield f"{where}: {key!r} is missing"
+    elif (keys := _alternatives(error)) and not isinstance(error.instance, dict):
+        return  # said as a wrong type
+    elif keys and len(given := [k for k in keys if k in error.instance]) != 1:
+        problem = "exclude each other" if given else "missing: give one of them"
+        yield f"{where}: {' and '.join(map(repr, given or keys))} {problem}"
     elif error.validator in ("oneOf", "anyOf") and error.context:
         best = min(error.context, key=lambda e: (len(list(_explain(e))), -len(e.absolute_path)))
         yield from _explain(best)

@@ -19,6 +19,10 @@ class BadInput(ActprobeError):
     """One dataset, activation file or SAE cannot be used; the others may go on."""
 
 
+class Unreachable(ActprobeError):
+    """A service does not give something now; it may later. Never a reason to skip."""
+
+
 class Damaged(ActprobeError):
     """A cached file is truncated, altered or not what its name says."""
 

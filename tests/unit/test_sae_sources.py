@@ -1,6 +1,7 @@
 """Where SAEs come from: what is refused or damaged is named, and what identifies an SAE."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,8 +31,8 @@ from test_sae_formats import (
     write_json,
 )
 
-from actprobe import sae
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe import hub, sae
+from actprobe.errors import ActprobeError, BadInput, ConfigError, Unreachable
 from actprobe.models.hooks import HOOKS, hook_of
 from actprobe.sae import sources
 from actprobe.sae.checks import mismatches, site_of
@@ -471,6 +472,23 @@ def test_only_the_files_of_the_format_are_fetched(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     place = {"hub": "org/repo", "folder": "x", "revision": "a" * 40, "format": "llama_scope"}
-    with pytest.raises(BadInput, match="cannot be fetched"):
+    with pytest.raises(Unreachable, match="cannot be fetched"):
         sources.open_place(place)
     assert asked == [["x/hyperparams.json", "x/checkpoints/final.safetensors"]]
+
+
+@pytest.mark.parametrize("kind", hub.errors())
+def test_an_unreachable_hub_is_no_reason_to_skip(tmp_path, monkeypatch, kind):
+    """A tombstone would stay when the network is back."""
+    import huggingface_hub
+
+    def snapshot(repo, **settings):
+        raise kind("connection refused")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    entry = {"source": "hub:org/repo/sub", "revision": "a" * 40, "format": "gemma_scope"}
+    cfg = config(tmp_path, {"s": entry}, on_bad_dataset="skip")
+    planned = targets(cfg, activations(tmp_path, {"a": rows(3)}))
+    with pytest.raises(Unreachable, match=r"hub:org/repo at aaaaaaaa .* cannot be fetched"):
+        sae.run(batch(planned["latents"]), cfg, 1)
+    assert not Path(planned["latents"][0].path).exists()

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from actprobe import hub
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models import elementwise, families
 from actprobe.models.sites import find_layers, hook_point
@@ -195,7 +196,10 @@ def pick_device(wanted: str) -> torch.device:
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
     """What transformers says about a model it cannot load, with the model's name in front."""
+    expected: tuple[type[Exception], ...] = (
+        *hub.errors(), ImportError, KeyError, RuntimeError, SafetensorError,
+    )  # fmt: skip
     try:
         yield
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as e:
+    except expected as e:
         raise ActprobeError(f"models.{name} cannot be loaded: {e}") from e

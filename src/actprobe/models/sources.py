@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe import keys
+from actprobe import hub, keys
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
@@ -121,7 +121,6 @@ def _commit(repo: str, revision: str, where: str) -> str:
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     folder = f"models--{repo.replace('/', '--')}"
     ref = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
@@ -129,7 +128,7 @@ def _commit(repo: str, revision: str, where: str) -> str:
         return ref.read_text().strip()
     try:
         sha = HfApi().model_info(repo, revision=revision, timeout=20).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as e:
+    except hub.errors() as e:
         raise ConfigError(
             f"{where}: {repo} at revision {revision!r} is not in the local hub cache and cannot be "
             f"asked for online ({type(e).__name__}); pin `revision` to the full 40-digit commit"
@@ -141,12 +140,11 @@ def _commit(repo: str, revision: str, where: str) -> str:
 def _hub_config(repo: str, commit: str, local_only: bool) -> Mapping[str, Any] | None:
     """`config.json` from the local hub cache, else fetched; None when it cannot be had."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         path = hf_hub_download(
             repo, "config.json", revision=commit, local_files_only=local_only, etag_timeout=20
         )
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
+    except hub.errors():
         return None

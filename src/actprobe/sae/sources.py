@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe import keys
-from actprobe.errors import BadInput, ConfigError
+from actprobe import hub, keys
+from actprobe.errors import BadInput, ConfigError, Unreachable
 from actprobe.keys import DigestMemo
 from actprobe.sae.formats import FORMATS, Sae, describe, detect
 from actprobe.sae.tensors import sliceable, tensors
@@ -89,7 +89,7 @@ def _on_hub(source: str, fmt: str, revision: str | None, where: str) -> Source:
     assert revision is not None
     try:
         path = fetch(repo, folder, revision, ["*.json"], local=fmt != "auto")
-    except BadInput:
+    except Unreachable:
         path = None
     sae, convert = None, fmt == "dictionary_learning"
     if path is not None:
@@ -112,10 +112,9 @@ def fetch(repo: str, folder: str, revision: str, files: Sequence[str], local: bo
     """A hub SAE's folder in the local hub cache; files are fetched as needed, unless `local`.
 
     files: names or patterns below the folder, which may hold much else, such as checkpoints.
-    Raises BadInput when they cannot be had.
+    Raises Unreachable when they cannot be had.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         patterns = [f"{folder}/{f}" if folder else f for f in files]
@@ -126,8 +125,8 @@ def fetch(repo: str, folder: str, revision: str, files: Sequence[str], local: bo
             etag_timeout=20,
             local_files_only=local,
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
-        raise BadInput(
+    except hub.errors() as e:
+        raise Unreachable(
             f"hub:{repo} at {revision[:8]} is not in the local hub cache and cannot be fetched "
             f"({type(e).__name__})"
         ) from None
@@ -135,7 +134,7 @@ def fetch(repo: str, folder: str, revision: str, files: Sequence[str], local: bo
 
 
 def open_place(place: Mapping[str, str]) -> Sae:
-    """The SAE at a place, fetched when it is on the hub. Raises BadInput."""
+    """The SAE at a place, fetched when it is on the hub. Raises BadInput, Unreachable."""
     if "artefact" in place:
         from actprobe.sae.artefact import read_sae
 
