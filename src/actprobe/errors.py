@@ -6,6 +6,12 @@ Scripts and the command line print these without a traceback.
 
 from __future__ import annotations
 
+import errno
+
+_OF_THE_MACHINE = {
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT,
+}  # fmt: skip
+
 
 class ActprobeError(Exception):
     """Base of all errors with a message written for the user."""
@@ -21,6 +27,17 @@ class BadInput(ActprobeError):
 
 class Unreachable(ActprobeError):
     """A service does not give something now; it may later. Never a reason to skip."""
+
+
+def bad_file(path: object, error: Exception, what: str = "") -> BadInput:
+    """What to raise for a file that could not be read: `{path}: {what}{error}`.
+
+    Raises the error itself when it says nothing about the file: no descriptors or memory left, a
+    disk or a server that fails. To skip the file for that would keep it out for good.
+    """
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        raise error
+    return BadInput(f"{path}: {what}{error}")
 
 
 class Damaged(ActprobeError):

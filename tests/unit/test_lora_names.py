@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from pathlib import Path
@@ -13,8 +14,8 @@ from safetensors.numpy import save_file
 from actprobe.errors import BadInput
 from actprobe.lora import names
 from actprobe.lora.adapter import Adapter, read_adapter, to_float
-from actprobe.lora.header import read_header
-from actprobe.lora.read import read_lora
+from actprobe.lora.read import factors, read_lora
+from actprobe.safetensors_header import read_header
 
 M = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 BLOCK, FOLDED = M.removesuffix(".to_q"), M.replace(".", "_")
@@ -259,6 +260,9 @@ def test_damaged_headers_are_named(tmp_path: Path) -> None:
         (({"a": {**good["a"], "shape": [3]}}, bytes(8), None), "do not fit its shape"),
         (({"a": {**good["a"], "shape": 2}}, bytes(8), None), "not readable"),
         (({"a": {**good["a"], "shape": [2.0]}}, bytes(8), None), "not readable"),
+        (({"a": {**good["a"], "shape": [-1, -2]}}, bytes(8), None), "do not fit its shape"),
+        (({"a": {"shape": [2], "data_offsets": [0, 8]}}, bytes(8), None), "not readable"),
+        ((b"[" * 10**5, bytes(8), None), "not readable"),
         (({"a": {**good["a"], "dtype": "F8_E4M3"}}, bytes(8), None), "dtype F8_E4M3"),
     ]
     for (header, data, length), reason in cases:
@@ -291,3 +295,23 @@ def test_configs_of_an_unexpected_form_are_told(tmp_path: Path, config: str) -> 
     (tmp_path / "adapter_config.json").write_text(config)
     with pytest.raises(BadInput, match=r"a\.safetensors: adapter_config\.json or metadata"):
         read_adapter(path, tmp_path / "adapter_config.json", "stored")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE])
+def test_a_failing_machine_is_not_the_fault_of_a_file(tmp_path, monkeypatch, number) -> None:
+    """As a bad file it would be left out for good."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "not now")
+
+    file = _kohya(tmp_path / "a.safetensors", np.array(2, np.int64))
+    adapter = read_adapter(file, None, "stored")
+    with monkeypatch.context() as m:
+        m.setattr("builtins.open", fail)
+        m.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError, match="not now"):
+            read_adapter(file, None, "stored")
+        with pytest.raises(OSError, match="not now"):
+            factors(file, adapter)
+    with pytest.raises(BadInput, match="No such file"):
+        read_adapter(tmp_path / "nothing.safetensors", None, "stored")

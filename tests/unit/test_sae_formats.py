@@ -21,6 +21,8 @@ from safetensors.numpy import save_file
 from test_sae_encode import assert_same
 
 from actprobe import keys, store
+from actprobe.errors import BadInput
+from actprobe.sae.formats import describe
 from actprobe.sae.weights import Matrix
 
 
@@ -161,6 +163,26 @@ def test_jumprelu_dictionary_subtracts_nothing(tmp_path):
     torch.save({k: torch.from_numpy(v) for k, v in p.items()}, tmp_path / "sae" / "ae.pt")
     x = rows(40)
     assert_same(codes(tmp_path, tmp_path / "sae", x), dense(p, x, "jumprelu", b_dec=False))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dataset_average_activation_norm": {"in": 0}}, "cannot be used"),
+        ({"dataset_average_activation_norm": {"in": float("nan")}}, "no usable scale"),
+        ({"jump_relu_threshold": float("nan")}, "no usable scale"),
+        ({"jump_relu_threshold": "high"}, "cannot be used"),
+        ({"d_model": -1}, "cannot be used"),
+        ([], "cannot be used"),
+    ],
+)
+def test_a_config_whose_numbers_are_none_is_refused(tmp_path, change, said):
+    """With a scale that is no number no latent would ever fire."""
+    llama_scope(tmp_path, parameters("jumprelu"))
+    path = tmp_path / "hyperparams.json"
+    write_json(path, json.loads(path.read_text()) | change if change else [])
+    with pytest.raises(BadInput, match=said):
+        describe(tmp_path)
 
 
 def test_signed_sparsify(tmp_path):

@@ -268,6 +268,32 @@ def test_finished_parts_hold_no_open_files(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_damage_that_shows_only_when_it_is_read_is_named(artefact):
+    """The header is whole; where an array's description stood there is none."""
+    content = artefact.read_bytes()
+    artefact.write_bytes(content.replace(b"n_tokens", b"n_tokenz"))
+    with pytest.raises(Damaged, match=r"set aside as \.bad"), store.open_h5(artefact) as f:
+        f["n_tokens"][:]
+    assert not artefact.exists() and list(artefact.parent.glob("*.bad*"))
+
+
+@pytest.mark.parametrize(
+    ("part", "by"), [(b'"bad":', b'"bat":'), (b'"size":', b'"sise":'), (b'"facts":{', b'"facts":[')]
+)
+def test_a_header_that_is_json_but_no_header_is_damaged(artefact, part, by):
+    artefact.write_bytes(artefact.read_bytes().replace(part, by))
+    with pytest.raises(Damaged):
+        store.read_header(artefact)
+
+
+@pytest.mark.parametrize("error", [KeyError("no such thing"), OSError(28, "No space left")])
+def test_errors_of_other_things_pass_through_an_open_artefact(artefact, error):
+    with pytest.raises(type(error)), store.open_h5(artefact):
+        raise error
+    with pytest.raises(ActprobeError, match="is whole"), store.open_h5(artefact) as f:
+        f["nope"]
+
+
 def test_full_disk_says_what_is_needed_and_free(tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 100})
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import store
-from actprobe.errors import BadInput
+from actprobe.errors import BadInput, bad_file
 from actprobe.interchange.layouts import INFO, METADATA, NOTE
 from actprobe.texts import Texts
 from actprobe.texts.contrastive import taken_apart
@@ -54,7 +54,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise BadInput(f"{path} cannot be read: {e}") from None
+        raise bad_file(path, e, "cannot be read: ") from None
 
 
 def _refuse_leak(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from actprobe.errors import BadInput
+from actprobe.errors import BadInput, bad_file
 from actprobe.lora import names
-from actprobe.lora.header import FLOATS, INTEGERS, Header, Tensor, read_header
+from actprobe.safetensors_header import FLOATS, INTEGERS, Header, Tensor, read_header
 
 _LONGEST = 200  # characters of a metadata value that are kept; captions and tag lists are longer
 
@@ -60,7 +60,7 @@ def read_adapter(path: str | Path, config: str | Path | None, alpha: str) -> Ada
         text = str(e)
         raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from None
     except (OSError, ValueError, TypeError, AttributeError, re.error) as e:
-        raise BadInput(f"{path}: adapter_config.json or metadata cannot be used: {e}") from None
+        raise bad_file(path, e, "adapter_config.json or metadata cannot be used: ") from None
 
 
 def _alphas(path: str | Path, tensors: Mapping[str, Tensor]) -> tuple[tuple[str, float], ...]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from actprobe.errors import BadInput
+from actprobe.errors import BadInput, bad_file
 from actprobe.lora.adapter import Adapter, read_adapter, to_float
 from actprobe.lora.compute import Factors, Floats
-from actprobe.lora.header import ITEMSIZE, Tensor
+from actprobe.safetensors_header import ITEMSIZE, Tensor
 
 
 def read_lora(path: str | Path, config: str | Path | None, alpha: str) -> dict[str, Factors]:
@@ -26,7 +26,7 @@ def factors(path: str | Path, adapter: Adapter) -> dict[str, Factors]:
     try:
         data = memoryview(Path(path).read_bytes())
     except OSError as e:
-        raise BadInput(f"{path}: {e}") from None
+        raise bad_file(path, e) from None
     values = _Values(data, [t for m in adapter.modules.values() for t in (m.down, m.up)])
     return {
         name: Factors(

@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput
+from actprobe.errors import BadInput, bad_file
 from actprobe.lora import names
 from actprobe.lora.adapter import Adapter
 from actprobe.lora.adapter import describe as describe_adapter
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import Factors
-from actprobe.lora.header import Tensor
+from actprobe.safetensors_header import Tensor
 
 ROWS = 64  # per block
 
@@ -63,7 +63,7 @@ def blocks(path: str | Path) -> Iterator[pa.RecordBatch]:
                 yield batch
                 del batch
     except (pa.ArrowException, OSError) as e:
-        raise BadInput(f"{path}: {e}") from None
+        raise bad_file(path, e) from None
 
 
 def _block(source: Any, n: int) -> pa.RecordBatch | None:

@@ -82,9 +82,19 @@ def describe(path: str | Path, fmt: str = "auto") -> Sae:
             f"{path}: not in format {name}: expected {' and '.join(FORMATS[name].files)}"
         )
     try:
-        return FORMATS[name].read(folder)
+        found = FORMATS[name].read(folder)
     except (KeyError, TypeError) as e:
         raise BadInput(f"{folder}: the config of this {name} SAE has no usable {e}") from e
+    except (ValueError, AttributeError, ZeroDivisionError) as e:
+        raise BadInput(f"{folder}: the config of this {name} SAE cannot be used: {e}") from e
+    scales = (found.input_scale, found.bias_scale, found.threshold or 0.0)
+    if not all(map(math.isfinite, scales)) or found.input_scale <= 0:
+        raise BadInput(
+            f"{folder}: the config of this {name} SAE gives no usable scale: it would be "
+            f"{found.input_scale} of the input, {found.bias_scale} of the bias, threshold "
+            f"{found.threshold}"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ class Format:
 def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise BadInput(f"{path}: cannot be read as JSON: {e}") from None
 
 

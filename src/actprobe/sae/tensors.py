@@ -7,18 +7,16 @@ what cannot be (deflated archives, PyTorch pickles) is converted once (`convert.
 from __future__ import annotations
 
 import ast
-import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from actprobe.errors import BadInput
+from actprobe.safetensors_header import read_header
 
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _NUMPY = {"<f8": "F64", "<f4": "F32", "<f2": "F16"}
-_MAX_HEADER = 100_000_000  # bytes of a safetensors header, as its own library limits it
 
 
 @dataclass(frozen=True)
@@ -53,27 +51,8 @@ def _hdf5(path: Path) -> dict[str, Tensor]:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    """Format: 8 bytes header length n (little endian), n bytes JSON, then the data."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as f:
-        n = int.from_bytes(f.read(8), "little")
-        if n > _MAX_HEADER:
-            raise BadInput(f"{path}: not a safetensors file")
-        text = f.read(n)
-    if size < 8 + n:
-        raise BadInput(f"{path}: cut short: {size:,} bytes, its header alone needs {8 + n:,}")
-    try:
-        header = json.loads(text)
-        end = 8 + n + max(e["data_offsets"][1] for k, e in header.items() if k != "__metadata__")
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{path}: not a safetensors file") from None
-    if size < end:
-        raise BadInput(f"{path}: cut short: {size:,} bytes, expected {end:,}")
-    return {
-        name: Tensor(str(path), 8 + n + e["data_offsets"][0], tuple(e["shape"]), e["dtype"])
-        for name, e in header.items()
-        if name != "__metadata__"
-    }
+    found = read_header(path).tensors
+    return {name: Tensor(str(path), t.start, t.shape, t.dtype) for name, t in found.items()}
 
 
 def _npz(path: Path) -> dict[str, Tensor]:
@@ -85,7 +64,7 @@ def _npz(path: Path) -> dict[str, Tensor]:
                 for m in z.infolist()
                 if m.filename.endswith(".npy")
             }
-    except (zipfile.BadZipFile, EOFError, ValueError, SyntaxError) as e:
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, SyntaxError) as e:
         raise BadInput(f"{path}: not a NumPy archive, or cut short ({e})") from None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from numpy.typing import DTypeLike
 from actprobe.errors import BadInput, Damaged
 from actprobe.store import files
 from actprobe.store.header import is_sealed, make_header, read_header, seal
+
+_OF_HDF5 = re.compile("(?i)^['\"]?(unable to|can't) ")  # how its messages begin
 
 
 class Part:
@@ -192,8 +195,8 @@ def open_h5(path: str | Path, key: str | None = None) -> Iterator[h5py.File]:
     """A published HDF5 artefact, opened to read and checked (`files.checked`) first.
 
     Raises BadInput with the stored reason when it is a tombstone, Damaged when its bytes are not
-    those that were sealed (it is set aside), ActprobeError when it cannot be opened for another
-    reason.
+    those that were sealed (it is set aside), ActprobeError when it cannot be read for another
+    reason; both also for what HDF5 meets inside the block.
     """
     header = files.checked(path, key)
     if header["bad"]:
@@ -202,5 +205,10 @@ def open_h5(path: str | Path, key: str | None = None) -> Iterator[h5py.File]:
         f = h5py.File(path, "r", locking=False)
     except OSError as e:
         raise files.cannot_open(path, e) from e
-    with f:
-        yield f
+    try:
+        with f:
+            yield f
+    except (OSError, KeyError, RuntimeError) as e:
+        if not _OF_HDF5.search(str(e)):
+            raise
+        raise files.cannot_open(path, e) from e

@@ -24,6 +24,7 @@ from actprobe.errors import Damaged
 UNSEALED = "0" * 64
 _MAGIC = b'{"actprobe":1,"seal":{"sha256":"'
 _SIZE = b'","size":"'
+_KEYS = {"seal", "key", "bad", "spec", "facts"}
 _WINDOW = 1 << 20  # how far into either end of the file the header may begin
 _CHUNK = 1 << 22
 
@@ -64,7 +65,12 @@ def _parse(f: Any, offset: int, text: bytes) -> dict[str, Any]:
     decoder = json.JSONDecoder()
     while True:
         try:
-            return decoder.raw_decode(text.decode("utf-8", errors="surrogateescape"))[0]
+            found = decoder.raw_decode(text.decode("utf-8", errors="surrogateescape"))[0]
+            if not found.keys() >= _KEYS or not found["seal"].keys() >= {"sha256", "size"}:
+                raise Damaged(f"{f.name}: the actprobe header is not readable")
+            return found
+        except (AttributeError, RecursionError):
+            raise Damaged(f"{f.name}: the actprobe header is not readable") from None
         except ValueError:
             f.seek(offset + len(text))
             more = f.read(max(len(text), 1 << 16))
@@ -95,9 +101,9 @@ def quick_check(path: str | Path, key: str | None = None) -> dict[str, Any]:
     header = read_header(path)
     if not is_sealed(header):
         raise Damaged(f"{path}: written but never finished (no seal)")
-    size, expected = os.path.getsize(path), int(header["seal"]["size"])
-    if size != expected:
-        raise Damaged(f"{path}: {size} bytes, expected {expected}")
+    size, expected = os.path.getsize(path), header["seal"]["size"]
+    if f"{size:016d}" != expected:
+        raise Damaged(f"{path}: {size} bytes, expected {expected.lstrip('0')}")
     if key is not None and not header["key"].startswith(key):
         raise Damaged(f"{path}: holds key {keys.short(header['key'])}, expected {keys.short(key)}")
     return header

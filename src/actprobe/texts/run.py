@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from actprobe import keys, store
-from actprobe.errors import BadInput
+from actprobe.errors import ActprobeError, BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
 from actprobe.texts import checks, contrastive, labels, table
@@ -52,8 +52,8 @@ def _bytes(t: Target) -> bytes:
             raise Place(t.item, _file(t)).bad(str(e)) from e
     try:
         data = Path(t.args["file"]).read_bytes()
-    except OSError as e:
-        raise Place(t.item, _file(t)).bad(f"cannot be read: {e.strerror}") from e
+    except OSError as e:  # it could be read for the plan
+        raise ActprobeError(f"dataset {t.item}: {e.filename}: {e.strerror}") from e
     found = hashlib.sha256(data).hexdigest()
     keys.require_unchanged(found, source["sha256"], f"dataset {t.item}: {t.args['file']}")
     return data

@@ -8,7 +8,6 @@ with positioned reads, so that memory holds the slice and nothing else.
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from actprobe.errors import BadInput
+from actprobe.errors import BadInput, bad_file
+from actprobe.safetensors_header import read_header
 from actprobe.wandb.pt import is_possible, stored_tensors
 
 NUMPY: dict[str, np.dtype[Any]] = {
@@ -38,7 +38,6 @@ _SAFETENSORS = {
     "I32": "int32",
     "I64": "int64",
 }
-_MAX_HEADER = 100_000_000  # bytes of a safetensors header, the limit of its own library
 _MAX_PACKED = 1100  # deflate packs no better than this
 _MAX_UNPACKED = 1 << 28  # bytes of a compressed HDF5 chunk, which is unpacked as a whole
 
@@ -102,7 +101,7 @@ class _Hdf5:
         try:
             return self.dataset[start:stop].astype(NUMPY[self.dtype], copy=False)
         except OSError as e:
-            raise BadInput(f"{self.dataset.file.filename}: {self.dataset.name}: {e}") from None
+            raise bad_file(self.dataset.file.filename, e, f"{self.dataset.name}: ") from None
 
 
 @contextmanager
@@ -175,26 +174,13 @@ def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 
 def _safetensors(path: Path, descriptor: int) -> dict[str, _Flat]:
-    """Format: 8 bytes header length n (little endian), n bytes of JSON, then the data."""
-    size = os.fstat(descriptor).st_size
-    n = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-    if n > min(_MAX_HEADER, size - 8):
-        raise BadInput(f"{path}: not a safetensors file, or cut short")
     found = {}
-    try:
-        header = json.loads(os.pread(descriptor, n, 8))
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-            if not all(type(v) is int and v >= 0 for v in (*shape, begin, end)):
-                raise ValueError(f"impossible numbers for {name!r}")
-            a = _Flat(str(path), descriptor, 8 + n + begin, shape, _SAFETENSORS[entry["dtype"]])
-            if a.stop != 8 + n + end:
-                raise ValueError(f"{name!r} {shape} does not fill its {end - begin} bytes")
-            found[name] = a
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise BadInput(f"{path}: not a readable safetensors header: {e}") from None
+    for name, t in read_header(path).tensors.items():
+        if t.dtype not in _SAFETENSORS:
+            raise BadInput(
+                f"{path}: {name} has dtype {t.dtype}, expected one of {', '.join(_SAFETENSORS)}"
+            )
+        found[name] = _Flat(str(path), descriptor, t.start, t.shape, _SAFETENSORS[t.dtype])
     return found
 
 
@@ -237,7 +223,7 @@ def _open_hdf5(path: Path) -> Iterator[dict[str, Array]]:
         try:
             _visit(path, f, "", found, set())
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as e:
-            raise BadInput(f"{path}: damaged HDF5: {e}") from None
+            raise bad_file(path, e, "damaged HDF5: ") from None
         yield found
 
 

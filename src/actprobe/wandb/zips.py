@@ -11,7 +11,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.errors import ActprobeError, BadInput, bad_file
 from actprobe.wandb.lockfile import check_name
 
 _LOCAL = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
@@ -47,7 +47,7 @@ def members(path: str | Path) -> dict[str, tuple[int, int]]:
                     raise BadInput(f"{path}: member {name!r} is larger than the file")
                 found[name] = (start, info.file_size)
         except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as e:
-            raise BadInput(f"{path}: not a zip file, or cut short ({e})") from None
+            raise bad_file(path, e, "not a zip file, or cut short: ") from None
         except BadInput:
             raise
         except ActprobeError as e:

@@ -2,7 +2,8 @@
 
 Format: 8 bytes little-endian length n, n bytes of JSON {name: {dtype, shape, data_offsets}}, data.
 Offsets count from the end of the JSON. The project reads headers itself because an index of 50,000
-files must not open 50,000 memory maps, and because numpy has no bfloat16.
+files must not open 50,000 memory maps, a plan describes SAEs without an array library, and numpy has
+no bfloat16.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actprobe.errors import BadInput
+from actprobe.errors import BadInput, bad_file
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 INTEGERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}  # some alphas
 ITEMSIZE = {name: int(kind[-1]) for name, kind in (FLOATS | INTEGERS).items()}
+ITEMSIZE |= {"U64": 8, "U32": 4, "U16": 2, "BOOL": 1}
 _MOST = 100_000_000  # the format's own limit on the header's length
 
 
@@ -60,7 +62,7 @@ def read_header(path: str | Path) -> Header:
                 )
             return _parse(f.read(length), size)
     except (OSError, BadInput) as e:
-        raise BadInput(f"{path}: {e}") from None
+        raise bad_file(path, e) from None
 
 
 @lru_cache(maxsize=64)
@@ -72,7 +74,7 @@ def _parse(text: bytes, size: int) -> Header:
         metadata = dict(entries.pop("__metadata__", None) or {})
         tensors = {name: _tensor(entry, 8 + length) for name, entry in entries.items()}
         _check_layout(tensors, 8 + length, size)
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise BadInput(f"the safetensors header is not readable ({e})") from None
     return Header(tensors, metadata)
 
@@ -89,8 +91,13 @@ def _check_layout(tensors: dict[str, Tensor], base: int, size: int) -> None:
         itemsize = ITEMSIZE.get(t.dtype)
         if itemsize is None:
             raise BadInput(f"{name} has dtype {t.dtype}, expected one of {', '.join(ITEMSIZE)}")
-        if t.start != end or t.stop - t.start != math.prod(t.shape) * itemsize:
+        if (
+            min(t.shape, default=0) < 0
+            or t.start != end
+            or t.stop - t.start != math.prod(t.shape) * itemsize
+        ):
             raise BadInput(f"{name}: bytes {t.start}-{t.stop} do not fit its shape {t.shape}")
         end = t.stop
     if end != size:
-        raise BadInput(f"cut short or overlong: {size} bytes, the header describes {end}")
+        problem = "cut short" if end > size else "overlong"
+        raise BadInput(f"{problem}: {size:,} bytes, expected {end:,}")
