@@ -110,6 +110,31 @@ def test_unknown_folders_and_broken_files_are_refused_by_name(tmp_path: Path) ->
         results.import_published(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xb0\xff", "not a CSV file"),
+        (b"", "not a CSV file"),
+        (b"dataset,method\na,b,c,d\ne,f\n", "not a CSV file"),
+        (b"dataset,method,test_auc,val_auc\na,b,0.5,0.5,9\n", "more cells than the header"),
+        (b"dataset,method,test_auc,val_auc\na,b,.5,.5\na,b,O.5,.5\n", "test_auc 'O.5' of result 2"),
+    ],
+)
+def test_damaged_csv_files_are_named(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "baseline_probes_m/normal_settings/layer3_results.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(ActprobeError, match=rf"layer3_results\.csv: .*{said}"):
+        results.import_published(tmp_path)
+
+
+def test_an_sae_file_that_names_no_sae_is_refused(tmp_path: Path) -> None:
+    entry = {**SMALL, "k": 16, "dataset": "a", "layer": 20, "reg_type": "l1"}
+    write_csv(tmp_path / "sae_probes_m/normal_setting/all_metrics.csv", [entry])
+    with pytest.raises(ActprobeError, match="no column sae_width, sae_l0"):
+        results.import_published(tmp_path)
+
+
 def test_the_published_ood_table_of_saes_is_never_taken_for_ood(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +30,8 @@ SETTINGS = {
 }
 # The layer whose baselines the files without a layer in their name hold.
 MAIN_LAYER = {"gemma-2-9b": "20", "llama-3.1-8b": "16", "gemma-2-2b": "12"}
+_NUMBERS = {"test_auc", "val_auc", "test_auc_baseline", "test_auc_sae", "test_acc", "test_f1",
+            "k", "num_train", "frac", "corrupt_frac", "ratio"}  # fmt: skip
 OOD_SAE = {"gemma-2-9b": ("layer_20/width_131k/average_l0_114", 128)}
 IN_DISTRIBUTION = "in_distribution_as_ood"
 NOTE = (
@@ -68,11 +70,33 @@ def fraction(values: pd.Series) -> pd.Series:
 
 def _read(path: Path, root: Path, columns: list[str]) -> pd.DataFrame:
     """A CSV file with where its rows came from; refuses one that lacks a column."""
-    rows = pd.read_csv(path)
+    try:
+        rows = pd.read_csv(path)
+    except ValueError as e:  # pandas' own errors, and bytes that are not UTF-8
+        raise ActprobeError(f"{path}: not a CSV file: {e}") from None
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas took the first cells for names
+        raise ActprobeError(f"{path}: not a CSV file: rows with more cells than the header")
+    _require(rows, columns, path)
+    lines = range(2, len(rows) + 2)
+    return _numeric(rows, path).assign(origin=str(path.relative_to(root)), line=lines, note="")
+
+
+def _require(rows: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
     lacking = [c for c in columns if c not in rows.columns]
     if lacking:
         raise ActprobeError(f"{path}: no column {', '.join(lacking)}; found {list(rows.columns)}")
-    return rows.assign(origin=str(path.relative_to(root)), line=range(2, len(rows) + 2), note="")
+
+
+def _numeric(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The same, refused when a column of numbers holds something else."""
+    for column in _NUMBERS & set(rows.columns):
+        numbers = pd.to_numeric(rows[column], errors="coerce")
+        wrong = rows[column][numbers.isna() & rows[column].notna()]
+        if len(wrong):
+            raise ActprobeError(
+                f"{path}: {column} {wrong.iloc[0]!r} of result {wrong.index[0] + 1} is no number"
+            )
+    return rows
 
 
 def _placed(
@@ -133,6 +157,7 @@ def _saes(root: Path) -> Iterator[pd.DataFrame]:
         rows = _read(path, root, ["dataset", "k", "reg_type", "test_auc", "val_auc"])
         # The first normal file names the SAE by width and L0 and was ranked by rule A.
         first = "sae_id" not in rows
+        _require(rows, ["layer", "sae_width", "sae_l0"] if first else [], path)
         rule = "ksparse_a" if first or path.stem.endswith("_old") else "ksparse_b"
         rows["method"] = _sparse_method(rows, rule)
         rows["source"] = rows.apply(_sae_of_width, axis=1) if first else rows["sae_id"]
@@ -192,7 +217,9 @@ def _package(root: Path) -> Iterator[pd.DataFrame]:
             ]
             if not found:
                 continue
-            rows = pd.DataFrame(found)
+            rows = _numeric(pd.DataFrame(found), folder)
+            sparse = ["reg_type"] if kind == "sae_probes_" else ["method"]
+            _require(rows, ["dataset", "hook_name", *sparse], folder)
             rows["condition"] = _condition(rows) if setting != "normal" else ""
             if kind == "sae_probes_":
                 rows["method"] = _sparse_method(rows, "ksparse_b")
@@ -209,8 +236,9 @@ def _package(root: Path) -> Iterator[pd.DataFrame]:
 def _entries(path: Path) -> list[dict]:
     try:
         entries = json.loads(path.read_text())
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ActprobeError(f"{path}: not valid JSON: {e}") from e
-    if not isinstance(entries, list) or not all("test_auc" in e for e in entries):
+    whole = isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
+    if not whole or not all("test_auc" in e for e in entries):
         raise ActprobeError(f"{path}: expected a list of results with a test_auc each")
     return entries
