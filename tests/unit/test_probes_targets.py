@@ -196,6 +196,10 @@ def test_published_protocols_are_frozen(name):
         ("seed: 1", "'seed' was unexpected"),
         ("methods: {logreg: {family: forest}}", "methods.logreg.family: 'forest' is not one of"),
         ("extends: nothing", "unknown protocol 'nothing'"),
+        ("rows: .nan", "rows: nan is not of type 'integer'"),
+        ("methods: {logreg: {C: [.nan]}}", "a spec cannot hold nan"),
+        ("methods: {logreg: {solver: {solver: {}}}}", "logreg.solver.solver: {} is not of type"),
+        ("extends: 5", "extends: 5 is not the name of a protocol"),
         ("rows: [", "cannot be read"),
         (
             "methods: {ksparse_b: {ranking_rows: fit, scaler_rows: train}}",
@@ -215,6 +219,16 @@ def test_a_protocol_of_ones_own_is_checked(tmp_path, change, message):
     file.write_text(f"name: own\ndescription: mine\nextends: {P}\n{change}\n")
     with pytest.raises(ConfigError, match=message):
         protocol.load(str(file))
+
+
+def test_protocols_that_extend_each_other_are_refused(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(f"name: one\nextends: {two}\n")
+    two.write_text(f"name: two\nextends: {one}\n")
+    with pytest.raises(
+        ConfigError, match=r"extends itself: \S+one.yaml → \S+two.yaml → \S+one.yaml"
+    ):
+        protocol.load(str(one))
 
 
 def test_a_sparse_probe_with_another_solver(cache, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from actprobe import keys
 from actprobe.config import nearest
 from actprobe.errors import ConfigError
 
@@ -39,6 +40,10 @@ def load(name: str) -> dict[str, Any]:
     for error in Draft202012Validator(schema).iter_errors(protocol):
         where = ".".join(map(str, error.path)) or "the file"
         raise ConfigError(f"protocol {path}: {where}: {error.message}")
+    try:
+        keys.canonical_json(protocol)
+    except (TypeError, ValueError) as e:  # NaN, a date
+        raise ConfigError(f"protocol {path}: {e}") from None
     return protocol
 
 

@@ -31,6 +31,11 @@ def load(name: str) -> dict[str, Any]:
 
     Raises ConfigError with the place and what is wrong.
     """
+    return _load(name, ())
+
+
+def _load(name: str, above: tuple[str, ...]) -> dict[str, Any]:
+    """above: the protocols that extend this one."""
     from jsonschema import Draft202012Validator
 
     if not name.endswith(".yaml") and name not in names():
@@ -41,11 +46,20 @@ def load(name: str) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as e:
         raise ConfigError(f"protocol {name}: {path} cannot be read: {e}") from e
     if isinstance(protocol, dict) and "extends" in protocol:
-        protocol = _merge(load(protocol.pop("extends")), protocol)
+        base, chain = protocol.pop("extends"), (*above, name)
+        if not isinstance(base, str):
+            raise ConfigError(f"protocol {path}: extends: {base!r} is not the name of a protocol")
+        if base in chain:
+            raise ConfigError(f"protocol {path}: extends itself: {' → '.join((*chain, base))}")
+        protocol = _merge(_load(base, chain), protocol)
     validator = Draft202012Validator(schema("protocol"))
     for error in sorted(validator.iter_errors(protocol), key=lambda e: list(map(str, e.path))):
         where = ".".join(map(str, error.path)) or "the file"
         raise ConfigError(f"protocol {path}: {where}: {error.message}")
+    try:
+        keys.canonical_json(protocol)
+    except (TypeError, ValueError) as e:  # NaN, a date
+        raise ConfigError(f"protocol {path}: {e}") from None
     if protocol["name"] != path.name.removesuffix(".yaml"):
         raise ConfigError(f"protocol {path}: its name is {protocol['name']!r}, not the file's name")
     if path.parent != FOLDER and protocol["name"] in names():
