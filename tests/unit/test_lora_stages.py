@@ -99,6 +99,26 @@ def test_broken_files_are_refused_with_a_reason_and_the_rest_goes_on(tmp_path: P
     assert reasons["broken/nan"].startswith("NaN or infinity in unet_")
 
 
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_weights_whose_product_has_no_float32_are_left_out(tmp_path: Path) -> None:
+    """Each number is finite; the squares of W's norms are not."""
+    for n in range(3):
+        path = tools.write_lora(tmp_path / "files" / f"l{n}.safetensors", seed=n)
+        if n == 1:
+            save_file({k: v * np.float32(1e15) for k, v in load_file(path).items()}, path)
+    wanted = {"representations": ["stats", "product_norms"]}
+    made = tools.run(_config(tmp_path, tmp_path / "files", on_bad_file="skip", **wanted))
+    assert len(_load(made, "c/stats").id) == 3
+    norms = _load(made, "c/product_norms")
+    assert sorted(norms.id) == ["l0", "l2"] and np.isfinite(norms.x).all() and norms.mask.all()
+    with store.open_h5(tools.path_of(made, "c/product_norms")) as f:
+        at = f["id"][:].tolist().index(b"l1")
+        assert b"weights are too large" in f["reason"][at] and not f["x"][at].any()
+    stopped = _config(tmp_path / "stop", tmp_path / "files", on_bad_file="stop", **wanted)
+    with pytest.raises(ActprobeError, match=r"l1: a feature is not finite"):
+        tools.run(stopped)
+
+
 def test_files_of_other_base_models_leave_no_trace(tmp_path: Path, files: Path) -> None:
     """flux shares no module with the others, wide has one of another shape and one of its own."""
     names = ["stats", "singular_values", "recipe_only"]

@@ -22,6 +22,9 @@ from actprobe.plan import Target
 _ROWS = 128  # LoRAs that are held at once
 
 
+_TOO_LARGE = b"a feature is not finite: its weights are too large"
+
+
 def make(targets: Iterable[Target], found: Index, options: Mapping[str, Any], out: Outcome) -> None:
     """Make these views of one collection; each file of primitives is read once.
 
@@ -93,7 +96,11 @@ class _View:
         """Write the rows `keep` of a piece of primitives to the rows `at`."""
         values, _ = views.view(self.name, {f: x[f] for f in self.families}, self._columns)
         units = compute.units(self.families[0], modules)
-        values, mask = values[keep], mask[keep]
+        values, mask, reason = values[keep], mask[keep], reason[keep]
+        lost = ~np.isfinite(values).all(axis=(1, 2))  # where W's norms have no float32
+        if lost.any():
+            reason = np.where(lost & (reason == b""), _TOO_LARGE, reason)
+            values[lost], mask[lost] = 0, 0
         if not mask.all():
             values = np.where(mask[..., None], values, 0)
         if units != self._units:  # some are not in this shard, or of refused files alone
@@ -107,7 +114,7 @@ class _View:
         self._flags.add(values, mask.astype(bool))
         self.part["x"][at] = values.reshape(len(values), -1)
         self.part["mask"][at] = mask
-        self.part["reason"][at] = reason[keep]
+        self.part["reason"][at] = reason
 
     def finish(self, options: Mapping[str, Any]) -> Path:
         if self.part.pending:
