@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from actprobe.errors import ConfigError
+from actprobe.keys import canonical_json
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "workflow" / "schemas"
 
@@ -106,6 +107,14 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     config = _filled(config, top)
     config["max_memory"] = parse_size(config["max_memory"], "max_memory")
     return config
+
+
+def require_plain(value: Any, where: str) -> None:
+    """Raise ConfigError for what YAML can say and a spec cannot hold: NaN, infinity, a date."""
+    try:
+        canonical_json(value)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"{where}: {e}") from None
 
 
 def _filled(value: Any, node: Mapping[str, Any]) -> Any:

@@ -286,7 +286,15 @@ def test_a_header_that_is_json_but_no_header_is_damaged(artefact, part, by):
         store.read_header(artefact)
 
 
-@pytest.mark.parametrize("error", [KeyError("no such thing"), OSError(28, "No space left")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("no such thing"),
+        OSError(28, "No space left"),
+        OSError("Can't synchronously write data (file write failed: errno = 28)"),
+        OSError("Unable to synchronously open file (another one)"),
+    ],
+)
 def test_errors_of_other_things_pass_through_an_open_artefact(artefact, error):
     with pytest.raises(type(error)), store.open_h5(artefact):
         raise error

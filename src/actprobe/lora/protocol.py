@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from actprobe import keys
-from actprobe.config import nearest
+from actprobe.config import nearest, require_plain
 from actprobe.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "protocols"
@@ -40,10 +39,7 @@ def load(name: str) -> dict[str, Any]:
     for error in Draft202012Validator(schema).iter_errors(protocol):
         where = ".".join(map(str, error.path)) or "the file"
         raise ConfigError(f"protocol {path}: {where}: {error.message}")
-    try:
-        keys.canonical_json(protocol)
-    except (TypeError, ValueError) as e:  # NaN, a date
-        raise ConfigError(f"protocol {path}: {e}") from None
+    require_plain(protocol, f"protocol {path}")
     return protocol
 
 

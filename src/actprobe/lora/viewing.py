@@ -20,8 +20,6 @@ from actprobe.lora.index import Index
 from actprobe.plan import Target
 
 _ROWS = 128  # LoRAs that are held at once
-
-
 _TOO_LARGE = b"a feature is not finite: its weights are too large"
 
 

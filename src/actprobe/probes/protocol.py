@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from actprobe import keys
-from actprobe.config import nearest, schema
+from actprobe.config import nearest, require_plain, schema
 from actprobe.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "protocols"
@@ -56,10 +56,7 @@ def _load(name: str, above: tuple[str, ...]) -> dict[str, Any]:
     for error in sorted(validator.iter_errors(protocol), key=lambda e: list(map(str, e.path))):
         where = ".".join(map(str, error.path)) or "the file"
         raise ConfigError(f"protocol {path}: {where}: {error.message}")
-    try:
-        keys.canonical_json(protocol)
-    except (TypeError, ValueError) as e:  # NaN, a date
-        raise ConfigError(f"protocol {path}: {e}") from None
+    require_plain(protocol, f"protocol {path}")
     if protocol["name"] != path.name.removesuffix(".yaml"):
         raise ConfigError(f"protocol {path}: its name is {protocol['name']!r}, not the file's name")
     if path.parent != FOLDER and protocol["name"] in names():

@@ -157,7 +157,8 @@ def _saes(root: Path) -> Iterator[pd.DataFrame]:
         rows = _read(path, root, ["dataset", "k", "reg_type", "test_auc", "val_auc"])
         # The first normal file names the SAE by width and L0 and was ranked by rule A.
         first = "sae_id" not in rows
-        _require(rows, ["layer", "sae_width", "sae_l0"] if first else [], path)
+        if first:
+            _require(rows, ["layer", "sae_width", "sae_l0"], path)
         rule = "ksparse_a" if first or path.stem.endswith("_old") else "ksparse_b"
         rows["method"] = _sparse_method(rows, rule)
         rows["source"] = rows.apply(_sae_of_width, axis=1) if first else rows["sae_id"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import BadInput
+from actprobe.errors import BadInput, bad_file
 from actprobe.sae.tensors import Tensor, tensors
 
 
@@ -115,7 +115,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
-        raise BadInput(f"{path}: cannot be read as JSON: {e}") from None
+        raise bad_file(path, e, "cannot be read as JSON: ") from None
 
 
 def _refuse(path: Path, what: str) -> BadInput:

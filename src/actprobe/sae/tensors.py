@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actprobe.errors import BadInput
+from actprobe.errors import BadInput, bad_file
 from actprobe.safetensors_header import read_header
 
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -65,7 +65,7 @@ def _npz(path: Path) -> dict[str, Tensor]:
                 if m.filename.endswith(".npy")
             }
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, SyntaxError) as e:
-        raise BadInput(f"{path}: not a NumPy archive, or cut short ({e})") from None
+        raise bad_file(path, e, "not a NumPy archive, or cut short: ") from None
 
 
 def _member(path: Path, z: zipfile.ZipFile, f: object, m: zipfile.ZipInfo) -> Tensor:

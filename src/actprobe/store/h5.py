@@ -24,7 +24,10 @@ from actprobe.errors import BadInput, Damaged
 from actprobe.store import files
 from actprobe.store.header import is_sealed, make_header, read_header, seal
 
-_OF_HDF5 = re.compile("(?i)^['\"]?(unable to|can't) ")  # how its messages begin
+# What HDF5 says of a file that it reads; of one that is written beside it, it says other things.
+_OF_READING = re.compile(
+    "(?i)^['\"]?(unable to|can't) synchronously (open (object|attribute)|read )"
+)
 
 
 class Part:
@@ -209,6 +212,6 @@ def open_h5(path: str | Path, key: str | None = None) -> Iterator[h5py.File]:
         with f:
             yield f
     except (OSError, KeyError, RuntimeError) as e:
-        if not _OF_HDF5.search(str(e)):
+        if not _OF_READING.search(str(e)):
             raise
         raise files.cannot_open(path, e) from e
