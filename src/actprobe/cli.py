@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     _config_options(p)
     p.add_argument("paths", nargs="*", help="files or folders (default: the config's cache_dir)")
     p.add_argument(
-        "--set-aside", action="store_true", help="rename damaged files to .bad: they are remade"
+        "--set-aside",
+        action="store_true",
+        help="rename damaged files, and what was made from them, to .bad: they are made anew",
     )
 
     p = _command(commands, "gc", _gc, "list cached files that none of the given configs wants")
@@ -234,10 +236,18 @@ def _verify(args: argparse.Namespace) -> int:
     report = upkeep.verify(map(Path, roots), set_aside=args.set_aside)
     for path, reason in report.damaged.items():
         print(f"damaged: {path}: {reason}")
+    for path, reason in report.children.items():
+        print(f"not to be trusted: {path}: {reason}")
     print(
         f"{report.checked} files, {report.bytes / 1e6:,.1f} MB read, {len(report.damaged)} damaged"
+        + (
+            f", {len(report.children)} made from these or from replaced files"
+            * bool(report.children)
+        )
     )
-    return 1 if report.damaged else 0
+    if (report.damaged or report.children) and args.set_aside:
+        print("they were set aside as .bad; the next run makes what it needs of them anew")
+    return 1 if report.damaged or report.children else 0
 
 
 def _gc(args: argparse.Namespace) -> int:

@@ -124,6 +124,7 @@ class Outcome:
         self, batch: Batch, on_bad: str, tombstone: Callable[[str, dict, str], Path]
     ) -> None:
         self._batch, self._skip, self._tombstone = batch, on_bad == "skip", tombstone
+        store.sources({t.path: t.inputs for t in batch.targets})
         self._parts: dict[str, Path] = {}
         self._held: list[Path] = []
         self._bad: dict[str, str] = {}

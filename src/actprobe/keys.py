@@ -15,6 +15,7 @@ import math
 import os
 import socket
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,15 @@ def _stamp(path: str) -> list[int]:
     return [st.st_size, st.st_mtime_ns, st.st_ctime_ns]
 
 
+def _crc(known: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(known).encode()):08x}"
+
+
 class DigestMemo:
     """Digests of large outside files, remembered by path, size and times of change.
 
-    A digest is taken once and kept in `{cache_dir}/digests.json`, so that planning stays fast.
+    A digest is taken once and kept in `{cache_dir}/digests.json`, under a checksum, so that planning
+    stays fast.
     Two processes may write the file at once: each replaces it whole, and the loser's entries are
     merely taken again.
 
@@ -109,10 +115,11 @@ class DigestMemo:
     def __init__(self, cache_dir: str | Path):
         self.file = Path(cache_dir) / "digests.json"
         self._dirty = False
-        try:
-            self._known: dict[str, Any] = json.loads(self.file.read_text())
-        except (OSError, ValueError):
-            self._known = {}
+        self._known: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content["crc"] == _crc(content["files"]):
+                self._known = content["files"]  # what was altered is taken anew
 
     def sha256(self, path: str | Path, progress: Callable[[int], None] | None = None) -> str:
         """Digest of the file at `path`, from memory when its size and times are unchanged."""
@@ -134,6 +141,7 @@ class DigestMemo:
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             new = self.file.with_name(f".digests-{socket.gethostname()}-{os.getpid()}")
-            new.write_text(json.dumps(self._known))
+            content = {"crc": _crc(self._known), "files": self._known}
+            new.write_text(json.dumps(content), encoding="utf-8")
             os.replace(new, self.file)
             self._dirty = False

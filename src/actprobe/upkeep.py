@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,16 @@ _KEYED = re.compile(rf"^(.*\.[0-9a-f]{{{keys.SHORT}}})(?=[./]|$)")
 
 @dataclass
 class Report:
-    """What `verify` found: files and bytes read, damaged path -> reason."""
+    """What `verify` found: files and bytes read, and path -> reason of what cannot be trusted.
+
+    damaged: bytes that are not those that were sealed. children: made from a file that is damaged,
+    or that was replaced by another of the same key since.
+    """
 
     checked: int = 0
     bytes: int = 0
     damaged: dict[str, str] = field(default_factory=dict)
+    children: dict[str, str] = field(default_factory=dict)
 
 
 def artefacts(roots: Iterable[Path]) -> Iterable[Path]:
@@ -35,28 +41,71 @@ def artefacts(roots: Iterable[Path]) -> Iterable[Path]:
             continue
         for folder, subfolders, names in os.walk(root):
             # An unpacked wheel belongs to its wheel file, which is checked itself.
-            subfolders[:] = sorted(s for s in subfolders if not _KEYED.match(s))
-            yield from (Path(folder, n) for n in sorted(names) if store.file_key(n))
+            keyed = [s for s in subfolders if _KEYED.match(s)]
+            subfolders[:] = sorted({*subfolders} - {*keyed})
+            found = [n for n in (*names, *keyed) if store.file_key(n)]
+            yield from (Path(folder, n) for n in sorted(found))
 
 
 def verify(roots: Iterable[Path], set_aside: bool = False) -> Report:
-    """Read artefacts whole and compare with their seals; raw files with the digest in the name."""
+    """Read artefacts whole and compare with their seals; raw files with the digest in the name.
+
+    A file that vanishes meanwhile is passed over; what cannot be read counts as damaged.
+    """
     report = Report()
+    headers: dict[str, dict[str, Any]] = {}
     for path in artefacts(roots):
-        report.checked += 1
-        report.bytes += path.stat().st_size
         try:
+            report.bytes += path.stat().st_size
             if path.suffix == ".whl":
                 _verify_wheel(path)
             elif wandb.is_raw(path):
                 wandb.verify_file(path)
             else:
-                store.verify(path)
-        except Damaged as e:
+                headers[str(path)] = store.verify(path)
+        except FileNotFoundError:
+            if not path.is_symlink():
+                continue
+            report.damaged[str(path)] = f"a link to {os.readlink(path)}, which is not there"
+        except IsADirectoryError:
+            report.damaged[str(path)] = "a folder, expected a file"
+        except (Damaged, OSError) as e:
             report.damaged[str(path)] = str(e).removeprefix(f"{path}: ")
-            if set_aside:
-                store.set_aside(path, str(e))
+        report.checked += 1
+    report.children = _children(headers, report.damaged)
+    if set_aside:
+        for found, reason in (report.damaged | report.children).items():
+            store.set_aside(found, reason)
     return report
+
+
+def _children(
+    headers: Mapping[str, Mapping[str, Any]], damaged: Mapping[str, str]
+) -> dict[str, str]:
+    """Files made from damaged ones, or from others than are there now under their key; theirs too.
+
+    headers: of the files that are whole, by path.
+    """
+    seals: dict[str, set[str]] = defaultdict(set)
+    for header in headers.values():
+        seals[header["key"]].add(header["seal"]["sha256"])
+    doubtful = {store.file_key(path): path for path in damaged}  # first digits of the key -> path
+    found: dict[str, str] = {}
+    while True:
+        before = len(found)
+        for path, header in headers.items():
+            for key, seal in header["from"].items() if path not in found else ():
+                parent = doubtful.get(keys.short(key))
+                if parent is not None:
+                    found[path] = f"made from {parent}"
+                elif seals.get(key, {seal}) != {seal}:
+                    found[path] = f"made from another file of key {keys.short(key)} than is there"
+                else:
+                    continue
+                doubtful[keys.short(header["key"])] = path
+                break
+        if len(found) == before:
+            return found
 
 
 def _verify_wheel(path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import Damaged
+from actprobe.errors import ActprobeError, Damaged
 from actprobe.plan.targets import Target
 from actprobe.store import files, header
 
@@ -74,8 +74,12 @@ class Cache:
                 return State(THERE, header.quick_check(t.path, t.key)["bad"] or "")
             except Damaged as e:
                 return State(DAMAGED, str(e).partition(": ")[2])
+            except IsADirectoryError:
+                return State(DAMAGED, "a folder, expected a file")
             except FileNotFoundError:
                 pass
+            except OSError as e:
+                raise ActprobeError(f"{t.path} cannot be read: {e.strerror}") from e
         if t.raw and os.path.exists(f"{t.path}.verified"):
             return State(FINISHED)
         if not t.raw and os.path.exists(files.part_path(t.path)):

@@ -19,6 +19,7 @@ from actprobe.store.files import (
     release,
     require_space,
     set_aside,
+    sources,
     use_scratch,
     whole,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "require_space",
     "seal",
     "set_aside",
+    "sources",
     "use_scratch",
     "verify",
     "whole",

@@ -1,9 +1,9 @@
-"""HDF5 artefacts: preallocated, filled in units with a done-map, resumed, sealed.
+"""HDF5 artefacts: preallocated, filled in units, resumed, sealed.
 
 Layout rules, each one measured to survive SIGKILL (docs/design.md): every dataset is contiguous,
 allocated when the file is made, default `libver`; for each unit of work the data are flushed before
-the done-flag is. Nothing is allocated after creation, so a resumed file ends bit-identical to one
-that was written in one go.
+the journal says that it is done. Nothing is allocated after creation, so a resumed file ends
+bit-identical to one that was written in one go.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike
 from actprobe.errors import BadInput, Damaged
 from actprobe.store import files
 from actprobe.store.header import is_sealed, make_header, read_header, seal
+from actprobe.store.journal import Journal, Writer
 
 # What HDF5 says of a file that it reads; of one that is written beside it, it says other things.
 _OF_READING = re.compile(
@@ -42,8 +43,11 @@ class Part:
     arrays: name -> (shape, dtype); a name with "/" makes groups.
     attrs: name -> attributes of that array ("" for the root); the key does not depend on them.
     units: how many pieces the work has; `pending` lists the ones not done, in order.
-    facts: deterministic extra header content; an unfinished part whose spec, facts, arrays or
-    units differ from what is asked for is thrown away and begun anew.
+    facts: deterministic extra header content; an unfinished part whose spec, facts, sources, arrays
+    or units differ from what is asked for is thrown away and begun anew.
+
+    What was written is remembered with its checksum in a journal beside the part, and read again
+    when the part is resumed: a unit whose bytes are others is pending once more.
     """
 
     def __init__(
@@ -58,16 +62,19 @@ class Part:
         self.path = Path(path)
         self.part = files.claim(path)
         self.work = files.workplace(self.part)
-        self._header = make_header(spec, facts)
+        self._header = make_header(spec, facts, made_from=files.made_from(path))
         self._file: h5py.File | None = None
-        self._arrays: dict[str, h5py.Dataset] = {}  # looking one up takes as long as a small write
+        self._arrays: dict[str, Writer] = {}  # looking one up takes as long as a small write
+        self._journal = Journal(self.work)
+        self._pending = set(range(units))
         self.sealed = False
-        if not self._usable(arrays, units):
-            self._create(arrays, units, attrs or {})
+        if not self._usable(arrays):
+            self._create(arrays, attrs or {})
         if not self.sealed:
             self._file = h5py.File(self.work, "r+", locking=False)
+            self._pending -= self._journal.resume(self._file)
 
-    def _usable(self, arrays: Mapping[str, Any], units: int) -> bool:
+    def _usable(self, arrays: Mapping[str, Any]) -> bool:
         try:
             header = read_header(self.work)
             want = json.loads(self._header)
@@ -75,20 +82,19 @@ class Part:
                 return False
             if is_sealed(header):  # whatever the facts: another process may be about to publish it
                 self.sealed = True
+                self._pending.clear()
                 return True
-            if header["facts"] != want["facts"]:
+            if any(header[k] != want[k] for k in ("facts", "from")):
                 return False
             with h5py.File(self.work, "r+", locking=False) as f:
-                return f["done"].shape == (units,) and all(
+                return all(
                     n in f and f[n].shape == tuple(s) and f[n].dtype == np.dtype(t)
                     for n, (s, t) in arrays.items()
                 )
         except (Damaged, OSError, KeyError, ValueError):
             return False
 
-    def _create(
-        self, arrays: Mapping[str, Any], units: int, attrs: Mapping[str, Mapping[str, Any]]
-    ) -> None:
+    def _create(self, arrays: Mapping[str, Any], attrs: Mapping[str, Mapping[str, Any]]) -> None:
         new = Path(f"{self.work}.new")
         size = sum(
             int(np.prod(s, dtype=np.int64)) * np.dtype(t).itemsize for s, t in arrays.values()
@@ -102,32 +108,30 @@ class Part:
                 d = _allocate(f, name, shape, dtype)
                 for k, v in attrs.get(name, {}).items():
                     d.attrs[k] = v
-            _allocate(f, "done", (units,), "u1")[:] = 0
         files.reserve(new)
+        self._journal.remove()
         os.replace(new, self.work)
 
     @property
     def pending(self) -> list[int]:
         """Units whose content is not yet safely in the file."""
-        if self._file is None:
-            return []
-        return np.flatnonzero(self["done"][:] == 0).tolist()
+        return sorted(self._pending)
 
-    def __getitem__(self, name: str) -> h5py.Dataset:
+    def __getitem__(self, name: str) -> Writer:
         assert self._file is not None, "a sealed part is not written again"
         if name not in self._arrays:
-            self._arrays[name] = self._file[name]
+            self._arrays[name] = Writer(self._file[name], self._journal)
         return self._arrays[name]
 
     def mark(self, *units: int) -> None:
-        """Record units as done: data first, flag second, each flushed."""
+        """Record units as done: data first, then the journal's line, each flushed."""
         if not units:
             return
         assert self._file is not None
         with files.out_of_space(self.path, os.path.getsize(self.work)):
             self._file.flush()
-            self["done"][sorted(units)] = 1
-            self._file.flush()
+            self._journal.mark(units)
+        self._pending.difference_update(units)
 
     def finish(self) -> Path:
         """Seal the part (all units must be done) and return the work file for `publish`."""
@@ -136,6 +140,7 @@ class Part:
             self.close()
             seal(self.work)
             self.sealed = True
+        self._journal.remove()
         files.bring_back(self.work, self.part)
         files.release(self.part)
         return self.part
@@ -187,7 +192,7 @@ def write_h5(
 
 def write_bad(path: str | Path, spec: Mapping[str, Any], reason: str) -> Path:
     """Write a tombstone: an HDF5 artefact that holds the reason why there are no data."""
-    header = make_header(spec, bad=reason)
+    header = make_header(spec, bad=reason, made_from=files.made_from(path))
     with files.whole(path) as (new, part), h5py.File(new, "w", locking=False) as f:
         _allocate(f, "header", (), f"S{len(header)}")[()] = header
     return part

@@ -1,12 +1,14 @@
 """The header of an artefact: one JSON text that stands verbatim somewhere in the file.
 
-    {"actprobe":1,"seal":{"sha256":"<64 hex>","size":"<16 digits>"},"key":"<64 hex>",
-     "bad":<null or a reason>,"spec":{...},"facts":{...}}
+    {"actprobe":2,"seal":{"sha256":"<64 hex>","size":"<16 digits>","rest":"<64 hex>"},
+     "bad":<null or a reason>,"facts":{...},"from":{...},"key":"<64 hex>","spec":{...}}
 
 It sits in the first or last part of the file (a dataset `header` in HDF5, key-value metadata in
 Parquet), so that it can be found and read without opening the container: planning thousands of
 targets never imports h5py or pyarrow. `seal.sha256` is the SHA-256 of the whole file with these 64
-digits set to zero; it is written into place last. An unsealed file has 64 zeros.
+digits set to zero; it is written into place last. An unsealed file has 64 zeros. `seal.rest` is the
+SHA-256 of what follows the seal in the header, so that a header can be trusted without reading the
+data. `from` says which files this one was made from: key -> seal of each.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,25 +25,36 @@ from actprobe import keys
 from actprobe.errors import Damaged
 
 UNSEALED = "0" * 64
-_MAGIC = b'{"actprobe":1,"seal":{"sha256":"'
+_MAGIC = b'{"actprobe":2,"seal":{"sha256":"'
 _SIZE = b'","size":"'
-_KEYS = {"seal", "key", "bad", "spec", "facts"}
+_REST = b'","rest":"'
+_END = b'"},'
+_SEAL = re.escape(_MAGIC) + b"[0-9a-f]{64}" + _SIZE + b"[0-9]{16}" + _REST + b"%s" + _END
+_HEAD = len(_MAGIC) + 64 + len(_SIZE) + 16 + len(_REST) + 64 + len(_END)  # where the rest begins
 _WINDOW = 1 << 20  # how far into either end of the file the header may begin
 _CHUNK = 1 << 22
 
 
 def make_header(
-    spec: Mapping[str, Any], facts: Mapping[str, Any] | None = None, bad: str | None = None
+    spec: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    bad: str | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> bytes:
     """Header bytes of an unsealed artefact.
 
     `facts` are deterministic things worth keeping that do not decide the content (library
     versions, counts); `bad` is the reason why this artefact stands for an input that cannot be
-    used (a tombstone: it holds no data).
+    used (a tombstone: it holds no data); `made_from` maps the key of each artefact that was read to
+    its seal.
     """
-    rest = {"key": keys.spec_key(spec), "bad": bad, "spec": spec, "facts": dict(facts or {})}
-    body = keys.canonical_json(rest)
-    return _MAGIC + UNSEALED.encode() + _SIZE + b"0" * 16 + b'"},' + body[1:].encode()
+    rest = {
+        "key": keys.spec_key(spec), "bad": bad, "spec": spec, "facts": dict(facts or {}),
+        "from": dict(made_from or {}),
+    }  # fmt: skip
+    body = keys.canonical_json(rest)[1:].encode()
+    digest = hashlib.sha256(body).hexdigest().encode()
+    return _MAGIC + UNSEALED.encode() + _SIZE + b"0" * 16 + _REST + digest + _END + body
 
 
 def _find(path: str | Path) -> tuple[int, dict[str, Any]]:
@@ -65,11 +79,9 @@ def _parse(f: Any, offset: int, text: bytes) -> dict[str, Any]:
     decoder = json.JSONDecoder()
     while True:
         try:
-            found = decoder.raw_decode(text.decode("utf-8", errors="surrogateescape"))[0]
-            if not found.keys() >= _KEYS or not found["seal"].keys() >= {"sha256", "size"}:
-                raise Damaged(f"{f.name}: the actprobe header is not readable")
-            return found
-        except (AttributeError, RecursionError):
+            decoded = text.decode("utf-8", errors="surrogateescape")
+            found, end = decoder.raw_decode(decoded)
+        except RecursionError:
             raise Damaged(f"{f.name}: the actprobe header is not readable") from None
         except ValueError:
             f.seek(offset + len(text))
@@ -77,12 +89,19 @@ def _parse(f: Any, offset: int, text: bytes) -> dict[str, Any]:
             if not more:
                 raise Damaged(f"{f.name}: the actprobe header is cut short") from None
             text += more
+            continue
+        rest = decoded[_HEAD:end].encode("utf-8", errors="surrogateescape")
+        digest = hashlib.sha256(rest).hexdigest().encode()
+        if not re.match(_SEAL % re.escape(digest), text):
+            raise Damaged(f"{f.name}: the actprobe header is not the one that was written")
+        return found
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of an artefact or part: keys `seal`, `key`, `bad`, `spec`, `facts`.
+    """The header of an artefact or part: keys `seal`, `key`, `bad`, `spec`, `facts`, `from`.
 
-    Raises Damaged when there is none, FileNotFoundError when there is no file.
+    Its own digest is checked, the data are not read. Raises Damaged when there is no header or not
+    the one that was written, FileNotFoundError when there is no file.
     """
     return _find(path)[1]
 

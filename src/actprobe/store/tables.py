@@ -32,7 +32,9 @@ def write_table(
         pq.ParquetWriter(new, table.schema, compression="zstd") as writer,
     ):
         writer.write_table(table)
-        writer.add_key_value_metadata({"actprobe": make_header(spec, facts, bad)})
+        writer.add_key_value_metadata(
+            {"actprobe": make_header(spec, facts, bad, files.made_from(path))}
+        )
     return part
 
 
