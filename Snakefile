@@ -22,19 +22,6 @@ include: "workflow/rules/plan.smk"
 
 localrules:
     all,
-    texts,
-    activations,
-    probes,
-    imports,
-    latents,
-    contrastive,
-    lora_index,
-    lora_primitives,
-    features,
-    lora_probes,
-    wandb,
-    assemble,
-    top_contexts,
     tables,
     figures,
     report,
@@ -59,3 +46,13 @@ include: "workflow/rules/probes.smk"
 include: "workflow/rules/contrastive.smk"
 include: "workflow/rules/lora.smk"
 include: "workflow/rules/report.smk"
+
+
+for stage in STAGES:
+
+    rule:
+        name:
+            stage
+        input:
+            PLAN.paths(stage),
+        localrule: True

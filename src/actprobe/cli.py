@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import itertools
 import json
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--configfile", action="append", metavar="FILE", help="repeat: one experiment each"
     )
     p.add_argument("--delete", action="store_true", help="delete what is listed")
+    p.add_argument("--all", action="store_true", help="name every file")
 
     p = _command(commands, "import", None, "bring in what other tools made")
     kinds = p.add_subparsers(required=True, metavar="WHAT")
@@ -254,17 +258,37 @@ def _gc(args: argparse.Namespace) -> int:
     files = args.configfile or [DEFAULT_CONFIG]
     configs = [configuration.resolve(configuration.load_file(f)) for f in files]
     unwanted = upkeep.unwanted(configs)
-    for path, size in unwanted.items():
-        print(f"{size / 1e6:12,.2f} MB  {path}")
-    total = sum(unwanted.values()) / 1e6
+    for group, files in itertools.groupby(unwanted, key=lambda f: f.group):
+        for line in _gc_lines(group, list(files), args.all):
+            print(line)
+    total = sum(f.size for f in unwanted) / 1e6
     if args.delete:
-        kept = upkeep.delete(unwanted)
+        kept = upkeep.delete(f.path for f in unwanted)
         for path in kept:
             print(f"kept, in use by a running job: {path}")
         print(f"deleted {len(unwanted) - len(kept)} files, {total:,.1f} MB")
-    else:
-        print(f"{len(unwanted)} files, {total:,.1f} MB (nothing deleted; add --delete)")
+        return 0
+    print(f"{len(unwanted)} files, {total:,.1f} MB that none of these configs wants")
+    if unwanted:
+        print(
+            "Other experiments on this cache may want them: name every config with --configfile. "
+            "Nothing is deleted without --delete"
+        )
     return 0
+
+
+def _gc_lines(group: str, files: Sequence[upkeep.File], all_names: bool) -> Iterator[str]:
+    """A folder of unwanted files: how many, how large, whose, and when they were written."""
+    days = sorted({time.strftime("%Y-%m-%d", time.localtime(f.written)) for f in files})
+    size = sum(f.size for f in files) / 1e6
+    owners = ", ".join(sorted({f.owner for f in files}))
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    yield f"{size:12,.2f} MB  {len(files):5} files  {when}  {owners}  {group}/"
+    shown = files if all_names else files[:3]
+    for f in shown:
+        yield f"{f.size / 1e6:12,.2f} MB    {os.path.basename(f.path)}"
+    if len(shown) < len(files):
+        yield f"{'…':>15}    and {len(files) - len(shown)} more (--all names them)"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import fnmatch
+import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -18,6 +19,7 @@ from actprobe.keys import canonical_json
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "workflow" / "schemas"
 
+_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{u}i": 1024**n for n, u in enumerate("kmgt", 1)}
 
@@ -99,14 +101,48 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     from jsonschema import Draft202012Validator
 
     top = schema()
-    config = copy.deepcopy(dict(raw))
+    config = _numbers(copy.deepcopy(dict(raw)), top)
     faults = sorted(Draft202012Validator(top).iter_errors(config), key=lambda e: list(e.path))
     if faults:
         lines = dict.fromkeys(line for e in faults for line in _explain(e))
         raise ConfigError("config:\n  " + "\n  ".join(lines))
     config = _filled(config, top)
     config["max_memory"] = parse_size(config["max_memory"], "max_memory")
+    for key in ("cache_dir", "results_dir"):
+        config[key] = _folder(config[key], key)
     return config
+
+
+def _folder(text: str, key: str) -> str:
+    """A folder with `~` and variables put in. Raises ConfigError for what cannot name one."""
+    found = os.path.expandvars(os.path.expanduser(text))
+    if not found or "$" in found or set(found) & set("{}*?"):
+        raise ConfigError(
+            f"{key}: {text!r}: expected a folder; `~` and variables that are set are put in, and "
+            "`{`, `}`, `*`, `?` and `$` cannot be part of its name"
+        )
+    return os.path.normpath(found)
+
+
+def _numbers(value: Any, node: Mapping[str, Any]) -> Any:
+    """`value` with text that stands for a number made one, where the schema takes numbers alone.
+
+    YAML 1.1 reads 1e-3 as text, and Snakemake's `--config` hands over text.
+    """
+    if isinstance(value, dict):
+        properties, rest = node.get("properties", {}), node.get("additionalProperties")
+        rest = rest if isinstance(rest, dict) else {}
+        return {k: _numbers(v, properties.get(k, rest)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v, node.get("items") or {}) for v in value]
+    kinds = node.get("type", ())
+    kinds = {kinds} if isinstance(kinds, str) else {*kinds}
+    if isinstance(value, str) and kinds & {"number", "integer"} and "string" not in kinds:
+        if "integer" in kinds and re.fullmatch(r"[+-]?[0-9]+", value):
+            return int(value)
+        if "number" in kinds and re.fullmatch(_NUMBER, value):
+            return float(value)
+    return value
 
 
 def require_plain(value: Any, where: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from actprobe.contrastive.targets import targets as contrastive
+from actprobe.errors import ConfigError
 from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
 from actprobe.lora.layout import telling
@@ -20,6 +21,11 @@ from actprobe.texts.targets import wheel_targets as wheels
 from actprobe.wandb.context_targets import targets as top_contexts
 from actprobe.wandb.targets import targets as dumps
 
+STAGES = (
+    "wheels", "texts", "activations", "imports", "wandb", "assemble", "assemble_latents", "saes",
+    "latents", "probes", "contrastive", "baselines", "top_contexts", "lora_index",
+    "lora_primitives", "features", "lora_probes",
+)  # fmt: skip
 # Stages whose artefacts are read like those of another one.
 _READ_AS = {
     "imports": "activations",
@@ -28,10 +34,14 @@ _READ_AS = {
 }
 
 
-def stages(config: dict[str, Any], memo: DigestMemo) -> dict[str, list[Target]]:
-    """All targets of the config by stage name, in the order in which they are made."""
+def stages(config: dict[str, Any], memo: DigestMemo, look: bool = True) -> dict[str, list[Target]]:
+    """All targets of the config by stage name, in the order in which they are made.
+
+    Raises ConfigError for what the config gets wrong. Without `look` datasets are not read: that is
+    enough to check a config, but not to know the keys of what depends on them.
+    """
     known: dict[str, list[Target]] = defaultdict(list)
-    for found in _in_order(config, known, memo):
+    for found in _in_order(config, known, memo, look):
         for t in found:
             for stage in {t.stage, _READ_AS.get(t.stage, t.stage)}:
                 known[stage].append(t)
@@ -39,11 +49,11 @@ def stages(config: dict[str, Any], memo: DigestMemo) -> dict[str, list[Target]]:
 
 
 def _in_order(
-    config: dict[str, Any], known: dict[str, list[Target]], memo: DigestMemo
+    config: dict[str, Any], known: dict[str, list[Target]], memo: DigestMemo, look: bool
 ) -> Iterator[list[Target]]:
     """Each room's targets; a room sees what the rooms before it yielded."""
     yield wheels(config)
-    yield texts(config, known, memo)
+    yield texts(config, known, memo, look)
     yield activations(config, known, memo)
     yield imports(config, known, memo)
     yield dumps(config, known, memo)
@@ -52,6 +62,16 @@ def _in_order(
     yield contrastive(config, known, memo)
     yield top_contexts(config, known, memo)
     yield loras(config, known, memo)
+
+
+def plan_texts(config: dict[str, Any]) -> Plan:
+    """The plan of the datasets alone, and of the wheels that they come from."""
+    memo = DigestMemo(config["cache_dir"])
+    known = {"wheels": wheels(config)}
+    known["texts"] = texts(config, known, memo, look=False)
+    memo.save()
+    found = [t for ts in known.values() for t in ts]
+    return make(config, found, [t.path for t in known["texts"]])
 
 
 def wanted(known: dict[str, list[Target]]) -> list[str]:
@@ -69,16 +89,25 @@ def wanted(known: dict[str, list[Target]]) -> list[str]:
 
 
 def plan(config: dict[str, Any], asked: tuple[str, ...] = (), everything: bool = False) -> Plan:
-    """The plan of a resolved config. `asked`: paths or stage names wanted besides the results."""
+    """The plan of a resolved config.
+
+    asked: what is wanted, by stage name or path; anything else (a rule or a file of the results)
+    stands for all that the results need, as does nothing. Raises ConfigError for a stage of which
+    the config asks for nothing.
+    """
     memo = DigestMemo(config["cache_dir"])
     known = stages(config, memo)
     memo.save()
-    extra = [t.path for name in asked for t in known.get(name, [])]
     paths = {t.path for ts in known.values() for t in ts}
-    extra += [p for p in asked if p in paths]
+    chosen: list[str] = []
+    for name in asked:
+        if name in STAGES and not known.get(name):
+            raise ConfigError(f"{name}: the config asks for none")
+        own = [t.path for t in known.get(name, [])] if name in STAGES else [name]
+        chosen += own if paths.issuperset(own) else wanted(known)
     return make(
         config,
         (t for ts in known.values() for t in ts),
-        extra if asked else wanted(known),
+        chosen if asked else wanted(known),
         everything,
     )

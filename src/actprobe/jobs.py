@@ -43,6 +43,20 @@ def logged(log_file: str | Path) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+@contextlib.contextmanager
+def on_screen() -> Iterator[None]:
+    """Show what a stage says, for one that runs in the main process, which has no log."""
+    logger, handler = logging.getLogger("actprobe"), _screen_handler(2)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def _screen_handler(descriptor: int) -> logging.Handler:
     """Progress and errors also go to the terminal."""
     handler = logging.StreamHandler(os.fdopen(descriptor, "w", closefd=False))
@@ -193,7 +207,8 @@ class Outcome:
             reasons = "\n  ".join(dict.fromkeys(self._bad.values()))
             raise ActprobeError(
                 f"{self._batch.rule}: {len(self._bad)} of {len(self._batch.targets)} targets "
-                f"cannot be made:\n  {reasons}\n(the others are kept and not computed again)"
+                f"cannot be made:\n  {reasons}\n(the others are kept and not computed again; "
+                "`on_bad_dataset: skip` leaves these out)"
             )
         missing = [p for p in self._batch.outputs if p not in self._parts]
         if missing:

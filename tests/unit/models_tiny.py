@@ -152,7 +152,7 @@ def write_texts(cache: Path, name: str = "tiny", texts: list[str] | None = None)
         {"texts": texts},
         loader="texts",
         item=name,
-        args={"rows_key": keys.spec_key({"texts": texts})},
+        args={"rows": keys.spec_key({"texts": texts})},
         ext="parquet",
     )
     n = len(texts)

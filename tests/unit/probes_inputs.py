@@ -70,7 +70,7 @@ class Cache:
         spec |= {c: list(v) for c, v in columns.items()}
         t = plan.target(
             self.folder, "texts", 1, name, spec, loader="texts", item=name, ext="parquet",
-            args={"rows_key": spec["texts"]},
+            args={"rows": spec["texts"]},
         )  # fmt: skip
         table = {"id": list(map(str, range(n))), "text": text, "label": list(label)}
         table |= {c: columns.get(c, [None] * n) for c in ("group", "split", "pair")}

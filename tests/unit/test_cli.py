@@ -78,7 +78,9 @@ def test_gc_lists_what_killed_processes_left_beside_a_finished_file(tmp_path, mo
     target = type("T", (), {})
     made = [type("T", (target,), {"path": str(p)}) for p in (wanted, begun)]
     monkeypatch.setattr(upkeep.experiment, "stages", lambda *_: {"texts": made})
-    assert list(upkeep.unwanted([{"cache_dir": str(tmp_path / "cache")}])) == [str(left)]
+    (found,) = upkeep.unwanted([{"cache_dir": str(tmp_path / "cache")}])
+    assert (found.path, found.size, found.group) == (str(left), 1, str(left.parent))
+    assert found.written == left.stat().st_mtime and found.owner
 
 
 def test_gc_keeps_the_parts_of_live_processes(tmp_path):
@@ -91,3 +93,18 @@ def test_gc_keeps_the_parts_of_live_processes(tmp_path):
     assert upkeep.delete([str(part), f"{part}.new"]) == [str(part), f"{part}.new"]
     store.release(part)
     assert upkeep.delete([str(part), f"{part}.new"]) == [] and not part.exists()
+
+
+def test_h_gc_says_how_many_how_old_and_whose(project, capsys):
+    folder = project / "cache" / "activations" / "old" / "a"
+    folder.mkdir(parents=True)
+    for i in range(5):
+        (folder / f"x{i}.0123456789ab.h5").write_bytes(b"x" * 10**6)
+    assert main(["gc", "--configfile", "c.yaml"]) == 0
+    said = capsys.readouterr().out
+    head = next(line for line in said.splitlines() if "activations/old/a/" in line)
+    assert "5.00 MB" in head and "5 files" in head and "20" in head
+    assert said.count(".h5") == 3 and "and 2 more" in said
+    assert "Nothing is deleted without --delete" in said and len(list(folder.iterdir())) == 5
+    main(["gc", "--configfile", "c.yaml", "--all"])
+    assert capsys.readouterr().out.count(".h5") == 5

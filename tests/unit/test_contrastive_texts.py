@@ -40,13 +40,13 @@ def test_rows_do_not_tell_which_answer_is_the_positive_one(tmp_path):
     assert one.label.tolist() == (1 - other.label).tolist()
 
 
-def test_naming_the_answers_the_other_way_round_keeps_the_rows_key(tmp_path):
+def test_naming_the_answers_the_other_way_round_keeps_the_rows(tmp_path):
     entry = inputs.dataset(tmp_path, "d", inputs.PAIRS)
     plain, turned = (
         texts.targets(inputs.resolve(tmp_path, [e]), {}, keys.DigestMemo(tmp_path))[0]
         for e in (entry, entry | {"contrastive": {"positive": "negative", "negative": "positive"}})
     )
-    assert plain.args["rows_key"] == turned.args["rows_key"] and plain.key != turned.key
+    assert plain.args["rows"] == turned.args["rows"] and plain.key != turned.key
 
 
 def test_a_template_is_part_of_the_rows_and_changes_nothing_where_there_is_none(tmp_path):
@@ -56,7 +56,7 @@ def test_a_template_is_part_of_the_rows_and_changes_nothing_where_there_is_none(
         for e in (entry, entry | {"template": "Say: {text}"})
     )
     assert "template" not in plain.spec and "answers" not in plain.spec
-    assert plain.args["rows_key"] != shaped.args["rows_key"]
+    assert plain.args["rows"] != shaped.args["rows"]
     t = load(tmp_path, inputs.ROWS, template="Say: {text}")
     assert t.text[0].startswith("Say: testing text") and t.classes == ("deployment", "testing")
     assert t.digest[0] == keys.hashlib.sha256(t.text[0].encode()).hexdigest()

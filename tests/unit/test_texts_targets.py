@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -49,21 +50,49 @@ def test_a_local_file_is_known_by_its_content_not_by_its_place(tmp_path, csv):
     assert (a.stage, a.loader, a.item) == ("texts", "texts", "a")
     moved.write_text("text,label\nx,0\nz,1\n")
     (c,) = plan(tmp_path, {"name": "a", "path": str(moved)})
-    assert c.key != a.key and c.args["rows_key"] != a.args["rows_key"]
+    assert c.key != a.key and c.args["rows"] != a.args["rows"]
 
 
-@pytest.mark.parametrize("change", [{"label": "other"}, {"group": "g"}, {"positive": 1}])
-def test_labels_and_groups_change_the_key_but_not_the_rows_key(tmp_path, csv, change):
-    (a,) = plan(tmp_path, {"name": "a", "path": csv})
-    (b,) = plan(tmp_path, {"name": "a", "path": csv, **change})
-    assert a.key != b.key and a.args["rows_key"] == b.args["rows_key"]
+@pytest.fixture
+def people(tmp_path):
+    file = tmp_path / "people.csv"
+    file.write_text("i,text,other,t,label,g,lang\n1,x,p,u,0,a,en\n2,y,q,v,1,b,en\n3,z,q,w,1,b,de\n")
+    return str(file)
 
 
-@pytest.mark.parametrize("change", [{"text": "t"}, {"id": "i"}, {"keep": {"lang": "en"}}])
-def test_text_id_and_row_filters_change_both_keys(tmp_path, csv, change):
-    (a,) = plan(tmp_path, {"name": "a", "path": csv})
-    (b,) = plan(tmp_path, {"name": "a", "path": csv, **change})
-    assert a.key != b.key and a.args["rows_key"] != b.args["rows_key"]
+@pytest.mark.parametrize(
+    "change", [{"label": "other"}, {"group": "g"}, {"positive": 1}, {"id": "i"}]
+)
+def test_g1_labels_groups_and_ids_are_content_but_no_rows(tmp_path, people, change):
+    (a,) = plan(tmp_path, {"name": "a", "path": people})
+    (b,) = plan(tmp_path, {"name": "a", "path": people, **change})
+    assert a.key != b.key and a.args["rows"] == b.args["rows"]
+    assert (a.identity == b.identity) == (change == {"positive": 1})  # class 1 anyway
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": "t"}, {"keep": {"lang": "en"}}, {"template": "Say {text}"}]
+)
+def test_g1_texts_row_filters_and_templates_change_the_rows(tmp_path, people, change):
+    (a,) = plan(tmp_path, {"name": "a", "path": people})
+    (b,) = plan(tmp_path, {"name": "a", "path": people, **change})
+    assert a.key != b.key and a.args["rows"] != b.args["rows"] and a.identity != b.identity
+
+
+def test_g1_a_file_of_another_format_with_one_column_more_has_equal_content(tmp_path, people):
+    rows = [{"text": t, "label": y, "more": 1} for t, y in zip("xyz", (0, 1, 1), strict=True)]
+    (tmp_path / "people.json").write_text(json.dumps(rows))
+    (a,) = plan(tmp_path, {"name": "a", "path": people})
+    (b,) = plan(tmp_path, {"name": "b", "path": str(tmp_path / "people.json")})
+    assert a.key != b.key and (a.args["rows"], a.identity) == (b.args["rows"], b.identity)
+
+
+def test_d15_what_is_wrong_with_a_dataset_is_known_while_planning(tmp_path, people):
+    (a,) = plan(tmp_path, {"name": "a", "path": people})
+    assert a.args["facts"]["counts"] == [1, 2] and a.args["bad"] is None
+    (b,) = plan(tmp_path, {"name": "a", "path": people, "label": "nope"})
+    assert "no column 'nope'" in b.args["bad"]
+    assert b.args["facts"] is None and b.args["rows"] == b.identity == b.key
 
 
 def test_a_wheel_source_is_planned_without_the_wheel(tmp_path):

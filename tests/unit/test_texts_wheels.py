@@ -152,3 +152,17 @@ def test_a_wheel_without_record_is_refused(tmp_path):
         z.writestr("a", "b")
     with pytest.raises(Damaged, match="0 RECORD files, expected one"):
         open_member(wheel, "a")
+
+
+def test_b1_a_wheel_that_changed_in_the_cache_is_never_read(tmp_path, monkeypatch):
+    wheel = make_wheel(tmp_path)
+    monkeypatch.setenv("ACTPROBE_WHEELS", str(tmp_path))
+    t = wheel_target(tmp_path / "c", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    wheels.fetch(t)
+    other = tmp_path / "other"
+    other.mkdir()
+    path = Path(t.path)
+    path.write_bytes(make_wheel(other, FILES | {"pkg/code.py": b"2/0"}).read_bytes())
+    with pytest.raises(Damaged, match="the name says"):
+        open_member(path, "pkg/code.py")
+    assert not path.exists() and Path(f"{path}.bad").exists()

@@ -268,9 +268,7 @@ def test_rows_must_be_as_many_as_the_texts_of_their_dataset(tmp_path):
     spec = {"stage": "texts"}
     store.publish([texts], [store.write_table(texts, pa.table({"n": [1]}), spec, {"n": 61})])
     known = {
-        "texts": [
-            Target("texts", "texts", "ds", "ds", str(texts), "k", spec, args={"rows_key": "r"})
-        ]
+        "texts": [Target("texts", "texts", "ds", "ds", str(texts), "k", spec, args={"rows": "r"})]
     }
     [t] = assembled(plan_of(wanted, known))
     raw = Path(t.args["chunks"][0]["path"])

@@ -119,7 +119,7 @@ def test_gc_lists_and_deletes_what_no_config_wants(fork):
     (fork.folder / "config.yaml").write_text(yaml.safe_dump(fork.config))
     before = fork.snapshot()
     listed = fork.actprobe("gc", "--configfile", "config.yaml")
-    assert "4 files" in listed and "nothing deleted" in listed
+    assert "\n4 files" in listed and "Nothing is deleted" in listed
     assert fork.snapshot() == before
     fork.actprobe("gc", "--configfile", "config.yaml", "--delete")
     left = fork.snapshot()

@@ -22,8 +22,3 @@ for batch in PLAN.of("activations"):
             **needs(batch),
         script:
             "../scripts/activations.py"
-
-
-rule activations:
-    input:
-        PLAN.paths("activations"),

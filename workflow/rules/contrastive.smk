@@ -26,12 +26,6 @@ for batch in [*PLAN.of("contrastive"), *PLAN.of("baselines")]:
             "../scripts/contrastive.py"
 
 
-rule contrastive:
-    input:
-        PLAN.paths("contrastive"),
-        PLAN.paths("baselines"),
-
-
 rule contrastive_report:
     input:
         directions=PLAN.paths("contrastive"),

@@ -22,8 +22,3 @@ for batch in PLAN.of("imports"):
             **needs(batch),
         script:
             "../scripts/import_activations.py"
-
-
-rule imports:
-    input:
-        PLAN.paths("imports"),

@@ -88,26 +88,6 @@ for batch in PLAN.of("lora_probes"):
             "../scripts/lora_probes.py"
 
 
-rule lora_index:
-    input:
-        PLAN.paths("lora_index"),
-
-
-rule lora_primitives:
-    input:
-        PLAN.paths("lora_primitives"),
-
-
-rule features:
-    input:
-        PLAN.paths("features"),
-
-
-rule lora_probes:
-    input:
-        PLAN.paths("lora_probes"),
-
-
 rule lora_tables:
     input:
         probes=PLAN.paths("lora_probes"),

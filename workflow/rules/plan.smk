@@ -7,14 +7,15 @@ the reports), FINAL; needs() and group_of(), what a batch's job asks of a cluste
 
 import os
 import sys
+from pathlib import Path
 
 from snakemake.cli import parse_args
-from snakemake.exceptions import WorkflowError
 from snakemake.io import _IOFile
 from snakemake.logging import logger
 
-from actprobe import contrastive, costs, lora, results, session, wandb
+from actprobe import contrastive, costs, lora, results, runs, session, wandb
 from actprobe.errors import ActprobeError
+from actprobe.experiment import STAGES
 from actprobe.failures import Failures
 
 
@@ -38,9 +39,15 @@ def really_runs(args):
     )
 
 
+def refuse(message):
+    """End with a message for the user, without Snakemake's lines about the Snakefile."""
+    print(f"actprobe: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
 def begin():
     """The plan; errors of the config become messages without a traceback."""
-    args = command_line() if workflow.is_main_process else None
+    args = ARGS
     asked = [str(t) for t in getattr(args, "targets", None) or () if str(t) != "all"]
     forced = args is not None and (args.forceall or args.force or args.forcerun)
     try:
@@ -52,9 +59,9 @@ def begin():
             quiet=bool(getattr(args, "lint", False)),
         )
     except ActprobeError as e:
-        raise WorkflowError(str(e)) from None
+        refuse(e)
     if plan.config["plan"] == "all" and really_runs(args) and not forced:
-        raise WorkflowError(
+        refuse(
             "plan=all shows the whole graph (--rulegraph, --report, --summary, -n) or, with "
             "--forceall, makes everything again; a plain run needs no plan=all"
         )
@@ -63,7 +70,7 @@ def begin():
         print(f"there already, nothing to compute: {', '.join(there)}", file=sys.stderr)
         raise SystemExit(0)
     if there:
-        raise WorkflowError(f"there already, do not ask for it: {', '.join(there)}")
+        refuse(f"there already, do not ask for it: {', '.join(there)}")
     if really_runs(args):
         wandb.follow(plan)
     return plan
@@ -87,6 +94,7 @@ def keep(paths):
 # Scripts in a conda environment or a container, which hold no actprobe, find this one.
 PYTHONPATH = [os.path.join(workflow.basedir, "src"), os.environ.get("PYTHONPATH", "")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, PYTHONPATH)))
+ARGS = command_line() if workflow.is_main_process else None
 PLAN = begin()
 keep(PLAN.targets)
 CONFIG = PLAN.config
@@ -105,6 +113,13 @@ FINAL = [
 ]
 FINAL += [p for p in PLAN.wanted if PLAN.targets[p].stage not in {"texts", *REPORTS}]
 FINAL = FINAL + PAGES or PLAN.wanted
+if really_runs(ARGS) and not ARGS.nolock:
+    try:
+        runs.enter(
+            Path(".snakemake"), made=[*PLAN.pending, *FINAL], read=[*PLAN.targets]
+        )
+    except ActprobeError as e:
+        refuse(e)
 # What tables, figures and report depend on: a change of memory or threads is no reason to redraw.
 REPORTED = {
     k: v

@@ -24,8 +24,3 @@ for batch in PLAN.of("probes"):
             **needs(batch),
         script:
             "../scripts/probes.py"
-
-
-rule probes:
-    input:
-        PLAN.paths("probes"),

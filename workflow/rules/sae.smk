@@ -44,8 +44,3 @@ for batch in PLAN.of("latents"):
             **needs(batch),
         script:
             "../scripts/latents.py"
-
-
-rule latents:
-    input:
-        PLAN.paths("latents"),

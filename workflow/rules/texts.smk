@@ -40,8 +40,3 @@ for batch in PLAN.of("texts"):
         threads: 1
         script:
             "../scripts/texts.py"
-
-
-rule texts:
-    input:
-        PLAN.paths("texts"),

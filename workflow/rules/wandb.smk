@@ -67,21 +67,6 @@ for batch in PLAN.of("top_contexts"):
             "../scripts/top_contexts.py"
 
 
-rule wandb:
-    input:
-        PLAN.paths("wandb"),
-
-
-rule assemble:
-    input:
-        PLAN.paths("assemble") + PLAN.paths("assemble_latents"),
-
-
-rule top_contexts:
-    input:
-        PLAN.paths("top_contexts"),
-
-
 if PAGES:
 
     rule contexts:

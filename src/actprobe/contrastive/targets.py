@@ -101,7 +101,7 @@ def _directions(
         "methods": [m for m in METHODS if m in entry["methods"]],
         **{k: entry[k] for k in ("positive", "C", "folds", "seed")},
         "controls": dict(entry["controls"]),
-        "data": {role: {k: t.key for k, t in of.items()} for role, of in used.items()},
+        "data": {role: {k: t.identity for k, t in of.items()} for role, of in used.items()},
     }
     args = {
         **{k: own.args[k] for k in ("source", "model", "site", "position")},
@@ -126,8 +126,8 @@ def _directions(
 
 def _baselines(cache_dir: str, entry: Mapping[str, Any], train: Target, dataset: Target) -> Target:
     params = {
-        "train": train.key,
-        "dataset": dataset.key,
+        "train": train.identity,
+        "dataset": dataset.identity,
         "positive": entry["positive"],
         "bootstrap": entry["controls"]["bootstrap"],
         "seed": entry["seed"],

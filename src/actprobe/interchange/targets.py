@@ -96,7 +96,7 @@ def _target(
         "site": found.site,
         "position": found.position,
         # Which row of a pair is which depends on the labels; other rows are taken in order.
-        "texts": texts.key if found.pairs else texts.args["rows_key"],
+        "texts": texts.identity if found.pairs else texts.args["rows"],
     }
     source = f"{entry['model']}/{found.site}.{found.position}"
     args = {

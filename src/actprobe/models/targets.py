@@ -23,8 +23,9 @@ def targets(
     """Every activation artefact that the config's `activations` list asks for.
 
     Layers are resolved here, so that `resid_post.-1` and `resid_post.5` of a six-layer model are
-    one artefact. The key holds the rows of the dataset (`rows_key`), never its labels. Raises
-    ConfigError naming the entry for an unknown model, dataset, site, layer or position.
+    one artefact. The key holds the texts of the dataset in their order, never its labels, its file
+    or its name. Raises ConfigError naming the entry for an unknown model, dataset, site, layer or
+    position.
     """
     texts = {t.item: t for t in known.get("texts", [])}
     wheels = {t.item: t for t in known.get("wheels", [])}
@@ -87,7 +88,7 @@ def _target(
         if not (model["add_special_tokens"] or model["chat"]) and model["exclude_special"]:
             tokens["own_bos"] = "excluded"  # older files without it have the text's own BOS
     params = {
-        "texts": texts.args["rows_key"],
+        "texts": texts.args["rows"],
         "model": dict(source.identity),
         "layer_list": model["layer_list"],
         "dtype": model["dtype"],
@@ -117,4 +118,5 @@ def _target(
         inputs=(texts, *source.inputs),
         args=args,
         cost=float(texts.args.get("bytes", 1)),
+        movable=True,
     )

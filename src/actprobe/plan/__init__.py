@@ -7,14 +7,27 @@ files. A plan is made once, by the main process, and handed to the job processes
 """
 
 from actprobe.plan.batching import Batch, batches
-from actprobe.plan.cache import DAMAGED, FINISHED, MISSING, STALE, THERE, Cache, State, explain
+from actprobe.plan.cache import (
+    DAMAGED,
+    ELSEWHERE,
+    FINISHED,
+    IN_PLACE,
+    MISSING,
+    STALE,
+    THERE,
+    Cache,
+    State,
+    explain,
+)
 from actprobe.plan.frozen import freeze, thaw
 from actprobe.plan.making import Plan, make, pending, take_over
 from actprobe.plan.targets import Target, only, target
 
 __all__ = [
     "DAMAGED",
+    "ELSEWHERE",
     "FINISHED",
+    "IN_PLACE",
     "MISSING",
     "STALE",
     "THERE",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,18 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actprobe import keys
 from actprobe.errors import ActprobeError, Damaged
 from actprobe.plan.targets import Target
 from actprobe.store import files, header
 
 THERE, FINISHED, MISSING, STALE, DAMAGED = "there", "finished", "missing", "stale", "damaged"
+ELSEWHERE = "elsewhere"  # under another name: of a dataset or a model that was renamed
+IN_PLACE = (FINISHED, ELSEWHERE)  # nothing is computed: a rename or a link makes them
 
 
 @dataclass(frozen=True)
 class State:
     """What the cache holds for a target: `status` is one of the words above, `why` the words.
 
-    For a target that is there, `why` is empty, or the reason why it is a tombstone.
+    For a target that is there, `why` is empty, or the reason why it is a tombstone; for one that is
+    there under another name, `why` is the path.
     """
 
     status: str
@@ -39,6 +44,7 @@ class Cache:
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, list[str]]] = {}
         self._states: dict[str, State] = {}
+        self._of_key: dict[str, dict[str, list[str]]] = {}
 
     def _names(self, folder: str) -> dict[str, list[str]]:
         """Artefact files of a folder: base name without key and extension -> file names."""
@@ -57,6 +63,22 @@ class Cache:
         if t.path not in self._states:
             self._states[t.path] = self._look(t)
         return self._states[t.path]
+
+    def _twin(self, t: Target) -> str | None:
+        """A whole file of the target's key under another name, in the same stage's folder."""
+        tail = f"{keys.short(t.key)}{Path(t.path).suffix}"
+        root = t.path.removesuffix(f"/{t.name}.{tail}")
+        if root not in self._of_key:
+            found: dict[str, list[str]] = defaultdict(list)
+            for folder, _, names in os.walk(root):
+                for name in names:
+                    found[".".join(name.rsplit(".", 2)[1:])].append(f"{folder}/{name}")
+            self._of_key[root] = found
+        for path in sorted(self._of_key[root].get(tail, ())):
+            with contextlib.suppress(Damaged, OSError):
+                if path != t.path and not header.quick_check(path, t.key)["bad"]:
+                    return path
+        return None
 
     def private_parts(self, path: str) -> list[str]:
         """Parts of an artefact that processes made which found its own taken (`files.claim`)."""
@@ -86,6 +108,8 @@ class Cache:
             if files.finished_part(t.path, t.key):
                 return State(FINISHED)
             return State(MISSING, "begun by an earlier run, will be resumed")
+        if t.movable and (twin := self._twin(t)):
+            return State(ELSEWHERE, twin)
         old = [f"{folder}/{s}" for s in siblings if s != name and s.endswith(Path(name).suffix)]
         if old and not t.raw:
             return State(STALE, explain(t, max(old, key=_mtime)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from actprobe.errors import ActprobeError
 from actprobe.plan.batching import Batch, batches
-from actprobe.plan.cache import DAMAGED, FINISHED, MISSING, Cache, State
+from actprobe.plan.cache import DAMAGED, ELSEWHERE, FINISHED, IN_PLACE, MISSING, Cache, State
 from actprobe.plan.targets import Target
 from actprobe.store import files
 
@@ -61,7 +61,7 @@ def pending(
         if state.there and not everything:
             continue
         found[path] = State(MISSING, "asked for by plan=all") if state.there else state
-        if state.status != FINISHED or everything:
+        if state.status not in IN_PLACE or everything:
             stack.extend(targets[path].inputs)
     return found
 
@@ -82,7 +82,7 @@ def make(
         wanted = list(by_path)
     todo = pending(by_path, wanted, cache, everything)
     work = (
-        replace(by_path[p], inputs=()) if state.status == FINISHED else by_path[p]
+        replace(by_path[p], inputs=()) if state.status in IN_PLACE else by_path[p]
         for p, state in todo.items()
     )
     states = {p: cache.state(t) for p, t in by_path.items()}
@@ -90,7 +90,8 @@ def make(
 
 
 def take_over(plan: Plan) -> int:
-    """Publish parts that interrupted runs had finished, set damaged artefacts aside.
+    """Publish parts that interrupted runs had finished, link files that are there under another
+    name, set damaged artefacts aside.
 
     Called by the main process of a real run (never of a dry run). Returns how many artefacts were
     taken over.
@@ -107,6 +108,8 @@ def take_over(plan: Plan) -> int:
                 files.publish([path])
                 taken += 1
             files.release(part)
+        elif state.status == ELSEWHERE and path in plan.pending:
+            taken += files.link(state.why, path)
         elif (
             state.status == DAMAGED
             and path in plan.pending

@@ -21,7 +21,9 @@ class Target:
     spec: everything that determines the content (its hash is the key); args: how to make it where
     that does not change the content (paths, devices). inputs: paths of upstream artefacts.
     cost: expected work in the stage's own unit, to balance shards. raw: an outside file kept as it
-    is; its key is the SHA-256 of its bytes, and it has no header.
+    is; its key is the SHA-256 of its bytes, and it has no header. content: digest of what is in it,
+    where that is known while planning. movable: no name of the config is in it, so a file of the same
+    key under another name will do.
     """
 
     stage: str
@@ -35,6 +37,13 @@ class Target:
     args: Mapping[str, Any] = field(default_factory=dict)
     cost: float = 1.0
     raw: bool = False
+    content: str = ""
+    movable: bool = False
+
+    @property
+    def identity(self) -> str:
+        """What stands for this artefact in the specs of those that read it."""
+        return self.content or self.key
 
 
 def target(
@@ -50,6 +59,7 @@ def target(
     args: Mapping[str, Any] | None = None,
     ext: str = "h5",
     cost: float = 1.0,
+    movable: bool = False,
 ) -> Target:
     """A target whose key is the hash of stage, version and params.
 
@@ -60,7 +70,9 @@ def target(
     key = keys.spec_key(spec)
     path = f"{cache_dir}/{stage}/{name}.{keys.short(key)}.{ext}"
     paths = tuple(dict.fromkeys(t.path for t in inputs))
-    return Target(stage, loader, item, name, path, key, spec, paths, dict(args or {}), cost)
+    return Target(
+        stage, loader, item, name, path, key, spec, paths, dict(args or {}), cost, movable=movable
+    )
 
 
 def only(found: Sequence[Target], where: str) -> Target:

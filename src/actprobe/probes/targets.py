@@ -174,7 +174,7 @@ def _test_sets(
             f"defined: {', '.join(list(named.values())[:5])}"
         )
     for dataset, test in found.items():
-        if texts[test].args["rows_key"] == texts[dataset].args["rows_key"]:
+        if texts[test].args["rows"] == texts[dataset].args["rows"]:
             raise ConfigError(f"{where}: {test} has the rows of {dataset}: no test set of its own")
     return found
 
@@ -211,7 +211,7 @@ def _target(
         "recipe": protocols.digest(protocol, setting, method),
         "setting": setting,
         "method": method,
-        **{role.replace("matrix", t.stage): t.key for role, t in data.items()},
+        **{role.replace("matrix", t.stage): t.identity for role, t in data.items()},
     }
     args = {
         **{k: matrix.args[k] for k in ("source", "model", "site", "position")},

@@ -99,7 +99,7 @@ def _given(
         return None, source.identity, source.place
     made = target(
         config["cache_dir"], "saes", SAES_VERSION, name, {"source": dict(source.identity)},
-        loader=name, item=name, args={"make": "convert", "place": dict(source.place)},
+        loader=name, item=name, args={"make": "convert", "place": dict(source.place)}, movable=True,
     )  # fmt: skip
     return made, {"key": made.key}, {"artefact": made.path}
 
@@ -131,7 +131,7 @@ def _trained(
             "tokens": [t.path for t in inputs],
             "hook": hooks.hook_of(settings["site"]),
         },
-        cost=sum(t.cost for t in inputs),
+        cost=sum(t.cost for t in inputs), movable=True,
     )  # fmt: skip
     return made, {"key": made.key}, {"artefact": made.path}
 
@@ -163,5 +163,5 @@ def _latents(
     return target(
         config["cache_dir"], "latents", VERSION, f"{name}/{vectors.item}", params,
         loader=name, item=vectors.item, inputs=(vectors, *([made] if made else [])),
-        args=args, cost=vectors.cost,
+        args=args, cost=vectors.cost, movable=True,
     )  # fmt: skip

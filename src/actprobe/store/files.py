@@ -17,7 +17,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,21 @@ def _fsync_dir(folder: Path) -> None:
             os.close(fd)
 
 
+def link(there: str | Path, path: str | Path) -> bool:
+    """Give a whole artefact a second name: a hard link, or a rename where there are none."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(there, path)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:  # gone since the plan
+        return False
+    except OSError:
+        os.replace(there, path)
+    log.info("%s is there as %s: nothing to compute", Path(path).name, there)
+    return True
+
+
 def set_aside(path: str | Path, reason: str) -> Path:
     """Rename a damaged artefact to `{path}.bad` and say so in the log; returns the new path."""
     bad = Path(f"{path}.bad")
@@ -270,14 +285,19 @@ def checked(path: str | Path, key: str | None = None) -> dict[str, Any]:
     """
     try:
         header = quick_check(path, key)
-        stamp = _stamp(path)
-        if _trusted.get(str(path)) != stamp:
-            verify(path)
-            _trusted[str(path)] = stamp
+        once(path, verify)
         return header
     except Damaged as e:
         set_aside(path, str(e))
         raise Damaged(f"{e}. It was set aside as .bad; run again to compute it anew") from e
+
+
+def once(path: str | Path, verify: Callable[[str | Path], object]) -> None:
+    """Have a file verified, unless this process has done so since its last change."""
+    stamp = _stamp(path)
+    if _trusted.get(str(path)) != stamp:
+        verify(path)
+        _trusted[str(path)] = stamp
 
 
 def _stamp(path: str | Path) -> tuple[int, ...]:

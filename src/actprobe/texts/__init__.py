@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
 from actprobe.texts.targets import VERSION, datasets, targets, wheel_source, wheel_targets
-from actprobe.texts.wheels import open_member, unpack
+from actprobe.texts.wheels import open_member, unpack, verify_wheel
 
 if TYPE_CHECKING:
     from actprobe.texts.table import Texts, describe, load
@@ -26,6 +26,7 @@ __all__ = [
     "open_member",
     "targets",
     "unpack",
+    "verify_wheel",
     "wheel_source",
     "wheel_targets",
 ]

@@ -37,6 +37,11 @@ def _make(t: Target) -> Path:
     return store.write_table(t.path, content, t.spec, facts | {"provenance": t.args["provenance"]})
 
 
+def described(t: Target) -> dict[str, Any]:
+    """The facts that the header of a target's artefact will hold. Raises BadInput."""
+    return tabulate(_bytes(t), t.spec, t.item, _file(t))[1]
+
+
 def _file(t: Target) -> str:
     """What messages call the dataset's file."""
     member = t.spec["source"].get("member")
@@ -119,5 +124,7 @@ def tabulate(
     }
     if pairs:
         facts["answers"] = contrastive.counts(pairs.answer, pairs.label)
-        return pa.table(content | {"answer": pairs.answer}, schema=table.PAIRS_SCHEMA), facts
-    return pa.table(content, schema=table.SCHEMA), facts
+        made = pa.table(content | {"answer": pairs.answer}, schema=table.PAIRS_SCHEMA)
+    else:
+        made = pa.table(content, schema=table.SCHEMA)
+    return made, facts | table.identity(made, classes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ class Texts:
     label: int32 [N], or None without labels; classes: name of each label.
     group, split, pair: object arrays [N] of strings or None, or None where the config names no
     column. answer: object array [N] of strings for contrastive pairs, else None. facts: `n`,
-    `classes`, `counts`, `duplicates`, `provenance`.
+    `classes`, `counts`, `duplicates`, `provenance`, `rows`, `content`.
     """
 
     dataset: str
@@ -89,6 +91,20 @@ def load(path: str | Path) -> Texts:
 def dataset_name(path: str | Path) -> str:
     """The dataset's name, which stands first in the artefact's file name."""
     return Path(path).name.rsplit(".", 2)[0]
+
+
+def identity(table: pa.Table, classes: Sequence[str]) -> dict[str, str]:
+    """What dependents are keyed by, whatever file and columns a dataset came from.
+
+    rows: SHA-256 of the texts' digests in their order, which is all that a model reads; content: of
+    ids, digests, labels, groups, splits, pairs and answers.
+    """
+    rows = hashlib.sha256("\n".join(table["digest"].to_pylist()).encode())
+    content = hashlib.sha256(json.dumps(["classes", *classes]).encode())
+    for name in table.column_names:
+        if name != "text":
+            content.update(json.dumps([name, table[name].to_pylist()]).encode())
+    return {"rows": rows.hexdigest(), "content": content.hexdigest()}
 
 
 def write_bad(path: str, spec: Mapping[str, Any], reason: str) -> Path:

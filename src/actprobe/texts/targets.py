@@ -1,10 +1,11 @@
-"""Config sections `wheels` and `datasets` to targets. Nothing is fetched while planning."""
+"""Config sections `wheels` and `datasets` to targets. Nothing is fetched here."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from actprobe import keys, plan
@@ -13,9 +14,7 @@ from actprobe.errors import ConfigError
 from actprobe.plan import Target
 from actprobe.texts.wheels import is_member_allowed
 
-VERSION = 1  # of the whole table
-PAIRS_VERSION = 1  # of the whole table of contrastive pairs
-ROWS_VERSION = 1  # of id, text and their order alone; raising it makes activations stale
+VERSION = 2  # of the table; what depends on it is keyed by its content
 
 _PAIR_TEMPLATE = "{text}\n\n{answer}"
 
@@ -101,15 +100,32 @@ def _check_slug(name: str) -> None:
 
 
 def targets(
-    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: keys.DigestMemo
+    config: Mapping[str, Any],
+    known: Mapping[str, list[Target]],
+    memo: keys.DigestMemo,
+    look: bool = True,
 ) -> list[Target]:
     """One target per dataset.
 
-    args["rows_key"] is the key of what text stands in which row: it does not depend on labels,
-    groups, splits or pairs, so that activations survive a change of those.
+    With `look`, datasets are read that have no artefact yet: what depends on a dataset is keyed by
+    its content, not by the file it came from. Then args holds `rows`, the digest of all texts in
+    their order, for what reads texts alone; `facts`, those of the header; and `bad`, why it cannot
+    be used. A dataset in a wheel that was not fetched yet, or that cannot be used, is known by its
+    own key.
     """
     wheels = {t.item: t for t in known.get("wheels", [])}
-    return [_target(config, d, wheels, memo) for d in datasets(config)]
+    found = [_target(config, d, wheels, memo) for d in datasets(config)]
+    return [_known(t, look) for t in found]
+
+
+def _known(t: Target, look: bool) -> Target:
+    facts = bad = None
+    if look:
+        from actprobe.texts.survey import survey
+
+        facts, bad = survey(t)
+    rows, content = (facts["rows"], facts["content"]) if facts else (t.key, "")
+    return replace(t, args={**t.args, "rows": rows, "facts": facts, "bad": bad}, content=content)
 
 
 def _target(
@@ -132,7 +148,6 @@ def _target(
         provenance = {"wheel": wheel.name, **content}
         inputs = [wheel]
     rows = {
-        "rows_version": ROWS_VERSION,
         "source": content,
         "format": _format(dataset),
         "text": dataset["text"],
@@ -145,14 +160,12 @@ def _target(
         "positive": None if positive is None else str(positive),
     }
     if answers := dataset.get("contrastive"):
-        rows["answers"] = sorted(answers.values())  # rows do not depend on which is which
+        rows["answers"] = sorted(answers.values())
         labels |= {"label": None, "pair": None, "positive": answers["positive"]}
-        labels["pairs_version"] = PAIRS_VERSION
     if template := _template(dataset):
         rows["template"] = template
     args = {
         "file": path,
-        "rows_key": keys.spec_key(rows),
         "provenance": provenance,
         "bytes": 1 if source else os.path.getsize(path),  # to balance shards; unknown in a wheel
     }
@@ -167,6 +180,7 @@ def _target(
         inputs=inputs,
         args=args,
         ext="parquet",
+        movable=True,
     )
 
 

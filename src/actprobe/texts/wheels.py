@@ -174,12 +174,23 @@ def _settle(part: Path, into: Path) -> None:
         shutil.rmtree(part)
 
 
+def verify_wheel(path: str | Path) -> None:
+    """Raise Damaged unless the digest of a cached wheel is the one in its name."""
+    found, expected = keys.short(keys.file_sha256(path)), store.file_key(path)
+    if expected is not None and found != expected:
+        raise Damaged(f"{path}: SHA-256 begins {found}, the name says {expected}")
+
+
 @contextlib.contextmanager
 def _opened(wheel: str | Path) -> Iterator[zipfile.ZipFile]:
-    """The zip file; one that turns out to be broken is set aside and Damaged raised."""
+    """The zip file, verified; one that turns out to be broken is set aside and Damaged raised."""
     try:
+        store.once(wheel, verify_wheel)
         with zipfile.ZipFile(wheel) as z:
             yield z
+    except Damaged as e:
+        store.set_aside(wheel, str(e))
+        raise Damaged(f"{e}. It was set aside as .bad; run again to fetch it anew") from e
     except (zipfile.BadZipFile, zlib.error, EOFError) as e:
         store.set_aside(wheel, str(e))
         raise Damaged(f"{wheel}: {e}. It was set aside as .bad; run again to fetch it anew") from e

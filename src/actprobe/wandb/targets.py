@@ -179,7 +179,7 @@ def _assembled(
         "position": position,
         "chunks": [f"{t.args['alg']}:{t.key}" for t in chunks],
         "tokens": tokens and f"{tokens.args['alg']}:{tokens.key}",
-        "texts": texts and texts.args["rows_key"],
+        "texts": texts and texts.args["rows"],
     }
     if dense:
         source = f"{entry['model']}/{site}.{position}"
