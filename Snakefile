@@ -8,11 +8,19 @@ are wanted and not there; the planned rules of each room make exactly these.
   snakemake --cores N probes     one stage: texts, activations, probes
 """
 
+import os
+import sys
+
 from snakemake.utils import min_version
 
 min_version("9.25")
 
 if not workflow.config_settings.configfiles:
+    if not os.path.exists("config/config.yaml"):
+        sys.exit(
+            "actprobe: no config/config.yaml in this folder; name a config: "
+            "snakemake TARGETS --cores N --configfile mine.yaml"
+        )
 
     configfile: "config/config.yaml"
 

@@ -81,3 +81,9 @@ class Failures(logging.Handler):
         if not stamped or any(w.startswith("Traceback") for w in last):
             last = last[-1:]
         return [_STAMP.sub("", w) for w in last[:_MOST_LINES]]
+
+
+def says_only_that_a_script_failed(record: logging.LogRecord) -> bool:
+    """True for Snakemake's words about a script that said itself what went wrong."""
+    text = record.getMessage()
+    return "CalledProcessError" in text and "returned non-zero exit status 1." in text

@@ -35,7 +35,10 @@ def logged(log_file: str | Path) -> Iterator[None]:
         os.dup2(f.fileno(), 1)
         os.dup2(f.fileno(), 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("actprobe").addHandler(_screen_handler(screen))
+    handler = _screen_handler(screen)
+    if PLAN_VARIABLE in os.environ:  # the main process shows what the logs of failed jobs say
+        handler.addFilter(lambda record: record.levelno < logging.ERROR)
+    logging.getLogger("actprobe").addHandler(handler)
     try:
         yield
     except ActprobeError as e:

@@ -58,7 +58,9 @@ class World:
         resolved = configuration.resolve(self.config)
         made = experiment.plan(resolved)
         for path in made.paths("texts"):
-            header = store.make_header(made.targets[path].spec, {"n": self.rows, "rows": "r", "content": "c"})
+            header = store.make_header(
+                made.targets[path].spec, {"n": self.rows, "rows": "r", "content": "c"}
+            )
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as f:
                 f.write(header)

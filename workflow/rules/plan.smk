@@ -16,7 +16,7 @@ from snakemake.logging import logger
 from actprobe import contrastive, costs, lora, results, runs, session, wandb
 from actprobe.errors import ActprobeError
 from actprobe.experiment import STAGES
-from actprobe.failures import Failures
+from actprobe.failures import Failures, says_only_that_a_script_failed
 
 
 def command_line():
@@ -129,6 +129,7 @@ REPORTED = {
 FAILURES = Failures()
 if workflow.is_main_process:
     logger.addHandler(FAILURES)
+logger.addFilter(lambda record: not says_only_that_a_script_failed(record))
 
 
 onerror:
