@@ -88,9 +88,9 @@ def test_the_answers_of_pairs_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{**ONE[0], "positive": "(A)"}], "row 1: both answers are '\\(A\\)'"),
-        ([{**ONE[0], "negative": ""}], "column 'negative': row 1: the text is empty"),
-        ([{**ONE[0], "question": " "}], "row 1: the text is only white space"),
+        ([{**ONE[0], "positive": "(A)"}], "row 0 .*: both answers are '\\(A\\)'"),
+        ([{**ONE[0], "negative": ""}], "column 'negative': row 0 .*: the text is empty"),
+        ([{**ONE[0], "question": " "}], "row 0 .*: the text is only white space"),
         ([{"question": "Odd?", "positive": "x"}], "no column 'negative'"),
     ],
 )

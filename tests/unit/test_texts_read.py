@@ -16,7 +16,7 @@ from sklearn.preprocessing import LabelEncoder
 
 from actprobe.errors import BadInput
 from actprobe.texts.checks import Place, duplicates
-from actprobe.texts.labels import encode, parse
+from actprobe.texts.labels import encode, encode_written
 from actprobe.texts.run import tabulate
 
 SPEC = {
@@ -69,12 +69,9 @@ def test_every_format_gives_the_same_rows(format):
     assert rows["label"].to_pylist() == LABELS
     assert rows["id"].to_pylist() == ["0", "1", "2", "3", "4", "5"]
     assert rows["digest"][2].as_py() == hashlib.sha256(b"NA").hexdigest()
-    assert facts == {
-        "n": 6,
-        "classes": ["0", "1"],
-        "counts": [4, 2],
-        "duplicates": {"rows": 1, "conflicting": 2},
-    }
+    assert (facts["n"], facts["texts"], facts["multiline"]) == (6, 5, 1)
+    assert facts["classes"] == ["0", "1"] and facts["counts"] == [4, 2]
+    assert facts["duplicates"] == {"rows": 1, "conflicting": 2}
 
 
 def test_json_may_be_a_list_of_objects():
@@ -107,7 +104,7 @@ def test_keep_filters_rows_and_leaves_their_numbers():
     assert rows["text"].to_pylist() == ["a", "c", "d"] and rows["id"].to_pylist() == ["0", "2", "3"]
     with pytest.raises(BadInput, match=r"no row with lang in \['fr'\].*its values are"):
         table(data, keep={"lang": ["fr"]})
-    with pytest.raises(BadInput, match="row 4: the text is empty"):
+    with pytest.raises(BadInput, match=r"row 3 \(line 5\): the text is empty"):
         table(data.replace("\nd,", "\n,"), keep={"n": ["1"]})
 
 
@@ -118,28 +115,28 @@ def test_keep_filters_rows_and_leaves_their_numbers():
          r"'label'; did you mean 'txt'"),
         ("text,label\na,0\n", {"keep": {"lang": ["en"]}}, r"no column 'lang' .*`keep.lang`"),
         ("text,label\n", {}, "no rows; expected at least one"),
-        ("", {}, "not a table with a header row"),
+        ("", {}, "the file is empty; expected a header row"),
+        ("\ufeff\n\r\n", {}, "the file is empty; expected a header row"),
         ("[]", {"format": "json"}, "no rows; expected at least one"),
-        ("text,label\na,0\n,1\n", {}, "row 2: the text is empty; expected a text"),
-        ("text,label\na,0\n  ,1\n \t,1\n", {}, r"row 2: the text is only white space.*\(2 such"),
-        ("text,label,id\na,0,x\nb,1,y\nc,1,x\n", {"id": "id"}, "row 3: the id 'x' is also that of "
-         "row 1"),
-        ("text,label,id\na,0,x\nb,1,\n", {"id": "id"}, "row 2: the id is missing"),
+        ("text,label\na,0\n,1\n", {}, r"row 1 \(line 3\): the text is empty; expected a text"),
+        ("text,label\na,0\n  ,1\n \t,1\n", {}, r"row 1 \(line 3\): .* only white space.*\(2 such"),
+        ("text,label,id\na,0,x\nb,1,y\nc,1,x\n", {"id": "id"}, r"row 2 \(line 4\): the id 'x' is "
+         r"also that of row 0 \(line 2\)"),
+        ("text,label,id\na,0,x\nb,1,\n", {"id": "id"}, r"row 1 \(line 3\): the id is missing"),
         ("text,label\na,0\nb,0\n", {}, "all 2 labels are '0'; expected two classes or more"),
-        ("text,label\na,0\nb,\nc,nan\n", {}, r"row 2: the label is missing.*\(2 such rows"),
-        ("text,label\na,0.5\nb,1\n", {}, "row 1: the label 0.5 is not a class"),
-        ("text,label\na,0,1\n", {}, "rows have more cells than the header"),
-        ('text,label\n"a,0\n', {}, "not a table with a header row .*EOF inside string"),
-        ('[{"text": null, "label": 0}]', {"format": "json"}, "row 1: the text is missing"),
-        ('[{"text": NaN, "label": 0}]', {"format": "json"}, "row 1: the text is missing"),
+        ("text,label\na,0\nb,\nc,nan\n", {}, r"row 1 \(line 3\): the label is missing.*\(2 such"),
+        ("text,label\na,0.5\nb,1\n", {}, r"row 0 \(line 2\): the label 0.5 is not a class"),
+        ('[{"text": null, "label": 0}]', {"format": "json"}, r"row 0 \(counted from 0\): the text is "
+         "missing"),
         ('[{"text": 3, "label": 0}]', {"format": "json"}, "text is of type int; expected a string"),
-        ('[{"text": "\\ud800", "label": 0}]', {"format": "json"}, "row 1: .*surrogate"),
+        ('[{"text": "\\ud800", "label": 0}]', {"format": "json"}, "row 0 .*surrogate"),
         ("[{]", {"format": "json"}, "not JSON: .*line 1 column 3"),
         ('{"text": "a"}', {"format": "json"}, "expected a list of objects, or an object of"),
         ('{"text": "a", "label": 1}\n{', {"format": "jsonl"}, "line 2 is not JSON"),
-        ('{"text": "a", "label": 1}\n3', {"format": "jsonl"}, "row 2 is a int; expected an object"),
-        ("text,label\n", {"format": "csv.zst"}, "not a zstandard file"),
-        ("text,label\n", {"format": "parquet"}, "not a parquet file"),
+        ('{"text": "a", "label": 1}\n\n3', {"format": "jsonl"}, r"row 1 \(line 3\): found a number; "
+         "expected an object"),
+        ("text,label\n", {"format": "csv.zst"}, "not a zstandard file .*write `format: csv` for"),
+        ("text,label\n", {"format": "parquet"}, "not a readable parquet file"),
     ],
 )  # fmt: skip
 def test_bad_data_is_named_by_dataset_file_and_row(data, spec, message):
@@ -148,12 +145,14 @@ def test_bad_data_is_named_by_dataset_file_and_row(data, spec, message):
 
 
 def test_bytes_that_are_not_utf8_are_located():
-    with pytest.raises(BadInput, match=r"byte 17 \(0xfc, line 3\) is not UTF-8; expected a file"):
+    with pytest.raises(
+        BadInput, match=r"byte 17 \(0xfc, line 3\) is not UTF-8; expected a file.*iconv"
+    ):
         table(b"text,label\na,0\nb \xfc,1\n")
     column = pa.array([b"ok", b"\xfc"], pa.binary()).view(pa.string())
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": column, "label": [0, 1]}), buffer)
-    with pytest.raises(BadInput, match="column of strings is not UTF-8"):
+    with pytest.raises(BadInput, match=r"row 1 .*byte 0 \(0xfc\) of column 'text' is not UTF-8"):
         table(buffer.getvalue(), format="parquet")
 
 
@@ -190,12 +189,23 @@ def test_classes_are_numbered_as_sklearn_does(values):
     assert classes == [str(int(c) if isinstance(c, float) else c) for c in reference.classes_]
 
 
-def test_columns_of_text_get_the_type_that_all_values_have():
-    assert parse(["true", "False", ""]) == [True, False, None]
-    assert parse(["10", " 9", "-1", "NaN"]) == [10, 9, -1, None]
-    assert parse(["1.0", "2"]) == [1.0, 2]
-    assert parse(["1", "NA"]) == ["1", "NA"]
-    assert encode(parse(["10", "9", "10"]), None, PLACE)[1] == ["9", "10"]
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        (["10", "9", "10", "-1"], ["-1", "9", "10"]),
+        (["1.0", "2", "1e1"], ["1.0", "2", "1e1"]),
+        (["true", "False", "true"], ["False", "true"]),
+        (["10", "9", "x"], ["10", "9", "x"]),
+        ([" 1", " 0"], [" 0", " 1"]),
+        (["NA", "null", "None", "x"], ["NA", "None", "null", "x"]),
+        (["9007199254740993", "9007199254740992"], ["9007199254740992", "9007199254740993"]),
+    ],
+)
+def test_labels_of_a_table_are_ordered_by_what_they_are_and_named_as_they_are_written(
+    values, classes
+):
+    labels, names = encode_written(values, None, PLACE)
+    assert names == classes and [names[y] for y in labels] == values
 
 
 def test_positive_names_the_class_that_becomes_one():

@@ -67,6 +67,8 @@ def test_a_dataset_is_written_and_loaded(tmp_path, csv):
         {
             "dataset": "p",
             "n": 3,
+            "texts": 2,
+            "multiline": 0,
             "classes": {"no": 2, "yes": 1},
             "duplicates": 1,
             "conflicting": 2,
@@ -96,7 +98,9 @@ def test_a_bad_dataset_stops_the_run_and_keeps_the_good_one_as_a_part(tmp_path, 
     bad = tmp_path / "bad.csv"
     bad.write_text("text,label\na,0\n,1\n")
     entries = [{"name": "good", "path": csv}, {"name": "bad", "path": str(bad)}]
-    with pytest.raises(ActprobeError, match=r"1 of 2 targets.*\n.*dataset bad, .*row 2: the text"):
+    with pytest.raises(
+        ActprobeError, match=r"1 of 2 targets.*\n.*dataset bad, .*row 1 .*: the text"
+    ):
         make(tmp_path / "c", entries)
     assert len(list((tmp_path / "c/texts").glob("good.*.parquet.part"))) == 1
 
@@ -107,11 +111,13 @@ def test_a_skipped_dataset_leaves_its_reason(tmp_path, csv):
     entries = [{"name": "good", "path": csv}, {"name": "bad", "path": str(bad)}]
     good, skipped = make(tmp_path / "c", entries, on_bad="skip")
     assert len(texts.load(good.path)) == 3
-    with pytest.raises(BadInput, match=r"dataset bad, .*bad.csv: row 2: the text is empty"):
+    with pytest.raises(
+        BadInput, match=r"dataset bad, .*bad.csv: row 1 \(line 3\): the text is empty"
+    ):
         texts.load(skipped.path)
     report = texts.describe([good.path, skipped.path])
     assert [r["dataset"] for r in report] == ["good", "bad"]
-    assert report[0]["bad"] is None and "row 2" in report[1]["bad"] and report[1]["classes"] == {}
+    assert report[0]["bad"] is None and "row 1" in report[1]["bad"] and report[1]["classes"] == {}
 
 
 def test_a_file_changed_after_planning_is_not_taken(tmp_path, csv, monkeypatch):

@@ -12,6 +12,7 @@ from actprobe.texts.checks import Place, check_texts
 
 CLASSES = ["negative", "positive"]
 _MANY = 20  # different answers from which they are taken for sentences, not letters
+_LONG = 200  # characters of an answer, likewise
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,14 @@ def _twice(values: Sequence[Any]) -> list[Any]:
 
 
 def counts(answer: Sequence[str], label: Sequence[int]) -> dict[str, list[int]]:
-    """How often each answer is [negative, positive]; empty where answers are mostly different."""
-    found = {a: [0, 0] for a in sorted(set(answer))}
+    """How often each answer is [negative, positive]; empty where answers are sentences."""
+    different = sorted(set(answer))
+    if len(different) > _MANY or max(map(len, different), default=0) > _LONG:
+        return {}
+    found = {a: [0, 0] for a in different}
     for (a, y), n in Counter(zip(answer, label, strict=True)).items():
         found[a][y] += n
-    return found if len(found) <= _MANY else {}
+    return found
 
 
 def fill(template: str, texts: Sequence[str], answers: Sequence[str] | None = None) -> list[str]:

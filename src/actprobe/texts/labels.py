@@ -2,76 +2,182 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from actprobe.config import nearest
-from actprobe.texts.checks import Place, is_missing
+from actprobe.keys import canonical_json
+from actprobe.texts.checks import Place
+from actprobe.texts.values import EXACT, is_missing, is_unicode, listed, meaning, shown
 
-_BOOLEANS = {"True": True, "TRUE": True, "true": True}
-_BOOLEANS |= {"False": False, "FALSE": False, "false": False}
 _MISSING = {"", "nan", "NaN"}
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NO_NUMBERS = {"NA", "N/A", "<NA>", "NAN", "None", "none", "NULL", "null"}  # others write for one
+_NAMES = 1 << 18  # bytes; the names stand in the artefact's header, which has room for this
+
+Encoded = tuple[np.ndarray, list[str]]
 
 
-def parse(values: Sequence[str]) -> list[Any]:
-    """Values of a column that was written as text (csv, tsv), in the type that all of them have.
+def encode_written(
+    values: Sequence[str], positive: str | None, place: Place, column: str = "label"
+) -> Encoded:
+    """Class indices [N] int32 and class names of a column that was written as text (csv, tsv).
 
-    Booleans when every value is one, else numbers, else the strings themselves; empty cells and NaN
-    become None.
+    Names are as written, whatever they look like: a label such as "=1+1" is data. Where all labels
+    are booleans or all are numbers they are ordered as such, else by code point. `column` names
+    theirs in messages. Raises BadInput for missing labels (empty or "nan"), for two spellings of one
+    label (1 and 01, True and true, "a" and "a "), for booleans or missing values among numbers, for
+    fractions, and as `encode`.
     """
-    given = {v for v in values if v not in _MISSING}
-    if given <= _BOOLEANS.keys():
-        typed: dict[str, Any] = _BOOLEANS
-    elif all(_NUMBER.fullmatch(v.strip()) for v in given):
-        typed = {v: int(v) if v.strip().lstrip("+-").isdecimal() else float(v) for v in given}
-    else:
-        typed = {v: v for v in given}
-    return [typed.get(v) for v in values]
+    missing = [i for i, v in enumerate(values) if v.strip() in _MISSING]
+    if missing:
+        raise place.bad(
+            "the label is missing (empty, or nan); expected one in every row (`keep` leaves rows "
+            "out)",
+            missing,
+        )
+    first: dict[str, int] = {}
+    for i, v in enumerate(values):
+        first.setdefault(v, i)
+    known: dict[tuple, str] = {}
+    for v, i in first.items():
+        other = known.setdefault(meaning(v), v)
+        if other != v:
+            raise place.bad(
+                f"the label {shown(v)} and {shown(other)} of {place.row(first[other])} are two "
+                f"spellings of one {meaning(v)[0]}; expected one of them in the whole file (where "
+                "they are two classes: a json or jsonl file with strings)",
+                [i],
+            )
+    kinds = {kind for kind, _ in known}
+    if kinds == {"number"}:
+        _whole(values, known, place)
+    elif kinds != {"boolean"}:
+        _one_kind(first, known, place, column)
+        return _numbered(values, sorted(first), positive, place)
+    by_value: Any = sorted(known.items(), key=lambda item: item[0][1])
+    return _numbered(values, [v for _, v in by_value], positive, place)
 
 
-def encode(
-    values: Sequence[Any], positive: str | None, place: Place
-) -> tuple[np.ndarray, list[str]]:
+def _whole(values: Sequence[str], known: dict[Any, str], place: Place) -> None:
+    fractions = {v for (_, n), v in known.items() if n != Decimal(n).to_integral_value()}
+    if fractions:
+        rows = [i for i, v in enumerate(values) if v in fractions]
+        raise _not_a_class(values[rows[0]], rows, place)
+
+
+def _one_kind(first: dict[str, int], known: dict[Any, str], place: Place, column: str) -> None:
+    """Raise BadInput for booleans among numbers, and for NA, null, … among either."""
+    number = next((v for kind, v in known.items() if kind[0] != "word"), None)
+    words = {v.strip() for kind, v in known.items() if kind[0] == "word"}
+    if number is None or not words <= _NO_NUMBERS:
+        return
+    kind = meaning(number)[0]
+    other = next(v for v in first if meaning(v)[0] != kind)
+    kept = [v for v in first if meaning(v)[0] == kind]
+    remedy = "expected labels of one kind"
+    if words:
+        remedy += f"; to leave such rows out write `keep: {{{column}: [{listed(kept)}]}}`"
+    raise place.bad(
+        f"the label {shown(other)} stands among labels that are {kind}s, such as {shown(number)}; "
+        f"{remedy}",
+        [first[other]],
+    )
+
+
+def encode(values: Sequence[Any], positive: str | None, place: Place) -> Encoded:
     """Class indices [N] int32 and the class names, index = label.
 
     False < True, numbers by value, strings by code point. `positive` names the class that becomes
     1: of two classes the other becomes 0, of more all others together. Raises BadInput for missing
-    labels, labels of several types, fractions, fewer than two classes, an unknown positive class.
+    labels, labels of several types, fractions, floats that are not exact, one number as 1 and 1.0,
+    fewer than two classes, more classes than can be names, an unknown positive class.
     """
-    missing = [i for i, v in enumerate(values) if is_missing(v)]
+    values = [v.item() if isinstance(v, np.generic) else v for v in values]
+    missing = [i for i, v in enumerate(values) if is_missing(v) or v == "" or _is_blank(v)]
     if missing:
-        raise place.bad("the label is missing; expected one in every row", missing)
+        raise place.bad(
+            "the label is missing; expected one in every row (`keep` leaves rows out)", missing
+        )
     kinds = {float if isinstance(v, float) else type(v) for v in values}
     if kinds <= {int, float}:
-        fractions = [i for i, v in enumerate(values) if isinstance(v, float) and not v.is_integer()]
-        if fractions:
-            raise place.bad(
-                f"the label {values[fractions[0]]} is not a class; expected whole numbers, "
-                "booleans or strings",
-                fractions,
-            )
-        values = [int(v) for v in values]
+        values = _integers(values, place)
     elif kinds not in ({bool}, {str}):
-        names = ", ".join(sorted(k.__name__ for k in kinds))
-        raise place.bad(f"labels of type {names}; expected whole numbers, booleans or strings")
+        found = ", ".join(sorted(k.__name__ for k in kinds))
+        raise place.bad(f"labels of type {found}; expected whole numbers, booleans or strings")
     ordered = sorted(set(values))
+    bad = [i for i, v in enumerate(values) if isinstance(v, str) and not is_unicode(v)]
+    if bad:
+        raise place.bad(
+            f"the label {shown(values[bad[0]])} holds half a surrogate pair; expected valid Unicode",
+            bad,
+        )
+    return _numbered(values, ordered, positive, place)
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def _integers(values: Sequence[int | float], place: Place) -> list[int]:
+    floats = [i for i, v in enumerate(values) if isinstance(v, float)]
+    fractions = [i for i in floats if not float(values[i]).is_integer()]
+    if fractions:
+        raise _not_a_class(str(values[fractions[0]]), fractions, place)
+    large = [i for i in floats if abs(values[i]) >= EXACT]
+    if large:
+        raise place.bad(
+            f"the label {values[large[0]]} is a floating-point number too large to be exact; "
+            "expected whole numbers of an integer type, or strings",
+            large,
+        )
+    whole = {v for v in values if not isinstance(v, float)}
+    both = [i for i in floats if values[i] in whole]
+    if both:
+        raise place.bad(
+            f"the label {values[both[0]]} is also written {int(values[both[0]])}; expected one "
+            "spelling of a number",
+            both,
+        )
+    return [int(v) for v in values]
+
+
+def _not_a_class(value: str, rows: Sequence[int], place: Place) -> Exception:
+    return place.bad(
+        f"the label {value} is not a class; expected whole numbers, booleans or strings", rows
+    )
+
+
+def _numbered(
+    values: Sequence[Any], ordered: Sequence[Any], positive: str | None, place: Place
+) -> Encoded:
     classes = [str(c) for c in ordered]
     if len(classes) < 2:
         raise place.bad(
-            f"all {len(values)} labels are {classes[0]!r}; expected two classes or more"
+            f"all {len(values)} labels are {shown(classes[0])}; expected two classes or more"
+        )
+    if len(canonical_json(classes)) > _NAMES:
+        raise place.bad(
+            f"{len(classes)} different labels in {len(values)} rows, such as {shown(classes[0])}: "
+            "too many or too long for names of classes; is `label` the right column?"
         )
     index = {c: i for i, c in enumerate(ordered)}
     labels = np.array([index[v] for v in values], dtype=np.int32)
     if positive is None:
         return labels, classes
-    if positive not in classes:
-        raise place.bad(
-            f"no label {positive!r} (config key `positive`); {nearest(positive, classes)}"
-        )
-    chosen = classes.index(positive)
-    rest = classes[1 - chosen] if len(classes) == 2 else f"not {positive}"
-    return (labels == chosen).astype(np.int32), [rest, positive]
+    chosen = classes.index(_chosen(positive, classes, place))
+    rest = classes[1 - chosen] if len(classes) == 2 else f"not {classes[chosen]}"
+    return (labels == chosen).astype(np.int32), [rest, classes[chosen]]
+
+
+def _chosen(positive: str, classes: Sequence[str], place: Place) -> str:
+    """The class that `positive` names: as written, else the only one of the same value."""
+    if positive in classes:
+        return positive
+    same = [c for c in classes if meaning(c) == meaning(positive)]
+    if len(same) != 1:
+        hint = f"write one of {listed(same)}" if same else nearest(positive, classes)
+        raise place.bad(f"no label {shown(positive)} (config key `positive`); {hint}")
+    return same[0]

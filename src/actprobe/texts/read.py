@@ -2,37 +2,72 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping
+import codecs
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import zstandard
 
-from actprobe.texts.checks import Place, require_columns
+from actprobe.texts import columnar, delimited, objects
+from actprobe.texts.checks import Place
+
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
+)  # fmt: skip
+_MAGIC = (
+    (b"\x28\xb5\x2f\xfd", "a zstandard file: write `format: {format}.zst`"),
+    (b"PAR1", "a Parquet file: write `format: parquet`"),
+    (b"\x1f\x8b", "a gzip file; unpack it with gunzip"),
+    (b"PK\x03\x04", "a zip file, as .xlsx is; save its table as CSV in UTF-8"),
+)
 
 
-def read(data: bytes, format: str, wanted: Mapping[str, str], place: Place) -> dict[str, list[Any]]:
-    """The `wanted` columns (config key -> column name), column name -> values of all rows.
+@dataclass(frozen=True)
+class Content:
+    """What a file holds.
 
-    Cells of csv and tsv are strings exactly as written, with nothing taken for missing; json and
-    parquet keep their types, with None and NaN for missing values. Raises BadInput for a file that
-    is not in its format or not UTF-8, and for missing columns.
+    columns: column name -> values of all rows. lines: the line in which each row begins, from 1;
+    empty for json and parquet. quoting: of csv and tsv, whether cells can be quoted ("rfc4180") or
+    quotes are text ("none"); else None.
     """
-    if format.endswith(".zst"):
-        data, format = _decompress(data, place), format.removesuffix(".zst")
+
+    columns: dict[str, list[Any]]
+    lines: Sequence[int] = ()
+    quoting: str | None = None
+
+
+def read(data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place) -> Content:
+    """The `wanted` columns (config key -> column name) of a file.
+
+    spec: `format`, and for csv and tsv `separator` and `quotes` where the config gives them. Cells
+    of csv and tsv are strings exactly as written, with nothing taken for missing; json and parquet
+    keep their types, with None and NaN for missing values. Raises BadInput for a file that is not
+    in its format or not UTF-8, for missing columns and for a column or key that stands twice.
+    """
+    format = spec["format"]
     if format == "parquet":
-        return _parquet(data, wanted, place)
-    text = _decode(data, place)
-    if format in ("csv", "tsv"):
-        return _table(text, "," if format == "csv" else "\t", wanted, place)
-    return _records(_json(text, place) if format == "json" else _jsonl(text, place), wanted, place)
+        return Content(columnar.read_parquet(data, wanted, place))
+    kind, dot, packed = format.partition(".")
+    ending = dot + packed
+    text = _decode(_decompress(data, kind, place) if ending else data, kind, place)
+    if kind == "json":
+        return Content(objects.read_json(text, ending, wanted, place))
+    if kind == "jsonl":
+        return Content(*objects.read_jsonl(text, ending, wanted, place))
+    separator, quotes = spec.get("separator"), spec.get("quotes")
+    dialect = delimited.Dialect(
+        separator or {"csv": ",", "tsv": "\t"}[kind],
+        True if quotes is None and kind == "csv" else quotes,
+        separator is not None,
+        ending,
+    )
+    table = delimited.read(text, dialect, wanted, place)
+    return Content(table.columns, table.lines, table.quoting)
 
 
-def _decompress(data: bytes, place: Place) -> bytes:
+def _decompress(data: bytes, kind: str, place: Place) -> bytes:
     """Content of all frames; a stream reader would take a truncated file for a short one."""
     content = []
     while data:
@@ -40,78 +75,37 @@ def _decompress(data: bytes, place: Place) -> bytes:
         try:
             content.append(frame.decompress(data))
         except zstandard.ZstdError as e:
-            raise place.bad(f"not a zstandard file ({e})") from e
+            raise place.bad(
+                f"not a zstandard file ({e}); write `format: {kind}` for one that is not compressed"
+            ) from e
         if not frame.eof:
             raise place.bad("the zstandard file is cut short")
         data = frame.unused_data
     return b"".join(content)
 
 
-def _decode(data: bytes, place: Place) -> str:
+def _decode(data: bytes, kind: str, place: Place) -> str:
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            raise _encoded(encoding, place)
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as e:
+        for magic, what in _MAGIC:
+            if data.startswith(magic):
+                raise place.bad(f"this is {what.format(format=kind)}") from e
         line = data.count(b"\n", 0, e.start) + 1
         raise place.bad(
-            f"byte {e.start} (0x{data[e.start]:02x}, line {line}) is not UTF-8; "
-            "expected a file in UTF-8"
+            f"byte {e.start} (0x{data[e.start]:02x}, line {line}) is not UTF-8; expected a file in "
+            "UTF-8: `iconv -f ENCODING -t UTF-8 FILE > NEW`, where ENCODING is often cp1252"
         ) from e
+    for zeros, others, encoding in ((1, 0, "UTF-16LE"), (0, 1, "UTF-16BE")):  # without a mark
+        if len(data) > 3 and any(data[others:20:2]) and not any(data[zeros:20:2]):
+            raise _encoded(encoding, place)
+    return text
 
 
-def _table(
-    text: str, separator: str, wanted: Mapping[str, str], place: Place
-) -> dict[str, list[Any]]:
-    try:
-        frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e:
-        raise place.bad(f"not a table with a header row ({str(e).strip()})") from e
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise place.bad(f"rows have more cells than the header, which has {frame.shape[1]}")
-    require_columns(wanted, list(frame.columns), place)
-    return {c: frame[c].tolist() for c in wanted.values()}
-
-
-def _parquet(data: bytes, wanted: Mapping[str, str], place: Place) -> dict[str, list[Any]]:
-    try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        require_columns(wanted, file.schema_arrow.names, place)
-        table = file.read(columns=sorted(set(wanted.values())))
-        return {c: table.column(c).to_pylist() for c in table.column_names}
-    except (pa.ArrowInvalid, OSError) as e:
-        raise place.bad(f"not a parquet file ({e})") from e
-    except UnicodeDecodeError as e:
-        raise place.bad("a column of strings is not UTF-8") from e
-
-
-def _json(text: str, place: Place) -> list[Any]:
-    try:
-        content = json.loads(text)
-    except ValueError as e:
-        raise place.bad(f"not JSON: {e}") from e
-    if isinstance(content, dict):
-        lengths = {len(v) if isinstance(v, list) else -1 for v in content.values()}
-        if len(lengths) != 1 or -1 in lengths:
-            raise place.bad("expected a list of objects, or an object of equally long lists")
-        return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
-    return content if isinstance(content, list) else [content]
-
-
-def _jsonl(text: str, place: Place) -> list[Any]:
-    records = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                records.append(json.loads(line))
-            except ValueError as e:
-                raise place.bad(f"line {number} is not JSON: {e}") from e
-    return records
-
-
-def _records(records: list[Any], wanted: Mapping[str, str], place: Place) -> dict[str, list[Any]]:
-    for i, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise place.bad(f"row {i + 1} is a {type(record).__name__}; expected an object")
-    names = list(dict.fromkeys(name for record in records for name in record))
-    if records:
-        require_columns(wanted, names, place)
-    return {c: [record.get(c) for record in records] for c in wanted.values()}
+def _encoded(encoding: str, place: Place) -> Exception:
+    return place.bad(
+        f"the file is in {encoding}; expected UTF-8: `iconv -f {encoding} -t UTF-8 FILE > NEW`"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from actprobe import keys, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.texts import checks, contrastive, labels, table
+from actprobe.texts import checks, contrastive, facts, labels, table
 from actprobe.texts.checks import Place
 from actprobe.texts.read import read
 from actprobe.texts.wheels import open_member
@@ -32,9 +33,16 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
 
 
 def _make(t: Target) -> Path:
-    content, facts = tabulate(_bytes(t), t.spec, t.item, _file(t))
-    log.info("texts %s: %d rows, %d repeat a text", t.item, facts["n"], facts["duplicates"]["rows"])
-    return store.write_table(t.path, content, t.spec, facts | {"provenance": t.args["provenance"]})
+    content, found = tabulate(_bytes(t), t.spec, t.item, _file(t))
+    log.info("texts %s: %s", t.item, _summary(found))
+    return store.write_table(t.path, content, t.spec, found | {"provenance": t.args["provenance"]})
+
+
+def _summary(found: Mapping[str, Any]) -> str:
+    words = f"{found['n']} rows, {found['duplicates']['rows']} repeat a text"
+    if found["multiline"]:
+        words += f", {found['multiline']} span lines"
+    return words + ("; quotes are read as text" if found["quoting"] == "none" else "")
 
 
 def described(t: Target) -> dict[str, Any]:
@@ -51,10 +59,12 @@ def _file(t: Target) -> str:
 def _bytes(t: Target) -> bytes:
     source = t.spec["source"]
     if "member" in source:
+        place = Place(t.item, _file(t))
         try:
-            return open_member(t.args["file"], source["member"]).read()
+            with place.guard("not readable in the wheel"):
+                return open_member(t.args["file"], source["member"]).read()
         except BadInput as e:
-            raise Place(t.item, _file(t)).bad(str(e)) from e
+            raise place.bad(str(e).removeprefix(str(place.bad("")))) from e
     try:
         data = Path(t.args["file"]).read_bytes()
     except OSError as e:  # it could be read for the plan
@@ -70,21 +80,32 @@ def tabulate(
     """The table of a dataset and the facts for its header.
 
     It has the schema `table.SCHEMA`, or `table.PAIRS_SCHEMA` for contrastive pairs.
-    data: the bytes of the file; spec: `format`, the columns `text`, `id`, `label`, `group`,
-    `split`, `pair` (None where there is none), `positive` and `keep`; for contrastive pairs
-    `answers`, the columns with the two answers, of which `positive` is one. Raises BadInput.
+    data: the bytes of the file; spec: `format` (and `separator`, `quotes`), the columns `text`,
+    `id`, `label`, `group`, `split`, `pair` (None where there is none), `positive` and `keep`; for
+    contrastive pairs `answers`, the columns with the two answers, of which `positive` is one.
+
+    facts: those of `facts.facts` and `table.identity`; multiline, rows whose text in the file has a
+    line break; quoting, see `read.Content`. Raises BadInput, also for what a library raises.
     """
-    place = Place(dataset, file)
+    with Place(dataset, file).guard():
+        return _tabulate(data, spec, Place(dataset, file))
+
+
+def _tabulate(
+    data: bytes, spec: Mapping[str, Any], place: Place
+) -> tuple[pa.Table, dict[str, Any]]:
     answers, template = spec.get("answers"), spec.get("template")
     wanted = {k: spec[k] for k in table.SCHEMA.names if spec.get(k) is not None}
     wanted |= {f"keep.{column}": column for column in spec["keep"]}
     wanted |= {f"contrastive.{column}": column for column in answers or ()}
-    columns = read(data, spec["format"], wanted, place)
-    place = Place(dataset, file, range(len(columns[spec["text"]])))
-    columns, place = checks.keep_rows(columns, spec["keep"], place)
+    content = read(data, spec, wanted, place)
+    place = replace(place, rows=range(len(content.columns[spec["text"]])), lines=content.lines)
+    columns, place = checks.keep_rows(content.columns, spec["keep"], place)
 
-    digests = checks.check_texts(columns[spec["text"]], place)
-    ids = checks.check_ids(columns[spec["id"]] if spec["id"] else place.rows, place)
+    texts = columns[spec["text"]]
+    digests = checks.check_texts(texts, place)
+    multiline = facts.lines(texts)
+    ids = _ids(columns, spec["id"], place)
     label: np.ndarray | None = None
     classes: list[str] = []
     pairs: contrastive.Pairs | None = None
@@ -93,38 +114,67 @@ def tabulate(
         columns, place = pairs.columns, pairs.place
         label, classes = np.array(pairs.label, np.int32), contrastive.CLASSES
         ids = [f"{pair}.{i % 2}" for i, pair in enumerate(pairs.pair)]
-    elif spec["label"]:
-        values = columns[spec["label"]]
-        if spec["format"].startswith(("csv", "tsv")):
-            values = labels.parse(values)
-        label, classes = labels.encode(values, spec["positive"], place)
-    texts = columns[spec["text"]]
+        texts = columns[spec["text"]]
+    elif spec["label"] is not None:
+        label, classes = _labels(columns[spec["label"]], spec, place)
     if template:
         texts = contrastive.fill(template, texts, pairs.answer if pairs else None)
         digests = checks.check_texts(texts, place)
-    optional: dict[str, Sequence[str | None]] = {
-        k: [checks.cell_text(v) for v in columns[spec[k]]] if spec[k] else [None] * len(texts)
-        for k in ("group", "split", "pair")
-    }
-    if pairs:
-        optional["pair"] = pairs.pair
-        optional["group"] = optional["group"] if spec["group"] else pairs.pair
-    content = {
+    made = {
         "id": ids,
         "text": texts,
         "label": pa.nulls(len(texts), pa.int32()) if label is None else label,
-        **optional,
+        **_optional(columns, spec, pairs, place),
         "digest": digests,
     }
-    facts = {
-        "n": len(texts),
-        "classes": classes,
-        "counts": [] if label is None else np.bincount(label, minlength=len(classes)).tolist(),
-        "duplicates": checks.duplicates(texts, None if label is None else label.tolist()),
-    }
+    found = facts.facts(made, label, classes)
+    found |= {"multiline": multiline, "quoting": content.quoting}
     if pairs:
-        facts["answers"] = contrastive.counts(pairs.answer, pairs.label)
-        made = pa.table(content | {"answer": pairs.answer}, schema=table.PAIRS_SCHEMA)
-    else:
-        made = pa.table(content, schema=table.SCHEMA)
-    return made, facts | table.identity(made, classes)
+        found["answers"] = contrastive.counts(pairs.answer, pairs.label)
+        made["answer"] = pairs.answer
+    whole = pa.table(made, schema=table.PAIRS_SCHEMA if pairs else table.SCHEMA)
+    return whole, found | table.identity(whole, classes)
+
+
+def _ids(columns: Mapping[str, list[Any]], column: str | None, place: Place) -> list[str]:
+    """The ids of the rows: a column's, or their numbers in the file."""
+    if column is None:
+        return [str(row) for row in place.rows]
+    return checks.check_ids(checks.names(columns[column], column, place), place)
+
+
+def _is_written(spec: Mapping[str, Any]) -> bool:
+    """True where cells have no types: csv and tsv."""
+    return spec["format"].startswith(("csv", "tsv"))
+
+
+def _labels(
+    values: list[Any], spec: Mapping[str, Any], place: Place
+) -> tuple[np.ndarray, list[str]]:
+    if _is_written(spec):
+        return labels.encode_written(values, spec["positive"], place, spec["label"])
+    return labels.encode(values, spec["positive"], place)
+
+
+def _optional(
+    columns: Mapping[str, list[Any]],
+    spec: Mapping[str, Any],
+    pairs: contrastive.Pairs | None,
+    place: Place,
+) -> dict[str, Sequence[str | None]]:
+    """The columns `group`, `split` and `pair`; None in every row of one that the config lacks."""
+    found: dict[str, Sequence[str | None]] = {
+        k: [None] * len(place.rows)
+        if spec[k] is None
+        else checks.names(columns[spec[k]], spec[k], place)
+        for k in ("group", "split", "pair")
+    }
+    for k, values in found.items():
+        if spec[k] is not None and _is_written(spec):
+            checks.check_spellings(values, spec[k], place)
+    if spec["split"] is not None:
+        checks.check_splits(found["split"], spec["split"], place)
+    if pairs:
+        found["pair"] = pairs.pair
+        found["group"] = pairs.pair if spec["group"] is None else found["group"]
+    return found

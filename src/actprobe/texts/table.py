@@ -35,8 +35,8 @@ class Texts:
     id, text, digest: object arrays [N] of strings; digest is the SHA-256 of the UTF-8 text.
     label: int32 [N], or None without labels; classes: name of each label.
     group, split, pair: object arrays [N] of strings or None, or None where the config names no
-    column. answer: object array [N] of strings for contrastive pairs, else None. facts: `n`,
-    `classes`, `counts`, `duplicates`, `provenance`, `rows`, `content`.
+    column. answer: object array [N] of strings for contrastive pairs, else None. facts: those of
+    `run.tabulate`, and `provenance`.
     """
 
     dataset: str
@@ -72,7 +72,7 @@ def load(path: str | Path) -> Texts:
     own = ("label", "group", "pair") if pairs else ()
     columns: dict[str, Any] = {
         name: table.column(name).to_numpy()
-        if name in own or header["spec"].get(name, True)
+        if name in own or header["spec"].get(name, "") is not None
         else None
         for name in SCHEMA.names
         if name != "id"
@@ -115,8 +115,9 @@ def write_bad(path: str, spec: Mapping[str, Any], reason: str) -> Path:
 def describe(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     """What a report says about each texts artefact, from the headers alone.
 
-    Keys: dataset, n, classes (name -> rows), duplicates, conflicting (see `checks.duplicates`),
-    provenance, bad. For a dataset that cannot be used `bad` is the reason and the others are empty.
+    Keys: dataset, n, texts and multiline (different texts, texts of several lines), classes (name
+    -> rows), duplicates, conflicting (see `checks.duplicates`), provenance, bad. For a dataset that
+    cannot be used `bad` is the reason and the others are empty.
     """
     rows = []
     for path in paths:
@@ -126,7 +127,7 @@ def describe(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "dataset": dataset_name(path),
-                "n": facts.get("n"),
+                **{k: facts.get(k) for k in ("n", "texts", "multiline")},
                 "classes": dict(
                     zip(facts.get("classes", ()), facts.get("counts", ()), strict=True)
                 ),

@@ -14,7 +14,7 @@ from actprobe.errors import ConfigError
 from actprobe.plan import Target
 from actprobe.texts.wheels import is_member_allowed
 
-VERSION = 2  # of the table; what depends on it is keyed by its content
+VERSION = 3  # of the table; what depends on it is keyed by its content
 
 _PAIR_TEMPLATE = "{text}\n\n{answer}"
 
@@ -153,6 +153,7 @@ def _target(
         "text": dataset["text"],
         "id": dataset["id"],
         "keep": {c: _wanted(v) for c, v in dataset["keep"].items()},
+        **_dialect(dataset),
     }
     positive = dataset["positive"]
     labels = {
@@ -217,6 +218,19 @@ def _format(dataset: Mapping[str, Any]) -> str:
         f"dataset {dataset['name']}: the end of {dataset['path']} tells no format; "
         f"set `format` to one of {', '.join(FORMATS)}"
     )
+
+
+def _dialect(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that say how a csv or tsv file is written, where the config gives them."""
+    given = {k: dataset[k] for k in ("separator", "quotes") if dataset.get(k) is not None}
+    kind = _format(dataset).partition(".")[0]
+    for key in given:
+        if kind not in (("csv",) if key == "separator" else ("csv", "tsv")):
+            raise ConfigError(
+                f"dataset {dataset['name']}: `{key}` is for csv files, the format is {kind}; take "
+                f"`{key}` out or write `format: csv`"
+            )
+    return given
 
 
 def _wanted(values: Any) -> list[str | None]:

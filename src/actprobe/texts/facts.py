@@ -1,0 +1,61 @@
+"""What the header of a texts artefact says of a dataset: enough to know what it cannot serve for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from actprobe.texts.checks import duplicates
+
+
+def facts(
+    content: Mapping[str, Any], label: np.ndarray | None, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Counts of a dataset's table.
+
+    content: the columns `text`, `group`, `split`, `pair`, `digest`; label: int32 [N] or None.
+
+    n, texts: rows, and different texts among them. classes, counts: name and rows of each label.
+    least: the smallest class: `class`, `rows`, `texts` (different ones); None without labels.
+    duplicates: see `checks.duplicates`. groups, pairs: `number` of different ones, `rows` that are
+    in one, rows of the `largest`; None where no row is in any. splits: split -> rows, without the
+    rows that have none; None likewise.
+    """
+    n = len(content["text"])
+    counts = [] if label is None else np.bincount(label, minlength=len(classes)).tolist()
+    repeated = duplicates(content["digest"], None if label is None else label.tolist())
+    return {
+        "n": n,
+        "texts": n - repeated["rows"],
+        "classes": list(classes),
+        "counts": counts,
+        "least": None if label is None else _least(content["digest"], label, classes, counts),
+        "duplicates": repeated,
+        "groups": _joined(content["group"]),
+        "pairs": _joined(content["pair"]),
+        "splits": dict(sorted(Counter(v for v in content["split"] if v is not None).items()))
+        or None,
+    }
+
+
+def _least(
+    digests: Sequence[str], label: np.ndarray, classes: Sequence[str], counts: Sequence[int]
+) -> dict[str, Any]:
+    least = int(np.argmin(counts))
+    texts = {d for d, y in zip(digests, label.tolist(), strict=True) if y == least}
+    return {"class": classes[least], "rows": counts[least], "texts": len(texts)}
+
+
+def _joined(names: Sequence[str | None]) -> dict[str, int] | None:
+    found = Counter(v for v in names if v is not None)
+    if not found:
+        return None
+    return {"number": len(found), "rows": found.total(), "largest": max(found.values())}
+
+
+def lines(texts: Sequence[str]) -> int:
+    """How many texts have a line break (CR or LF) inside."""
+    return sum("\n" in text or "\r" in text for text in texts)
