@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from models_tiny import save_tokenizer
+import transformers
+from models_tiny import model_entry, save_tokenizer
 
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.models.positions import plan_reduction
-from actprobe.models.tokens import Tokens, encode
+from actprobe.models.positions import Mask, plan_reduction
+from actprobe.models.reading import reading
+from actprobe.models.tokens import Tokens
 
-PLAIN = {"max_length": None, "truncation_side": "right", "add_special_tokens": True, "chat": None}
 CHAT = {
     "system": None,
     "user": "{text}",
@@ -34,9 +35,15 @@ def tokenizer(tmp_path):
     return save_tokenizer(tmp_path)
 
 
+def reading_of(tokenizer, limit=None, family="Llama", **changes):
+    config = getattr(transformers, f"{family}Config")(vocab_size=300)
+    config.max_position_embeddings = limit or -1
+    return reading(tokenizer, config, "m", model_entry("folder", **changes))
+
+
 def tokens_of(tokenizer, texts, limit=None, with_chars=False, **changes) -> Tokens:
     names = [f"row{i}" for i in range(len(texts))]
-    return encode(tokenizer, texts, names, {**PLAIN, **changes}, limit, with_chars)
+    return reading_of(tokenizer, limit, **changes).encode(texts, names, with_chars)
 
 
 def read(tokenizer, tokens, i, content_only=False):
@@ -82,9 +89,9 @@ def test_doubled_bos_is_refused(tokenizer):
 
 
 def test_a_bos_that_the_text_brings_is_no_content(tokenizer):
-    texts = ["<s>ab", "ab", "a<s>"]
+    texts = ["<s>ab", "ab"]
     tokens = tokens_of(tokenizer, texts, add_special_tokens=False)
-    assert picked(tokenizer, tokens, "mean", texts) == ["ab", "ab", "a<s>"]
+    assert picked(tokenizer, tokens, "mean", texts) == ["ab", "ab"]
     assert picked(tokenizer, tokens, "mean", texts, exclude=False) == texts
 
 
@@ -162,13 +169,16 @@ def test_chat_needs_a_template_and_offsets(tokenizer):
         is_fast = False
 
     with pytest.raises(ActprobeError, match="no character offsets"):
-        tokens_of(Slow(), ["a"], with_chars=True)
+        reading_of(Slow(), chat=CHAT)
 
 
-def picked(tokenizer, tokens, position, texts, exclude=True):
+MASK = Mask(special=True, first=True)
+
+
+def picked(tokenizer, tokens, position, texts, exclude=True, first=False):
     """The token ids, as text, that a position looks at in each row."""
     names = [f"row{i}" for i in range(len(texts))]
-    r = plan_reduction(tokens, position, exclude, texts, names)
+    r = plan_reduction(tokens, position, Mask(exclude, first), texts, names)
     rows = [tokens.row(i) for i in range(len(texts))]
     if r.index is not None:
         chosen = [tokens.ids[s][[k]] for s, k in zip(rows, r.index, strict=True)]
@@ -201,15 +211,15 @@ def test_spans(tokenizer):
     assert picked(tokenizer, tokens, span(chars=[-2, None]), texts) == ["é?", "A)"]
     assert picked(tokenizer, tokens, span(marker="(A)"), texts) == ["(A)", "(A)"]
     first = plan_reduction(
-        tokens, span(marker="(A)", occurrence="first", reduce="last"), True, texts, ["a", "b"]
+        tokens, span(marker="(A)", occurrence="first", reduce="last"), MASK, texts, ["a", "b"]
     )
     assert first.index.tolist() == [6, 6]
-    begins = plan_reduction(tokens, span(marker="(A)", reduce="first"), True, texts, ["a", "b"])
+    begins = plan_reduction(tokens, span(marker="(A)", reduce="first"), MASK, texts, ["a", "b"])
     assert begins.index.tolist() == [11, 4]
     with pytest.raises(BadInput, match=r"row 'row1' does not contain the marker 'so'"):
         picked(tokenizer, tokens, span(marker="so"), texts)
     short = tokens_of(tokenizer, texts, with_chars=True, max_length=5)
-    with pytest.raises(BadInput, match=r"row 'row0' has no token in the span \(cut off\?\)"):
+    with pytest.raises(BadInput, match=r"row 'row0' has no token that begins in the span \(it"):
         picked(tokenizer, short, span(marker="(A)"), texts)
 
 
