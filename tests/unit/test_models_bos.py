@@ -166,6 +166,19 @@ def test_a15_the_header_tells_how_rows_begin(tmp_path):
         [t] = run(config, write_texts(tmp_path, texts=TEXTS))
         facts = store.read_header(t.path)["facts"]
         assert (facts["prepend_bos"], facts["n_bos"], facts["n_rows"]) == (n > 0, n, 3)
+        assert models.rows_begin_with_bos(facts) is (n > 0)
+    assert models.rows_begin_with_bos({**facts, "n_bos": 1}) is None
+    assert models.rows_begin_with_bos({}) is None
+
+
+def test_a15_what_the_plan_knows_of_it():
+    gpt2, llama = {"model_type": "gpt2"}, {"model_type": "llama"}
+    for changes, config, expected in (
+        ({}, gpt2, True), ({}, llama, None), ({}, None, None), ({"prepend_bos": False}, gpt2, False),
+        ({"prepend_bos": True}, llama, True), ({"chat": {}}, gpt2, False),
+        ({"add_special_tokens": False}, gpt2, False),
+    ):  # fmt: skip
+        assert models.planned_bos(model_entry("folder", **changes), config) is expected
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox"])

@@ -111,6 +111,47 @@ def test_chat_template(tokenizer):
     assert not read(tokenizer, tokens_of(tokenizer, ["x"], chat=chat), 0).endswith("[assistant]")
 
 
+@pytest.mark.parametrize(("side", "kept"), [("right", "abc"), ("left", "def")])
+def test_of_a_long_conversation_the_text_is_cut(tokenizer, side, kept):
+    """The template stays whole: its end is what `last` reads."""
+    tokenizer.chat_template = WITH_SYSTEM
+    chat = {**CHAT, "system": "Be brief.", "user": "Q: {text}?"}
+    around = "<s>[system]Be brief.\n[user]Q: %s?\n[assistant]"
+    most = len(around) - len("<s>") + 1 - len("%s") + 3
+    cut = {"chat": chat, "max_length": most, "truncation_side": side, "with_chars": True}
+    tokens = tokens_of(tokenizer, ["abcdef", "ab"], **cut)
+    assert read(tokenizer, tokens, 0) == around % kept and tokens.n_truncated == 1
+    at = "abcdef".index(kept)
+    chars = tokens.chars[tokens.row(0)][tokens.content[tokens.row(0)]]
+    assert chars.tolist() == [[k, k + 1] for k in range(at, at + 3)]
+    message = rf"row 'row0' has {most - 3} tokens of its template .*max_length {most - 3} leaves no"
+    with pytest.raises(BadInput, match=message):
+        tokens_of(tokenizer, ["abcdef"], chat=chat, max_length=most - 3)
+
+
+def test_the_answer_is_the_end_of_the_text_and_cut_first(tokenizer):
+    tokenizer.chat_template = WITH_SYSTEM
+    chat = {**CHAT, "answer_after": "|"}
+    whole = tokens_of(tokenizer, ["question|answer"], chat=chat)
+    cut = {"chat": chat, "max_length": int(whole.lengths[0]) - 4}
+    right = read(tokenizer, tokens_of(tokenizer, ["question|answer"], **cut), 0)
+    assert right == "<s>[user]question\n[assistant]an"
+    left = tokens_of(tokenizer, ["question|answer"], **cut, truncation_side="left")
+    assert read(tokenizer, left, 0) == "<s>[user]tion\n[assistant]answer"
+
+
+def test_a_bos_before_a_conversation(tokenizer):
+    """The template decides; prepend_bos: true adds one where it writes none."""
+    for template, added in (("[U]", 1), ("<s>[U]", 0)):
+        tokenizer.chat_template = template + "{{ messages[0]['content'] }}"
+        plain = tokens_of(tokenizer, ["ab"], chat=CHAT)
+        assert read(tokenizer, plain, 0) == f"{template}ab" and plain.n_bos == 1 - added
+        bos = tokens_of(tokenizer, ["ab"], chat=CHAT, prepend_bos=True)
+        assert read(tokenizer, bos, 0) == "<s>[U]ab" and bos.n_bos == 1
+        without = tokens_of(tokenizer, ["ab"], chat=CHAT, prepend_bos=False)
+        assert np.array_equal(without.ids, plain.ids)
+
+
 def test_system_text_goes_to_the_user_where_there_is_no_system_role(tokenizer):
     tokenizer.chat_template = NO_SYSTEM
     tokens = tokens_of(tokenizer, ["a user"], chat={**CHAT, "system": "a user says"})
@@ -150,6 +191,11 @@ def test_template_variables_and_a_fixed_day(tokenizer):
     )
     tokens = tokens_of(tokenizer, ["hi"], chat={**CHAT, "variables": {"mood": " calm"}})
     assert read(tokenizer, tokens, 0) == "26 Jul 2024 calm|hi"
+    tokenizer.chat_template = (
+        "{{ strftime_now('%A, %-d %B %Y, %F %H:%M:%S') }}|{{ messages[0]['content'] }}"
+    )
+    shown = read(tokenizer, tokens_of(tokenizer, ["hi"], chat=CHAT), 0)
+    assert shown == "Friday, 26 July 2024, 2024-07-26 12:00:00|hi"
 
 
 def test_templates_that_lose_the_text(tokenizer):

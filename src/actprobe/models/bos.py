@@ -39,6 +39,30 @@ def prepends_bos(tokenizer: Any, model_type: str, model: Mapping[str, Any], name
     return model_type in PREPENDED or adds_bos(tokenizer)
 
 
+def planned(model: Mapping[str, Any], config: Mapping[str, Any] | None) -> bool | None:
+    """What `prepends_bos` will be, as far as it can be told without the tokenizer.
+
+    model: its entry in our config; config: its `config.json`, None where it cannot be read yet.
+    None: its tokenizer decides.
+    """
+    if model["prepend_bos"] != "auto":
+        return bool(model["prepend_bos"])
+    if model["chat"] or not model["add_special_tokens"]:
+        return False
+    return True if config is not None and families.model_type(config) in PREPENDED else None
+
+
+def rows_begin_with_bos(facts: Mapping[str, Any]) -> bool | None:
+    """Whether all rows (True) or none (False) of an activation artefact began with a BOS.
+
+    facts: of its header. None for some rows, and where it does not say (imported activations).
+    """
+    n, with_bos = facts.get("n_rows"), facts.get("n_bos")
+    if n is None or with_bos is None:
+        return None
+    return {n: True, 0: False}.get(with_bos)
+
+
 def adds_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer itself puts a BOS before a text."""
     first = tokenizer("a", add_special_tokens=True)["input_ids"][:1]

@@ -32,6 +32,7 @@ class Prepared:
         self.ids: list[str] = []
         self.reductions: dict[str, Reduction] = {}
         self._tokens: Tokens | None = None
+        self._sha256: dict[str, str] = {}
         self.targets: list[Target] = []
         self._tokenise(rows, targets)
         for t in targets:
@@ -71,7 +72,10 @@ class Prepared:
 
     def facts(self, t: Target) -> dict[str, Any]:
         """What the header of a target tells about its tokens."""
-        tokens, reduction = self.tokens, self.reductions[position_of(t)]
+        tokens, p = self.tokens, position_of(t)
+        reduction = self.reductions[p]
+        if p not in self._sha256:
+            self._sha256[p] = tokens_sha256(tokens, reduction.kind, reduction.read)
         facts = {
             "n_rows": len(tokens.lengths),
             "n_tokens": len(tokens.ids),
@@ -80,7 +84,7 @@ class Prepared:
             "n_bos": tokens.n_bos,
             "prepend_bos": self.reading.bos,
             "causal": self.reading.causal,
-            "tokens_sha256": tokens_sha256(tokens, reduction.kind, reduction.read),
+            "tokens_sha256": self._sha256[p],
         }
         if is_masked(t.spec["position"]):
             facts["first_position"] = "left out" if self.reading.leaves_first_out else "kept"
