@@ -1,11 +1,11 @@
 """How a row begins: with the token for the beginning of a text (BOS), and with a sink.
 
 One rule for `models.X.prepend_bos`. `true` puts the tokenizer's BOS before every row that does not
-begin with it, `false` leaves out the one that the tokenizer adds. `auto` does what
-HookedTransformer of TransformerLens 3 does: what the tokenizer adds stays (Llama, Gemma, Mistral,
-OPT), the models of `PREPENDED` get one though their tokenizer adds none, all others (Qwen, SmolLM,
-GPT-NeoX, Bloom, Phi) have none. Nothing is added to a conversation: its template writes what the
-model was trained with.
+begin with it, `false` leaves out the one that the tokenizer adds. `auto`: what the tokenizer adds
+stays (Llama, Gemma, Mistral, OPT), and the models of `PREPENDED`, whose tokenizers add none, get one
+as in HookedTransformer of TransformerLens 3; all others have none (Qwen, SmolLM, Bloom, Phi, and
+GPT-NeoX, which had one in TransformerLens 2). Nothing is added to a conversation: its template
+writes what the model was trained with.
 """
 
 from __future__ import annotations

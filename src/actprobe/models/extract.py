@@ -61,10 +61,14 @@ def forward(
     """
     skip = prefix.length if prefix else 0
     lengths = tokens.lengths[list(rows)] - skip
-    ids = _padded(tokens.ids, tokens, rows, skip)
+    ids = np.zeros((len(rows), int(lengths.max())), np.int64)
+    types = np.zeros_like(ids)
+    for k, i in enumerate(rows):
+        ids[k, : lengths[k]] = tokens.ids[tokens.row(i)][skip:]
+        if tokens.types is not None:
+            types[k, : lengths[k]] = tokens.types[tokens.row(i)][skip:]
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(model.device)}
     if tokens.types is not None:
-        types = _padded(tokens.types, tokens, rows, skip)
         inputs["token_type_ids"] = torch.from_numpy(types).to(model.device)
     if prefix:
         inputs["past_key_values"] = copy.deepcopy(prefix.cache)
@@ -90,15 +94,6 @@ def forward(
     with _memory_errors(), torch.inference_mode():
         _pass(model, wanted, read, use_cache=prefix is not None, **inputs)
         return {k: v.cpu() for k, v in found.items()}
-
-
-def _padded(flat: np.ndarray, tokens: Tokens, rows: Sequence[int], skip: int) -> np.ndarray:
-    """int64 [rows, longest]: these rows of `flat` [T] behind their first `skip` tokens."""
-    found = [flat[tokens.row(i)][skip:] for i in rows]
-    out = np.zeros((len(rows), max(map(len, found))), np.int64)
-    for k, row in enumerate(found):
-        out[k, : len(row)] = row
-    return out
 
 
 def make_prefix(model: Model, tokens: Tokens, length: int, sites: Iterable[str]) -> Prefix:

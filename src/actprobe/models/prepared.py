@@ -34,10 +34,10 @@ class Prepared:
         self._tokens: Tokens | None = None
         self._sha256: dict[str, str] = {}
         self.targets: list[Target] = []
-        self._tokenise(rows, targets)
+        text = self._tokenise(rows, targets)
         for t in targets:
             with out.guard(t):
-                self._plan(t, rows.text.tolist())
+                self._plan(t, text)
                 self.targets.append(t)
         self._tell()
 
@@ -51,9 +51,9 @@ class Prepared:
         """Itself, with what was let go made anew."""
         if self._tokens is None:
             rows = texts.load(self.targets[0].args["texts"])
-            self._tokenise(rows, self.targets)
+            text = self._tokenise(rows, self.targets)
             for t in self.targets:
-                self._plan(t, rows.text.tolist())
+                self._plan(t, text)
         return self
 
     @property
@@ -92,11 +92,12 @@ class Prepared:
             facts["n_span_edges_in_tokens"] = reduction.edges
         return facts
 
-    def _tokenise(self, rows: Texts, targets: Sequence[Target]) -> None:
+    def _tokenise(self, rows: Texts, targets: Sequence[Target]) -> list[str]:
         text, self.ids = rows.text.tolist(), rows.id.tolist()
         spans = any(isinstance(t.spec["position"], Mapping) for t in targets)
         with self._named():
             self._tokens = self.reading.encode(text, self.ids, spans)
+        return text
 
     def _plan(self, t: Target, text: Sequence[str]) -> None:
         p = position_of(t)

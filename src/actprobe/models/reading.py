@@ -257,7 +257,7 @@ def blamed(work: Callable[[], Any], what: str, why: str) -> Any:
 
 
 def _require_offsets(tokenizer: Any) -> None:
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):
         raise ActprobeError(
             f"{type(tokenizer).__name__} gives no character offsets, which chat templates and "
             "spans need; use a model with a tokenizer.json"

@@ -24,8 +24,8 @@ class Special:
     """
 
     def __init__(self, tokenizer: Any):
-        added = tokenizer.added_tokens_decoder
-        ids = set(tokenizer.all_special_ids) | {i for i, t in added.items() if t.special}
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        ids = (set(tokenizer.all_special_ids) - {None}) | {i for i, t in added.items() if t.special}
         others = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
         if tokenizer.unk_token_id not in others:
             ids.discard(tokenizer.unk_token_id)
