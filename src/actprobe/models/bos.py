@@ -65,8 +65,8 @@ def rows_begin_with_bos(facts: Mapping[str, Any]) -> bool | None:
 
 def adds_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer itself puts a BOS before a text."""
-    first = tokenizer("a", add_special_tokens=True)["input_ids"][:1]
-    return tokenizer.bos_token_id is not None and list(first) == [tokenizer.bos_token_id]
+    first = list(tokenizer("", add_special_tokens=True)["input_ids"][:1])
+    return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
 
 
 def is_causal(config: Any) -> bool:

@@ -17,7 +17,7 @@ from actprobe.models.special import Special, plain_in_chat
 from actprobe.models.tokens import Tokens
 
 _CHUNK = 1000  # texts tokenised at once
-_TOKENIZER = "the model's tokenizer cannot read it: "
+_TOKENIZER = "the model's tokenizer cannot read this text (take the row out of the dataset): "
 Rendered = tuple[str, list[Segment]]
 
 
@@ -189,16 +189,18 @@ class Reading:
     def _check(self, rows: Rows, names: Sequence[str]) -> None:
         empty = np.flatnonzero(rows.lengths == 0)
         if len(empty):
-            raise BadInput(f"row {names[empty[0]]!r} has no tokens ({len(empty)} such rows)")
+            raise BadInput(
+                f"row {names[empty[0]]!r} has no tokens ({len(empty)} such rows); take empty texts out "
+                "of the dataset"
+            )
         self._check_ids(rows, names)
         starts = rows.starts[rows.lengths > 1]
         for first in {self.tokenizer.bos_token_id, self.tokenizer.cls_token_id} - {None}:
             twice = (rows.ids[starts] == first) & (rows.ids[starts + 1] == first)
             if twice.any():
                 row = np.flatnonzero(rows.lengths > 1)[twice.argmax()]
-                key = (
-                    "prepend_bos" if first == self.tokenizer.bos_token_id else "add_special_tokens"
-                )
+                is_bos = first == self.tokenizer.bos_token_id
+                key = "prepend_bos" if is_bos else "add_special_tokens"
                 raise BadInput(
                     f"row {names[row]!r} begins with {self.tokenizer.decode([first])!r} twice "
                     f"({int(twice.sum())} such rows): the text brings its own; set "
@@ -210,13 +212,13 @@ class Reading:
             return
         at = int((rows.ids >= self.n_embeddings).argmax())
         row, token = int(np.searchsorted(rows.starts, at, "right")) - 1, int(rows.ids[at])
-        special = f", or set models.{self.name}.special_tokens_in_text: plain"
+        remedy = "take the token out of the text"
+        if self.special.among(rows.ids[at]):
+            remedy += f", or set models.{self.name}.special_tokens_in_text: plain"
         raise BadInput(
             f"row {names[row]!r} has token {token} ({self.tokenizer.decode([token])!r}), and the "
             f"model has embeddings for {self.n_embeddings} only: this tokenizer is not the model's, "
-            "or tokens were added to it; take the token out of the text"
-            + special
-            * bool(self.special.among(rows.ids[at]))
+            f"or tokens were added to it; {remedy}"
         )
 
 
