@@ -84,5 +84,5 @@ def test_a_budget_found_from_a_gpus_memory_is_lowered_where_padding_would_fill_i
 ):
     model = SimpleNamespace(device=torch.device(device))
     settings = {"max_tokens_per_batch": configured}
-    session = Session("m", settings, None, model, {}, None, budget=8192)
+    session = Session("m", settings, model, {}, budget=8192)
     assert session.budget_for(np.arange(8, 257)) == budget

@@ -59,6 +59,12 @@ def test_layers_are_resolved(pattern, layers):
         ("resid_post", 6, "expected a layer such as"),
         ("resid_post.1.5", 6, "between 0.0 and 1.0"),
         ("resid_pots.1", 6, "unknown site 'resid_pots.1'; did you mean 'resid_post'?"),
+        ("blocks.3.hook_resid_post", 6, "'blocks.3.hook_resid_post'; write resid_post.3"),
+        ("blocks.3.attn.hook_z", 6, "write z.3"),
+        ("hook_embed", 6, "write embed"),
+        ("model.layers.4", 6, "write resid_post.4 (what layer 4 puts out)"),
+        ("transformer.h.0", 6, "write resid_post.0"),
+        (3, 6, "unknown site 3; write resid_post.3"),
         ("embed.0", 6, "embed has no layers"),
         ("resid_post.-1", None, "give n_layers"),
         ("resid_post.*", None, "give n_layers"),
@@ -68,6 +74,17 @@ def test_wrong_sites_are_refused(pattern, n, message):
     with pytest.raises(ConfigError, match=r"^activations\[0\]: ") as e:
         expand_site(pattern, n, "activations[0]")
     assert message in str(e.value)
+
+
+def test_h_the_schema_leaves_numbers_to_a_message_that_helps(tmp_path, folder):
+    from actprobe import config as configs
+
+    entry = {"model": "m", "sites": [3], "positions": [-1]}
+    raw = {"experiment": "e", "models": {"m": {"source": str(folder)}}, "activations": [entry]}
+    raw["datasets"] = [{"name": "d", "path": "x.csv"}]
+    resolved = configs.resolve(raw)
+    assert resolved["activations"][0]["positions"] == [-1]
+    assert resolved["models"]["m"]["prepend_bos"] == "auto"
 
 
 def test_one_artefact_for_two_spellings(tmp_path, folder):
@@ -101,6 +118,9 @@ def test_datasets_by_glob(tmp_path, folder):
     [
         ({"model": "mm"}, "unknown model 'mm'; did you mean 'm'?"),
         ({"positions": ["lats"]}, "unknown position 'lats'; did you mean 'last'?"),
+        ({"positions": [-1]}, "unknown position -1; write last"),
+        ({"positions": ["0"]}, "unknown position '0'; write first"),
+        ({"positions": [-3]}, "write token.-3"),
         ({"positions": ["span.answer"]}, "unknown span 'answer'; none is defined"),
         ({"sites": ["resid_post.6"]}, "the model has 6 layers"),
     ],
@@ -152,33 +172,23 @@ def test_what_the_key_depends_on(tmp_path, folder):
         {"max_length": 10},
         {"truncation_side": "left"},
         {"add_special_tokens": False},
+        {"prepend_bos": True},
+        {"special_tokens_in_text": "plain"},
         {"chat": {"system": "Be brief."}},
         {"max_tokens_per_batch": 64},
         {"attn_implementation": "eager"},
         {"layer_list": "layers"},
     ):
         assert only(tmp_path, folder, texts, **changes).key != key, changes
-    for changes in ({"device": "auto"}, {"n_layers": 6}, {"exclude_special": False}):
+    masks = ({"exclude_special": False}, {"exclude_first": False})
+    for changes in ({"device": "auto"}, {"n_layers": 6}, *masks):
         assert only(tmp_path, folder, texts, **changes).key == key, changes
-    mean = {"sites": ["resid_post.0"], "positions": ["mean"]}
-    assert (
-        only(tmp_path, folder, texts, mean).key
-        != only(tmp_path, folder, texts, mean, exclude_special=False).key
-    )
-
-
-def test_the_key_tells_where_a_text_may_bring_its_own_bos(tmp_path, folder):
-    texts = write_texts(tmp_path)
-    mean = {"sites": ["resid_post.0"], "positions": ["mean"]}
-    said = {
-        tuple(changes): only(tmp_path, folder, texts, mean, **changes).spec["tokens"]
-        for changes in (
-            {},
-            {"add_special_tokens": False},
-            {"add_special_tokens": False, "chat": {}},
-        )
-    }
-    assert ["own_bos" in tokens for tokens in said.values()] == [False, True, False]
+    spans = {"s": {"chars": [0, 1]}, "one": {"chars": [0, 1], "reduce": "last"}}
+    for position, masked in {"mean": True, "span.s": True, "span.one": False}.items():
+        wanted = {"sites": ["resid_post.0"], "positions": [position], "spans": spans}
+        key = only(tmp_path, folder, texts, wanted).key
+        for changes in masks:
+            assert (only(tmp_path, folder, texts, wanted, **changes).key != key) == masked, position
 
 
 def test_labels_do_not_enter_the_key_but_rows_do(tmp_path, folder):

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from models_tiny import save_tokenizer
+import transformers
+from models_tiny import model_entry, save_tokenizer
 
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.models.positions import plan_reduction
-from actprobe.models.tokens import Tokens, encode
+from actprobe.models.positions import Mask, plan_reduction
+from actprobe.models.reading import reading
+from actprobe.models.tokens import Tokens
 
-PLAIN = {"max_length": None, "truncation_side": "right", "add_special_tokens": True, "chat": None}
 CHAT = {
     "system": None,
     "user": "{text}",
@@ -34,9 +35,15 @@ def tokenizer(tmp_path):
     return save_tokenizer(tmp_path)
 
 
+def reading_of(tokenizer, limit=None, family="Llama", **changes):
+    config = getattr(transformers, f"{family}Config")(vocab_size=300)
+    config.max_position_embeddings = limit or -1
+    return reading(tokenizer, config, "m", model_entry("folder", **changes))
+
+
 def tokens_of(tokenizer, texts, limit=None, with_chars=False, **changes) -> Tokens:
     names = [f"row{i}" for i in range(len(texts))]
-    return encode(tokenizer, texts, names, {**PLAIN, **changes}, limit, with_chars)
+    return reading_of(tokenizer, limit, **changes).encode(texts, names, with_chars)
 
 
 def read(tokenizer, tokens, i, content_only=False):
@@ -82,9 +89,9 @@ def test_doubled_bos_is_refused(tokenizer):
 
 
 def test_a_bos_that_the_text_brings_is_no_content(tokenizer):
-    texts = ["<s>ab", "ab", "a<s>"]
+    texts = ["<s>ab", "ab"]
     tokens = tokens_of(tokenizer, texts, add_special_tokens=False)
-    assert picked(tokenizer, tokens, "mean", texts) == ["ab", "ab", "a<s>"]
+    assert picked(tokenizer, tokens, "mean", texts) == ["ab", "ab"]
     assert picked(tokenizer, tokens, "mean", texts, exclude=False) == texts
 
 
@@ -102,6 +109,47 @@ def test_chat_template(tokenizer):
     assert read(tokenizer, tokens, 0, content_only=True) == "who is m"
     chat["add_generation_prompt"] = False
     assert not read(tokenizer, tokens_of(tokenizer, ["x"], chat=chat), 0).endswith("[assistant]")
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", "abc"), ("left", "def")])
+def test_of_a_long_conversation_the_text_is_cut(tokenizer, side, kept):
+    """The template stays whole: its end is what `last` reads."""
+    tokenizer.chat_template = WITH_SYSTEM
+    chat = {**CHAT, "system": "Be brief.", "user": "Q: {text}?"}
+    around = "<s>[system]Be brief.\n[user]Q: %s?\n[assistant]"
+    most = len(around) - len("<s>") + 1 - len("%s") + 3
+    cut = {"chat": chat, "max_length": most, "truncation_side": side, "with_chars": True}
+    tokens = tokens_of(tokenizer, ["abcdef", "ab"], **cut)
+    assert read(tokenizer, tokens, 0) == around % kept and tokens.n_truncated == 1
+    at = "abcdef".index(kept)
+    chars = tokens.chars[tokens.row(0)][tokens.content[tokens.row(0)]]
+    assert chars.tolist() == [[k, k + 1] for k in range(at, at + 3)]
+    message = rf"row 'row0' has {most - 3} tokens of its template .*max_length {most - 3} leaves no"
+    with pytest.raises(BadInput, match=message):
+        tokens_of(tokenizer, ["abcdef"], chat=chat, max_length=most - 3)
+
+
+def test_the_answer_is_the_end_of_the_text_and_cut_first(tokenizer):
+    tokenizer.chat_template = WITH_SYSTEM
+    chat = {**CHAT, "answer_after": "|"}
+    whole = tokens_of(tokenizer, ["question|answer"], chat=chat)
+    cut = {"chat": chat, "max_length": int(whole.lengths[0]) - 4}
+    right = read(tokenizer, tokens_of(tokenizer, ["question|answer"], **cut), 0)
+    assert right == "<s>[user]question\n[assistant]an"
+    left = tokens_of(tokenizer, ["question|answer"], **cut, truncation_side="left")
+    assert read(tokenizer, left, 0) == "<s>[user]tion\n[assistant]answer"
+
+
+def test_a_bos_before_a_conversation(tokenizer):
+    """The template decides; prepend_bos: true adds one where it writes none."""
+    for template, added in (("[U]", 1), ("<s>[U]", 0)):
+        tokenizer.chat_template = template + "{{ messages[0]['content'] }}"
+        plain = tokens_of(tokenizer, ["ab"], chat=CHAT)
+        assert read(tokenizer, plain, 0) == f"{template}ab" and plain.n_bos == 1 - added
+        bos = tokens_of(tokenizer, ["ab"], chat=CHAT, prepend_bos=True)
+        assert read(tokenizer, bos, 0) == "<s>[U]ab" and bos.n_bos == 1
+        without = tokens_of(tokenizer, ["ab"], chat=CHAT, prepend_bos=False)
+        assert np.array_equal(without.ids, plain.ids)
 
 
 def test_system_text_goes_to_the_user_where_there_is_no_system_role(tokenizer):
@@ -143,6 +191,11 @@ def test_template_variables_and_a_fixed_day(tokenizer):
     )
     tokens = tokens_of(tokenizer, ["hi"], chat={**CHAT, "variables": {"mood": " calm"}})
     assert read(tokenizer, tokens, 0) == "26 Jul 2024 calm|hi"
+    tokenizer.chat_template = (
+        "{{ strftime_now('%A, %-d %B %Y, %F %H:%M:%S') }}|{{ messages[0]['content'] }}"
+    )
+    shown = read(tokenizer, tokens_of(tokenizer, ["hi"], chat=CHAT), 0)
+    assert shown == "Friday, 26 July 2024, 2024-07-26 12:00:00|hi"
 
 
 def test_templates_that_lose_the_text(tokenizer):
@@ -162,13 +215,16 @@ def test_chat_needs_a_template_and_offsets(tokenizer):
         is_fast = False
 
     with pytest.raises(ActprobeError, match="no character offsets"):
-        tokens_of(Slow(), ["a"], with_chars=True)
+        reading_of(Slow(), chat=CHAT)
 
 
-def picked(tokenizer, tokens, position, texts, exclude=True):
+MASK = Mask(special=True, first=True)
+
+
+def picked(tokenizer, tokens, position, texts, exclude=True, first=False):
     """The token ids, as text, that a position looks at in each row."""
     names = [f"row{i}" for i in range(len(texts))]
-    r = plan_reduction(tokens, position, exclude, texts, names)
+    r = plan_reduction(tokens, position, Mask(exclude, first), texts, names)
     rows = [tokens.row(i) for i in range(len(texts))]
     if r.index is not None:
         chosen = [tokens.ids[s][[k]] for s, k in zip(rows, r.index, strict=True)]
@@ -201,15 +257,15 @@ def test_spans(tokenizer):
     assert picked(tokenizer, tokens, span(chars=[-2, None]), texts) == ["é?", "A)"]
     assert picked(tokenizer, tokens, span(marker="(A)"), texts) == ["(A)", "(A)"]
     first = plan_reduction(
-        tokens, span(marker="(A)", occurrence="first", reduce="last"), True, texts, ["a", "b"]
+        tokens, span(marker="(A)", occurrence="first", reduce="last"), MASK, texts, ["a", "b"]
     )
     assert first.index.tolist() == [6, 6]
-    begins = plan_reduction(tokens, span(marker="(A)", reduce="first"), True, texts, ["a", "b"])
+    begins = plan_reduction(tokens, span(marker="(A)", reduce="first"), MASK, texts, ["a", "b"])
     assert begins.index.tolist() == [11, 4]
     with pytest.raises(BadInput, match=r"row 'row1' does not contain the marker 'so'"):
         picked(tokenizer, tokens, span(marker="so"), texts)
     short = tokens_of(tokenizer, texts, with_chars=True, max_length=5)
-    with pytest.raises(BadInput, match=r"row 'row0' has no token in the span \(cut off\?\)"):
+    with pytest.raises(BadInput, match=r"row 'row0' has no token that begins in the span \(it"):
         picked(tokenizer, short, span(marker="(A)"), texts)
 
 

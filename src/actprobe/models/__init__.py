@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
+from actprobe.models.bos import planned as planned_bos
+from actprobe.models.bos import rows_begin_with_bos
 from actprobe.models.targets import VERSION, targets
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ __all__ = [
     "batch_plan",
     "load_activations",
     "open_activations",
+    "planned_bos",
+    "rows_begin_with_bos",
     "targets",
 ]
 

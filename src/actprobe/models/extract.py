@@ -62,9 +62,14 @@ def forward(
     skip = prefix.length if prefix else 0
     lengths = tokens.lengths[list(rows)] - skip
     ids = np.zeros((len(rows), int(lengths.max())), np.int64)
+    types = np.zeros_like(ids)
     for k, i in enumerate(rows):
         ids[k, : lengths[k]] = tokens.ids[tokens.row(i)][skip:]
+        if tokens.types is not None:
+            types[k, : lengths[k]] = tokens.types[tokens.row(i)][skip:]
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(model.device)}
+    if tokens.types is not None:
+        inputs["token_type_ids"] = torch.from_numpy(types).to(model.device)
     if prefix:
         inputs["past_key_values"] = copy.deepcopy(prefix.cache)
         inputs["past_key_values"].batch_repeat_interleave(len(rows))

@@ -14,9 +14,13 @@ from typing import Any
 from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.models.architectures import SITES
+from actprobe.models.hooks import site_of
 
 POSITIONS = ("last", "first", "mean", "max", "tokens")
-MASKED = ("mean", "max", "tokens")  # positions that look at every kept token
+_MASKED = ("mean", "max", "tokens")  # positions that look at every kept token
+_MODULE = re.compile(
+    r"(?:[\w.]+\.)?(?:layers?|h|blocks)[._](\d+)"
+)  # model.layers.4, transformer.h.4
 
 
 def expand_site(pattern: str, n_layers: int | None, where: str) -> list[str]:
@@ -25,14 +29,24 @@ def expand_site(pattern: str, n_layers: int | None, where: str) -> list[str]:
     n_layers: layers of the model; None when its config cannot be read yet. Raises ConfigError for
     an unknown site, a layer out of range, or a layer that needs `n_layers` when it is unknown.
     """
-    kind, _, layer = pattern.partition(".")
+    kind, _, layer = str(pattern).partition(".")
     if kind not in SITES:
-        raise ConfigError(f"{where}: unknown site {pattern!r}; {nearest(kind, SITES)}")
+        raise ConfigError(f"{where}: unknown site {pattern!r}; {_meant(str(pattern))}")
     if kind == "embed":
         if layer:
             raise ConfigError(f"{where}: site {pattern!r}: embed has no layers")
         return ["embed"]
     return [f"{kind}.{n}" for n in _layers(layer, n_layers, f"{where}: site {pattern!r}")]
+
+
+def _meant(pattern: str) -> str:
+    """What to write in place of a site that is none."""
+    if site := site_of(pattern):
+        return f"write {site}"
+    if pattern.isdigit() or (module := _MODULE.fullmatch(pattern)):
+        layer = pattern if pattern.isdigit() else module[1]  # type: ignore[index]
+        return f"write resid_post.{layer} (what layer {layer} puts out)"
+    return nearest(pattern.partition(".")[0], SITES)
 
 
 def _layers(text: str, n: int | None, where: str) -> list[int]:
@@ -79,8 +93,18 @@ def _in_range(layer: int, n: int | None, where: str) -> int:
     return layer if layer >= 0 or n is None else layer + n
 
 
-def position_spec(name: str, spans: Mapping[str, Any], where: str) -> Any:
+def is_masked(position: Any) -> bool:
+    """Whether special tokens and the first position may be left out of a position of the spec."""
+    if isinstance(position, Mapping):
+        return position["span"]["reduce"] in _MASKED
+    return position in _MASKED
+
+
+def position_spec(name: Any, spans: Mapping[str, Any], where: str) -> Any:
     """What a position means, as it stands in the spec. Raises ConfigError for an unknown one."""
+    if re.fullmatch(r"-?\d+", str(name)):
+        write = {-1: "last", 0: "first"}.get(int(name), f"token.{name}")
+        raise ConfigError(f"{where}: unknown position {name!r}; write {write}")
     head, _, rest = name.partition(".")
     if name in POSITIONS or (head == "token" and re.fullmatch(r"-?\d+", rest)):
         return name

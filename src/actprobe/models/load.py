@@ -18,7 +18,6 @@ from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models import elementwise, families
 from actprobe.models.sites import find_layers, hook_point
 
-_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -91,23 +90,6 @@ def load_tokenizer(where: Mapping[str, Any], name: str) -> Any:
 
     with _explained(name):
         return AutoTokenizer.from_pretrained(**where)
-
-
-def position_limit(config: Any, name: str, max_length: int | None) -> int | None:
-    """Most tokens that the model has positions for, None when not stated.
-
-    Raises ConfigError when `max_length` asks for more than a table of learned positions holds.
-    """
-    text = config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None)
-    if families.model_type(config.to_dict()) in _COUNTED_FROM_PADDING and limit:
-        limit -= text.pad_token_id + 1  # positions are counted from the padding token's id
-    rotary = getattr(text, "rope_parameters", None) or getattr(text, "rope_theta", None)
-    if limit and max_length and max_length > limit and not rotary:
-        raise ConfigError(
-            f"models.{name}.max_length: {max_length}, but the model has {limit} positions"
-        )
-    return limit
 
 
 def load_model(

@@ -17,22 +17,31 @@ from actprobe.models.tokens import Tokens
 class Reduction:
     """How a position reduces [tokens, d] of a row.
 
-    kind: "pick" (one token), "mean", "max" or "tokens" (all kept ones). index: int64 [N], the token
-    within its row, for "pick"; keep: bool [T], the tokens that count, for the others.
+    kind: "pick" (one token), "mean", "max", "tokens" (all kept ones) or "norms" (their L2 norms).
+    index: int64 [N], the token within its row, for "pick"; keep: bool [T], the tokens that count,
+    for the others. edges: rows of a span with an edge inside a token.
     """
 
     kind: str
     index: np.ndarray | None = None
     keep: np.ndarray | None = None
+    edges: int = 0
+
+    @property
+    def read(self) -> np.ndarray:
+        """`index` or `keep`, whichever there is."""
+        found = self.keep if self.index is None else self.index
+        assert found is not None
+        return found
 
 
 def plan_reduction(
-    tokens: Tokens, position: Any, exclude_special: bool, texts: Sequence[str], names: Sequence[str]
+    tokens: Tokens, position: Any, mask: Mask, texts: Sequence[str], names: Sequence[str]
 ) -> Reduction:
     """What a position means on these rows.
 
-    position: as in the spec, a name or {"span": {...}}. exclude_special: keep only content tokens
-    for mean, max and tokens. Raises BadInput naming a row that has no such token.
+    position: as in the spec, a name or {"span": {...}}. mask: what mean, max and tokens leave out.
+    Raises BadInput naming a row in which nothing is left.
     """
     n = tokens.lengths
     if position == "last":
@@ -40,33 +49,93 @@ def plan_reduction(
     if position == "first":
         return Reduction("pick", np.zeros_like(n))
     if isinstance(position, Mapping):
-        span = position["span"]
-        return _span(tokens, _chars(span, texts, names), span["reduce"], names)
+        return _span(tokens, position["span"], mask, texts, names)
     if position.startswith("token."):
         k = int(position.removeprefix("token."))
         index = np.full_like(n, k) if k >= 0 else n + k
         _require((index >= 0) & (index < n), names, f"has no token {k}", n)
         return Reduction("pick", index)
-    keep = tokens.content if exclude_special else np.ones_like(tokens.content)
-    _require(_counts(tokens, keep) > 0, names, "has no tokens besides special ones", n)
+    keep = mask.on(tokens)
+    _require(_counts(tokens, keep) > 0, names, f"has no tokens besides {mask}", n)
     return Reduction(position, keep=keep)
 
 
-def _span(tokens: Tokens, chars: np.ndarray, reduce: str, names: Sequence[str]) -> Reduction:
-    """Tokens that overlap characters chars[i] = (start, end) of their row's text."""
+@dataclass(frozen=True)
+class Mask:
+    """What mean, max and tokens leave out: special and template tokens, and the first position."""
+
+    special: bool
+    first: bool
+
+    def on(self, tokens: Tokens) -> np.ndarray:
+        """The tokens that count, bool [T]."""
+        keep = tokens.content.copy() if self.special else np.ones_like(tokens.content)
+        if self.first:
+            keep[tokens.offsets[:-1]] = False
+        return keep
+
+    def __str__(self) -> str:
+        left_out = {
+            "special ones (exclude_special: false keeps them)": self.special,
+            "the first (exclude_first: false keeps it)": self.first,
+        }
+        return " and ".join(what for what, yes in left_out.items() if yes)
+
+
+def _span(
+    tokens: Tokens,
+    span: Mapping[str, Any],
+    mask: Mask,
+    texts: Sequence[str],
+    names: Sequence[str],
+) -> Reduction:
+    """Tokens that begin inside the span.
+
+    The white space that a tokenizer puts before a word belongs to the word: "yes" is the first
+    token in "Answer: yes" that begins behind "Answer: ", though " yes" may be one token.
+    """
     assert tokens.chars is not None
-    start, end = np.repeat(chars, tokens.lengths, axis=0).T
-    low, high = np.maximum(tokens.chars[:, 0], start), np.minimum(tokens.chars[:, 1], end)
-    keep = high > low
-    _require(_counts(tokens, keep) > 0, names, "has no token in the span (cut off?)", None)
-    if reduce in ("mean", "max"):
-        return Reduction(reduce, keep=keep)
+    edges = _chars(span, texts, names)
+    begin, end = _words(tokens, texts)
+    low, high = np.repeat(edges, tokens.lengths, axis=0).T
+    keep = (low <= begin) & (begin < high) & (begin < end)
+    split = [(begin < edge) & (edge < end) for edge in (low, high)]
+    n_split = int((_counts(tokens, split[0] | split[1]) > 0).sum())
+    what = "has no token that begins in the span (it lies inside one, or was cut off)"
+    _require(_counts(tokens, keep) > 0, names, what, None)
+    if span["reduce"] in ("mean", "max"):
+        keep &= mask.on(tokens)
+        what = f"has no tokens in the span besides {mask}"
+        _require(_counts(tokens, keep) > 0, names, what, None)
+        return Reduction(span["reduce"], keep=keep, edges=n_split)
     where = np.flatnonzero(keep)
     row = np.searchsorted(tokens.offsets, where, side="right") - 1
-    index = np.zeros(len(chars), np.int64)
-    ordered = slice(None) if reduce == "last" else slice(None, None, -1)
+    index = np.zeros(len(edges), np.int64)
+    ordered = slice(None) if span["reduce"] == "last" else slice(None, None, -1)
     index[row[ordered]] = (where - tokens.offsets[row])[ordered]  # the last assignment stays
-    return Reduction("pick", index)
+    return Reduction("pick", index, edges=n_split)
+
+
+def _words(tokens: Tokens, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """First and past-the-last character of each token, int64 [T], without white space around it.
+
+    A token of white space alone is left as it is.
+    """
+    assert tokens.chars is not None
+    lengths = np.array([len(t) for t in texts], np.int64)
+    base = np.repeat(np.cumsum(lengths) - lengths, tokens.lengths)
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+    blank = np.isin(codes, np.array([c for c in np.unique(codes) if chr(c).isspace()], "<u4"))
+    at, n = np.arange(len(codes)), len(codes)
+    following = np.minimum.accumulate(np.where(blank, n, at)[::-1])[::-1]  # next that is not blank
+    before = np.maximum.accumulate(np.where(blank, -1, at))  # the last one that is not
+    begin, end = tokens.chars.astype(np.int64).T
+    some = end > begin
+    trimmed_begin, trimmed_end = begin.copy(), end.copy()
+    trimmed_begin[some] = following[(base + begin)[some]] - base[some]
+    trimmed_end[some] = before[(base + end - 1)[some]] + 1 - base[some]
+    word = some & (trimmed_begin < end) & (trimmed_end > begin)
+    return np.where(word, trimmed_begin, begin), np.where(word, trimmed_end, end)
 
 
 def _chars(span: Mapping[str, Any], texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -107,7 +176,7 @@ class BatchReduction:
     dropped: torch.Tensor | None
 
     def __call__(self, h: torch.Tensor) -> torch.Tensor:
-        """[b, longest, d] to [b, d], or to [kept tokens, d] for "tokens".
+        """[b, longest, d] to [b, d]; to [kept tokens, d] for "tokens", without d for "norms".
 
         Means are summed in float32 and returned in it; everything else keeps the model's dtype.
         """
@@ -117,6 +186,8 @@ class BatchReduction:
         keep = self.keep.to(h.device)
         if self.kind == "tokens":
             return h[keep]
+        if self.kind == "norms":
+            return torch.linalg.vector_norm(h, dim=-1, dtype=torch.float32)[keep]
         # The next layer reads h; filling a copy by index takes a third of `masked_fill`'s time.
         h = h.clone(memory_format=torch.contiguous_format)
         fill = -torch.inf if self.kind == "max" else 0

@@ -12,22 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from actprobe import keys, store, texts
+from actprobe import store, texts
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
-from actprobe.models import artefact, extract
+from actprobe.models import artefact, extract, norms
 from actprobe.models.batches import batch_plan, plan_digest
-from actprobe.models.grammar import MASKED
-from actprobe.models.positions import Reduction, plan_reduction
+from actprobe.models.positions import Reduction
+from actprobe.models.prepared import Prepared, position_of
 from actprobe.models.progress import Progress
-from actprobe.models.session import Session, opened
+from actprobe.models.session import Described, Session, described
 from actprobe.models.sources import require_unchanged
-from actprobe.models.tokens import encode, shared_prefix
+from actprobe.models.tokens import shared_prefix
 from actprobe.plan import Batch, Target
 
 log = logging.getLogger(__name__)
 
 _MIN_PREFIX = 8  # fewer shared tokens are not worth the copies of their keys and values
+_HELD = 1 << 28  # bytes of tokens kept from before the weights are loaded; the rest is made again
 _MARK_SECONDS = 1.0  # how often finished batches are made safe: the most that a kill can cost
 
 
@@ -44,18 +45,29 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         for t in out.todo():
             todo[t.item].append(t)
         progress = Progress({d: sum(t.cost for t in ts) for d, ts in todo.items()}, batch.loader)
-        session: Session | None = None
-        for dataset, targets in todo.items():
+        found: Described | None = None
+        ready: list[Prepared] = []
+        for targets in todo.values():
             with out.guard(*targets):
-                rows = texts.load(targets[0].args["texts"])
-                if session is None:
+                rows = texts.load(targets[0].args["texts"])  # needs no model
+                if found is None:
                     settings = config["models"][batch.loader]
                     pending = [t for ts in todo.values() for t in ts]
-                    session = stack.enter_context(opened(batch.loader, settings, pending))
-                    require_unchanged(config, targets[0])  # what was just loaded
-                text, ids = rows.text.tolist(), rows.id.tolist()
-                _Dataset(session, text, ids, targets, out, progress).make()
-            progress.finished(dataset)
+                    found = stack.enter_context(described(batch.loader, settings, pending))
+                ready.append(Prepared(found.reading, rows, targets, out))
+                if sum(p.nbytes for p in ready) > _HELD:
+                    ready[-1].let_go()
+        session: Session | None = None
+        for p in ready:
+            if p.targets:
+                if session is None:
+                    assert found is not None
+                    session = found.load([t for q in ready for t in q.targets])
+                    require_unchanged(config, p.targets[0])  # what was just loaded
+                with out.guard(*p.targets):
+                    _Dataset(session, p.held(), out, progress).make()
+                p.let_go()
+            progress.finished(p.name)
         if session and session.used and not session.checked:
             log.warning(
                 "%s: no self-check: no two rows that fit into a batch, or none with finite values",
@@ -66,47 +78,20 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
 class _Dataset:
     """The pending targets of one dataset."""
 
-    def __init__(
-        self,
-        session: Session,
-        text: Sequence[str],
-        ids: Sequence[str],
-        targets: Sequence[Target],
-        out: Outcome,
-        progress: Progress,
-    ):
-        self.session, self.ids, self.out, self.progress = session, ids, out, progress
-        self.name = targets[0].item
-        spans = any(t.args["position"].startswith("span.") for t in targets)
-        self.tokens = encode(session.tokenizer, text, ids, session.settings, session.limit, spans)
-        if cut := self.tokens.n_truncated:
-            length = self.tokens.lengths.max()
-            log.warning("%s: %d of %d rows cut to %d tokens", self.name, cut, len(ids), length)
+    def __init__(self, session: Session, prepared: Prepared, out: Outcome, progress: Progress):
+        self.session, self.prepared, self.out, self.progress = session, prepared, out, progress
+        self.name, self.ids, self.targets = prepared.name, prepared.ids, prepared.targets
+        self.tokens, self.reductions = prepared.tokens, prepared.reductions
         self.prefix: extract.Prefix | None = None
         self._offsets: np.ndarray | None = None  # of position `tokens`
-        self.reductions: dict[str, Reduction] = {}
-        self.targets: list[Target] = []
-        for t in targets:
-            with out.guard(t):
-                self._plan_position(t, text)
-                self.targets.append(t)
-
-    def _plan_position(self, t: Target, text: Sequence[str]) -> None:
-        p = _position(t)
-        if p not in self.reductions:
-            exclude = p in MASKED and self.session.settings["exclude_special"]
-            self.reductions[p] = plan_reduction(
-                self.tokens, t.spec["position"], exclude, text, self.ids
-            )
 
     def make(self) -> None:
         """Make the targets; when memory does not suffice, begin again with half the budget.
 
         Rounding depends on the budget, so one artefact never mixes two.
         """
-        if not self.targets:
-            return
-        budget = self._begun_budget() or self.session.budget_for(self.tokens.lengths)
+        begun = next(filter(None, map(self._begun, self.targets)), {})
+        budget = begun.get("budget") or self.session.budget_for(self.tokens.lengths)
         while True:
             try:
                 self.prefix = self.prefix or self._make_prefix()
@@ -123,14 +108,12 @@ class _Dataset:
         log.info("%s: the first %d tokens of all rows are computed once", self.name, n)
         return extract.make_prefix(self.session.model, self.tokens, n, _wanted(self.targets))
 
-    def _begun_budget(self) -> int | None:
-        """The budget with which an earlier run on this kind of machine began these files."""
-        wanted = self.session.facts().items()
-        for t in self.targets:
-            with contextlib.suppress(Damaged, FileNotFoundError):
-                header = store.read_header(store.part_path(t.path))
-                if header["key"] == t.key and wanted <= header["facts"].items():
-                    return int(header["facts"]["budget"])
+    def _begun(self, t: Target) -> Mapping[str, Any] | None:
+        """Facts of a part of this target that an earlier run on this kind of machine began."""
+        with contextlib.suppress(Damaged, FileNotFoundError):
+            header = store.read_header(store.part_path(t.path))
+            if header["key"] == t.key and self.session.facts().items() <= header["facts"].items():
+                return header["facts"]
         return None
 
     def _self_check(self, budget: int) -> None:
@@ -163,12 +146,16 @@ class _Dataset:
             **self.session.facts(),
             "budget": budget,
             "batch_plan": plan_digest(plan),
-            "n_tokens": len(self.tokens.ids),
-            "n_truncated": self.tokens.n_truncated,
             "shared_prefix": shared,
         }
+        by_position = self._norms(plan, budget)
         with contextlib.ExitStack() as stack:
-            parts = {t.path: stack.enter_context(self._part(t, plan, facts)) for t in self.targets}
+            parts = {
+                t.path: stack.enter_context(
+                    self._part(t, plan, {**facts, "norms": by_position[t.path]})
+                )
+                for t in self.targets
+            }
             lacking = {path: set(part.pending) for path, part in parts.items()}
             live = list(self.targets)
             todo = sorted(set().union(*lacking.values()))
@@ -190,10 +177,27 @@ class _Dataset:
             for t in live:
                 self.out.done(t, parts[t.path].finish())
 
+    def _norms(self, plan: Sequence[Sequence[int]], budget: int) -> dict[str, Any]:
+        """Norms by position for each target: those of its part that was begun, else measured."""
+        found = {}
+        for t in self.targets:
+            begun = self._begun(t)
+            if begun and begun.get("budget") == budget:
+                found[t.path] = begun.get("norms")
+        left = [t for t in self.targets if found.get(t.path) is None]
+        sites = dict.fromkeys(t.args["site"] for t in left)
+        rows = plan[len(plan) // 2]
+        measured = (
+            norms.measure(self.session.model, self.tokens, rows, sites, self.prefix)
+            if sites
+            else {}
+        )
+        return found | {t.path: measured[t.args["site"]] for t in left}
+
     def _part(
         self, t: Target, plan: Sequence[Sequence[int]], facts: Mapping[str, Any]
     ) -> store.Part:
-        site, reduction = t.args["site"], self.reductions[_position(t)]
+        site, reduction = t.args["site"], self.reductions[position_of(t)]
         dtype = "float32" if reduction.kind == "mean" else self.session.settings["dtype"]
         return artefact.begin(
             t.path,
@@ -203,7 +207,7 @@ class _Dataset:
             self.session.widths[site],
             dtype,
             len(plan),
-            {**facts, "module": self.session.model.paths[site]},
+            {**facts, **self.prepared.facts(t), "module": self.session.model.paths[site]},
         )
 
     def _batch(
@@ -217,8 +221,8 @@ class _Dataset:
         )
         bad = []
         for t in targets:
-            reduction = self.reductions[_position(t)]
-            value = values[t.args["site"], _position(t)]
+            reduction = self.reductions[position_of(t)]
+            value = values[t.args["site"], position_of(t)]
             if not torch.isfinite(value).all():
                 parts[t.path].close()  # a tombstone may take its place
                 self.out.bad(t, self._non_finite(value, reduction, rows, t))
@@ -257,11 +261,5 @@ class _Dataset:
 def _wanted(targets: Sequence[Target]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = defaultdict(list)
     for t in targets:
-        wanted[t.args["site"]].append(_position(t))
+        wanted[t.args["site"]].append(position_of(t))
     return wanted
-
-
-def _position(t: Target) -> str:
-    """What tells positions apart: two entries of the config may call different spans the same."""
-    meaning = t.spec["position"]
-    return meaning if isinstance(meaning, str) else keys.canonical_json(meaning)

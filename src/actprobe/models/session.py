@@ -19,6 +19,7 @@ from actprobe import store
 from actprobe.errors import Damaged
 from actprobe.models import extract, load
 from actprobe.models.batches import cheapest_budget
+from actprobe.models.reading import Reading, reading
 from actprobe.plan import Target
 
 log = logging.getLogger(__name__)
@@ -33,19 +34,16 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 @dataclass
 class Session:
-    """A loaded model with its tokenizer.
+    """A loaded model.
 
-    settings: the model's entry in the config; widths: d of each site; limit: most positions that
-    the model has; budget: most tokens per batch; used: batches were computed; checked: the
-    self-check was made.
+    settings: the model's entry in the config; widths: d of each site; budget: most tokens per
+    batch; used: batches were computed; checked: the self-check was made.
     """
 
     name: str
     settings: Mapping[str, Any]
-    tokenizer: Any
     model: load.Model
     widths: Mapping[str, int]
-    limit: int | None
     budget: int
     used: bool = False
     checked: bool = False
@@ -65,7 +63,10 @@ class Session:
         import tokenizers
         import transformers
 
+        on_cpu = self.model.device.type == "cpu"
+        threads = {"threads": str(torch.get_num_threads())} if on_cpu else {}
         return {
+            **threads,
             "torch": str(torch.__version__),
             "transformers": transformers.__version__,
             "tokenizers": tokenizers.__version__,
@@ -74,31 +75,53 @@ class Session:
         }
 
 
+@dataclass(frozen=True)
+class Described:
+    """A model as its files describe it, its weights not loaded yet.
+
+    where: arguments of `from_pretrained`; config: of transformers; sites: those that are wanted;
+    reading: how it reads texts.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    where: Mapping[str, Any]
+    config: Any
+    sites: Sequence[str]
+    reading: Reading
+
+    def load(self, targets: Sequence[Target]) -> Session:
+        """Load the weights that these targets need."""
+        started = time.monotonic()
+        model = load.load_model(self.where, self.name, self.settings, self.config, self.sites)
+        _keep_freed_memory()
+        budget = self.settings["max_tokens_per_batch"] or _default_budget(model)
+        took = time.monotonic() - started
+        shown = (self.name, took, model.device, self.settings["dtype"], budget)
+        log.info("%s: loaded in %.1f s on %s, %s, up to %d tokens per batch", *shown)
+        session = Session(self.name, self.settings, model, extract.widths(model), budget)
+        _warn_of_others(session, targets)
+        return session
+
+
 @contextlib.contextmanager
-def opened(name: str, settings: Mapping[str, Any], targets: Sequence[Target]) -> Iterator[Session]:
-    """Load the model of these targets; what can be checked without weights is checked first."""
+def described(
+    name: str, settings: Mapping[str, Any], targets: Sequence[Target]
+) -> Iterator[Described]:
+    """The model of these targets, with everything checked that needs no weights."""
     sites = list(dict.fromkeys(t.args["site"] for t in targets))
-    started = time.monotonic()
     with load.located(targets[0].args["place"]) as where:
         config = load.load_config(where, name, settings)
         load.check_sites(config, sites, name)
-        limit = load.position_limit(config, name, settings["max_length"])
         tokenizer = load.load_tokenizer(where, name)
-        model = load.load_model(where, name, settings, config, sites)
-        _keep_freed_memory()
-        budget = settings["max_tokens_per_batch"] or _default_budget(model)
-        took = time.monotonic() - started
-        shown = (name, took, model.device, settings["dtype"], budget)
-        log.info("%s: loaded in %.1f s on %s, %s, up to %d tokens per batch", *shown)
-        session = Session(name, settings, tokenizer, model, extract.widths(model), limit, budget)
-        _warn_of_others(session, targets)
-        yield session
+        how = reading(tokenizer, config, name, settings)
+        yield Described(name, settings, where, config, sites, how)
 
 
 def _warn_of_others(session: Session, targets: Sequence[Target]) -> None:
     """Say so when what lies beside these targets was made with other libraries or on another
     device: it stays valid (`docs/design.md`), but one experiment may now read both."""
-    now = session.facts()
+    now = {k: v for k, v in session.facts().items() if k != "threads"}  # a matter of rounding
     others: Counter[str] = Counter()
     for folder in {Path(t.path).parent for t in targets}:
         for path in folder.glob("*.h5"):

@@ -9,12 +9,17 @@ from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.models import families
-from actprobe.models.grammar import MASKED, expand_site, position_spec
+from actprobe.models.grammar import expand_site, is_masked, position_spec
 from actprobe.models.sources import Source, locate
+from actprobe.models.templates import check_chat
 from actprobe.plan import Target, target
 
 STAGE = "activations"
-VERSION = 1
+VERSION = 2
+_TOKENS = (  # settings of a model that decide what it reads
+    "max_length", "truncation_side", "add_special_tokens", "prepend_bos", "special_tokens_in_text",
+    "chat",
+)  # fmt: skip
 
 
 def targets(
@@ -39,6 +44,7 @@ def targets(
         model = config["models"][name]
         if name not in sources:
             sources[name] = locate(config, name, wheels, memo)
+            check_chat(name, model, sources[name].place)
         source = sources[name]
         sites = _sites(name, model, source, entry["sites"], where)
         spans = entry.get("spans") or {}
@@ -82,11 +88,9 @@ def _target(
     position: str,
     meaning: Any,
 ) -> Target:
-    tokens = {k: model[k] for k in ("max_length", "truncation_side", "add_special_tokens", "chat")}
-    if position in MASKED:
-        tokens["exclude_special"] = model["exclude_special"]
-        if not (model["add_special_tokens"] or model["chat"]) and model["exclude_special"]:
-            tokens["own_bos"] = "excluded"  # older files without it have the text's own BOS
+    tokens = {k: model[k] for k in _TOKENS}
+    if is_masked(meaning):
+        tokens |= {k: model[k] for k in ("exclude_special", "exclude_first")}
     params = {
         "texts": texts.args["rows"],
         "model": dict(source.identity),

@@ -1,0 +1,143 @@
+"""One dataset as a model will read it: all that can be made, and refused, before weights are loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from actprobe import keys, texts
+from actprobe.errors import BadInput
+from actprobe.jobs import Outcome
+from actprobe.models.grammar import is_masked
+from actprobe.models.positions import Mask, Reduction, plan_reduction
+from actprobe.models.reading import Reading
+from actprobe.models.tokens import Tokens, tokens_sha256
+from actprobe.plan import Target
+from actprobe.texts import Texts
+
+log = logging.getLogger(__name__)
+
+
+class Prepared:
+    """The tokens of one dataset, and what the positions of its targets take of them.
+
+    targets: those that can be made; ids: row ids; reductions: by `position_of`. Raises BadInput for
+    a dataset that cannot be used; a position that cannot be is reported to the outcome.
+    """
+
+    def __init__(self, reading: Reading, rows: Texts, targets: Sequence[Target], out: Outcome):
+        self.reading, self.name = reading, targets[0].item
+        self.ids: list[str] = []
+        self.reductions: dict[str, Reduction] = {}
+        self._tokens: Tokens | None = None
+        self._sha256: dict[str, str] = {}
+        self.targets: list[Target] = []
+        text = self._tokenise(rows, targets)
+        for t in targets:
+            with out.guard(t):
+                self._plan(t, text)
+                self.targets.append(t)
+        self._tell()
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of the dataset."""
+        assert self._tokens is not None
+        return self._tokens
+
+    def held(self) -> Prepared:
+        """Itself, with what was let go made anew."""
+        if self._tokens is None:
+            rows = texts.load(self.targets[0].args["texts"])
+            text = self._tokenise(rows, self.targets)
+            for t in self.targets:
+                self._plan(t, text)
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held, in bytes."""
+        arrays = [r.read for r in self.reductions.values()]
+        if self._tokens is not None:
+            t = self._tokens
+            arrays += [t.ids, t.content, *(a for a in (t.chars, t.types) if a is not None)]
+        return sum(a.nbytes for a in arrays)
+
+    def let_go(self) -> None:
+        """Give the memory back, until `held`."""
+        self._tokens = None
+        self.reductions.clear()
+
+    def facts(self, t: Target) -> dict[str, Any]:
+        """What the header of a target tells about its tokens."""
+        tokens, p = self.tokens, position_of(t)
+        reduction = self.reductions[p]
+        if p not in self._sha256:
+            self._sha256[p] = tokens_sha256(tokens, reduction.kind, reduction.read)
+        facts = {
+            "n_rows": len(tokens.lengths),
+            "n_tokens": len(tokens.ids),
+            "n_truncated": tokens.n_truncated,
+            "n_special_in_text": tokens.n_special,
+            "n_bos": tokens.n_bos,
+            "prepend_bos": self.reading.bos,
+            "causal": self.reading.causal,
+            "tokens_sha256": self._sha256[p],
+        }
+        if is_masked(t.spec["position"]):
+            facts["first_position"] = "left out" if self.reading.leaves_first_out else "kept"
+        if isinstance(t.spec["position"], Mapping):
+            facts["n_span_edges_in_tokens"] = reduction.edges
+        return facts
+
+    def _tokenise(self, rows: Texts, targets: Sequence[Target]) -> list[str]:
+        text, self.ids = rows.text.tolist(), rows.id.tolist()
+        spans = any(isinstance(t.spec["position"], Mapping) for t in targets)
+        with self._named():
+            self._tokens = self.reading.encode(text, self.ids, spans)
+        return text
+
+    def _plan(self, t: Target, text: Sequence[str]) -> None:
+        p = position_of(t)
+        if p in self.reductions:
+            return
+        mask = Mask(self.reading.settings["exclude_special"], self.reading.leaves_first_out)
+        with self._named():
+            self.reductions[p] = plan_reduction(
+                self.tokens, t.spec["position"], mask, text, self.ids
+            )
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Put the model's and the dataset's name before what is wrong with a row."""
+        try:
+            yield
+        except BadInput as e:
+            raise BadInput(f"{self.reading.name} on {self.name}: {e}") from e
+
+    def _tell(self) -> None:
+        t, n = self.tokens, len(self.ids)
+        if t.n_truncated:
+            most = self.reading.most
+            log.warning("%s: %d of %d rows cut to %d tokens", self.name, t.n_truncated, n, most)
+        if t.n_special:
+            how = {"keep": "kept as tokens", "plain": "read as characters"}
+            log.warning(
+                "%s: %d of %d rows spell out special tokens, %s (special_tokens_in_text)",
+                self.name, t.n_special, n, how[self.reading.settings["special_tokens_in_text"]],
+            )  # fmt: skip
+        for target in self.targets:
+            if edges := self.reductions[position_of(target)].edges:
+                log.warning(
+                    "%s: %s: in %d of %d rows an edge of the span lies inside a token; tokens that "
+                    "begin in the span are taken",
+                    self.name, target.args["source"], edges, n,
+                )  # fmt: skip
+
+
+def position_of(t: Target) -> str:
+    """What tells positions apart: two entries of the config may call different spans the same."""
+    meaning = t.spec["position"]
+    return meaning if isinstance(meaning, str) else keys.canonical_json(meaning)

@@ -1,0 +1,57 @@
+"""Whether a model has a chat template, seen from its files while the plan is made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from actprobe.errors import ConfigError
+
+_CONFIG = "tokenizer_config.json"
+
+
+def check_chat(name: str, model: Mapping[str, Any], place: Mapping[str, str]) -> None:
+    """Raise ConfigError for a `chat` that cannot work: no {text}, or a model without a template.
+
+    place: where the model's files are (`load.located`). What is not here yet is looked at by the
+    job, before it loads weights.
+    """
+    where, chat = f"models.{name}.chat", model["chat"]
+    if not chat:
+        return
+    if chat["user"].count("{text}") != 1:
+        raise ConfigError(
+            f"{where}.user: {chat['user']!r} has {chat['user'].count('{text}')} places for the "
+            f"row's text, expected one: write user: {chat['user'].replace('{text}', '') + '{text}'!r}"
+        )
+    files = _files(place)
+    if files is None or any(n.startswith("chat_template") or n == "tekken.json" for n in files):
+        return
+    with contextlib.suppress(ValueError, KeyError):
+        if not json.loads(files[_CONFIG]()).get("chat_template"):
+            raise ConfigError(
+                f"{where}: this model's tokenizer has no chat template ({_CONFIG} has none, and "
+                "there is no chat_template.jinja): it was not trained on conversations; leave "
+                f"{where} out, or take the model's chat version"
+            )
+
+
+def _files(place: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """The model's files by name, each with a function that reads it; None when not here."""
+    if "folder" in place and "wheel" not in place:
+        folder = Path(place["folder"])
+        return {p.name: p.read_bytes for p in folder.iterdir()} if folder.is_dir() else None
+    if "wheel" not in place or not Path(place["wheel"]).exists():
+        return None
+    try:
+        with zipfile.ZipFile(place["wheel"]) as z:
+            inside = [n for n in z.namelist() if n.rpartition("/")[0] == place["folder"]]
+            found = {n.rpartition("/")[2]: n for n in inside}
+            content = z.read(found[_CONFIG]) if _CONFIG in found else b"{"
+    except (OSError, zipfile.BadZipFile):
+        return None  # a damaged wheel is fetched again by the stage that owns it
+    return dict.fromkeys(found, lambda: content)
