@@ -35,7 +35,7 @@ test-slurm: $(SETUP)
 
 # Equality with sae-lens, which gets an environment of its own (2 GB).
 test-sae-lens: $(SETUP) .venv-sae-lens/.done
-	ACTPROBE_SAE_LENS="$(CURDIR)/$(PEER)" $(BIN)/pytest tests/unit/test_sae_lens.py
+	ACTPROBE_SAE_LENS="$(CURDIR)/$(PEER)" $(BIN)/pytest tests/unit/test_sae_lens.py tests/unit/test_models_bos.py
 
 .venv-sae-lens/.done: envs/constraints.txt envs/sae-lens.txt
 	test -x $(PEER) || $(PYTHON) -m venv .venv-sae-lens
