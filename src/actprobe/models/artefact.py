@@ -29,23 +29,26 @@ def begin(
     dtype: str,
     units: int,
     facts: Mapping[str, Any],
+    digests: np.ndarray,
 ) -> store.Part:
     """The part of one artefact, resumed or begun, with all but x written to it.
 
     keep: bool [T], the tokens that position `tokens` stores; None for one vector per row.
-    dtype: of x, "float32", "float16" or "bfloat16". units: batches.
+    dtype: of x, "float32", "float16" or "bfloat16". units: batches; digests: uint8 [N, 16].
     """
     n = len(tokens.lengths)
     rows = n if keep is None else int(keep.sum())
     arrays: dict[str, Any] = {
         "x": ((rows, d), "uint16" if dtype == "bfloat16" else dtype),
         "n_tokens": ((n,), "int32"),
+        "row_digests": (digests.shape, "uint8"),
     }
     if keep is not None:
         arrays |= {"offsets": ((n + 1,), "int64"), "token_ids": ((rows,), "int32")}
     part = store.Part(path, spec, arrays, units, facts, {"x": {"dtype": dtype}})
     if part.pending:
         part["n_tokens"][:] = tokens.lengths
+        part["row_digests"][:] = digests
         if keep is not None:
             part["offsets"][:] = kept_offsets(tokens, keep)
             part["token_ids"][:] = tokens.ids[keep]

@@ -7,13 +7,15 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from actprobe import keys, texts
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.models.grammar import is_masked
 from actprobe.models.positions import Mask, Reduction, plan_reduction
 from actprobe.models.reading import Reading
-from actprobe.models.tokens import Tokens, tokens_sha256
+from actprobe.models.tokens import Tokens, row_digests, tokens_sha256
 from actprobe.plan import Target
 from actprobe.texts import Texts
 
@@ -32,7 +34,7 @@ class Prepared:
         self.ids: list[str] = []
         self.reductions: dict[str, Reduction] = {}
         self._tokens: Tokens | None = None
-        self._sha256: dict[str, str] = {}
+        self._digests: dict[str, np.ndarray] = {}
         self.targets: list[Target] = []
         text = self._tokenise(rows, targets)
         for t in targets:
@@ -70,12 +72,18 @@ class Prepared:
         self._tokens = None
         self.reductions.clear()
 
+    def digests(self, t: Target) -> np.ndarray:
+        """`row_digests` of a target, uint8 [N, 16]."""
+        p = position_of(t)
+        if p not in self._digests:
+            reduction = self.reductions[p]
+            self._digests[p] = row_digests(self.tokens, reduction.kind, reduction.read)
+        return self._digests[p]
+
     def facts(self, t: Target) -> dict[str, Any]:
         """What the header of a target tells about its tokens."""
         tokens, p = self.tokens, position_of(t)
         reduction = self.reductions[p]
-        if p not in self._sha256:
-            self._sha256[p] = tokens_sha256(tokens, reduction.kind, reduction.read)
         facts = {
             "n_rows": len(tokens.lengths),
             "n_tokens": len(tokens.ids),
@@ -84,7 +92,7 @@ class Prepared:
             "n_bos": tokens.n_bos,
             "prepend_bos": self.reading.bos,
             "causal": self.reading.causal,
-            "tokens_sha256": self._sha256[p],
+            "tokens_sha256": tokens_sha256(self.digests(t)),
         }
         if is_masked(t.spec["position"]):
             facts["first_position"] = "left out" if self.reading.leaves_first_out else "kept"

@@ -15,7 +15,7 @@ import torch
 from actprobe import store, texts
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
-from actprobe.models import artefact, extract, norms
+from actprobe.models import artefact, extract, norms, reuse
 from actprobe.models.batches import batch_plan, plan_digest
 from actprobe.models.positions import Reduction
 from actprobe.models.prepared import Prepared, position_of
@@ -59,14 +59,14 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                     ready[-1].let_go()
         session: Session | None = None
         for p in ready:
-            if p.targets:
-                if session is None:
-                    assert found is not None
-                    session = found.load([t for q in ready for t in q.targets])
-                    require_unchanged(config, p.targets[0])  # what was just loaded
-                with out.guard(*p.targets):
-                    _Dataset(session, p.held(), out, progress).make()
-                p.let_go()
+            with out.guard(*p.targets):
+                for group in _without_model(p, out):
+                    if session is None:
+                        assert found is not None
+                        session = found.load([t for q in ready for t in q.targets])
+                        require_unchanged(config, p.targets[0])  # what was just loaded
+                    _Dataset(session, p, group, out, progress).make()
+            p.let_go()
             progress.finished(p.name)
         if session and session.used and not session.checked:
             log.warning(
@@ -75,12 +75,39 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             )
 
 
-class _Dataset:
-    """The pending targets of one dataset."""
+def _without_model(prepared: Prepared, out: Outcome) -> list[reuse.Group]:
+    """Make the targets of a dataset that earlier artefacts have wholly; returns what is left."""
+    if not prepared.targets:
+        return []
+    prepared.held()
+    left = []
+    for t in prepared.targets:
+        part = reuse.copy_equal(t, prepared)
+        if part is None:
+            left.append(t)
+        else:
+            out.done(t, part)
+    groups = reuse.groups(left, prepared)
+    for g in groups:
+        for t in g.targets if not len(g.lack) else ():
+            out.done(t, reuse.copy_all_rows(t, prepared, g.older[t.path]))
+    return [g for g in groups if len(g.lack)]
 
-    def __init__(self, session: Session, prepared: Prepared, out: Outcome, progress: Progress):
+
+class _Dataset:
+    """Pending targets of one dataset that lack the same rows."""
+
+    def __init__(
+        self,
+        session: Session,
+        prepared: Prepared,
+        group: reuse.Group,
+        out: Outcome,
+        progress: Progress,
+    ):
         self.session, self.prepared, self.out, self.progress = session, prepared, out, progress
-        self.name, self.ids, self.targets = prepared.name, prepared.ids, prepared.targets
+        self.name, self.ids, self.targets = prepared.name, prepared.ids, group.targets
+        self.older, self.lack = group.older, group.lack
         self.tokens, self.reductions = prepared.tokens, prepared.reductions
         self.prefix: extract.Prefix | None = None
         self._offsets: np.ndarray | None = None  # of position `tokens`
@@ -91,7 +118,7 @@ class _Dataset:
         Rounding depends on the budget, so one artefact never mixes two.
         """
         begun = next(filter(None, map(self._begun, self.targets)), {})
-        budget = begun.get("budget") or self.session.budget_for(self.tokens.lengths)
+        budget = begun.get("budget") or self.session.budget_for(self.tokens.lengths[self.lack])
         while True:
             try:
                 self.prefix = self.prefix or self._make_prefix()
@@ -141,7 +168,8 @@ class _Dataset:
     def _fill(self, budget: int) -> None:
         """Run every batch that some part still lacks; write to each part what it lacks."""
         shared = self.prefix.length if self.prefix else 0
-        plan = batch_plan(self.tokens.lengths - shared, budget)
+        of_lack = batch_plan((self.tokens.lengths - shared)[self.lack], budget)
+        plan = [self.lack[rows].tolist() for rows in of_lack]
         facts = {
             **self.session.facts(),
             "budget": budget,
@@ -156,6 +184,11 @@ class _Dataset:
                 )
                 for t in self.targets
             }
+            for t in self.targets:
+                if t.path in self.older and len(plan) in parts[t.path].pending:
+                    kept = self._kept(self.reductions[position_of(t)])
+                    reuse.copy_rows(parts[t.path], self.older[t.path], kept)
+                    parts[t.path].mark(len(plan))
             lacking = {path: set(part.pending) for path, part in parts.items()}
             live = list(self.targets)
             todo = sorted(set().union(*lacking.values()))
@@ -206,8 +239,14 @@ class _Dataset:
             reduction.keep if reduction.kind == "tokens" else None,
             self.session.widths[site],
             dtype,
-            len(plan),
-            {**facts, **self.prepared.facts(t), "module": self.session.model.paths[site]},
+            len(plan) + (t.path in self.older),  # the last unit: rows of an older artefact
+            {
+                **facts,
+                **self.prepared.facts(t),
+                **(self.older[t.path].facts if t.path in self.older else {}),
+                "module": self.session.model.paths[site],
+            },
+            self.prepared.digests(t),
         )
 
     def _batch(
@@ -230,12 +269,15 @@ class _Dataset:
                 continue
             x, array = parts[t.path]["x"], extract.to_storable(value)
             if reduction.kind == "tokens":
-                artefact.write_ragged(x, array, rows, self._kept_offsets(reduction))
+                artefact.write_ragged(x, array, rows, self._kept(reduction))
             else:
                 artefact.write_rows(x, array, rows)
         return bad
 
-    def _kept_offsets(self, reduction: Reduction) -> np.ndarray:
+    def _kept(self, reduction: Reduction) -> Any:
+        """Where each row begins, int64 [N + 1]; None where a row is one vector."""
+        if reduction.kind != "tokens":
+            return None
         if self._offsets is None:
             assert reduction.keep is not None
             self._offsets = artefact.kept_offsets(self.tokens, reduction.keep)

@@ -15,7 +15,7 @@ from actprobe.models.templates import check_chat
 from actprobe.plan import Target, target
 
 STAGE = "activations"
-VERSION = 2
+VERSION = 3
 _TOKENS = (  # settings of a model that decide what it reads
     "max_length", "truncation_side", "add_special_tokens", "prepend_bos", "special_tokens_in_text",
     "chat",
@@ -54,8 +54,9 @@ def targets(
             for site in sites:
                 for position, meaning in positions.items():
                     t = _target(
-                        config, name, model, source, texts[dataset], site, position, meaning
-                    )
+                        config, name, model, source, texts[dataset], site, position, meaning,
+                        entry.get("reuse_rows", False),
+                    )  # fmt: skip
                     found[t.path] = t
     return list(found.values())
 
@@ -87,6 +88,7 @@ def _target(
     site: str,
     position: str,
     meaning: Any,
+    reuse_rows: bool,
 ) -> Target:
     tokens = {k: model[k] for k in _TOKENS}
     if is_masked(meaning):
@@ -110,6 +112,7 @@ def _target(
         "position": position,
         "texts": texts.path,
         "place": dict(source.place),
+        "reuse_rows": reuse_rows,
     }
     return target(
         config["cache_dir"],

@@ -48,19 +48,31 @@ def shared_prefix(tokens: Tokens) -> int:
     return most
 
 
-def tokens_sha256(tokens: Tokens, kind: str, read: np.ndarray) -> str:
-    """SHA-256 of all that the model reads, and of what a position takes of it.
+def row_digests(tokens: Tokens, kind: str, read: np.ndarray) -> np.ndarray:
+    """What the model reads of each row and what a position takes of it, as digests, uint8 [N, 16].
 
-    kind: of the reduction; read: its index int64 [N] or its mask bool [T]. Two artefacts that agree
-    in it, in the model and in how it is run hold the same numbers, whatever their settings say.
+    kind: of the reduction; read: its index int64 [N] or its mask bool [T]. Rows that agree in it, in
+    the model and in how it is run have equal activations up to the rounding of their batch.
     """
-    h = hashlib.sha256()
-    types = np.zeros(0, np.int8) if tokens.types is None else tokens.types
-    for array, dtype in (
-        (tokens.ids, "<i4"), (tokens.offsets, "<i8"), (types, "i1"),
-        (read, "u1" if read.dtype == bool else "<i8"),
-    ):  # fmt: skip
-        h.update(f"{len(array)};".encode())
-        h.update(np.ascontiguousarray(array, dtype).tobytes())
-    h.update(kind.encode())
-    return h.hexdigest()
+    found = np.empty((len(tokens.lengths), 16), np.uint8)
+    ids = np.ascontiguousarray(tokens.ids, "<i4")
+    types = None if tokens.types is None else np.ascontiguousarray(tokens.types, "i1")
+    of_row = read.dtype != bool
+    taken = np.ascontiguousarray(read, "<i8" if of_row else "u1")
+    begin = hashlib.blake2b(kind.encode(), digest_size=16)
+    for i in range(len(found)):
+        row, h = tokens.row(i), begin.copy()
+        h.update(ids[row].data)
+        h.update(b"" if types is None else types[row].data)
+        h.update(taken[i : i + 1].data if of_row else taken[row].data)
+        found[i] = np.frombuffer(h.digest(), np.uint8)
+    return found
+
+
+def tokens_sha256(digests: np.ndarray) -> str:
+    """SHA-256 of all rows' digests in their order.
+
+    Two artefacts that agree in it, in the model and in how it is run hold the same numbers, whatever
+    their settings say.
+    """
+    return hashlib.sha256(digests.tobytes()).hexdigest()
