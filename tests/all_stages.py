@@ -1,0 +1,155 @@
+"""An experiment that has every stage, small enough to be made in a minute, in this process."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from project import WORDS, save_tiny_model, write_dataset
+from wandb_server import Server
+
+from actprobe import config as configuration
+from actprobe import experiment, plan
+from actprobe.contrastive import fixture
+from actprobe.lora import synthetic
+
+DUMP = "team/project/acts"
+
+
+def _saved(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def dump_files() -> dict[str, bytes]:
+    """Two chunks of activations of 20 windows of 6 tokens, and the tokens."""
+    x = np.random.default_rng(0).standard_normal((40, 6, 8)).astype(np.float32)
+    words = [[WORDS[(i * t) % len(WORDS)] for t in range(6)] for i in range(40)]
+    chunks = {
+        f"resid_post.1.chunk_{i}.pt": _saved({"acts": torch.tensor(x[20 * i : 20 * i + 20])})
+        for i in range(2)
+    }
+    return {**chunks, "all_token_ids.pt": _saved(words)}
+
+
+def write_inputs(folder: Path, server: Server) -> None:
+    """The outside files of the experiment below `folder`."""
+    save_tiny_model(folder / "model")
+    for name in ("a", "b"):
+        write_dataset(folder / f"{name}.csv")
+    fixture.write_data(folder / "fixture")
+    synthetic.write(folder / "loras", per_class=8, broken=False)
+    server.add_artifact(DUMP, dump_files())
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """The config, as it is written to a file."""
+    return {
+        "experiment": "all",
+        "cache_dir": str(folder / "cache"),
+        "results_dir": str(folder / "results"),
+        "datasets": [
+            {"names": ["a", "b"], "path": str(folder / "{name}.csv")},
+            {
+                "name": "statements",
+                "path": str(folder / "fixture/statements.json"),
+                "text": "question",
+                "contrastive": {},
+            },
+            {
+                "name": "validation",
+                "path": str(folder / "fixture/validation.json"),
+                "text": "question",
+                "label": "type",
+                "positive": "testing",
+            },
+        ],
+        "models": {"tiny": {"source": str(folder / "model")}},
+        "activations": [
+            {
+                "model": "tiny",
+                "sites": ["resid_post.1"],
+                "positions": ["mean", "tokens"],
+                "datasets": ["a", "b"],
+            },
+            {
+                "model": "tiny",
+                "sites": ["resid_post.1"],
+                "positions": ["last"],
+                "datasets": ["statements", "validation"],
+            },
+        ],
+        "saes": {
+            "small": {
+                "model": "tiny",
+                "site": "resid_post.1",
+                "position": "mean",
+                "train": {"width": 48, "k": 4, "epochs": 1, "datasets": ["b"]},
+            }
+        },
+        "probes": [
+            {"protocol": "saeprobes-0.4.2", "sources": ["tiny/*.mean"], "methods": ["logreg"]},
+            {"protocol": "saeprobes-0.4.2-fast", "sources": ["small"], "methods": ["ksparse_b"]},
+        ],
+        "contrastive": [{"train": "statements", "validate": ["validation"], "positive": "testing"}],
+        "dumps": {
+            "acts": {
+                "source": {"artifacts": [f"{DUMP}:latest"]},
+                "lock": str(folder / "acts.json"),
+                "model": "m",
+                "dataset": "windows",
+            }
+        },
+        "top_contexts": [{"sources": ["m/*"], "latents": 3, "k": 2}],
+        "loras": {
+            "small": {
+                "files": str(folder / "loras/files"),
+                "labels": str(folder / "loras/labels.csv"),
+                "representations": ["stats", "singular_values"],
+            }
+        },
+        "lora_probes": {"p": {"loras": ["small"], "methods": ["ridge"]}},
+    }
+
+
+def resolved(folder: Path) -> dict[str, Any]:
+    """The config, checked and complete; also written to `folder`/config.yaml."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(config(folder)))
+    return configuration.resolve(config(folder))
+
+
+def planned(resolved: dict[str, Any], asked: Iterable[str] = ()) -> plan.Plan:
+    return experiment.plan(resolved, tuple(asked))
+
+
+def make(resolved: dict[str, Any], asked: Iterable[str] = ()) -> plan.Plan:
+    """Make what is asked for, or everything; returns the plan that was carried out."""
+    texts = experiment.plan_texts(resolved)
+    plan.take_over(texts)
+    for batch in texts.batches:
+        experiment.run(batch, resolved, 1)
+    made = planned(resolved, asked)
+    if plan.take_over(made):
+        made = planned(resolved, asked)
+    order = {p: i for i, b in enumerate(made.batches) for p in b.outputs}
+    done: set[int] = set()
+
+    def run(i: int) -> None:
+        if i in done:
+            return
+        done.add(i)
+        for t in made.batches[i].targets:
+            for p in t.inputs:
+                if p in order:
+                    run(order[p])
+        experiment.run(made.batches[i], resolved, 1)
+
+    for i in range(len(made.batches)):
+        run(i)
+    return made
