@@ -132,24 +132,11 @@ def make(resolved: dict[str, Any], asked: Iterable[str] = ()) -> plan.Plan:
     """Make what is asked for, or everything; returns the plan that was carried out."""
     texts = experiment.plan_texts(resolved)
     plan.take_over(texts)
-    for batch in texts.batches:
+    for batch in texts.in_order():
         experiment.run(batch, resolved, 1)
     made = planned(resolved, asked)
     if plan.take_over(made):
         made = planned(resolved, asked)
-    order = {p: i for i, b in enumerate(made.batches) for p in b.outputs}
-    done: set[int] = set()
-
-    def run(i: int) -> None:
-        if i in done:
-            return
-        done.add(i)
-        for t in made.batches[i].targets:
-            for p in t.inputs:
-                if p in order:
-                    run(order[p])
-        experiment.run(made.batches[i], resolved, 1)
-
-    for i in range(len(made.batches)):
-        run(i)
+    for batch in made.in_order():
+        experiment.run(batch, resolved, 1)
     return made

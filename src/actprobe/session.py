@@ -79,7 +79,7 @@ def _read_datasets(config: dict[str, Any]) -> None:
     if take_over(plan):
         plan = experiment.plan_texts(config)
     with jobs.on_screen():
-        for batch in plan.batches:
+        for batch in plan.in_order():
             experiment.run(batch, config, 1)
 
 

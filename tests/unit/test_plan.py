@@ -262,3 +262,12 @@ def test_a_batch_waits_for_one_output_of_every_batch_before_it(tmp_path):
     assert texts.inputs == ()
     assert acts.inputs == (texts.outputs[0],)
     assert set(probes.inputs) == {texts.outputs[0], acts.outputs[0]}
+
+
+def test_batches_in_order_come_after_what_they_read(tmp_path):
+    made = World(tmp_path, "cab").plan(shards={"activations": 2})
+    done: set[str] = set()
+    for batch in made.in_order():
+        assert {p for t in batch.targets for p in t.inputs} <= done
+        done.update(batch.outputs)
+    assert done == set(made.pending)

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from typing import Any
 
 from actprobe.errors import ActprobeError
@@ -36,6 +37,13 @@ class Plan:
             if b.rule == rule:
                 return b
         raise ActprobeError(f"the plan has no batch for rule {rule}")
+
+    def in_order(self) -> list[Batch]:
+        """The batches, each after those whose outputs it reads."""
+        producer = {p: b for b in self.batches for p in b.outputs}
+        before = {b.rule: {producer[p].rule for p in b.inputs} for b in self.batches}
+        of_rule = {b.rule: b for b in self.batches}
+        return [of_rule[rule] for rule in TopologicalSorter(before).static_order()]
 
     def paths(self, stage: str) -> list[str]:
         """All target paths of a stage, pending or not."""
