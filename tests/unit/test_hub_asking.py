@@ -47,6 +47,8 @@ def service(tmp_path, patient=False):
         (Fault("status", status=404, code="RevisionNotFound"), hub.NotThere, "no such revision"),
         (Fault("status", status=429, headers={"Retry-After": "3600"}), Unreachable,
          r"too many requests \(HTTP 429\); it asks to wait 3600 s"),
+        (Fault("status", status=429, headers={"RateLimit": '"api";r=0;t=55'}), Unreachable,
+         r"too many requests \(HTTP 429\); it asks to wait 55 s"),
         (Fault("status", status=503), Unreachable, r"the hub has trouble \(HTTP 503\)"),
         (Fault("status", status=520), Unreachable, r"the hub has trouble \(HTTP 520\)"),
         (Fault("gibberish"), Unreachable, "answers, but not as a hub"),
@@ -110,8 +112,12 @@ def test_retry_after_is_a_number_or_a_date():
 def test_e3_no_error_holds_an_address_or_a_token(loopback):
     import httpx2
 
-    error = httpx2.ReadError("broke at https://storage/x?sig=SECRET")
-    assert "SECRET" not in cause(error, "org/name").text
+    for text in (
+        "broke at https://storage/x?sig=SECRET",
+        "Illegal header value b'Bearer SECRET\\n'",
+        "hf_SECRET is no header",
+    ):
+        assert "SECRET" not in cause(httpx2.ReadError(text), "org/name").text
 
 
 # -- the time of a plan

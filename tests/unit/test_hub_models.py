@@ -205,7 +205,7 @@ def test_i7_weights_that_are_refused_although_the_config_is_here(tmp_path, loopb
     commit = loopback.add("org/name", tiny)
     plan(tmp_path, revision=commit)
     loopback.repos["org/name"].access = "gated"
-    with pytest.raises(ConfigError, match=r"model\.safetensors at .*: it is gated"):
+    with pytest.raises(ConfigError, match=r"hub:org/name/tokenizer\.json at .*: it is gated"):
         plan(tmp_path, revision=commit)
 
 
@@ -341,6 +341,23 @@ def test_i9_only_the_files_of_the_wanted_layers_are_fetched(tmp_path, loopback, 
     assert last.any()
     more = sum(n for name, n in loopback.sent.items() if name.endswith(".safetensors"))
     assert sent + more == whole
+
+
+def test_i9_the_first_layers_need_no_hub_once_their_files_are_here(tmp_path, loopback, sharded):
+    """Of a large model the other files may never have been fetched."""
+    commit = loopback.add("org/name", sharded)
+    made(tmp_path, revision=commit)
+    loopback.close()
+    assert plan(tmp_path / "fresh", revision=commit)
+    made(tmp_path / "fresh", revision=commit)
+    with pytest.raises(
+        Unreachable, match=r"org/name/model-\d+-of-\d+\.safetensors at .*ConnectError"
+    ):
+        plan(tmp_path / "more", revision=commit, wanted={**WANTED, "sites": ["resid_post.2"]})
+    index = layout.snapshot("org/name", commit) / "model.safetensors.index.json"
+    index.unlink()
+    with pytest.raises(Unreachable, match=r"model\.safetensors\.index\.json at"):
+        plan(tmp_path / "index", revision=commit)
 
 
 def test_weights_in_other_forms_are_not_fetched(tmp_path, loopback, tiny):

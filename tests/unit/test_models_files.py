@@ -442,6 +442,35 @@ def test_i9_the_first_layers_need_a_part_of_the_weights(tmp_path, family):
             assert (f["x"][:] == g["x"][:]).all()
 
 
+def test_i9_pickled_weights_in_parts(tmp_path):
+    from models_tiny import tiny_run
+    from safetensors.torch import load_file
+
+    whole = tiny_run(tmp_path / "a")["resid_post.1.last"]
+    folder = save_model("llama", tmp_path / "b" / "model")
+    shard(folder)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    (folder / "model.safetensors.index.json").unlink()
+    for path in list(folder.glob("*.safetensors")):
+        torch.save(load_file(path), path.with_suffix(".bin"))
+        path.unlink()
+    weight_map = {p: Path(s).stem + ".bin" for p, s in index["weight_map"].items()}
+    write(folder, "pytorch_model.bin.index.json", {"weight_map": weight_map})
+    keep = view.first_layers(weight_map, 2)
+    for name in set(weight_map.values()) - {weight_map[p] for p in weight_map if keep(p)}:
+        (folder / name).write_bytes(b"")
+    part = tiny_run(tmp_path / "b")["resid_post.1.last"]
+    with store.open_h5(whole.path) as f, store.open_h5(part.path) as g:
+        assert (f["x"][:] == g["x"][:]).all()
+
+
+def test_a_pointer_that_git_left_for_a_large_file_is_named(tmp_path, folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"
+    write(folder, "model.safetensors", pointer)
+    with pytest.raises(ConfigError, match=r"model\.safetensors is a Git LFS pointer.*git lfs pull"):
+        key(tmp_path, folder)
+
+
 def test_i9_a_tied_head_stands_for_the_embedding():
     keep = view.first_layers(["lm_head.weight", "model.layers.0.a", "model.layers.1.a"], 1)
     assert keep("lm_head.weight") and keep("model.layers.0.a") and not keep("model.layers.1.a")

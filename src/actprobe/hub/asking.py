@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import Empty, Queue
 from typing import NamedTuple, TypeVar
 
@@ -110,7 +111,7 @@ def cause(error: BaseException, repo: str, limit: float | None = None) -> Cause:
         return Cause("HF_HUB_OFFLINE is set", everywhere=True)
     if isinstance(error, HfHubHTTPError):
         code = error.response.headers.get("X-Error-Code")
-        retry = retry_after(error.response.headers.get("Retry-After"))
+        retry = _wait_asked_for(error.response.headers)
         return _status(error.response.status_code, code, retry, repo, get_token() is not None)
     if isinstance(error, Dropped):
         return Cause(str(error), wait=error.wait or 1.0)
@@ -128,9 +129,11 @@ def cause(error: BaseException, repo: str, limit: float | None = None) -> Cause:
 
 
 def _kind(error: BaseException) -> str:
-    """What a connection's error says where it holds no address."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text and "://" not in text else type(error).__name__
+    """What a connection's error says where it holds no address and no header."""
+    text, name = " ".join(str(error).split()), type(error).__name__
+    return (
+        name if not text or re.search(r"://|bearer|hf_", text, re.IGNORECASE) else f"{name}: {text}"
+    )
 
 
 def _status(status: int, code: str | None, retry: float | None, repo: str, token: bool) -> Cause:
@@ -159,6 +162,16 @@ def _status(status: int, code: str | None, retry: float | None, repo: str, token
     if status == 408 or status >= 500:
         return Cause(f"the hub has trouble (HTTP {status})", wait=retry or 1.0)
     return Cause(f"the hub answers HTTP {status}", final=Refused)
+
+
+def _wait_asked_for(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the hub asks to wait, by its own header for limits or the usual one."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    limits = parse_ratelimit_headers(headers)
+    if limits is not None and limits.remaining == 0:
+        return float(limits.reset_in_seconds)
+    return retry_after(headers.get("Retry-After"))
 
 
 def retry_after(value: str | None) -> float | None:

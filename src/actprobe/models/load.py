@@ -13,7 +13,7 @@ from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models import elementwise, families
 from actprobe.models.located import explained, require_own_code
 from actprobe.models.sites import find_layers, hook_point
-from actprobe.models.view import Keep, View, everything, first_layers
+from actprobe.models.view import View, keep_for
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -90,10 +90,9 @@ def load_model(
     known = families.family(described)
     n_layers = text.num_hidden_layers
     needed = max((int(s.partition(".")[2] or 0) for s in sites), default=0) + 1
-    keep: Keep = everything
+    keep = keep_for(described, where.files.parameters or (), needed)
     if known is not None and needed < n_layers and text is config:
         n_layers = _cut(text, needed)
-        keep = first_layers(where.files.parameters or (), needed)
     if model["share_prefix"] and families.needs_mask(described):
         raise ConfigError(
             f"models.{name}.share_prefix: only for causal decoders that are mapped "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from actprobe import hub
 from actprobe.config import nearest
 from actprobe.errors import ConfigError, Unreachable
 from actprobe.models import files
+from actprobe.models.view import keep_for
 
 log = logging.getLogger(__name__)
+
+Lacks = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ class Remote:
         """Where its files lie on this machine, once they are fetched."""
         return hub.snapshot(self.repo, self.commit) / self.folder
 
-    def look(self, adapter: str | None, where: str) -> tuple[Any, str | None]:
-        """Its `config.json`, and a file that a job has to fetch, if it has to fetch any.
+    def look(self, adapter: str | None, where: str) -> tuple[Any, Lacks]:
+        """Its `config.json`, and for each site a file that a job has to fetch, if it has to fetch any.
 
         What names alone tell is checked. Asks the hub only for what is not here. Raises ConfigError,
         hub.Refused, Unreachable or Damaged.
@@ -51,20 +56,29 @@ class Remote:
             where,
             self.called,
         )
+        config = self.read(files.CONFIG)
+        if kept:
+            return config, lambda site: None
+        with contextlib.suppress(OSError, ValueError):  # the index may not be here yet
+            found = files.find(names, self._read_here, adapter, where, self.called)
         listed = hub.listing(self.repo, self.commit) or {}
         for name in found.all:
             if (entry := listed.get(self._path(name))) is not None:
                 hub.require_length(self.here / name, entry)
-        lacks = None if kept or self._whole(names, adapter, where) else self._path(found.main)
-        return self.read(files.CONFIG), lacks
+        return config, self._lacks(config, found)
 
-    def _whole(self, names: list[str], adapter: str | None, where: str) -> bool:
-        """Whether everything is here that the whole model needs."""
-        try:
-            found = files.find(names, self._read_here, adapter, where, self.called)
-        except (OSError, ValueError):
-            return False
-        return not hub.lacking(self.repo, self.commit, map(self._path, found.all))
+    def _lacks(self, config: Mapping[str, Any], found: files.Files) -> Lacks:
+        """For each site a file that is not here."""
+        missing = set(hub.lacking(self.repo, self.commit, map(self._path, found.all)))
+
+        @cache
+        def among(layers: int) -> str | None:
+            keep = keep_for(config, found.parameters or (), layers)
+            shards = [s for p, s in (found.parameters or {}).items() if keep(p)]
+            wanted = (*found.small, found.main, *(shards or found.shards))
+            return next((p for n in wanted if (p := self._path(n)) in missing), None)
+
+        return lambda site: among(int(site.partition(".")[2] or 0) + 1) if missing else None
 
     def names(self, where: str, brief: bool = False) -> list[str]:
         """Paths below the folder. Raises ConfigError for a folder that the commit does not have."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from actprobe.plan import Target
 from actprobe.texts import wheel_source
 
 _JSON = 64 << 20  # bytes of a config file or index that is read
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,15 @@ class Source:
     """A located model.
 
     identity: enters the spec; place: how a job finds it (`load.located`); inputs: targets that
-    must be there first; config: its `config.json`, None when it cannot be read yet.
+    must be there first; config: its `config.json`, None when it cannot be read yet; lacks: for each
+    site a file of the hub that a job has to fetch, if it has to fetch any.
     """
 
     identity: Mapping[str, Any]
     place: Mapping[str, str]
     inputs: tuple[Target, ...]
     config: Mapping[str, Any] | None
+    lacks: Callable[[str], str | None] = lambda site: None
 
 
 def locate(
@@ -51,7 +54,7 @@ def locate(
     else:
         found = _in_folder(model, where, memo)
     code = {k: v for k, v in said.items() if k == "remote_code"}
-    return Source({**found.identity, **code}, {**found.place, **said}, found.inputs, found.config)
+    return replace(found, identity={**found.identity, **code}, place={**found.place, **said})
 
 
 def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
@@ -98,6 +101,7 @@ def _in_folder(model: Mapping[str, Any], where: str, memo: DigestMemo) -> Source
     if not folder.is_dir():
         raise ConfigError(f"{where}.source: {_no_folder(folder, model)}")
     found = local_files(folder, model["adapter"], where)
+    _require_content(folder, found.all, where)
     config = read_json(folder / files.CONFIG, f"{where}.source")
     place = {"folder": str(folder.absolute())}
     if model["identity"] == "revision":
@@ -120,6 +124,16 @@ def _digest(path: Path, memo: DigestMemo) -> str:
         return memo.sha256(path)
     except OSError as e:
         raise ConfigError(f"{path} cannot be read: {e.strerror}") from None
+
+
+def _require_content(folder: Path, names: Iterable[str], where: str) -> None:
+    """Raise ConfigError for files that only stand for their content, as Git without LFS leaves them."""
+    for name in names:
+        path = folder / name
+        if path.stat().st_size < 1024 and path.read_bytes().startswith(_POINTER):
+            raise ConfigError(
+                f"{where}.source: {path} is a Git LFS pointer, not its content: run git lfs pull there"
+            )
 
 
 def _require_code(given: str, found: str | None, where: str) -> None:
@@ -217,10 +231,8 @@ def _on_hub(source: str, model: Mapping[str, Any], where: str, memo: DigestMemo)
         "repo": repo, "revision": commit.sha, "below": folder, "asked": commit.asked,
         "cache_dir": str(memo.file.parent),
     }  # fmt: skip
-    config = None
     try:
         config, lacks = Remote(service, repo, commit.sha, folder).look(model["adapter"], where)
-        place |= {"lacks": lacks} if lacks else {}
     except (hub.Refused, Unreachable) as e:  # it may never be needed
-        place = hub.noted(place, e)
-    return Source(identity, place, (), config)
+        return Source(identity, hub.noted(place, e), (), None)
+    return Source(identity, place, (), config, lacks)

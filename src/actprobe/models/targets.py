@@ -117,7 +117,7 @@ def _target(
         "site": site,
         "position": position,
         "texts": texts.path,
-        "place": dict(source.place),
+        "place": {**source.place, **({"lacks": lacks} if (lacks := source.lacks(site)) else {})},
         "reuse_rows": reuse_rows,
     }
     return target(

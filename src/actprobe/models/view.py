@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actprobe.errors import ActprobeError
+from actprobe.models import families
 from actprobe.models.files import INDEX, Files
 
 Keep = Callable[[str], bool]  # parameter -> whether it is needed
@@ -119,6 +120,18 @@ def first_layers(parameters: Iterable[str], n: int) -> Keep:
         return not (head and not tied) and not _FINAL_NORM.fullmatch(parameter)
 
     return keep
+
+
+def keep_for(described: Mapping[str, Any], parameters: Iterable[str], layers: int) -> Keep:
+    """Which parameters of a model are needed to read sites of its first layers.
+
+    described: its `config.json`. Of a family that is not mapped, or of a part of a larger model,
+    everything is loaded.
+    """
+    n, mapped = families.n_layers(described), families.family(described) is not None
+    if n and layers < n and mapped and families.text_config(described) is described:
+        return first_layers(parameters, layers)
+    return everything
 
 
 def everything(parameter: str) -> bool:
