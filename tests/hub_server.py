@@ -306,9 +306,24 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _tree(self, path: str) -> None:
-        """A folder of a commit, as the client lists it; no file of ours is in a folder that it asks."""
-        if self._repo(path.partition("/tree/")[0]):
+        """All files of a folder of a commit, as the client's own downloads list them."""
+        name, _, rest = path.partition("/tree/")
+        found = self._repo(name)
+        if found is None:
+            return
+        revision, _, folder = rest.partition("/")
+        commit = self.server.owner.commit_of(name, revision)
+        files = found.commits.get(commit or "", {})
+        entries = [
+            {"type": "file", "path": n, "size": len(c), "oid": git_id(c)}
+            | ({"lfs": {"oid": blob_name(n, c), "size": len(c), "pointerSize": 130}}
+               if n.endswith(_LARGE) else {})
+            for n, c in files.items() if n.startswith(folder)
+        ]  # fmt: skip
+        if not entries:
             self._error(404, "EntryNotFound", "not there")
+            return
+        self._answer(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, path: str) -> None:
         owner = self.server.owner

@@ -127,6 +127,27 @@ def test_i2_what_is_here_needs_no_hub(tmp_path, loopback, tiny, state, monkeypat
     assert not loopback.requests() and not caplog.text
 
 
+@pytest.mark.parametrize("way", ["snapshot", "files", "transformers"])
+def test_i2_what_other_tools_fetched_needs_no_hub(tmp_path, loopback, tiny, way, monkeypatch):
+    """As `hf download` and from_pretrained leave it, for nodes without a network."""
+    import transformers
+    from huggingface_hub import constants, hf_hub_download, snapshot_download
+
+    commit = loopback.add("org/name", tiny)
+    if way == "snapshot":
+        snapshot_download("org/name", revision=commit)
+    elif way == "files":
+        for path in tiny.iterdir():
+            hf_hub_download("org/name", path.name, revision=commit)
+    else:
+        transformers.AutoTokenizer.from_pretrained("org/name", revision=commit)
+        transformers.AutoModel.from_pretrained("org/name", revision=commit)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert plan(tmp_path, revision=commit)
+    _, found, _ = made(tmp_path, revision=commit)
+    assert found.any()
+
+
 def test_i3_a_branch_works_offline_once_it_was_seen(tmp_path, loopback, tiny, caplog):
     commit = loopback.add("org/name", tiny)
     t, _, _ = made(tmp_path, revision="main")
