@@ -23,7 +23,8 @@ class Found:
     """An SAE of the hub as a plan sees it.
 
     folder: of the repository; files: below that folder, the weights first; sae: None where only its
-    weights say what it is, and these are not here; lacks: a file that a job has to fetch, if any.
+    weights say what it is, and these are not here; lacks: a file that a job has to fetch, if any;
+    bad: why it cannot be used.
     """
 
     folder: str
@@ -31,6 +32,7 @@ class Found:
     format: str
     sae: Sae | None
     lacks: str | None
+    bad: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,7 @@ class Remote:
     def look(self, fmt: str, where: str) -> Found:
         """What it is, as far as lists and small files tell.
 
-        Raises ConfigError for what is not there, BadInput for what cannot be used, hub.Refused,
-        Unreachable or Damaged.
+        Raises ConfigError for what is not there, hub.Refused, Unreachable or Damaged.
         """
         names = hub.listing(self.repo, self.commit)
         if names is None and (kept := self._kept(fmt)):
@@ -70,11 +71,12 @@ class Remote:
         missing = hub.lacking(at.repo, at.commit, map(at._path, files))
         if fmt == "sparsify" and at._path(_RUN) in names:
             at.small(_RUN)
-        if missing:
-            sae, lacks = at._without_weights(fmt, files), missing[0]
-        else:
-            sae, lacks = at.describe(files[0], fmt), None
-        return Found(at.folder, tuple(files), fmt, sae, lacks)
+        found = Found(at.folder, tuple(files), fmt, None, missing[0] if missing else None)
+        try:
+            sae = at._without_weights(fmt, files) if missing else at.describe(files[0], fmt)
+        except BadInput as e:
+            return replace(found, bad=str(e))
+        return replace(found, sae=sae)
 
     def _kept(self, fmt: str) -> Found | None:
         """An SAE that is here, though its commit was never listed here."""
@@ -119,8 +121,11 @@ class Remote:
         Raises ConfigError where there is none.
         """
         for name, known in FORMATS.items():
-            if fmt in ("auto", name) and (files := known.among(names, file)):
-                return name, files
+            try:
+                if fmt in ("auto", name) and (files := known.among(names, file)):
+                    return name, files
+            except BadInput as e:
+                raise ConfigError(f"{where}.source: {self.called}: {e}") from None
         held = sorted({n.split("/")[0] for n in names})
         wanted = {f: x.files for f, x in FORMATS.items() if fmt in ("auto", f)}
         raise ConfigError(

@@ -106,9 +106,6 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
     place = {"repo": repo, "asked": commit.asked, "cache_dir": str(memo.file.parent)}
     try:
         found = remote.look(fmt, where)
-        convert = ".pt" in Path(found.files[0]).name  # a pickle
-        if found.sae is not None and not found.lacks:
-            convert = _must_convert(found.sae)
     except (hub.Refused, Unreachable) as e:  # it may never be needed
         if fmt == "auto":
             raise type(e)(
@@ -117,9 +114,15 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
         return Source(
             identity, hub.noted({**identity, **place}, e), None, fmt == "dictionary_learning"
         )
+    convert, bad = ".pt" in Path(found.files[0]).name, found.bad  # a pickle
+    try:
+        if found.sae is not None and not found.lacks:
+            convert = _must_convert(found.sae)
     except BadInput as e:
         remote.require_whole()
-        raise ConfigError(f"{where}.source: {e}") from None
+        bad = str(e)
+    if bad is not None:
+        raise ConfigError(f"{where}.source: {bad}")
     identity |= {"folder": found.folder, "format": found.format}
     if "*" in FORMATS[found.format].files[-1]:  # one of several in the folder
         identity["file"] = found.files[0]
