@@ -312,6 +312,13 @@ def test_i11_a_branch_and_a_folder_as_for_models(tmp_path, loopback, way):
     }  # fmt: skip
     assert t.args["sae"]["asked"] == "main"
     assert encoded(tmp_path, source, **more).any()
+    layout.storage("org/repo").rename(
+        tmp_path / "away"
+    )  # the key is the same where nothing is seen
+    loopback.close()
+    _, unseen = plan(tmp_path, source, acts=False, format="saelens", **more)
+    assert unseen["latents"][0].key == t.key
+    (tmp_path / "away").rename(layout.storage("org/repo"))
     local, below = str(tmp_path / "repo" / "a"), {"subfolder": "b"}
     assert encoded(tmp_path / "local", local, **below).any()
 

@@ -5,9 +5,10 @@ Planning reads configs, headers and digests, never weights.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actprobe import hub, keys
@@ -102,7 +103,7 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
     service, fmt = hub.of(memo), settings["format"]
     commit = service.commit(repo, settings["revision"], where)
     remote = Remote(service, repo, commit.sha, folder)
-    identity = {"hub": repo, "folder": folder, "revision": commit.sha, "format": fmt}
+    identity = {"hub": repo, "revision": commit.sha, **_named(fmt, folder)}
     place = {"repo": repo, "asked": commit.asked, "cache_dir": str(memo.file.parent)}
     try:
         found = remote.look(fmt, where)
@@ -123,11 +124,24 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
         bad = str(e)
     if bad is not None:
         raise ConfigError(f"{where}.source: {bad}")
-    identity |= {"folder": found.folder, "format": found.format}
-    if "*" in FORMATS[found.format].files[-1]:  # one of several in the folder
-        identity["file"] = found.files[0]
+    identity = {"hub": repo, "revision": commit.sha, **_named(found.format, folder)}
     place |= {"lacks": found.lacks} if found.lacks else {}
     return Source(identity, {**identity, **place}, found.sae, convert)
+
+
+def _named(fmt: str, folder: str) -> dict[str, str]:
+    """What a source says of an SAE: its folder, and its weights file where a folder may hold several.
+
+    The file may be named for other formats as well, and then says nothing more.
+    """
+    path = PurePosixPath(folder)
+    weights = FORMATS[fmt].files[-1] if fmt in FORMATS else ""
+    if weights and f"/{folder}".endswith(f"/{weights}"):
+        folder = folder.removesuffix(weights).rstrip("/")
+    elif "*" in weights and fnmatch.fnmatch(path.name, weights):
+        parent = "" if str(path.parent) == "." else str(path.parent)
+        return {"folder": parent, "file": path.name, "format": fmt}
+    return {"folder": folder, "format": fmt}
 
 
 def open_place(place: Mapping[str, str]) -> Sae:
