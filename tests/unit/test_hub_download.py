@@ -200,7 +200,7 @@ def test_g3_bytes_that_drip_are_given_up(tmp_path, loopback, quick, monkeypatch)
     begun = time.monotonic()
     with pytest.raises(Unreachable, match=r"less than 1000 kB/s for"):
         fetch(tmp_path, commit, "model.safetensors")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize("access", ["gated", "private"])
@@ -221,7 +221,7 @@ def test_one_file_that_is_refused_stops_the_others(tmp_path, loopback):
     begun = time.monotonic()
     with pytest.raises(hub.Refused, match=r"vocab\.txt .*asks for a login"):
         fetch(tmp_path, commit)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20
 
 
 # -- what is said, and what is not
