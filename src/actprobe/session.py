@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import config as configuration
-from actprobe import experiment, jobs, words
+from actprobe import experiment, hub, jobs, words
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.jobs import PLAN_VARIABLE
 from actprobe.keys import DigestMemo
@@ -59,6 +59,7 @@ def begin(
     if acts and take_over(plan):
         plan = experiment.plan(config, wanted, everything)
     _refuse_tombstones(plan)
+    hub.require_reachable((plan.targets[p].args for p in plan.pending), acts)
     if not quiet:
         print(words.table(plan), file=sys.stderr)
     _hand_down(plan, Path(workdir) / ".snakemake" / "actprobe")

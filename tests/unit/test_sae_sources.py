@@ -1,7 +1,6 @@
 """Where SAEs come from: what is refused or damaged is named, and what identifies an SAE."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +9,14 @@ from sae_tiny import (
     F,
     K,
     activations,
-    batch,
     codes,
     config,
-    dense,
     parameters,
     rows,
     save_saelens,
     targets,
 )
 from safetensors.numpy import save_file
-from test_sae_encode import assert_same
 from test_sae_formats import (
     dictionary,
     gemma_scope,
@@ -31,10 +27,8 @@ from test_sae_formats import (
     write_json,
 )
 
-from actprobe import hub, sae
-from actprobe.errors import ActprobeError, BadInput, ConfigError, Unreachable
+from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.models.hooks import HOOKS, hook_of
-from actprobe.sae import sources
 from actprobe.sae.checks import mismatches, site_of
 from actprobe.sae.formats import Sae, describe
 from actprobe.sae.weights import Weights
@@ -406,89 +400,3 @@ def test_what_only_the_path_of_an_sae_says_enters_the_key(tmp_path):
     assert len({t.key for t in found}) == 3
     assert embedding.spec["sae"]["input_scale"] == D**-0.5
     assert transcoder.spec["sae"]["transcoder"] is True
-
-
-def test_hub_saes_are_pinned(tmp_path):
-    known = activations(tmp_path, {"a": rows(3)})
-    with pytest.raises(ConfigError, match=r"saes\.s\.revision: pin hub:org/repo to its full"):
-        targets(
-            config(tmp_path, {"s": {"source": "hub:org/repo/folder", "revision": "main"}}), known
-        )
-
-
-def test_hub_saes_are_fetched_by_the_job_and_compared_with_the_site_there(tmp_path, monkeypatch):
-    """Planned offline, before anything is in the hub cache."""
-    p = parameters()
-    entry = {"source": "hub:org/repo/sub", "revision": "a" * 40, "format": "saelens"}
-    cfg, known = config(tmp_path, {"s": entry}), activations(tmp_path, {"a": rows(3)})
-    [t] = targets(cfg, known)["latents"]
-    assert t.spec["sae"] == {
-        "hub": "org/repo", "folder": "sub", "revision": "a" * 40, "format": "saelens",
-    }  # fmt: skip
-    with pytest.raises(
-        ActprobeError, match="hub:org/repo at aaaaaaaa is not in the local hub cache"
-    ):
-        sae.run(batch([t]), cfg, 1)
-
-    cached = save_saelens(tmp_path / "hub" / "sub", p)
-    monkeypatch.setattr(sources, "fetch", lambda *_, **__: cached)
-    sae.run(batch([t]), cfg, 1)
-    assert_same(sae.open_latents(t.path).to_scipy().toarray(), dense(p, rows(3), "standard"))
-
-    other = {"sae_lens_version": "6.1", "model_name": "tiny", "hook_name": "blocks.7.hook_mlp_out"}
-    save_saelens(cached, p, metadata=other)
-    with pytest.raises(ConfigError, match=r"saes\.s: it was made for blocks\.7\.hook_mlp_out"):
-        sae.run(batch([t]), cfg, 1)
-
-
-def test_a_compressed_archive_from_the_hub_is_converted_by_the_next_run(tmp_path, monkeypatch):
-    """It can only be seen to be compressed once it is here."""
-    entry = {"source": "hub:org/repo/sub", "revision": "a" * 40, "format": "gemma_scope"}
-    cfg, known = config(tmp_path, {"s": entry}), activations(tmp_path, {"a": rows(3)})
-    planned = targets(cfg, known)
-    p, folder = parameters(), tmp_path / "hub"
-    told = gemma_scope(folder, p)
-    with np.load(folder / "params.npz") as z:
-        np.savez_compressed(folder / "params.npz", **dict(z))
-    monkeypatch.setattr(sources, "fetch", lambda *_, **__: folder)
-    with pytest.raises(ActprobeError, match=r"params\.npz: compressed, .* run again"):
-        sae.run(batch(planned["latents"]), cfg, 1)
-    planned = targets(cfg, known)
-    sae.make(batch(planned["saes"]), cfg, 1)
-    sae.run(batch(planned["latents"]), cfg, 1)
-    z = sae.open_latents(planned["latents"][0].path)
-    assert_same(z.to_scipy().toarray(), dense(p, rows(3), **told))
-
-
-def test_only_the_files_of_the_format_are_fetched(tmp_path, monkeypatch):
-    """Folders on the hub also hold checkpoints and other weights."""
-    import huggingface_hub
-
-    asked = []
-
-    def snapshot(repo, **settings):
-        asked.append(settings["allow_patterns"])
-        raise ValueError("no network")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    place = {"hub": "org/repo", "folder": "x", "revision": "a" * 40, "format": "llama_scope"}
-    with pytest.raises(Unreachable, match="cannot be fetched"):
-        sources.open_place(place)
-    assert asked == [["x/hyperparams.json", "x/checkpoints/final.safetensors"]]
-
-
-@pytest.mark.parametrize("kind", hub.errors())
-def test_an_unreachable_hub_is_no_reason_to_skip(tmp_path, monkeypatch, kind):
-    """A tombstone would stay when the network is back."""
-    import huggingface_hub
-
-    def snapshot(repo, **settings):
-        raise kind("connection refused")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    entry = {"source": "hub:org/repo/sub", "revision": "a" * 40, "format": "gemma_scope"}
-    cfg = config(tmp_path, {"s": entry}, on_bad_dataset="skip")
-    planned = targets(cfg, activations(tmp_path, {"a": rows(3)}))
-    with pytest.raises(Unreachable, match=r"hub:org/repo at aaaaaaaa .* cannot be fetched"):
-        sae.run(batch(planned["latents"]), cfg, 1)
-    assert not Path(planned["latents"][0].path).exists()

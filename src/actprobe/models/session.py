@@ -19,7 +19,9 @@ from actprobe import store
 from actprobe.errors import Damaged
 from actprobe.models import extract, load
 from actprobe.models.batches import cheapest_budget
+from actprobe.models.located import located
 from actprobe.models.reading import Reading, reading
+from actprobe.models.view import View
 from actprobe.plan import Target
 
 log = logging.getLogger(__name__)
@@ -79,13 +81,13 @@ class Session:
 class Described:
     """A model as its files describe it, its weights not loaded yet.
 
-    where: arguments of `from_pretrained`; config: of transformers; sites: those that are wanted;
+    where: its files as a loader sees them; config: of transformers; sites: those that are wanted;
     reading: how it reads texts.
     """
 
     name: str
     settings: Mapping[str, Any]
-    where: Mapping[str, Any]
+    where: View
     config: Any
     sites: Sequence[str]
     reading: Reading
@@ -110,7 +112,7 @@ def described(
 ) -> Iterator[Described]:
     """The model of these targets, with everything checked that needs no weights."""
     sites = list(dict.fromkeys(t.args["site"] for t in targets))
-    with load.located(targets[0].args["place"]) as where:
+    with located(targets[0].args["place"], name) as where:
         config = load.load_config(where, name, settings)
         load.check_sites(config, sites, name)
         tokenizer = load.load_tokenizer(where, name)

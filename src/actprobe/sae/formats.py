@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,14 @@ class Format:
 
     files: tuple[str, ...]
     read: Callable[[Path], Sae]
+
+    def among(self, names: Collection[str], file: str = "") -> list[str] | None:
+        """The files of an SAE of this format among the names below a folder (of the hub), its weights
+        first; None where there is none. file: the weights that a source names."""
+        *others, weights = self.files
+        if (file and file != weights) or not {*others, weights} <= set(names):
+            return None
+        return [weights, *others]
 
     def at(self, path: Path) -> Path | None:
         """The SAE's folder when all files are there; `path` may be the weights file itself."""

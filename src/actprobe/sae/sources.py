@@ -5,16 +5,17 @@ Planning reads configs, headers and digests, never weights.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actprobe import hub, keys
 from actprobe.errors import BadInput, ConfigError, Unreachable
 from actprobe.keys import DigestMemo
 from actprobe.sae.formats import FORMATS, Sae, describe, detect
+from actprobe.sae.remote import Remote
 from actprobe.sae.tensors import sliceable, tensors
 
 
@@ -36,13 +37,19 @@ def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
     """Find the SAE of one config entry. Raises ConfigError naming the entry and what is wrong."""
     where, source, fmt = f"saes.{name}.source", settings["source"], settings["format"]
     if source.startswith("hub:"):
-        return _on_hub(source.removeprefix("hub:"), fmt, settings["revision"], f"saes.{name}")
-    path = Path(source).absolute()
+        return _on_hub(source.removeprefix("hub:"), settings, f"saes.{name}", memo)
+    path = (Path(source).expanduser() / (settings["subfolder"] or "")).absolute()
+    if not path.exists() and (words := _words(source)):
+        raise ConfigError(
+            f"{where}: {path}: there is no such folder or file; for the hub write {words}"
+        )
     try:
         fmt = detect(path) if fmt == "auto" else fmt
         sae = describe(path, fmt)
         convert = _must_convert(sae)
     except BadInput as e:
+        if fmt != "auto" and (there := FORMATS[fmt].at(path)):
+            _require_whole(there, fmt, memo)
         raise ConfigError(f"{where}: {e}") from None
     if settings["identity"] == "revision":
         if not settings["revision"]:
@@ -51,6 +58,7 @@ def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
     else:
         folder = FORMATS[fmt].at(path)
         assert folder is not None
+        _require_whole(folder, fmt, memo)
         identity = {
             "files": keys.spec_key({f: memo.sha256(folder / f) for f in FORMATS[fmt].files})
         }
@@ -58,6 +66,17 @@ def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
         said = {"input_scale": sae.input_scale, "transcoder": sae.transcoder}
         identity |= {k: v for k, v in said.items() if v != getattr(Sae, k)}
     return Source({**identity, "format": fmt}, {"path": str(path), "format": fmt}, sae, convert)
+
+
+def _require_whole(folder: Path, fmt: str, memo: DigestMemo) -> None:
+    """Raise Damaged where files of a local folder lie in the hub cache and are not what they were."""
+    for f in FORMATS[fmt].files:
+        hub.require_whole(folder / f, memo)
+
+
+def _words(source: str) -> str | None:
+    """What to write for a source that names the hub without saying so."""
+    return hub.hint(source) or (f"source: hub:{source}" if hub.looks_like_repo(source) else None)
 
 
 def require_unchanged(name: str, config: Mapping[str, Any], planned: Mapping[str, Any]) -> None:
@@ -77,70 +96,66 @@ def _must_convert(sae: Sae) -> bool:
     return sae.weights.endswith(".pt") or not sliceable(tensors(sae.weights))
 
 
-def _on_hub(source: str, fmt: str, revision: str | None, where: str) -> Source:
-    """A hub SAE: ORG/REPO or ORG/REPO/FOLDER at a commit.
-
-    Its config is asked for only when the format is not given: planning many SAEs must not wait for
-    a network.
-    """
-    repo, folder = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
-    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        raise ConfigError(f"{where}.revision: pin hub:{repo} to its full 40-digit commit hash")
-    assert revision is not None
+def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMemo) -> Source:
+    """A hub SAE at a commit. Its format and what it is come from the list of files and from small
+    ones, which are asked for only where they are not here."""
+    repo, folder = hub.split(source, settings["subfolder"], f"{where}.source")
+    service, fmt = hub.of(memo), settings["format"]
+    commit = service.commit(repo, settings["revision"], where)
+    remote = Remote(service, repo, commit.sha, folder)
+    identity = {"hub": repo, "revision": commit.sha, **_named(fmt, folder)}
+    place = {"repo": repo, "asked": commit.asked, "cache_dir": str(memo.file.parent)}
     try:
-        path = fetch(repo, folder, revision, ["*.json"], local=fmt != "auto")
-    except Unreachable:
-        path = None
-    sae, convert = None, fmt == "dictionary_learning"
-    if path is not None:
-        try:
-            fmt = detect(path) if fmt == "auto" else fmt
-            sae = describe(path, fmt)
-            convert = _must_convert(sae)
-        except BadInput:
-            sae = None  # the weights are not here yet; checked again in the job
-    if fmt == "auto":
-        raise ConfigError(
-            f"{where}.format: cannot be seen before hub:{source} is fetched; give one of "
-            f"{', '.join(FORMATS)}"
+        found = remote.look(fmt, where)
+    except (hub.Refused, Unreachable) as e:  # it may never be needed
+        if fmt == "auto":
+            raise type(e)(
+                f"{where}.format: cannot be seen now, give one of {', '.join(FORMATS)}: {e}"
+            ) from None
+        return Source(
+            identity, hub.noted({**identity, **place}, e), None, fmt == "dictionary_learning"
         )
-    identity = {"hub": repo, "folder": folder, "revision": revision, "format": fmt}
-    return Source(identity, identity, sae, convert)
-
-
-def fetch(repo: str, folder: str, revision: str, files: Sequence[str], local: bool = False) -> Path:
-    """A hub SAE's folder in the local hub cache; files are fetched as needed, unless `local`.
-
-    files: names or patterns below the folder, which may hold much else, such as checkpoints.
-    Raises Unreachable when they cannot be had.
-    """
-    from huggingface_hub import snapshot_download
-
+    convert, bad = ".pt" in Path(found.files[0]).name, found.bad  # a pickle
     try:
-        patterns = [f"{folder}/{f}" if folder else f for f in files]
-        root = snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=patterns,
-            etag_timeout=20,
-            local_files_only=local,
-        )
-    except hub.errors() as e:
-        raise Unreachable(
-            f"hub:{repo} at {revision[:8]} is not in the local hub cache and cannot be fetched "
-            f"({type(e).__name__})"
-        ) from None
-    return Path(root) / folder
+        if found.sae is not None and not found.lacks:
+            convert = _must_convert(found.sae)
+    except BadInput as e:
+        remote.require_whole()
+        bad = str(e)
+    if bad is not None:
+        raise ConfigError(f"{where}.source: {bad}")
+    identity = {"hub": repo, "revision": commit.sha, **_named(found.format, folder)}
+    place |= {"lacks": found.lacks} if found.lacks else {}
+    return Source(identity, {**identity, **place}, found.sae, convert)
+
+
+def _named(fmt: str, folder: str) -> dict[str, str]:
+    """What a source says of an SAE: its folder, and its weights file where a folder may hold several.
+
+    The file may be named for other formats as well, and then says nothing more.
+    """
+    path = PurePosixPath(folder)
+    weights = FORMATS[fmt].files[-1] if fmt in FORMATS else ""
+    if weights and f"/{folder}".endswith(f"/{weights}"):
+        folder = folder.removesuffix(weights).rstrip("/")
+    elif "*" in weights and fnmatch.fnmatch(path.name, weights):
+        parent = "" if str(path.parent) == "." else str(path.parent)
+        return {"folder": parent, "file": path.name, "format": fmt}
+    return {"folder": folder, "format": fmt}
 
 
 def open_place(place: Mapping[str, str]) -> Sae:
-    """The SAE at a place, fetched when it is on the hub. Raises BadInput, Unreachable."""
+    """The SAE at a place, fetched when it is on the hub. Raises BadInput, Unreachable, Damaged."""
     if "artefact" in place:
         from actprobe.sae.artefact import read_sae
 
         return read_sae(place["artefact"])
-    if "hub" in place:
-        files = FORMATS[place["format"]].files
-        path = fetch(place["hub"], place["folder"], place["revision"], files)
-        return describe(path, place["format"])
+    if "repo" in place:
+        service = hub.Hub(DigestMemo(place["cache_dir"]), patient=True)
+        folder = "/".join(filter(None, [place["folder"], place.get("file")]))
+        remote = Remote(service, place["repo"], place["revision"], folder)
+        found = remote.look(place["format"], "saes")
+        at = replace(remote, folder=found.folder)
+        at.fetch(found.files)
+        return at.describe(found.files[0], found.format)
     return describe(place["path"], place["format"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from actprobe.config import nearest
@@ -33,6 +34,7 @@ def targets(
     names = {t.args["source"] for t, _ in sources}
     found: dict[str, Target] = {}
     for n, entry in enumerate(config.get("top_contexts") or []):
+        tokenizer = _tokenizer(entry["tokenizer"], f"top_contexts[{n}].tokenizer", memo)
         for pattern in entry["sources"]:
             chosen = [
                 (t, tokens)
@@ -46,24 +48,41 @@ def targets(
                     f"{entry['datasets']}; {nearest(pattern, names)}"
                 )
             for t, tokens in chosen:
-                made_here = _target(config, entry, t, tokens, memo)
+                made_here = _target(config, entry, tokenizer, t, tokens)
                 if found.setdefault(made_here.name, made_here).key != made_here.key:
                     raise ConfigError(f"top_contexts: {made_here.name} is asked for twice")
     return list(found.values())
 
 
+def _tokenizer(given: str | None, where: str, memo: DigestMemo) -> tuple[str | None, str | None]:
+    """Path and digest of a tokenizer.json. Raises ConfigError when it is no file that can be read."""
+    if given is None:
+        return None, None
+    path = Path(given).expanduser()
+    if path.is_dir():
+        raise ConfigError(f"{where}: {path} is a folder; write {path / 'tokenizer.json'}")
+    try:
+        return str(path), memo.sha256(path)
+    except OSError as e:
+        raise ConfigError(f"{where}: {path} cannot be read: {e.strerror}") from None
+
+
 def _target(
-    config: Mapping[str, Any], entry: Mapping[str, Any], t: Target, tokens: Target, memo: DigestMemo
+    config: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    tokenizer: tuple[str | None, str | None],
+    t: Target,
+    tokens: Target,
 ) -> Target:
-    tokenizer = entry["tokenizer"]
+    path, digest = tokenizer
     params = {
         "codes": t.key,
         "tokens": tokens.key,
-        "tokenizer": tokenizer and memo.sha256(tokenizer),
+        "tokenizer": digest,
         **{k: entry[k] for k in ("latents", "k", "window")},
     }
     source = t.args["source"]
-    args = {"codes": t.path, "tokens": tokens.path, "tokenizer": tokenizer, "source": source}
+    args = {"codes": t.path, "tokens": tokens.path, "tokenizer": path, "source": source}
     return target(
         config["cache_dir"],
         STAGE,

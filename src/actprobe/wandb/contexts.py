@@ -18,10 +18,10 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from actprobe import store
+from actprobe import hub, keys, store
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
-from actprobe.plan import Batch
+from actprobe.plan import Batch, Target
 from actprobe.wandb.chunks import as_float32
 
 log = logging.getLogger(__name__)
@@ -197,8 +197,20 @@ def words(f: h5py.File, tokenizer: str | None) -> Callable[[int], str]:
         return lambda row: str(ids[row]) if ids[row] >= 0 else "·"
     from tokenizers import Tokenizer
 
-    known = Tokenizer.from_file(tokenizer)
+    try:
+        known = Tokenizer.from_file(tokenizer)
+    except Exception as e:  # the library raises nothing more special
+        raise BadInput(f"{tokenizer}: no tokenizer.json that can be read: {e}") from None
     return lambda row: known.id_to_token(int(ids[row])) or str(ids[row])
+
+
+def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
+    """Raise ActprobeError when the tokenizer is not the plan's any more."""
+    if (path := t.args["tokenizer"]) is not None:
+        memo = keys.DigestMemo(config["cache_dir"])
+        hub.require_whole(path, memo)  # it may be a file of the local hub cache
+        found = memo.sha256(path)
+        keys.require_unchanged(found, t.spec["tokenizer"], f"top_contexts: tokenizer {path}")
 
 
 def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
@@ -210,10 +222,12 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                 tokens = codes
                 if "token_ids" not in codes:
                     tokens = stack.enter_context(store.open_h5(t.args["tokens"]))
+                word = words(tokens, t.args["tokenizer"])
+                require_unchanged(config, t)
                 table = top_contexts(
                     codes,
                     tokens["offsets"][:],
-                    words(tokens, t.args["tokenizer"]),
+                    word,
                     t.spec["latents"],
                     t.spec["k"],
                     t.spec["window"],

@@ -1,0 +1,69 @@
+"""The Hugging Face hub: which commit a revision is, which files it has, and their content here.
+
+Files lie where the hub's own client keeps them (`HF_HOME`, `HF_HUB_CACHE`), in its layout, so that
+what it or another tool has fetched is used and what is fetched here serves them too. Its client is
+asked for commits and lists of files and gives login and addresses; every question has a time limit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actprobe.hub.names import hint, looks_like_repo, split
+from actprobe.lazy import lazy
+
+if TYPE_CHECKING:
+    from actprobe.hub.asking import NotThere, Refused
+    from actprobe.hub.layout import (
+        Entry,
+        Listing,
+        anywhere,
+        lacking,
+        listing,
+        require_length,
+        require_whole,
+        snapshot,
+    )
+    from actprobe.hub.reachable import noted, require_reachable
+    from actprobe.hub.service import Commit, Hub, of
+
+_LAZY = {
+    "Commit": "service",
+    "Entry": "layout",
+    "Hub": "service",
+    "Listing": "layout",
+    "NotThere": "asking",
+    "Refused": "asking",
+    "anywhere": "layout",
+    "lacking": "layout",
+    "listing": "layout",
+    "noted": "reachable",
+    "of": "service",
+    "require_reachable": "reachable",
+    "require_length": "layout",
+    "require_whole": "layout",
+    "snapshot": "layout",
+}
+
+__all__ = [
+    "Commit",
+    "Entry",
+    "Hub",
+    "Listing",
+    "NotThere",
+    "Refused",
+    "anywhere",
+    "hint",
+    "lacking",
+    "listing",
+    "looks_like_repo",
+    "noted",
+    "of",
+    "require_length",
+    "require_reachable",
+    "require_whole",
+    "snapshot",
+    "split",
+]
+
+__getattr__ = lazy(__name__, _LAZY)

@@ -1,0 +1,66 @@
+"""What the plan says about sources on the hub that pending targets need and that cannot be had."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from actprobe.errors import ActprobeError, ConfigError, Unreachable
+from actprobe.hub import asking
+from actprobe.hub.asking import Line, Refused
+
+log = logging.getLogger(__name__)
+
+
+def noted(place: Mapping[str, str], error: ActprobeError) -> dict[str, str]:
+    """A place of the hub with the reason why it cannot be read now."""
+    kind = "refused" if isinstance(error, ConfigError) else "unreachable"
+    return {**place, kind: str(error)}
+
+
+def require_reachable(args: Iterable[Mapping[str, Any]], acts: bool) -> None:
+    """Stop a plan whose pending targets need what the hub refuses, or does not give now.
+
+    args: those of the pending targets. Files that are there need no hub, so only what is pending
+    counts; of each repository whose files have to be fetched (`lacks`) one is asked for. What the
+    hub refuses for good stops every plan; what cannot be had just now stops a run (`acts`), while a
+    dry run goes on and says so. Raises ConfigError or Unreachable.
+    """
+    given = (p for each in args for p in (each.get("place"), each.get("sae")))
+    places = [p for p in given if isinstance(p, Mapping) and "repo" in p]
+    found: dict[str, dict[str, None]] = {"refused": {}, "unreachable": {}}
+    for place in places:
+        for kind in found:
+            if kind in place:
+                found[kind][place[kind]] = None
+    lacking = {p["repo"]: p for p in places if "lacks" in p}
+    line = Line(patient=False)
+    for repo, place in lacking.items():
+        try:
+            _try(line, repo, place["revision"], place["lacks"])
+        except (Refused, Unreachable) as e:
+            kind = "refused" if isinstance(e, Refused) else "unreachable"
+            found[kind][str(e)] = None
+    if refused := list(found["refused"]):
+        raise ConfigError(_listed("these cannot be had from the hub", refused))
+    if unreachable := list(found["unreachable"]):
+        text = _listed("these are not here, and cannot be had from the hub now", unreachable)
+        if acts:
+            raise Unreachable(text)
+        log.warning("%s\n(a run would end here)", text)
+
+
+def _try(line: Line, repo: str, commit: str, name: str) -> None:
+    """Ask for the head of a file: the hub lists what it may still refuse to give."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    def question() -> Any:
+        return get_hf_file_metadata(hf_hub_url(repo, name, revision=commit), timeout=asking.ANSWER)
+
+    line.ask(f"hub:{repo}/{name} at {commit[:8]}", repo, question)
+
+
+def _listed(what: str, reasons: list[str]) -> str:
+    more = [f"… and {len(reasons) - 5} more"] if len(reasons) > 5 else []
+    return f"{what}:\n  " + "\n  ".join([*reasons[:5], *more])

