@@ -12,10 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from actprobe.errors import BadInput
+from actprobe.files.safetensors import read_header
 from actprobe.lora import names
 from actprobe.lora.adapter import Adapter, read_adapter, to_float
 from actprobe.lora.read import factors, read_lora
-from actprobe.safetensors_header import read_header
 
 M = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 BLOCK, FOLDED = M.removesuffix(".to_q"), M.replace(".", "_")

@@ -23,9 +23,10 @@ from scipy.sparse import csr_array
 from wandb_cases import assembled, config, plan_of
 
 from actprobe import models, store
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.files import open_arrays
 from actprobe.plan import Batch, Target
-from actprobe.wandb import arrays, assemble, digests, lockfile, windows
+from actprobe.wandb import assemble, digests, lockfile, windows
 from actprobe.wandb.targets import VERSION
 from actprobe.wandb.windows import tokens_csr
 
@@ -47,6 +48,7 @@ def save(path: Path, content: Any) -> None:
 
 def dump(folder: Path, files: Mapping[str, Any], **entry: Any) -> Target:
     """A dump whose files are in the cache already, as its only assembled target."""
+    folder.mkdir(exist_ok=True)
     wanted = config(folder, {"d": {"source": {"run": "team/project/run1"}, **entry}})
     locked = []
     for name, content in files.items():
@@ -212,8 +214,8 @@ def test_no_descriptor_left_is_not_the_fault_of_a_file(tmp_path, suffix, few_des
                     taken.append(stack.enter_context(open(os.devnull)))
             for f in taken[:free]:
                 f.close()
-            with contextlib.suppress(OSError), arrays.open_arrays(path, suffix) as found:
-                assert len(found) == 1
+            with contextlib.suppress(OSError), open_arrays(path, suffix) as found:
+                assert len(found.arrays) == 1
 
 
 def test_chunks_that_differ_are_named(tmp_path):
@@ -237,7 +239,10 @@ def test_values_that_are_no_numbers_are_named_by_row(tmp_path, value):
 
 def test_a_file_with_several_arrays_needs_the_name(tmp_path):
     files = {"resid_pre.0.pt": {"x": torch.tensor(X), "y": torch.tensor(X[:, :2])}}
-    refused(dump(tmp_path, files, position="last"), r"arrays 'x', 'y'; expected a single one")
+    refused(
+        dump(tmp_path, files, position="last"),
+        r"'x' \(60, 7\) float32, 'y' \(60, 2\) float32; expected a single one",
+    )
     refused(dump(tmp_path, files, position="last", array="z"), "expected one called 'z'")
     path = make(dump(tmp_path, files, position="last", array="y"))
     assert models.load_activations(path).shape == (60, 2)
@@ -252,6 +257,105 @@ def test_rows_that_do_not_fit_the_tokens(tmp_path):
     refused(dump(tmp_path, chunks(three, 2), position="last"), "set position: tokens")
     both = {**chunks(X, 2), "all_token_ids.pt": WORDS}
     refused(dump(tmp_path, both, position="last"), "60 rows, but tokens of 15")
+
+
+MASK = np.random.default_rng(1).random((15, 4)) < 0.7
+
+
+def masked(**more: Any) -> dict[str, Any]:
+    """Tokens with padding, the first row without a single token."""
+    MASK[0] = False
+    ids = np.where(MASK, np.arange(60).reshape(15, 4), -1)
+    if more.get("negative"):
+        return {"all_token_ids.pt": torch.tensor(ids)}
+    content = {"input_ids": torch.arange(60).reshape(15, 4), "attention_mask": torch.tensor(MASK)}
+    return {"all_token_ids.pt": content}
+
+
+@pytest.mark.parametrize("shape", [(15, 4, 7), (60, 7)])
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("size", [1 << 22, 4 * 7 * 4])
+def test_f_padding_is_left_out_of_the_rows(tmp_path, monkeypatch, shape, negative, size):
+    monkeypatch.setattr(assemble, "SLICE", size)
+    tokens = masked(negative=negative)
+    x = np.where(MASK.reshape(60, 1), X, np.nan)  # padding may hold anything
+    path = make(dump(tmp_path, {**chunks(x.reshape(shape), 3, "pt"), **tokens}))
+    kept = MASK.reshape(-1)
+    with models.open_activations(path) as a:
+        assert np.array_equal(a[:], X[kept])
+        assert a.offsets is not None and a.token_ids is not None
+        assert np.array_equal(np.diff(a.offsets), MASK.sum(axis=1))
+        assert np.array_equal(a.token_ids, np.flatnonzero(kept))
+    last = store.verify(path)["facts"]["chunks"][-1]["rows"]
+    assert last[1] == kept.sum()
+
+
+def test_f_rows_that_were_stored_without_their_padding(tmp_path):
+    path = make(dump(tmp_path, {**chunks(X[MASK.reshape(-1)], 3), **masked()}))
+    assert np.array_equal(models.load_activations(path), X[MASK.reshape(-1)])
+    refused(
+        dump(tmp_path / "b", {**chunks(X[:50], 3), **masked()}), r"50 rows, but \d+ tokens \(60 "
+    )
+
+
+def test_f_one_file_of_tokens_for_each_chunk(tmp_path):
+    words = [WORDS[:5], WORDS[5:10], WORDS[10:]]
+    tokens = {f"chunk_{i}_all_token_ids.pt": w for i, w in enumerate(words)}
+    path = make(dump(tmp_path, {**chunks(X.reshape(15, 4, 7), 3), **tokens}))
+    with models.open_activations(path) as a:
+        assert a.offsets is not None and a.offsets.tolist() == list(range(0, 61, 4))
+    assert len(store.verify(path)["spec"]["tokens"]) == 3
+    wrong = dict(zip(tokens, [WORDS[:6], WORDS[6:10], WORDS[10:]], strict=True))
+    refused(dump(tmp_path / "b", {**chunks(X.reshape(15, 4, 7), 3), **wrong}),
+            r"chunk_0\.npy has 5 rows, its tokens 6")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"matches 3 files, but resid_post\.3 has 2 chunks"):
+        dump(tmp_path / "c", {**chunks(X.reshape(15, 4, 7), 2), **tokens})
+
+
+def test_f_the_same_tokens_beside_every_chunk_are_one_file(tmp_path):
+    tokens = {f"{i}/all_token_ids.pt": WORDS for i in range(2)}
+    t = dump(tmp_path, {**chunks(X, 3), **tokens})
+    assert len(t.args["tokens"]) == 1 and make(t)
+
+
+def test_f_ids_in_one_dimension(tmp_path, caplog):
+    ids = {"all_token_ids.pt": torch.arange(60)}
+    path = make(dump(tmp_path, {**chunks(X.reshape(15, 4, 7), 2), **ids}))
+    with models.open_activations(path) as a:
+        assert a.offsets is not None and a.offsets.tolist() == list(range(0, 61, 4))
+    path = make(dump(tmp_path / "b", {**chunks(X, 2), **ids}))
+    with models.open_activations(path) as a:
+        assert a.offsets is not None and a.offsets.tolist() == [0, 60]
+    assert "each file counts as one text" in caplog.text
+
+
+def test_f_what_lies_beside_the_activations_is_told_and_ignored(tmp_path):
+    content = {
+        "acts": torch.tensor(X),
+        "mask": torch.ones(60, dtype=torch.bool),
+        "labels": torch.arange(60),
+        "texts": ["a"] * 60,
+        "codes": torch.eye(3).to_sparse(),
+    }
+    path = make(dump(tmp_path, {"resid_pre.0.pt": content}, position="last"))
+    assert np.array_equal(models.load_activations(path), X)
+    assert store.verify(path)["facts"]["ignored"] == [
+        "codes: a sparse_coo tensor of float32 on cpu", "labels int64", "mask bool",
+        "texts: list of 60 str",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_f_float8_becomes_float32(tmp_path, dtype):
+    x = torch.tensor(X).to(dtype)
+    path = make(dump(tmp_path, {"resid_pre.0.pt": x}, position="last"))
+    assert np.array_equal(models.load_activations(path), x.float().numpy())
+
+
+def test_f_views_and_old_files(tmp_path):
+    x = torch.tensor(X.T.copy()).T
+    path = make(dump(tmp_path, {"resid_pre.0.pt": {"x": torch.nn.Parameter(x)}}, position="last"))
+    assert np.array_equal(models.load_activations(path), X)
 
 
 def test_rows_must_be_as_many_as_the_texts_of_their_dataset(tmp_path):
@@ -342,6 +446,19 @@ def test_windows_become_token_level_latents(tmp_path, monkeypatch, per_slice):
     assert got.has_canonical_format
     with store.open_h5(t.path) as f:
         assert f["offsets"][:].tolist() == list(range(0, 61, 4))
+
+
+@pytest.mark.parametrize("per_slice", [1 << 20, 8])
+def test_f_padding_is_left_out_of_windows(tmp_path, monkeypatch, per_slice):
+    monkeypatch.setattr(windows, "_VALUES", per_slice)
+    z, tokens, kept = codes(15, 4, 9), masked(), MASK.reshape(-1)
+    z[~MASK] = 3  # what an SAE says of padding
+    t = dump(tmp_path, {"resid_pre.2.pt": as_windows(z), **tokens}, content="latents", width=9)
+    got = read_csr(make(t))
+    assert np.array_equal(got.toarray(), z.reshape(60, 9)[kept].astype(np.float32))
+    with store.open_h5(t.path) as f:
+        assert np.array_equal(np.diff(f["offsets"][:]), MASK.sum(axis=1))
+        assert np.array_equal(f["token_ids"][:], np.flatnonzero(kept))
 
 
 def test_windows_in_several_chunks_without_tokens(tmp_path):

@@ -12,8 +12,8 @@ from wandb_server import SIGNATURE, Fault, Server, server
 
 from actprobe import wandb as room
 from actprobe.errors import ActprobeError, ConfigError
+from actprobe.files import check_name
 from actprobe.wandb import lockfile
-from actprobe.wandb.lockfile import check_name
 from actprobe.wandb.service import Service, _check_complete
 
 CHUNKS = {f"activation_data/chunk_{i:03d}.pt": golden(i) for i in range(8)}

@@ -28,8 +28,7 @@ from wandb_server import SIGNATURE, Fault, server
 from actprobe import models, store, upkeep
 from actprobe import wandb as room
 from actprobe.errors import ActprobeError, ConfigError, Damaged
-from actprobe.wandb import fetch, lockfile
-from actprobe.wandb.targets import in_order
+from actprobe.wandb import fetch
 
 X = np.random.default_rng(0).standard_normal((80, 16)).astype(np.float32)
 
@@ -242,7 +241,8 @@ def test_a_run_file_without_a_digest_that_was_uploaded_again_is_refused(client, 
 def test_names_never_become_paths(client, tmp_path):
     files = {"a/resid_pre.0.npy;rm -rf": CHUNKS["resid_post.1/chunk_0.npy"]}
     client.add_artifact("team/project/odd", files)
-    wanted = config(tmp_path, {"odd": {"source": {"artifacts": ["team/project/odd:v0"]}}})
+    entry = {"source": {"artifacts": ["team/project/odd:v0"]}, "sites": {"resid_pre.0": ["*"]}}
+    wanted = config(tmp_path, {"odd": entry})
     room.lock(wanted, "odd")
     make(wanted, ["wandb"])
     [path] = Path(wanted["cache_dir"], "wandb", "odd").iterdir()
@@ -262,39 +262,6 @@ def test_key_and_signed_urls_are_nowhere(client, dump, tmp_path, caplog):
     assert traces(tmp_path, KEY) == []
     assert traces(tmp_path, SIGNATURE) == []
     assert client.count.leaks == 0
-
-
-def test_chunks_are_ordered_by_number_and_a_gap_is_an_error():
-    def names(*numbers: int) -> list[lockfile.LockedFile]:
-        return [lockfile.LockedFile(f"x/part_{n}.pt", 1, "md5", "0" * 32, "s") for n in numbers]
-
-    found = in_order("d", "embed", names(10, 9, 11, 8))
-    assert [f.path for f in found] == [f"x/part_{n}.pt" for n in (8, 9, 10, 11)]
-    with pytest.raises(ConfigError, match="run from 1 to 5, but 3, 4 are missing"):
-        in_order("d", "embed", names(1, 2, 5))
-
-
-def test_chunks_of_one_name_come_artifact_after_artifact():
-    def files(*places: tuple[str, str]) -> list[lockfile.LockedFile]:
-        return [lockfile.LockedFile(p, 1, "md5", "0" * 32, f"t/p/{a}:v0") for a, p in places]
-
-    def order(wanted: list[lockfile.LockedFile], *asked: str) -> list[tuple[str, str]]:
-        found = in_order("d", "embed", wanted, asked)
-        return [(f.source[4:-3], f.path) for f in found]
-
-    same = files(("acts-10", "x.pt"), ("acts-9", "x.pt"), ("acts-11", "x.pt"))
-    assert order(same) == [("acts-9", "x.pt"), ("acts-10", "x.pt"), ("acts-11", "x.pt")]
-    asked = ["t/p/acts-11:latest", "t/p/acts-9", "t/p/acts-10:v0"]
-    assert [a for a, _ in order(same, *asked)] == ["acts-11", "acts-9", "acts-10"]
-    several = files(("b", "x_1.pt"), ("b", "x_2.pt"), ("a", "x_2.pt"), ("a", "x_1.pt"))
-    assert order(several) == [("a", "x_1.pt"), ("a", "x_2.pt"), ("b", "x_1.pt"), ("b", "x_2.pt")]
-    # Names that tell the order themselves keep telling it.
-    assert order(files(("b", "x_1.pt"), ("a", "x_2.pt")), "t/p/a:v0") == [
-        ("b", "x_1.pt"),
-        ("a", "x_2.pt"),
-    ]
-    with pytest.raises(ConfigError, match=r"x\.pt of t/p/a:v0 occurs twice"):
-        in_order("d", "embed", files(("a", "x.pt"), ("a", "x.pt")))
 
 
 def test_artifacts_with_one_file_name_are_assembled_as_they_are_listed(client, tmp_path):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from actprobe import keys, store, texts
 from actprobe.errors import BadInput
+from actprobe.files import Array, as_float32, is_float, open_arrays
 from actprobe.interchange import caches
 from actprobe.interchange.layouts import INFO
 from actprobe.interchange.targets import identity
@@ -25,8 +26,7 @@ from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
 from actprobe.plan import Batch, Target
 from actprobe.texts import Texts
-from actprobe.wandb.arrays import Array, open_arrays
-from actprobe.wandb.chunks import UNKNOWN, as_float32, check_finite
+from actprobe.wandb.chunks import UNKNOWN, check_finite
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +60,17 @@ def _make(t: Target, memo: DigestMemo) -> Path:
 @contextmanager
 def _opened(path: Path, name: str | None) -> Iterator[tuple[Array, Mapping[str, Array]]]:
     """The array of floats in a file, and all its arrays."""
-    with open_arrays(path, path.suffix.removeprefix(".")) as found:
-        wanted = name or ("x" if "x" in found else None)
-        arrays = [a for n, a in found.items() if wanted in (None, n)]
+    with open_arrays(path) as found:
+        wanted = name or ("x" if "x" in found.arrays else None)
+        arrays = [a for n, a in found.arrays.items() if wanted in (None, n)]
+        if wanted is None and len(arrays) > 1:  # beside masks and ids
+            arrays = [a for a in arrays if is_float(a.dtype) and len(a.shape) > 1] or arrays
         if len(arrays) != 1:
-            there = ", ".join(map(repr, found)) or "none"
             expected = f"one called {wanted!r}" if wanted else "one array, or its name as `array`"
-            raise BadInput(f"{path}: arrays {there}; expected {expected}")
-        if "float" not in arrays[0].dtype or 0 in arrays[0].shape:
+            raise BadInput(f"{path}: arrays {found.told}; expected {expected}")
+        if not is_float(arrays[0].dtype) or 0 in arrays[0].shape:
             raise BadInput(f"{path}: {arrays[0].shape} {arrays[0].dtype}; expected floats")
-        yield arrays[0], found
+        yield arrays[0], found.arrays
 
 
 @dataclass(frozen=True)

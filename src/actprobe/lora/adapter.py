@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from actprobe.errors import BadInput, bad_file
+from actprobe.files.safetensors import FLOATS, INTEGERS, Header, Tensor, read_header
 from actprobe.lora import names
-from actprobe.safetensors_header import FLOATS, INTEGERS, Header, Tensor, read_header
 
 _LONGEST = 200  # characters of a metadata value that are kept; captions and tag lists are longer
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from actprobe.errors import BadInput, bad_file
+from actprobe.files.safetensors import ITEMSIZE, Tensor
 from actprobe.lora.adapter import Adapter, read_adapter, to_float
 from actprobe.lora.compute import Factors, Floats
-from actprobe.safetensors_header import ITEMSIZE, Tensor
 
 
 def read_lora(path: str | Path, config: str | Path | None, alpha: str) -> dict[str, Factors]:

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from actprobe.errors import BadInput, bad_file
+from actprobe.files.safetensors import Tensor
 from actprobe.lora import names
 from actprobe.lora.adapter import Adapter
 from actprobe.lora.adapter import describe as describe_adapter
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import Factors
-from actprobe.safetensors_header import Tensor
 
 ROWS = 64  # per block
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from actprobe import store
 from actprobe.errors import BadInput, Damaged
+from actprobe.files import Array, Opened, limits, open_arrays
 from actprobe.plan import Target
-from actprobe.wandb.arrays import Array, open_arrays
 from actprobe.wandb.digests import verify_file
 from actprobe.wandb.tokens import Tokens, open_tokens
 
@@ -22,11 +22,15 @@ SLICE = 1 << 22  # bytes of an array in memory
 
 @dataclass(frozen=True)
 class Chunk:
-    """One file of a site: its name in the dump, its digest, its arrays."""
+    """One file of a site: its name in the dump, its digest, and what it holds."""
 
     file: str
     digest: str
-    arrays: Mapping[str, Array]
+    opened: Opened
+
+    @property
+    def arrays(self) -> Mapping[str, Array]:
+        return self.opened.arrays
 
 
 def _verified(chunk: Mapping[str, str]) -> tuple[str, str]:
@@ -48,16 +52,16 @@ class _OneOpen:
 
     def __init__(self, opened: ExitStack):
         self._opened, self._path = opened, ""
-        self._arrays: dict[str, Array] = {}
+        self._now: Opened | None = None
 
-    def arrays(self, path: str, kind: str) -> dict[str, Array]:
-        """The arrays of a file, valid until those of another one are asked for."""
-        if self._path != path:
-            self._path = ""
+    def open(self, path: str, kind: str) -> Opened:
+        """A file, open until another one is asked for."""
+        if self._now is None or self._path != path:
+            self._now = None
             self._opened.close()
-            self._arrays = self._opened.enter_context(open_arrays(path, kind))
+            self._now = self._opened.enter_context(open_arrays(path, kind))
             self._path = path
-        return self._arrays
+        return self._now
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class _Closed:
     dtype: str
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        return self.files.arrays(self.path, self.kind)[self.name].rows(start, stop)
+        return self.files.open(self.path, self.kind).arrays[self.name].rows(start, stop)
 
 
 @contextmanager
@@ -84,21 +88,29 @@ def open_chunks(chunks: Sequence[Mapping[str, str]]) -> Iterator[list[Chunk]]:
         found = []
         for c in chunks:
             path, kind = _verified(c)
-            arrays = {
+            now = files.open(path, kind)
+            arrays: dict[str, Array] = {
                 name: _Closed(files, path, kind, name, a.shape, a.dtype)
-                for name, a in files.arrays(path, kind).items()
+                for name, a in now.arrays.items()
             }
-            found.append(Chunk(c["file"], c["key"], arrays))
+            found.append(Chunk(c["file"], c["key"], replace(now, file=c["file"], arrays=arrays)))
         yield found
 
 
 @contextmanager
-def open_token_file(t: Target) -> Iterator[Tokens]:
-    """The tokens of a target's dump, from a file that was checked against its digest."""
+def open_token_files(t: Target) -> Iterator[Tokens]:
+    """The tokens of a target's dump, from files that were checked against their digests."""
     folder = Path(t.path).parent
     folder.mkdir(parents=True, exist_ok=True)
-    with open_tokens(*_verified(t.args["tokens"]), folder) as found:
+    with open_tokens([_verified(c) for c in t.args["tokens"]], folder) as found:
         yield found
+
+
+def ignored(chunks: Sequence[Chunk], used: Iterable[str]) -> list[str]:
+    """What the files hold and an assembly does not read, for its facts."""
+    names = {n: f"{n} {a.dtype}" for c in chunks for n, a in c.arrays.items() if n not in used}
+    names |= {n: f"{n}: {what}" for c in chunks for n, what in c.opened.ignored.items()}
+    return sorted(names.values())[: limits.TOLD]
 
 
 def token_arrays(tokens: Tokens | None, offsets: np.ndarray) -> dict[str, np.ndarray]:
@@ -119,14 +131,6 @@ def write(part: store.Part, name: str, values: np.ndarray) -> None:
     step = max(1, SLICE // max(1, values[:1].nbytes))
     for start in range(0, len(values), step):
         part[name][start : start + step] = values[start : start + step]
-
-
-def as_float32(block: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 values of a slice of an array with this dtype name."""
-    if dtype == "bfloat16":
-        return (block.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused
-        return block.astype(np.float32, copy=False)
 
 
 def check_finite(block: np.ndarray, file: str, first: int) -> None:

@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from actprobe import hub, keys, store
 from actprobe.errors import BadInput
+from actprobe.files import as_float32
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.wandb.chunks import as_float32
 
 log = logging.getLogger(__name__)
 

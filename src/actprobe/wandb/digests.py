@@ -19,7 +19,7 @@ from actprobe import keys
 from actprobe.errors import Damaged
 
 _RAW = re.compile(r"(md5|sha256|xxh128|size)\.([0-9a-f]{12})\.(\w+)")
-_EXTENSIONS = {".pt", ".pth", ".safetensors", ".npy", ".h5", ".hdf5", ".json"}
+EXTENSIONS = {".pt", ".pth", ".safetensors", ".npy", ".npz", ".h5", ".hdf5", ".json"}
 
 
 def new(alg: str) -> Any:
@@ -40,7 +40,7 @@ def raw_path(cache_dir: str, dump: str, alg: str, digest: str, name: str) -> str
     """Where the file `name` of a dump lies in the cache. No part of `name` but a known extension
     enters the path."""
     ext = PurePosixPath(name).suffix.lower()
-    ext = ext[1:] if ext in _EXTENSIONS else "bin"
+    ext = ext[1:] if ext in EXTENSIONS else "bin"
     return f"{cache_dir}/wandb/{dump}/{alg}.{keys.short(digest)}.{ext}"
 
 

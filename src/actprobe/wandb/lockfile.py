@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.errors import ConfigError
+from actprobe.files import check_name
 
 
 @dataclass(frozen=True, order=True)
@@ -41,23 +42,6 @@ class Lock:
     source: dict[str, Any]
     artifacts: dict[str, str]
     files: tuple[LockedFile, ...]
-
-
-def check_name(name: str) -> str:
-    """The name of a file in a dump, if it is harmless.
-
-    Raises ActprobeError for one that is empty, absolute, leads out of its folder, or is not
-    portable (backslash, drive letter, control characters).
-    """
-    parts = name.split("/")
-    if (
-        not name
-        or any(p in ("", ".", "..") for p in parts)
-        or re.search(r"[\\\x00-\x1f]", name)
-        or re.match(r"[A-Za-z]:", name)
-    ):
-        raise ActprobeError(f"refused: {name!r} is not a safe file name")
-    return name
 
 
 def config_source(config: Mapping[str, Any], dump: str) -> dict[str, Any]:

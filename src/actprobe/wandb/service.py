@@ -19,8 +19,9 @@ from typing import Any
 
 from actprobe.config import nearest
 from actprobe.errors import ActprobeError, ConfigError
+from actprobe.files import check_name
 from actprobe.wandb import lockfile
-from actprobe.wandb.lockfile import Lock, LockedFile, check_name
+from actprobe.wandb.lockfile import Lock, LockedFile
 from actprobe.wandb.urls import keep_out_of_logs
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ import numpy as np
 
 from actprobe import store
 from actprobe.errors import BadInput
+from actprobe.files import Array, as_float32, is_float, is_integer
 from actprobe.plan import Target
-from actprobe.wandb.arrays import Array
-from actprobe.wandb.chunks import Chunk, as_float32, check_finite, token_arrays, write
+from actprobe.wandb.chunks import Chunk, check_finite, ignored, token_arrays, write
 from actprobe.wandb.tokens import Tokens
 
 _NAMES = ("nonzero_activations", "data_indices", "neuron_indices")
@@ -59,7 +59,7 @@ def tokens_csr(
 def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
     """Write the latents artefact of a target: CSR `data` float32, `indices` int32, `indptr` int64
     [T+1], `shape` int64 [2], `l0` int32 [T], with `offsets` [N+1] of the windows and `token_ids`
-    [T].
+    [T]. Tokens that are padding are left out.
 
     The chunks are read twice, the first time to check and to count. Returns the sealed part.
     Raises BadInput naming the file for wrong shapes, rows that are not in order of (window,
@@ -70,34 +70,36 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
     if any(codes.shape[1] != length for codes, _, _ in arrays):
         raise BadInput(f"{t.name}: the windows of its files differ in length")
     width = t.spec["width"] or 0
-    slices, largest, seen = _survey(chunks, arrays)
+    tokens = None if tokens is None else tokens.by(length)
+    slices, largest, seen = _survey(chunks, arrays, tokens)
     if width and largest >= width:
         raise BadInput(f"{t.name}: latent {largest}, expected fewer than {width}")
     n = slices[-1].last_window + 1
     if tokens is not None:
-        given = len(tokens.offsets) - 1
-        if given < n or (np.diff(tokens.offsets) != length).any():
+        given = len(tokens.places) - 1
+        if given < n or (np.diff(tokens.places) != length).any():
             raise BadInput(
                 f"{t.name}: codes for {n} windows of {length} tokens do not fit the tokens: "
-                f"{tokens.offsets[-1]} in {given} windows"
+                f"{tokens.places[-1]} in {given} windows"
             )
-        n = given
+        n, offsets = given, tokens.offsets
     elif n - seen > _SILENT + _SILENT_EACH * seen:
         raise BadInput(f"{t.name}: {n - seen} windows without a code, {seen} with one")
-    offsets = np.arange(n + 1, dtype=np.int64) * length
-    small = token_arrays(tokens, offsets)
-    small["shape"] = np.array([n * length, width or largest + 1])
+    else:
+        offsets = np.arange(n + 1, dtype=np.int64) * length
+    small, rows = token_arrays(tokens, offsets), int(offsets[-1])
+    small["shape"] = np.array([rows, width or largest + 1])
     nnz = np.cumsum([0, *(s.nnz for s in slices)])
     shapes = {name: (a.shape, a.dtype) for name, a in small.items()}
     shapes["data"], shapes["indices"] = ((nnz[-1],), np.dtype("f4")), ((nnz[-1],), np.dtype("i4"))
-    shapes["indptr"] = ((n * length + 1,), np.dtype("i8"))
-    shapes["l0"] = ((n * length,), np.dtype("i4"))
+    shapes["indptr"], shapes["l0"] = ((rows + 1,), np.dtype("i8")), ((rows,), np.dtype("i4"))
     facts = {
         "dump": t.loader,
         "chunks": [
             {"file": c.file, "digest": c.digest, "rows": [0, codes.shape[0]]}
             for c, (codes, _, _) in zip(chunks, arrays, strict=True)
         ],
+        "ignored": ignored(chunks, _NAMES),
     }
     with store.Part(t.path, t.spec, shapes, len(slices) + 1, facts) as part:
         for unit in part.pending:
@@ -109,13 +111,15 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
                 s = slices[unit]
                 first = slices[unit - 1].last_window + 1 if unit else 0
                 last = s.last_window if unit + 1 < len(slices) else n - 1
-                codes, window, latent = _read(arrays[s.chunk], s.start, s.stop)
+                codes, window, latent = _read(arrays[s.chunk], s.start, s.stop, tokens)
                 data, indices, counts = tokens_csr(codes, window, latent, first, last)
-                rows = slice(first * length, (last + 1) * length)
+                if tokens is not None and tokens.kept is not None:
+                    counts = counts[tokens.kept[first * length : (last + 1) * length]]
+                low, high = int(offsets[first]), int(offsets[last + 1])
                 part["data"][nnz[unit] : nnz[unit + 1]] = data
                 part["indices"][nnz[unit] : nnz[unit + 1]] = indices
-                part["indptr"][rows.start + 1 : rows.stop + 1] = nnz[unit] + np.cumsum(counts)
-                part["l0"][rows] = counts
+                part["indptr"][low + 1 : high + 1] = nnz[unit] + np.cumsum(counts)
+                part["l0"][low:high] = counts
             part.mark(unit)
         return part.finish()
 
@@ -130,31 +134,38 @@ def _three(chunk: Chunk) -> Three:
         found = ", ".join(chunk.arrays) or "none"
         raise BadInput(f"{chunk.file}: no array {e}; found {found}") from None
     n = codes.shape[0]
-    if len(codes.shape) != 2 or 0 in codes.shape or "float" not in codes.dtype:
+    if len(codes.shape) != 2 or 0 in codes.shape or not is_float(codes.dtype):
         raise BadInput(f"{chunk.file}: codes {codes.shape} {codes.dtype}, expected floats [n, L]")
     for name, a in zip(_NAMES[1:], (window, latent), strict=True):
-        if a.shape != (n,) or not a.dtype.startswith("int"):
+        if a.shape != (n,) or not is_integer(a.dtype):
             raise BadInput(f"{chunk.file}: {name} {a.shape} {a.dtype}, expected integers [{n}]")
     return codes, window, latent
 
 
-def _read(three: Three, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    codes, window, latent = three
-    return (
-        as_float32(codes.rows(start, stop), codes.dtype),
-        window.rows(start, stop).astype(np.int64, copy=False),
-        latent.rows(start, stop).astype(np.int64, copy=False),
-    )
+def _read(
+    three: Three, start: int, stop: int, tokens: Tokens | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes float32, 0 where there is no token, windows and latents int64 of some rows."""
+    window = three[1].rows(start, stop).astype(np.int64, copy=False)
+    latent = three[2].rows(start, stop).astype(np.int64, copy=False)
+    codes = as_float32(three[0].rows(start, stop), three[0].dtype)
+    if tokens is not None and tokens.kept is not None:
+        places = window[:, None] * codes.shape[1] + np.arange(codes.shape[1])
+        inside = (places >= 0) & (places < len(tokens.kept))  # what is outside is refused later
+        codes[~(tokens.kept[np.where(inside, places, 0)] | ~inside)] = 0
+    return codes, window, latent
 
 
-def _survey(chunks: Sequence[Chunk], arrays: Sequence[Three]) -> tuple[list[_Slice], int, int]:
+def _survey(
+    chunks: Sequence[Chunk], arrays: Sequence[Three], tokens: Tokens | None
+) -> tuple[list[_Slice], int, int]:
     """Slices of whole windows of all chunks, checked, the largest latent, and how many windows
     have codes."""
     slices: list[_Slice] = []
     largest = seen = 0
     for i, (chunk, three) in enumerate(zip(chunks, arrays, strict=True)):
         for start, stop in _cuts(three):
-            codes, window, latent = _read(three, start, stop)
+            codes, window, latent = _read(three, start, stop, tokens)
             check_finite(codes, chunk.file, start)
             before = slices[-1].last_window if slices else -1
             a, b = window[:-1], window[1:]

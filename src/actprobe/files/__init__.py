@@ -1,0 +1,28 @@
+"""Files of other people: arrays of safetensors, `.pt`, `.npz`, `.npy` and HDF5, none of which runs.
+
+`open_arrays` is the one way to read them; `read_header` and `read_npy_header` are light, for plans.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actprobe.files.names import check_name
+from actprobe.lazy import lazy
+
+if TYPE_CHECKING:
+    from actprobe.files.arrays import Array, Opened, open_arrays
+    from actprobe.files.dtypes import as_float32, is_float, is_integer
+
+_LAZY = {
+    "Array": "arrays",
+    "Opened": "arrays",
+    "as_float32": "dtypes",
+    "is_float": "dtypes",
+    "is_integer": "dtypes",
+    "open_arrays": "arrays",
+}
+
+__all__ = ["Array", "Opened", "as_float32", "check_name", "is_float", "is_integer", "open_arrays"]
+
+__getattr__ = lazy(__name__, _LAZY)
