@@ -20,6 +20,7 @@ import struct
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,7 +44,10 @@ class Fault:
 
     kind: status, drop (reset after `at` body bytes), short (declares all, ends after `at`),
     corrupt (flips the file's byte `at`), stall (stops after `at`), slow (`rate` bytes a second),
-    expire (403), norange (200 and the whole file), wrongrange (a Content-Range off by one).
+    expire (403), norange (200 and the whole file), wrongrange (a Content-Range off by one), drip
+    (one byte at a time, `rate` a second), drippinghead (the same of the headers), packed (gzip,
+    whatever was asked for), redirect (to `headers["Location"]`), badhead (a header line that is
+    none), more (bytes behind the body's end), chunked (no Content-Length, and bytes behind).
     match: part of the file's name or the GraphQL operation. skip: let so many matching requests
     pass first; times: then apply to so many.
     """
@@ -79,6 +83,7 @@ class Server:
 
     def __init__(self, rate: float | None = None, lifetime: float = 3600.0) -> None:
         self.rate, self.lifetime = rate, lifetime
+        self.etags = True  # and If-Match is heeded
         self.cut_after: int | None = None  # reset every connection that has carried so many bytes
         self.faults: list[Fault] = []
         self.count = Counters()
@@ -133,6 +138,12 @@ class Server:
                 f.times -= 1
                 return f
         return None
+
+
+def _etag(content: bytes | Path) -> str:
+    if isinstance(content, Path):
+        return f'"{content.stat().st_size}-{content.stat().st_mtime_ns}"'
+    return f'"{zlib.crc32(content):08x}"'
 
 
 @pytest.fixture
@@ -263,7 +274,19 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if f and f.kind == "norange":
             asked, low, high = None, 0, size
+        etag = _etag(content) if owner.etags else None
+        if etag and self.headers.get("If-Match", etag) != etag:
+            self._answer(412)
+            return
+        odd = {"redirect", "drippinghead", "packed", "badhead", "more", "chunked", "drip"}
+        f = f or owner.fault(name, odd)
+        if f and self._odd(f, content, low, high, size):
+            return
         self.send_response(206 if asked else 200)
+        if etag:
+            self.send_header("ETag", etag)
+        if f and f.kind == "badhead":
+            self._headers_buffer.append(b"this is no header line\r\n")  # type: ignore[attr-defined]
         if asked:
             shift = int(bool(f and f.kind == "wrongrange"))
             self.send_header("Content-Range", f"bytes {low + shift}-{high - 1 + shift}/{size}")
@@ -281,6 +304,39 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with owner.lock:
                 count.active -= 1
+
+    def _odd(self, f: Fault, content: Any, low: int, high: int, size: int) -> bool:
+        """Answers that are none of the usual kind; True when that was it."""
+        part = bytes(content[low:high])
+        head = f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {low}-{high - 1}/{size}\r\n"
+        length = f"Content-Length: {len(part)}\r\n\r\n"
+        raw, slow = b"", b""
+        if f.kind == "redirect":
+            self._answer(302, headers=f.headers)
+            return True
+        if f.kind == "packed":
+            part = gzip.compress(part)
+            raw = f"{head}Content-Encoding: gzip\r\nContent-Length: {high - low}\r\n\r\n".encode()
+            raw += part.ljust(high - low, b"\0")
+        elif f.kind == "more":
+            raw = (head + length).encode() + part + b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
+        elif f.kind == "chunked":
+            raw = f"{head}Transfer-Encoding: chunked\r\n\r\n{len(part) + 5:x}\r\n".encode()
+            raw += part + b"extra\r\n0\r\n\r\n"
+        elif f.kind == "drip":
+            raw, slow = (head + length).encode(), part
+        elif f.kind == "drippinghead":
+            slow = (head + length).encode() + part
+        else:
+            return False
+        self.server.owner.count.sent += len(raw)
+        self.wfile.write(raw)
+        for i in range(len(slow)):
+            if self.server.owner.stopping.wait(1 / f.rate):
+                break
+            self.wfile.write(slow[i : i + 1])
+        self.close_connection = bool(slow)
+        return True
 
     def _send(self, content: bytes | Path, low: int, high: int, f: Fault | None) -> None:
         owner = self.server.owner

@@ -67,7 +67,7 @@ def ours(folder: str, connections: int) -> None:
         "source": {"artifacts": ["team/project/dump:v0"]},
         "lock": f"{folder}/../lock.json",
         "connections": connections,
-        "sites": {"all": ["*"]},
+        "sites": {name: [f"{name}.pt"] for name in SIZES},
     }
     dumps = configuration._filled({"dump": entry}, configuration.schema("dumps"))
     config = {"cache_dir": folder, "dumps": dumps, "shards": {}}

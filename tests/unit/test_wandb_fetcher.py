@@ -20,7 +20,7 @@ from wandb_cases import fetch_all, golden, quiet_logs, remotes, traces
 from wandb_server import EXPIRED_TOKEN, SIGNATURE, Fault, Server, server
 
 from actprobe.errors import ActprobeError, NoSpace
-from actprobe.wandb import digests, fetcher
+from actprobe.wandb import digests, fetcher, pace
 from actprobe.wandb.connection import _retry_after
 from actprobe.wandb.download import Download, segment_size, verified_path
 from actprobe.wandb.journal import Journal, open_private
@@ -60,6 +60,8 @@ def test_every_file_arrives_once_over_a_few_kept_connections(server, tmp_path):
     [
         (Fault("status", BAD, status=500), 33, TOTAL),
         (Fault("status", BAD, status=502), 33, TOTAL),
+        (Fault("status", BAD, status=507), 33, TOTAL),
+        (Fault("status", BAD, status=520), 33, TOTAL),
         (Fault("status", BAD, status=429, headers={"Retry-After": "0.3"}), 33, TOTAL),
         (Fault("drop", BAD, at=600_000), 33, TOTAL),
         (Fault("short", BAD, at=600_000), 33, TOTAL),
@@ -93,7 +95,9 @@ def test_a_passing_fault_costs_one_more_request(server, tmp_path, fault, request
         (Fault("status", BAD, times=99, status=400), "HTTP 400"),
         (Fault("status", BAD, times=999, status=503), "HTTP 503; gave up after 8 tries"),
         (Fault("expire", BAD, times=999), "HTTP 403; gave up after 8 tries"),
-        (Fault("norange", BAD, times=999), "ignores Range"),
+        (Fault("packed", BAD, times=999), "come packed (Content-Encoding: gzip); gave up"),
+        (Fault("status", BAD, times=99, status=416), "HTTP 416: the file there has fewer than"),
+        (Fault("status", BAD, times=999, status=520), "HTTP 520; gave up after 8 tries"),
         (Fault("wrongrange", BAD, times=999), "Content-Range is 'bytes"),
         (Fault("stall", BAD, times=999), "gave up after 2 tries"),
     ],
@@ -168,7 +172,7 @@ def test_connections_cut_at_random_bytes(server, tmp_path):
 CHILD = """
 import json, sys
 from pathlib import Path
-from actprobe.wandb import fetcher
+from actprobe.wandb import fetcher, pace
 from actprobe.wandb.download import Remote
 from actprobe.wandb.progress import Progress
 from actprobe.wandb.urls import Urls
@@ -177,7 +181,7 @@ ask = lambda source, paths: {p: url.replace("NAME", p) for p in paths}
 urls = Urls(ask, [(r.source, r.path) for r in wanted])
 progress = Progress("", {r.path: r.size for r in wanted})
 print("go", flush=True)
-sys.exit(bool(fetcher.fetch(wanted, urls, fetcher.Settings(segment=1 << 20), progress)))
+sys.exit(bool(fetcher.fetch(wanted, urls, pace.Settings(segment=1 << 20), progress)))
 """
 
 
@@ -231,16 +235,16 @@ def test_a_file_is_complete_only_when_its_journal_is_written(tmp_path, monkeypat
     """The thread that finishes a complete file closes the descriptors of part and journal."""
     download = Download(remotes(tmp_path, {"a": b"12345678"})[0], segment=4)
     download.open()
-    download.write(0, b"1234")
+    download.write(0, 0, b"1234")
     write, complete = os.pwrite, []
 
     def watched(*args):
-        complete.append(download.hash_more())
+        complete.append(download.complete)
         return write(*args)
 
     monkeypatch.setattr(os, "pwrite", watched)
-    download.write(1, b"5678")
-    assert complete == [False, False] and download.hash_more()
+    download.write(1, 0, b"5678")
+    assert complete == [False, False] and download.complete
     assert download.finish()
 
 
@@ -370,7 +374,7 @@ def test_an_expired_url_is_replaced_whatever_the_status(server, tmp_path):
         asked.append(paths)
         return {p: server.sign(artifact.blobs[p], p) for p in paths}
 
-    quick = fetcher.Settings(backoff=0.005)
+    quick = pace.Settings(backoff=0.005)
     assert (
         fetcher.fetch([r], Urls(ask, [(r.source, r.path)]), quick, Progress("", {r.path: 1})) == {}
     )
@@ -387,7 +391,7 @@ def test_a_service_that_is_down_is_asked_once_and_not_for_each_file(tmp_path):
     files = {f"{i}.pt": golden(i, 1) for i in range(100)}
     wanted = remotes(tmp_path, files)
     urls = Urls(ask, [(r.source, r.path) for r in wanted])
-    failed = fetcher.fetch(wanted, urls, fetcher.Settings(), Progress("", dict.fromkeys(files, 1)))
+    failed = fetcher.fetch(wanted, urls, pace.Settings(), Progress("", dict.fromkeys(files, 1)))
     assert set(failed.values()) == {"down"} and len(failed) == 100
     assert len(asked) == 1
 

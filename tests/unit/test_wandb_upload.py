@@ -12,7 +12,7 @@ import pytest
 from wandb_cases import KEY, client, traces
 from wandb_server import server
 
-from actprobe import store
+from actprobe import keys, store
 from actprobe import wandb as room
 from actprobe.errors import ActprobeError
 from actprobe.plan import MISSING, Plan, State, Target
@@ -93,7 +93,8 @@ def test_a_workflow_is_not_followed_unless_asked(tmp_path):
 
 
 def test_progress_and_scores_are_logged_as_files_arrive(client, tmp_path):
-    paths = [str(tmp_path / f"{n}.0123456789ab.parquet") for n in ("texts", "a", "b")]
+    key = keys.short(keys.spec_key({}))
+    paths = [str(tmp_path / f"{n}.{key}.parquet") for n in ("texts", "a", "b")]
     stages = ["texts", "probes", "probes"]
     targets = {p: Target(s, s, "i", p, p, "k", {}) for p, s in zip(paths, stages, strict=True)}
     pending = dict.fromkeys(paths, State(MISSING))

@@ -17,8 +17,8 @@ from actprobe import config as configuration
 from actprobe import plan
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
-from actprobe.wandb import assemble, contexts, digests, fetch, fetcher
-from actprobe.wandb.download import Remote
+from actprobe.wandb import assemble, contexts, digests, fetch, fetcher, pace
+from actprobe.wandb.download import Remote, verified_path
 from actprobe.wandb.progress import Progress
 from actprobe.wandb.targets import targets
 from actprobe.wandb.urls import Urls
@@ -35,6 +35,14 @@ RUN = {
 def golden(i: int, repeats: int = 32768) -> bytes:
     """File i of the reference dump: the SHA-256 of its number, repeated (1 MiB by default)."""
     return hashlib.sha256(str(i).encode()).digest() * repeats
+
+
+FOUR = {f"chunk_{i}.pt": golden(i, 4 * 32768) for i in range(4)}  # 4 MiB each
+
+
+def good(wanted: Sequence[Remote], files: Mapping[str, bytes] = FOUR) -> bool:
+    """True when all files are there with their bytes."""
+    return all(verified_path(r.into).read_bytes() == files[r.path] for r in wanted)
 
 
 def remotes(folder: Path, files: Mapping[str, bytes], alg: str = "md5") -> list[Remote]:
@@ -65,7 +73,7 @@ def fetch_all(
     failed = fetcher.fetch(
         wanted,
         urls(server, artifact, wanted),
-        fetcher.Settings(**{**quick, **settings}),
+        pace.Settings(**{**quick, **settings}),
         Progress("test", {r.path: r.size for r in wanted}, every=0.05),
     )
     return {r.path: why for r, why in failed.items()}

@@ -30,7 +30,7 @@ from actprobe.files.pickles import check_pickle
 from actprobe.files.zips import members, pickle_member
 
 _ZIP, _OLD = b"PK\x03\x04", b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the old one after PROTO
-_MAPPED = 64 << 20  # bytes read through one map: its pages count as memory until it is made anew
+_MAPPED = 32 << 20  # bytes read through one map: its pages count as memory until it is made anew
 _ERRNO = re.compile(r"[A-Z][a-z ]+ \((\d+)\)$")
 _PLAIN = (str, bytes, int, float, bool, complex, type(None))
 
@@ -41,8 +41,12 @@ def open_pt(path: Path) -> Iterator[Opened]:
     source = _Source(path)
     found = Opened(str(path))
     try:
-        for name, value in source.values(found).items():
-            shape, dtype, foreign = _described(value, f"{path}: tensor {name!r}")
+        # No tensor may stay in a variable here: it would keep the first map in memory.
+        described = {
+            name: _described(value, f"{path}: tensor {name!r}")
+            for name, value in source.values(found).items()
+        }
+        for name, (shape, dtype, foreign) in described.items():
             add(found, name, shape, dtype, foreign, partial(_Tensor, source, name, shape))
         yield found
     finally:

@@ -55,6 +55,21 @@ def sidecar(path: str | Path) -> Path:
     return Path(f"{path}.sha256")
 
 
+def keep_digest(path: str | Path, digest: str) -> None:
+    """Write the sidecar of a file."""
+    part = Path(f"{path}.sha256.part")
+    part.write_text(f"{digest}  {Path(path).name}\n")
+    os.replace(part, sidecar(path))
+
+
+def kept_digest(path: str | Path) -> str | None:
+    """The SHA-256 that a sidecar holds, None when there is none."""
+    try:
+        return sidecar(path).read_text().split()[0]
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def verify_file(path: str | Path, digest: str | None = None) -> None:
     """Read a raw file whole and compare it with its name (and with `digest`, when given).
 
@@ -66,10 +81,10 @@ def verify_file(path: str | Path, digest: str | None = None) -> None:
         raise Damaged(f"{path}: not the name of a downloaded file")
     alg, expected, _ = match.groups()
     if alg == "size":
-        try:
-            expected = sidecar(path).read_text().split()[0]
-        except (OSError, IndexError):
-            raise Damaged(f"{path}: no digest is kept beside it") from None
+        kept = kept_digest(path)
+        if kept is None or not re.fullmatch(r"[0-9a-f]{64}", kept):
+            raise Damaged(f"{path}: no digest is kept beside it")
+        expected = kept
     elif digest is not None:
         expected = digest
     found = file_digest(path, alg)

@@ -16,7 +16,8 @@ from actprobe.config import parse_size
 from actprobe.errors import ActprobeError
 from actprobe.plan import Batch
 from actprobe.wandb.download import Remote, verified_path
-from actprobe.wandb.fetcher import Settings, fetch
+from actprobe.wandb.fetcher import fetch
+from actprobe.wandb.pace import Settings
 from actprobe.wandb.progress import Progress
 from actprobe.wandb.service import Service
 from actprobe.wandb.urls import Urls
@@ -42,6 +43,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         uploads = {(r.source, r.path): r.digest for r in remotes if r.alg == "size"}
         ask = partial(Service().urls, uploads=uploads)
         urls = Urls(ask, [(r.source, r.path) for r in remotes])
+        urls.ask_ahead()
         progress = Progress(f"dump {dump}", {r.path: r.size for r in remotes})
         failed = fetch(remotes, urls, settings(config["dumps"][dump]), progress)
         if failed:
@@ -52,7 +54,16 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             )
         for r in remotes:
             _publish(r.into)
-        log.info("dump %s: %d files verified", dump, len(batch.targets))
+        log.info("dump %s: %s", dump, _told(batch))
+
+
+def _told(batch: Batch) -> str:
+    """How many files are there; only those are verified that have a digest to compare with."""
+    unsure = sum(t.args["alg"] == "size" for t in batch.targets)
+    said = [f"{len(batch.targets) - unsure} files verified"] if unsure < len(batch.targets) else []
+    if unsure:
+        said.append(f"{unsure} fetched whole, without a digest of the service to compare with")
+    return ", ".join(said)
 
 
 def _publish(path: Path) -> None:
@@ -70,6 +81,7 @@ def settings(entry: Mapping[str, Any]) -> Settings:
         connections=entry["connections"],
         rate_limit=None if rate is None else float(parse_size(rate, "rate_limit")),
         stall=float(entry["stall_limit"]),
+        least=float(parse_size(entry["least_speed"], "least_speed")),
         tries=entry["tries"],
     )
 

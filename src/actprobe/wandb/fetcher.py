@@ -1,27 +1,36 @@
 """Many files over N connections: ranges, retries, fresh URLs, digests; one bad file stops no other.
 
-Workers take segments of the largest file first, each over its own keep-alive connection; one
-thread hashes behind them. Every wait is bounded, and every error names the file and never a URL.
+Workers take segments of the largest file first, each over its own keep-alive connection. A file
+whose bytes are all there is hashed by a small pool, from the page cache. Every wait is bounded, and
+every error names the file and never a URL.
 """
 
 from __future__ import annotations
 
 import heapq
 import logging
+import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-import requests
 
 from actprobe import store
 from actprobe.errors import ActprobeError
-from actprobe.wandb import connection
-from actprobe.wandb.connection import Dropped, Expired, Refused
-from actprobe.wandb.download import Download, Remote, verified_path
+from actprobe.wandb.connection import (
+    Changed,
+    Dropped,
+    Expired,
+    NoRanges,
+    Refused,
+    Session,
+    new_session,
+    open_range,
+)
+from actprobe.wandb.download import Download, Remote, Stale, Stopped, discard, verified_path
+from actprobe.wandb.pace import Limiter, Settings
 from actprobe.wandb.progress import Progress
 from actprobe.wandb.urls import Urls
 
@@ -30,71 +39,44 @@ log = logging.getLogger(__name__)
 _OPEN = 4  # files open at once per connection: each has two descriptors until it is hashed
 _FLUSH = 1 << 19  # bytes a connection may hold in memory, and lose when the process is killed
 _MARGIN = 64 << 20  # bytes of disk that stay free
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to fetch. None of it changes what is fetched.
-
-    connections: ranges in flight at once; rate_limit: bytes per second over all of them; stall:
-    seconds without a byte after which a connection is given up; connect: seconds to connect;
-    tries: attempts at a segment without progress; backoff, longest_backoff: seconds, doubled with
-    every such attempt; segment: bytes per request (None: by file size).
-    """
-
-    connections: int = 8
-    rate_limit: float | None = None
-    stall: float = 30.0
-    connect: float = 10.0
-    tries: int = 8
-    backoff: float = 0.25
-    longest_backoff: float = 30.0
-    segment: int | None = None
-
-
-class _Limiter:
-    """Lets `rate` bytes a second pass, over all threads together."""
-
-    def __init__(self, rate: float | None):
-        self._rate, self._free_at, self._lock = rate, 0.0, threading.Lock()
-
-    def take(self, n: int) -> None:
-        if not self._rate:
-            return
-        with self._lock:
-            self._free_at = max(self._free_at, time.monotonic()) + n / self._rate
-            wait = self._free_at - time.monotonic()
-        time.sleep(max(wait, 0.0))
+_HASHERS = 4  # at most; one core each
+_LONG = 1 << 30  # bytes whose hashing takes long enough to be told
+_STEPS = 64  # an attempt that brings less than this part of a segment is no progress
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fetch(
     remotes: Sequence[Remote], urls: Urls, settings: Settings, progress: Progress
 ) -> dict[Remote, str]:
-    """Fetch the files into `verified_path(remote.into)`; those already there are left alone.
+    """Fetch the files into `verified_path(remote.into)`; those already there are hashed again.
 
-    Returns the files that failed with the reason. Raises NoSpace, before the first byte, when the
-    disk cannot hold what is missing.
+    Files without a listed digest are there only when the service still lists them, at the end, as
+    they were locked. Returns the files that failed with the reason. Raises NoSpace, before the first
+    byte, when the disk cannot hold what is missing.
     """
-    missing = [r for r in remotes if not _verified(r)]
-    if missing:
-        missing[0].into.parent.mkdir(parents=True, exist_ok=True)
-        if needed := sum(r.size - _allocated(r) for r in missing):
-            store.require_space(missing[0].into, needed + _MARGIN)
-    return _Fetch(missing, urls, settings, progress).run()
-
-
-def _verified(r: Remote) -> bool:
-    try:
-        return verified_path(r.into).stat().st_size == r.size
-    except FileNotFoundError:
-        return False
+    if not remotes:
+        return {}
+    remotes[0].into.parent.mkdir(parents=True, exist_ok=True)
+    if needed := sum(r.size - _allocated(r) for r in remotes):
+        store.require_space(remotes[0].into, needed + _MARGIN)
+    failed = _Fetch(remotes, urls, settings, progress).run()
+    unsure = {(r.source, r.path): r for r in remotes if r.alg == "size" and r not in failed}
+    for place in urls.gone(unsure):
+        discard(unsure[place])
+        failed[unsure[place]] = (
+            "it was uploaded again since it was locked, and has no digest; run `actprobe lock`"
+        )
+    return failed
 
 
 def _allocated(r: Remote) -> int:
-    try:
-        return min(r.size, store.part_path(r.into).stat().st_blocks * 512)
-    except FileNotFoundError:
-        return 0
+    """Bytes of disk that a file has already."""
+    for path in (store.part_path(r.into), verified_path(r.into)):
+        try:
+            return min(r.size, path.stat().st_blocks * 512)
+        except FileNotFoundError:
+            continue
+    return 0
 
 
 class _Fetch:
@@ -105,27 +87,31 @@ class _Fetch:
     ):
         self._downloads = [Download(r, settings.segment) for r in remotes]
         self._urls, self._settings, self._progress = urls, settings, progress
-        self._limiter = _Limiter(settings.rate_limit)
+        self._limiter = Limiter(settings.rate_limit)
         self._changed = threading.Condition()
-        # (-size, file, segment): the largest file first; segment -1 opens the file.
-        self._unopened = sorted((-r.size, n, -1) for n, r in enumerate(remotes))
-        self._todo: list[tuple[int, int, int]] = []
+        # (-size, file, segment, generation): the largest file first; segment -1 opens the file.
+        self._unopened = sorted((-r.size, n, -1, 0) for n, r in enumerate(remotes))
+        self._todo: list[tuple[int, int, int, int]] = []
+        self._complete: deque[int] = deque()
         self._begun: set[int] = set()  # taken from _unopened and not settled
         self._unsettled = set(range(len(remotes)))
         self._opened: set[int] = set()
+        self._hashing: set[int] = set()  # complete, and not begun anew since
         self._users = [0] * len(remotes)
         self._failed: dict[int, str] = {}
+        self._one_stream = False
         self._crash: BaseException | None = None
 
     def run(self) -> dict[Remote, str]:
-        loops = [self._hash, *[self._work] * self._settings.connections]
+        hashers = min(_HASHERS, _CORES, len(self._downloads))
+        loops = [*[self._hash] * hashers, *[self._work] * self._settings.connections]
         threads = [threading.Thread(target=self._guarded, args=(f,), daemon=True) for f in loops]
         for t in threads:
             t.start()
         try:
             with self._changed:
                 self._changed.wait_for(lambda: not self._unsettled or self._crash)
-        finally:
+        finally:  # an interrupt leaves the threads, which are daemons, to end by themselves
             with self._changed:
                 self._unsettled.clear()
                 self._changed.notify_all()
@@ -153,6 +139,8 @@ class _Fetch:
             with self._changed:
                 self._failed.setdefault(n, str(e))
                 self._unsettled.discard(n)
+        except (Stale, Stopped):
+            pass
         finally:
             with self._changed:
                 self._users[n] -= 1
@@ -161,8 +149,8 @@ class _Fetch:
                     self._downloads[n].close()
                 self._changed.notify_all()
 
-    def _next(self) -> tuple[int, int] | None:
-        """The next file and segment, or None when there is nothing left to wait for."""
+    def _next(self) -> tuple[int, int, int] | None:
+        """The next file, segment and generation, or None when there is nothing left to wait for."""
         with self._changed:
             while self._unsettled:
                 self._begun &= self._unsettled
@@ -171,105 +159,149 @@ class _Fetch:
                 if not heaps:
                     self._changed.wait()
                     continue
-                _, n, i = heapq.heappop(min(heaps, key=lambda h: h[0]))
+                _, n, i, generation = heapq.heappop(min(heaps, key=lambda h: h[0]))
                 if n in self._unsettled:
                     self._begun.add(n)
                     self._users[n] += 1
-                    return n, i
+                    return n, i, generation
         return None
 
     def _work(self) -> None:
-        with connection.new_session() as session:
+        settings = self._settings
+        with new_session(settings.connect, settings.stall, settings.least) as session:
             while (task := self._next()) is not None:
-                n, i = task
+                n, i, generation = task
                 with self._using(n) as download:
                     if i < 0:
                         self._open(n, download)
                     else:
-                        self._segment(session, n, i)
+                        self._segment(session, n, i, generation)
+                        self._line_up(n, segments=False)
 
     def _open(self, n: int, download: Download) -> None:
         self._progress.start(download.remote.path, download.open())
-        self._push(n)
-
-    def _push(self, n: int) -> None:
-        """Line up the missing segments of a file."""
         with self._changed:
             self._opened.add(n)
-            for i in self._downloads[n].missing:
-                heapq.heappush(self._todo, (-self._downloads[n].remote.size, n, i))
+        if self._one_stream:
+            download.in_one_stream(download.generation)
+        self._line_up(n)
+
+    def _line_up(self, n: int, segments: bool = True) -> None:
+        """Line up the missing segments of a file, or the file to be hashed when none is missing."""
+        download = self._downloads[n]
+        with self._changed:
+            generation, missing = download.missing()
+            if missing:
+                self._hashing.discard(n)
+            elif n not in self._hashing:
+                self._hashing.add(n)
+                self._complete.append(n)
+            for i in missing if segments else ():
+                heapq.heappush(self._todo, (-download.remote.size, n, i, generation))
             self._changed.notify_all()
 
-    def _segment(self, session: requests.Session, n: int, i: int) -> None:
+    def _segment(self, session: Session, n: int, i: int, generation: int) -> None:
         """Fetch what is missing of a segment. Raises Refused when it cannot be had."""
         download, settings = self._downloads[n], self._settings
-        r, tries, expired = download.remote, 0, None
+        r, tries, expired, moved = download.remote, 0, None, time.monotonic()
         while n in self._unsettled:
-            start, stop = download.range(i)
+            start, stop = download.range(i, generation)
             if start == stop:
                 return
             wait = None
             try:
                 url = self._urls.get(r.source, r.path, expired)
-                pieces = connection.stream(
-                    session, url, start, stop, r.size, settings.connect, settings.stall
-                )
-                self._receive(pieces, n, i)
-                return  # a file begun anew lines this segment up again, perhaps for another thread
+                self._receive(session, url, n, i, generation)
+                return
             except Expired as e:
                 reason, expired = str(e), url
             except Dropped as e:
                 reason, wait = str(e), e.wait
+            except (Changed, NoRanges) as e:
+                self._lay_out_anew(n, generation, e)
+                return
             except KeyError:
                 raise Refused("the service does not list this file as it was locked") from None
-            tries = 1 if download.range(i)[0] > start else tries + 1
-            if tries >= settings.tries:
+            now, at = time.monotonic(), download.range(i, generation)[0]
+            if at - start >= self._progress_of(download.length(i)):
+                tries, moved = 0, now
+            tries += 1
+            if tries >= settings.tries or now - moved > settings.patience:
                 raise Refused(f"{reason}; gave up after {tries} tries without progress")
-            log.info("%s: %s at byte %d, trying again", r.path, reason, download.range(i)[0])
+            log.info(
+                "%s: %s at byte %d, trying again (%d of %d)",
+                r.path, reason, at, tries + 1, settings.tries,
+            )  # fmt: skip
             if wait is None:
                 longest = min(settings.longest_backoff, settings.backoff * 2 ** (tries - 1))
                 wait = longest * random.uniform(0.5, 1)
             with self._changed:  # another segment may fail the file meanwhile
                 self._changed.wait_for(lambda: n not in self._unsettled, wait)
 
-    def _receive(self, pieces: Iterable[bytes], n: int, i: int) -> None:
+    def _progress_of(self, length: int) -> float:
+        """Bytes that an attempt at a segment must bring, so that it counts as progress."""
+        slowest = self._settings.least * self._settings.stall
+        return min(length, max(length / _STEPS, slowest))
+
+    def _lay_out_anew(self, n: int, generation: int, why: Exception) -> None:
+        """Begin a file anew that was changed, or go on in one stream where ranges are ignored."""
+        download = self._downloads[n]
+        if isinstance(why, NoRanges):
+            self._one_stream = True
+            changed = download.in_one_stream(generation)
+            said = "the server ignores ranges: fetching it in one stream"
+        else:
+            changed = download.begin_anew(generation, str(why))
+            said = f"{why}: fetching it again"
+        if changed:
+            log.warning("%s: %s", download.remote.path, said)
+            self._progress.start(download.remote.path, download.received)
+            self._line_up(n)
+
+    def _receive(self, session: Session, url: str, n: int, i: int, generation: int) -> None:
         """Write what arrives of a segment, also when the connection breaks."""
         download, held = self._downloads[n], bytearray()
-        try:
-            for piece in pieces:
-                self._limiter.take(len(piece))
-                self._progress.add(download.remote.path, len(piece))
-                held += piece
-                if len(held) >= _FLUSH:
-                    download.write(i, held)
-                    held = bytearray()
-                    if n not in self._unsettled:
-                        return
-        finally:
-            if held:
-                download.write(i, held)
-
-    def _behind(self) -> int | None:
-        """An open file with bytes to hash, or None when there is nothing left to wait for."""
-        with self._changed:
-            while self._unsettled:
-                for n in self._opened & self._unsettled:
-                    if self._downloads[n].behind:
-                        self._users[n] += 1
-                        return n
-                self._changed.wait()
-        return None
+        r, (start, stop) = download.remote, download.range(i, generation)
+        with open_range(
+            session, url, start, stop, r.size, download.version, download.one_stream
+        ) as body:
+            download.arrives(generation, body.version)
+            try:
+                for piece in body:
+                    self._limiter.take(len(piece))
+                    self._progress.add(r.path, len(piece))
+                    held += piece
+                    if len(held) >= _FLUSH:
+                        download.write(i, generation, held)
+                        held = bytearray()
+                        if n not in self._unsettled:
+                            return
+            finally:
+                if held:
+                    download.write(i, generation, held)
 
     def _hash(self) -> None:
-        while (n := self._behind()) is not None:
+        while (n := self._next_complete()) is not None:
             with self._using(n) as download:
-                if not download.hash_more():
-                    continue
-                if download.finish():
+                r = download.remote
+                if r.size >= _LONG:
+                    log.info("%s: all of %.1f GB are there, hashing", r.path, r.size / 1e9)
+                if download.finish(lambda n=n: n not in self._unsettled):  # type: ignore[misc]
                     with self._changed:
                         self._opened.discard(n)
                         self._unsettled.discard(n)
                 else:
-                    log.warning("%s: wrong digest, fetching it again", download.remote.path)
-                    self._progress.start(download.remote.path, 0)
-                    self._push(n)
+                    log.warning("%s: wrong digest, fetching it again", r.path)
+                    self._progress.start(r.path, 0)
+                    self._line_up(n)
+
+    def _next_complete(self) -> int | None:
+        """A file to hash, or None when there is nothing left to wait for."""
+        with self._changed:
+            while self._unsettled:
+                if self._complete and (n := self._complete.popleft()) in self._unsettled:
+                    self._users[n] += 1
+                    return n
+                if not self._complete:
+                    self._changed.wait()
+        return None

@@ -23,6 +23,8 @@ from typing import Any
 from actprobe.errors import ConfigError
 from actprobe.files import check_name
 
+_DIGITS = {"md5": 32, "xxh128": 32, "sha256": 64, "size": 64}  # of a digest in hex
+
 
 @dataclass(frozen=True, order=True)
 class LockedFile:
@@ -56,25 +58,34 @@ def read(config: Mapping[str, Any], dump: str) -> Lock:
     hint = f"run `actprobe lock {dump}`"
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        files = tuple(LockedFile(**f) for f in content["files"])
+        files = tuple(checked(LockedFile(**f)) for f in content["files"])
         artifacts = {a["name"]: a["digest"] for a in content["artifacts"]}
         source = content["source"]
     except FileNotFoundError:
         raise ConfigError(f"dumps.{dump}: there is no lock file {path}; {hint}") from None
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise ConfigError(f"dumps.{dump}: {path} is not a lock file ({e}); {hint}") from None
     if source != config_source(config, dump):
         raise ConfigError(
             f"dumps.{dump}: {path} was made for {source}, the config asks for "
             f"{config_source(config, dump)}; {hint}"
         )
-    for f in files:
-        check_name(f.path)
-        if f.alg not in ("md5", "sha256", "xxh128", "size") or not re.fullmatch(
-            r"[0-9a-f]{32,64}", f.digest
-        ):
-            raise ConfigError(f"dumps.{dump}: {path}: {f.path} has no usable digest")
     return Lock(source, artifacts, files)
+
+
+def checked(f: LockedFile) -> LockedFile:
+    """The file, if it can be one. Raises BadInput for its name, ValueError for anything else."""
+    if not all(isinstance(v, str) for v in (f.path, f.alg, f.digest, f.source)):
+        raise ValueError(f"{f.path!r}: path, alg, digest and source must be text")
+    check_name(f.path)
+    if isinstance(f.size, bool) or not isinstance(f.size, int) or f.size < 0:
+        raise ValueError(f"{f.path}: {f.size!r} is not a size")
+    digits = _DIGITS.get(f.alg)
+    if digits is None or not re.fullmatch(f"[0-9a-f]{{{digits}}}", f.digest):
+        raise ValueError(f"{f.path} has no usable digest ({f.alg[:20]} {f.digest[:80]})")
+    if not re.fullmatch(r"[^/:]+/[^/:]+/[^/:]+(:[^/:]+)?", f.source):
+        raise ValueError(f"{f.path}: {f.source[:80]!r} is no artifact or run")
+    return f
 
 
 def write(lock: Lock, path: str | Path) -> bool:

@@ -9,56 +9,55 @@ from __future__ import annotations
 import base64
 import fnmatch
 import hashlib
+import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 from actprobe.config import nearest
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.files import check_name
 from actprobe.wandb import lockfile
+from actprobe.wandb.asking import TIMEOUT, asking, patiently
+from actprobe.wandb.connection import new_session, read_whole
 from actprobe.wandb.lockfile import Lock, LockedFile
-from actprobe.wandb.urls import keep_out_of_logs
+from actprobe.wandb.secrets import keep_out_of_logs
 
 log = logging.getLogger(__name__)
 
-_PAGE = 1000
-_TIMEOUT = 60  # seconds for one question
-
-
-@contextmanager
-def _readable(what: str) -> Iterator[None]:
-    """Turn any error of the client into an ActprobeError without URLs, which may be signed."""
-    try:
-        yield
-    except ActprobeError:
-        raise
-    except Exception as e:  # the client raises its own, requests' and pydantic's errors
-        text = re.sub(r"\w+://\S+", "(URL)", " ".join(str(e).split()))[:300]
-        raise ActprobeError(f"Weights & Biases, {what}: {type(e).__name__}: {text}") from None
+T = TypeVar("T")
+_PAGE = 1000  # files
+_QUESTIONS = 16  # at once
+_MANIFEST = 1 << 29  # bytes of a manifest: some million files
+_CHUNK = re.compile(r"chunk (\d{1,9}) ?(?:/|of) ?(\d{1,9})(?!\d)", re.IGNORECASE)
 
 
 class Service:
-    """The service as a dump needs it; connects at the first question."""
+    """The service as a dump needs it; connects at the first question, and asks several at once."""
 
     def __init__(self) -> None:
-        self._artifacts: dict[str, Any] = {}
+        self._connecting = threading.Lock()
 
     @cached_property
-    def _api(self) -> Any:
+    def _client(self) -> Any:
         import wandb
 
         keep_out_of_logs()
-        return wandb.Api(timeout=_TIMEOUT)
+        with asking("login"):
+            return wandb.Api(timeout=int(TIMEOUT))
 
-    def _artifact(self, name: str) -> Any:
-        if name not in self._artifacts:
-            self._artifacts[name] = self._api.artifact(name)
-        return self._artifacts[name]
+    @property
+    def _api(self) -> Any:
+        with self._connecting:  # once, whichever thread comes first
+            return self._client
 
     def resolve(self, source: Mapping[str, Any]) -> Lock:
         """What `source` (see `lockfile.config_source`) stands for right now.
@@ -68,31 +67,33 @@ class Service:
         """
         patterns = source["files"]
         artifacts: dict[str, str] = {}
+        files: list[LockedFile] = []
         if "run" in source and "type" not in source:
             files = self._run_files(source["run"], patterns)
         else:
-            files = []
-            for a in self._logged(source) if "run" in source else self._named(source["artifacts"]):
-                name = f"{a.entity}/{a.project}/{a.name.rpartition(':')[0]}:{a.version}"
-                if name in artifacts:  # two aliases of one version
-                    continue
-                with _readable(name):
-                    artifacts[name] = a.digest
-                    files += _manifest_files(name, a.manifest, patterns)
+            found = self._logged(source) if "run" in source else self._named(source["artifacts"])
+            named = {f"{a.entity}/{a.project}/{a.name.rpartition(':')[0]}:{a.version}": a
+                     for a in found}  # fmt: skip  # two aliases of one version are one
+            artifacts = {name: a.digest for name, a in named.items()}
+            contents = _in_parallel(lambda item: self._manifest(*item), named.items())
+            for name, content in zip(named, contents, strict=True):
+                files += _manifest_files(name, content, patterns)
         if not files:
             raise ActprobeError(f"no file of {source} matches {patterns}")
         return Lock(dict(source), artifacts, tuple(files))
 
-    def _named(self, names: Iterable[str]) -> Iterator[Any]:
-        for name in names:
-            with _readable(name):
-                yield self._artifact(name)
+    def _named(self, names: Sequence[str]) -> list[Any]:
+        def one(name: str) -> Any:
+            with asking(name):
+                return self._api.artifact(name)
+
+        return _in_parallel(one, names)
 
     def _logged(self, source: Mapping[str, Any]) -> list[Any]:
         """The newest version of each artifact of this type that a run logged, all chunks there."""
         run, kind = source["run"], source["type"]
         newest: dict[str, Any] = {}
-        with _readable(run):
+        with asking(run):
             for a in self._api.run(run).logged_artifacts():
                 name = a.name.rpartition(":")[0]
                 if a.type == kind and (name not in newest or _version(newest[name]) < _version(a)):
@@ -102,15 +103,37 @@ class Service:
         _check_complete(run, [a.description or "" for a in newest.values()])
         return list(newest.values())
 
+    def _manifest(self, name: str, artifact: Any) -> Mapping[str, Any]:
+        """The entries of an artifact's manifest by path.
+
+        The client would fetch it without a timeout, and with what netrc has for the storage host.
+        """
+        from wandb.sdk.artifacts._generated import FETCH_ARTIFACT_MANIFEST_GQL
+
+        def ask() -> bytes:
+            with asking(name):
+                said = self._api._service_api.execute_graphql(
+                    FETCH_ARTIFACT_MANIFEST_GQL, {"id": artifact.id}
+                )
+                url = said["artifact"]["currentManifest"]["file"]["directUrl"]
+            with new_session() as session:
+                return read_whole(session, url, _MANIFEST)
+
+        content = patiently(f"manifest of {name}", ask)
+        try:
+            return dict(json.loads(content)["contents"])
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
+            raise ActprobeError(f"{name}: its manifest is not readable ({e})") from None
+
     def _run_files(self, run: str, patterns: Sequence[str]) -> list[LockedFile]:
-        with _readable(run):
+        with asking(run):
             nodes = list(self._api.run(run).files(per_page=_PAGE))
-        found = []
-        for f in nodes:
-            if _wanted(f.name, patterns):
-                alg, digest = ("md5", _hex(f.md5)) if f.md5 else ("size", _upload(run, f))
-                found.append(LockedFile(f.name, f.size, alg, digest, run))
-        return found
+            found = []
+            for f in nodes:
+                if _wanted(f.name, patterns):
+                    alg, digest = ("md5", _hex(f.md5)) if f.md5 else ("size", _upload(run, f))
+                    found.append(LockedFile(f.name, f.size, alg, digest, run))
+            return found
 
     def urls(
         self,
@@ -124,14 +147,36 @@ class Service:
         was uploaded again since then is left out.
         """
         locked = uploads or {}
-        with _readable(source):
-            holder = self._artifact(source) if ":" in source else self._api.run(source)
-            nodes = holder.files(names=list(paths), per_page=min(len(paths), _PAGE))
+        with asking(source):
             return {
                 f.name: f.direct_url
-                for f in nodes
+                for f in self._nodes(source, list(paths))
                 if (source, f.name) not in locked or locked[source, f.name] == _upload(source, f)
             }
+
+    def _nodes(self, source: str, paths: list[str]) -> Any:
+        """The files of an artifact version or a run. What an artifact's question needs to know
+        stands in the lock: the artifact itself is not asked for."""
+        size = min(len(paths), _PAGE)
+        if ":" not in source:
+            return self._api.run(source).files(names=paths, per_page=size)
+        from wandb.apis.public import ArtifactFiles
+
+        entity, project, name = source.split("/")
+        version = name.rpartition(":")[2]
+        place: Any = SimpleNamespace(entity=entity, project=project, name=name, version=version)
+        return ArtifactFiles(self._api._service_api, place, paths, size)
+
+
+def _in_parallel(ask: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
+    """The answers to many questions, in order. The first error ends it."""
+    with ThreadPoolExecutor(_QUESTIONS) as pool:
+        futures = [pool.submit(ask, item) for item in items]
+        try:
+            return [f.result() for f in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _version(artifact: Any) -> int:
@@ -140,17 +185,19 @@ def _version(artifact: Any) -> int:
 
 def _check_complete(run: str, descriptions: Sequence[str]) -> None:
     """Artifacts that say "chunk i/n" or "chunk i of n" must be all of 1..n, and each said once."""
-    numbers = [re.search(r"chunk (\d+) ?(?:/|of) ?(\d+)", d, re.IGNORECASE) for d in descriptions]
-    said = [d for d, m in zip(descriptions, numbers, strict=True) if m]
-    if twice := sorted({d for d in said if said.count(d) > 1}):
+    numbers = [_CHUNK.search(d) for d in descriptions]
+    said = Counter(d for d, m in zip(descriptions, numbers, strict=True) if m)
+    if twice := sorted(d for d, n in said.items() if n > 1):
         raise ActprobeError(f"run {run}: several artifacts are called {twice[0]!r}")
-    chunks = [(int(m[1]), int(m[2])) for m in numbers if m]
-    totals = {n for _, n in chunks}
-    missing = set(range(1, max(totals, default=0) + 1)) - {i for i, _ in chunks}
+    there = {int(m[1]) for m in numbers if m}
+    totals = {int(m[2]) for m in numbers if m}
+    total = max(totals, default=0)
+    missing = list(islice((i for i in range(1, total + 1) if i not in there), 10))
     if len(totals) > 1 or missing:
+        more = total - len(there) > len(missing)
         raise ActprobeError(
-            f"run {run}: the dump is incomplete: of {max(totals)} chunks "
-            f"{', '.join(map(str, sorted(missing))) or 'some'} are missing"
+            f"run {run}: the dump is incomplete: of {total} chunks "
+            f"{', '.join(map(str, missing)) or 'some'}{' …' if more and missing else ''} are missing"
         )
 
 
@@ -158,16 +205,25 @@ def _wanted(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, p) for p in patterns) and bool(check_name(path))
 
 
-def _manifest_files(name: str, manifest: Any, patterns: Sequence[str]) -> Iterator[LockedFile]:
-    for path, entry in sorted(manifest.entries.items()):
+def _manifest_files(
+    name: str, content: Mapping[str, Any], patterns: Sequence[str]
+) -> Iterator[LockedFile]:
+    for path, entry in sorted(content.items()):
         if not _wanted(path, patterns):
             continue
-        if entry.ref is not None:
-            raise ActprobeError(
-                f"{name}: {path} is a reference to other storage, which has no digest to check"
+        try:
+            if entry.get("ref") is not None:
+                raise ActprobeError(
+                    f"{name}: {path} is a reference to other storage, which has no digest to check"
+                )
+            alg = str((entry.get("extra") or {}).get("alg") or "md5").lower()
+            yield lockfile.checked(
+                LockedFile(path, int(entry["size"]), alg, _hex(entry["digest"]), name)
             )
-        alg = str(entry.extra.get("alg", "md5")).lower()
-        yield LockedFile(path, entry.size, alg, _hex(entry.digest), name)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise ActprobeError(
+                f"{name}: the manifest's entry {path!r} is not readable ({e})"
+            ) from None
 
 
 def _hex(digest: str) -> str:
