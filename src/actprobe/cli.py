@@ -18,7 +18,7 @@ import yaml
 from actprobe import __version__, experiment, upkeep, words
 from actprobe import config as configuration
 from actprobe.errors import ActprobeError
-from actprobe.interchange import ACTIVATIONS, VECTORS
+from actprobe.interchange import ACTIVATIONS, LATENTS, VECTORS
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
 
@@ -102,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("format", choices=ACTIVATIONS)
     p.add_argument("--dataset", default="*", metavar="PATTERN", help="only these datasets")
     _export_options(p)
+    p = _command(kinds, "latents", _export_latents, "SAE latents as sparse matrices")
+    p.add_argument("format", choices=LATENTS)
+    p.add_argument("--dataset", default="*", metavar="PATTERN", help="only these datasets")
+    _export_options(p)
+    p = _command(kinds, "saes", _export_saes, "SAEs that were trained here, for sae-lens")
+    p.add_argument("format", choices=("saelens",))
+    _export_options(p)
     return top
 
 
@@ -179,7 +186,8 @@ def _cached(args: argparse.Namespace, stage: str, dataset: str = "*") -> list[Ta
     wanted = [
         t
         for t in known
-        if fnmatch.fnmatch(t.args["source"], args.source) and fnmatch.fnmatch(t.item, dataset)
+        if fnmatch.fnmatch(t.args.get("source", t.item), args.source)
+        and fnmatch.fnmatch(t.item, dataset)
     ]
     there = [t for t in wanted if Path(t.path).is_file()]
     if not there:
@@ -206,7 +214,7 @@ def _export(args: argparse.Namespace) -> int:
     from actprobe.wandb import export_wandb
 
     if not args.wandb:
-        raise ActprobeError("export what? vectors, activations, or --wandb")
+        raise ActprobeError("export what? vectors, activations, latents, saes, or --wandb")
     config = _config(args)
     known = experiment.stages(config, DigestMemo(config["cache_dir"]))
     for stage in args.artefacts:
@@ -231,6 +239,26 @@ def _export_activations(args: argparse.Namespace) -> int:
 
     found = _cached(args, "activations", args.dataset)
     for path in export.activations(found, args.format, Path(args.folder)):
+        print(path)
+    return 0
+
+
+def _export_latents(args: argparse.Namespace) -> int:
+    from actprobe.interchange import export
+
+    found = _cached(args, "latents", args.dataset)
+    for path in export.latents(found, args.format, Path(args.folder)):
+        print(path)
+    return 0
+
+
+def _export_saes(args: argparse.Namespace) -> int:
+    from actprobe.interchange import export
+
+    trained = [t for t in _cached(args, "saes") if t.args["make"] == "train"]
+    if not trained:
+        raise ActprobeError("no SAE that was trained here to export: others are files already")
+    for path in export.saes(trained, Path(args.folder)):
         print(path)
     return 0
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
+import types
+import zipfile
 from pathlib import Path
 
 import contrastive_inputs as inputs
@@ -13,12 +16,16 @@ import pytest
 import torch
 import yaml
 from safetensors.numpy import load_file
+from scipy.sparse import csr_array, load_npz
 from test_contrastive_stage import project
 
-from actprobe import cli, contrastive
+from actprobe import cli, contrastive, keys, store
 from actprobe.errors import ActprobeError
 from actprobe.interchange import export, gguf
 from actprobe.models import load_activations, open_activations
+from actprobe.plan import Target
+from actprobe.wandb import lockfile
+from actprobe.wandb import targets as dumps
 
 LENGTHS = [1 + i % 3 for i in range(24)]
 
@@ -186,6 +193,148 @@ def test_what_goes_out_comes_in_again(cached, tmp_path, name, form, folder):
         assert one.x.attrs["dtype"] == other.x.attrs["dtype"]
         if one.offsets is not None:
             np.testing.assert_array_equal(one.offsets, other.offsets)
+
+
+_TIME = "131_temp_cat_Typical Time"
+_ROOM = "66_living-room_translations"
+NAMES = {  # dataset: what the package calls it, the file it was read from, whether it is "OOD data"
+    "reviews": ("reviews", "reviews.json", False),
+    "131_temp_cat_Typical_Time": (_TIME, f"cleaned_data/{_TIME}.csv.zst", False),
+    "typical": (_TIME, f"cleaned_data/{_TIME}.csv.zst", False),
+    "66_living-room_OOD": ("66_living-room_OOD", "OOD data/66_living-room_OOD.csv.zst", True),
+    _ROOM: (_ROOM, f"OOD data/{_ROOM}.csv.zst", True),
+    "mine_OOD": ("mine_OOD", "mine_OOD.csv", True),
+    "renamed": ("renamed", "raw export.csv", False),
+}
+
+
+@pytest.fixture
+def package(wheels, tmp_path, monkeypatch):
+    """The sae-probes package's own check for activations, from its wheel, its libraries stubbed."""
+    with zipfile.ZipFile(next(wheels.glob("sae_probes-0.4.2*.whl"))) as z:
+        for name in ("constants", "utils_hooks", "generate_model_activations"):
+            z.extract(f"sae_probes/{name}.py", tmp_path / "wheel")
+    (tmp_path / "wheel" / "sae_probes" / "__init__.py").touch()
+    stub = types.ModuleType("transformer_lens")
+    stub.HookedTransformer = type("HookedTransformer", (), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transformer_lens", stub)
+    monkeypatch.syspath_prepend(tmp_path / "wheel")
+    for name in [n for n in sys.modules if n.partition(".")[0] == "sae_probes"]:
+        monkeypatch.delitem(sys.modules, name)
+    import sae_probes.generate_model_activations as made
+
+    monkeypatch.setattr(
+        made.HookedTransformer, "from_pretrained_no_processing", None, raising=False
+    )
+    yield made.ensure_dataset_activations
+    for name in [n for n in sys.modules if n.partition(".")[0] == "sae_probes"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_f_exports_lie_where_the_package_looks(tmp_path, package, monkeypatch, name):
+    called, file, ood = NAMES[name]
+    made = inputs.dataset(tmp_path, name, inputs.ROWS)
+    config = inputs.resolve(tmp_path, [made])
+    (texts,) = inputs.make_texts(config)
+    t = inputs.activations(config, texts, caches.tensor(24).view(torch.uint16).numpy())
+    said = {"member": f"sae_probes/data/{file}"} if "/" in file else {"file": file}
+    facts = {"facts": {"provenance": said}}
+    monkeypatch.setattr(export.store, "read_header", lambda path: facts)
+    (path,) = export.activations([t], "saeprobes", tmp_path / "out")
+    hook = "blocks.1.hook_resid_post"
+    assert path.name == f"{called}_{hook}.pt"
+    assert path.parent == tmp_path / "out" / "last" / f"model_activations_m{'_OOD' * ood}"
+    if not ood or called.endswith("_OOD"):  # the package makes translations, and reads them nowhere
+        short = called.removesuffix("_OOD") if ood else called
+        package("m", [short], [hook], tmp_path / "out" / "last", OOD=ood)
+    with pytest.raises(TypeError):  # it does look: without a file it loads the model
+        package("m", ["another"], [hook], tmp_path / "out" / "last", OOD=ood)
+
+
+def test_f_what_goes_out_under_the_packages_names_comes_in_again(tmp_path):
+    """Blanks in a name, and a set of the package's "OOD data" in the folder beside it."""
+    files = {
+        "131_temp_cat_Typical_Time": "131_temp_cat_Typical Time",
+        "66_living_OOD": "66_living_OOD",
+    }
+    made = []
+    for name, file in files.items():
+        inputs.dataset(tmp_path, file, inputs.ROWS)
+        made.append(
+            inputs.dataset(tmp_path, name, inputs.ROWS, path=str(tmp_path / f"{file}.json"))
+        )
+    config = inputs.resolve(tmp_path, made)
+    texts = inputs.make_texts(config)
+    ts = [inputs.activations(config, t, caches.tensor(24, seed=i).view(torch.uint16).numpy())
+          for i, t in enumerate(texts)]  # fmt: skip
+    written = export.activations(ts, "saeprobes", tmp_path / "out")
+    assert [p.name for p in written] == [f"{f}_blocks.1.hook_resid_post.pt" for f in files.values()]
+    entry = {"layout": "saeprobes", "folder": str(tmp_path / "out" / "last" / "model_activations_m"),
+             "model": "again", "datasets": list(files)}  # fmt: skip
+    config["imports"] = inputs.resolve(tmp_path, [], imports={"i": entry})["imports"]
+    again = caches.run(config, texts)
+    assert [t.item for t in again] == sorted(files)
+    for t in again:
+        one = next(o for o in ts if o.item == t.item)
+        np.testing.assert_array_equal(load_activations(t.path), load_activations(one.path))
+
+
+@pytest.fixture
+def latents(tmp_path):
+    """The config of a dump of latents, its lock and its artefact, and the codes."""
+    dense = np.random.default_rng(0).random((6, 5)).astype(np.float32)
+    dense[dense < 0.5] = 0
+    codes = csr_array(dense)
+    entry = {"source": {"run": "t/p/r"}, "lock": str(tmp_path / "lock.json"), "content": "latents"}
+    config = inputs.resolve(tmp_path, [], dumps={"d": entry})
+    locked = lockfile.LockedFile("resid_post.1.pt", 3, "md5", "0" * 32, "t/p/r")
+    lock = lockfile.Lock(lockfile.config_source(config, "d"), {}, (locked,))
+    lockfile.write(lock, tmp_path / "lock.json")
+    (t,) = [t for t in dumps(config, {}, keys.DigestMemo(config["cache_dir"])) if not t.raw]
+    arrays = {"data": codes.data, "indices": codes.indices.astype(np.int32),
+              "indptr": codes.indptr.astype(np.int64), "shape": np.array(dense.shape)}  # fmt: skip
+    store.publish([t.path], [store.write_h5(t.path, arrays, t.spec)])
+    return {"dumps": {"d": entry}}, dense
+
+
+def test_f_latents_go_out_by_a_command(latents, tmp_path, capsys):
+    sections, dense = latents
+    raw = {"experiment": "toy", "datasets": [], "cache_dir": str(tmp_path / "cache"), **sections}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
+    where = ["--configfile", str(tmp_path / "config.yaml")]
+    assert cli.main(["export", "latents", "npz", str(tmp_path / "out"), *where]) == 0
+    file = Path(capsys.readouterr().out.strip())
+    assert file == tmp_path / "out" / "d.resid_post.1" / "imported.npz"
+    np.testing.assert_array_equal(load_npz(file).toarray(), dense)
+    assert cli.main(["export", "latents", "safetensors", str(tmp_path / "out"), *where]) == 0
+    found = load_file(capsys.readouterr().out.strip())
+    rows = csr_array((found["data"], found["indices"], found["indptr"]), tuple(found["shape"]))
+    np.testing.assert_array_equal(rows.toarray(), dense)
+    assert cli.main(["export", "latents", "npz", "x", "--source", "other", *where]) == 1
+    assert "the config asks for none such" in capsys.readouterr().err
+    assert cli.main(["export", *where]) == 1
+    assert "vectors, activations, latents, saes" in capsys.readouterr().err
+
+
+def test_f_trained_saes_go_out_by_a_command(tmp_path, monkeypatch, capsys):
+    made = {n: Target("saes", n, n, n, str(tmp_path / f"{n}.h5"), "k", {}, args={"make": m})
+            for n, m in (("mine", "train"), ("theirs", "convert"))}  # fmt: skip
+    for t in made.values():
+        Path(t.path).touch()
+    monkeypatch.setattr(cli.experiment, "stages", lambda *a: {"saes": list(made.values())})
+    written = []
+    monkeypatch.setattr(
+        "actprobe.sae.save_saelens", lambda path, into: written.append((path, into)) or into
+    )
+    (tmp_path / "config.yaml").write_text("experiment: toy\ndatasets: []\n")
+    said = ["export", "saes", "saelens", str(tmp_path / "out"), "--configfile",
+            str(tmp_path / "config.yaml")]  # fmt: skip
+    assert cli.main(said) == 0
+    assert written == [(made["mine"].path, tmp_path / "out" / "mine")]
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'mine'}\n"
+    assert cli.main([*said, "--source", "theirs"]) == 1
+    assert "no SAE that was trained here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["v1", "v2"])

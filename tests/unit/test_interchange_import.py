@@ -11,6 +11,7 @@ import interchange_caches as caches
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from actprobe import keys, store, texts
 from actprobe.errors import ActprobeError, BadInput, ConfigError
@@ -371,3 +372,87 @@ def test_golden(tmp_path):
         "found here into tests/golden/imports.json"
     )
     assert texts.load(t.args["texts"]).label[0] == (x[0, 0] >= 0)
+
+
+# --- A8: names that say more than they should
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["rows_blocks.4.hook_resid_post.pt", "rows_blocks--4--hook_resid_post.pt"], None),
+        (["rows/resid_post.4.pt", "rows/resid_post.04.pt"], "{dataset}/{site}.pt"),
+        (["rows/resid_post_4.pt", "rows/resid_post_04.pt"], "{dataset}/{kind}_{layer}.pt"),
+    ],
+)
+def test_a8_two_files_that_hold_the_same_are_named(tmp_path, names, pattern):
+    for i, name in enumerate(names):
+        (tmp_path / "dump" / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(caches.tensor(24, seed=i), tmp_path / "dump" / name)
+    config, made = setup(tmp_path, ["rows"], layout="saeprobes", files=pattern, hook=None)
+    with pytest.raises(ConfigError, match=r"both hold resid_post\.4 \(last\) of rows") as error:
+        caches.run(config, made)
+    assert all(name in str(error.value) for name in names)
+
+
+def test_a8_what_follows_a_position_is_no_part_of_it(tmp_path):
+    (tmp_path / "dump" / "rows").mkdir(parents=True)
+    for name in ("resid_post.4.last.safetensors", "resid_post.4.last.grad.safetensors"):
+        save_file({"x": caches.tensor(24)}, tmp_path / "dump" / "rows" / name)
+    config, made = setup(tmp_path, ["rows"], layout="safetensors", hook=None)
+    assert [t.args["source"] for t in caches.run(config, made)] == ["llama/resid_post.4.last"]
+
+
+# --- JSON of somebody else
+
+
+HOSTILE = ["[" * 100_000, "[]", "3", '"text"', "{", "null", '{"num_examples": "many"}']
+
+
+@pytest.mark.parametrize("content", HOSTILE)
+def test_a_layer_info_that_makes_no_sense_is_named(tmp_path, content):
+    write_pairs(tmp_path / "dump")
+    (tmp_path / "dump" / "layer_info.json").write_text(content)
+    config, made = setup(tmp_path, ["pairs"])
+    with pytest.raises(ActprobeError, match=r"layer_info\.json"):
+        caches.run(config, made)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 100_000, "{}", "[3]", '[{"question": 3}]', '[{"question": "q", "test_answer": null}]'],
+)
+def test_metadata_that_make_no_sense_are_named(tmp_path, content):
+    write_pairs(tmp_path / "dump")
+    (tmp_path / "dump" / "metadata.json").write_text(content)
+    config, made = setup(tmp_path, ["pairs"])
+    with pytest.raises(ActprobeError, match=r"metadata\.json"):
+        caches.run(config, made)
+
+
+@pytest.mark.parametrize("shapes", [3, "text", {"a": 1}, [[1, 2, "d"]], [[]], [None]])
+def test_sample_shapes_of_any_kind(tmp_path, shapes):
+    single(tmp_path / "dump")
+    info = tmp_path / "dump" / "layer_info.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), "sample_shapes": shapes}))
+    config, made = setup(tmp_path, ["rows"], layout="v2")
+    if shapes == [[1, 2, "d"]]:
+        with pytest.raises(ActprobeError, match="activations of width d, the files have 4"):
+            caches.run(config, made)
+    else:
+        caches.run(config, made)
+
+
+# --- F: files as users have them
+
+
+def test_f_a_mask_beside_the_activations_and_a_parameter(tmp_path):
+    x = caches.tensor(24)
+    caches.describe(tmp_path / "dump", caches.row_metadata(inputs.ROWS))
+    (tmp_path / "dump" / "layer_3").mkdir()
+    content = {"acts": torch.nn.Parameter(x.T.contiguous()).T, "mask": torch.ones(24, dtype=bool),
+               "ids": torch.arange(24), "texts": [r["question"] for r in inputs.ROWS]}  # fmt: skip
+    torch.save(content, tmp_path / "dump" / "layer_3" / "activations.pt")
+    config, made = setup(tmp_path, ["rows"])
+    (t,) = caches.run(config, made)
+    np.testing.assert_array_equal(load_activations(t.path), caches.values(x))

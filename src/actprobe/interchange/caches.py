@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import store
-from actprobe.errors import BadInput, bad_file
-from actprobe.interchange.layouts import INFO, METADATA, NOTE
+from actprobe.errors import BadInput
+from actprobe.interchange.layouts import INFO, METADATA, NOTE, read_json, read_object
 from actprobe.texts import Texts
 from actprobe.texts.contrastive import taken_apart
 
@@ -26,9 +25,7 @@ def check(folder: Path, pairs: bool, texts: Texts, path: str) -> None:
     pairs: the cache holds an activation for each of two answers. path: of the texts artefact, whose
     header says how questions and answers were put together.
     """
-    rows, info = read_json(folder / METADATA), read_json(folder / INFO)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadInput(f"{folder}/{METADATA}: expected a list of objects")
+    rows, info = _rows(folder), read_object(folder / INFO)
     expected = len(texts) // 2 if pairs else len(texts)
     for what, n in ((METADATA, len(rows)), (INFO, info.get("num_examples", len(rows)))):
         if n != expected:
@@ -49,12 +46,18 @@ def check(folder: Path, pairs: bool, texts: Texts, path: str) -> None:
         _check_rows(folder, rows, texts, template)
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; BadInput when it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise bad_file(path, e, "cannot be read: ") from None
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """metadata.json: a list of objects, what is read of them text."""
+    rows = read_json(folder / METADATA)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadInput(f"{folder}/{METADATA}: expected a list of objects")
+    for i, row in enumerate(rows):
+        for key in ("question", "test_answer", "deploy_answer"):
+            if not isinstance(row.get(key, ""), str):
+                raise BadInput(
+                    f"{folder}/{METADATA}: row {i}: {key} is {row[key]!r}, expected text"
+                )
+    return rows
 
 
 def _refuse_leak(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

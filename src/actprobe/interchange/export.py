@@ -24,6 +24,7 @@ from actprobe.interchange.layouts import (
     PATTERNS,
     STACKED,
     STACKED_ROWS,
+    package_name,
 )
 from actprobe.models import Activations, open_activations
 from actprobe.models.hooks import hook_of
@@ -96,7 +97,8 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
 
     safetensors, npy: {model}/{dataset}/{site}.{position}.*; saeprobes:
     {position}/model_activations_{model}/{dataset}_{hook}.pt, the package's folder
-    `model_cache_path` for each position; v1, v2:
+    `model_cache_path` for each position, with its own names of datasets and its own folder for "OOD
+    data"; v1, v2:
     {model}/{dataset}.{kind}.{position}/layer_{L}/… with metadata.json and layer_info.json. Returns
     the files and folders written. Raises ActprobeError for what a format cannot hold.
     """
@@ -109,8 +111,9 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
         if form == "saeprobes":
             if a["position"] == "tokens":
                 raise ActprobeError(f"{t.name}: layout saeprobes holds one vector per row")
-            file = PATTERNS["saeprobes"].format(dataset=t.item, hook=hook_of(a["site"]))
-            path = out / a["position"] / f"model_activations_{a['model']}" / file
+            dataset, ood = _package_name(t)
+            file = PATTERNS["saeprobes"].format(dataset=dataset, hook=hook_of(a["site"]))
+            path = out / a["position"] / f"model_activations_{a['model']}{'_OOD' * ood}" / file
         else:
             path = out / f"{name}.{form}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +126,48 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
                 _save(path, _tensor(x, slice(None)))
         written.append(path)
     return written
+
+
+def _package_name(t: Target) -> tuple[str, bool]:
+    """See `layouts.package_name`."""
+    facts = store.read_header(t.args["texts"])["facts"] if t.args.get("texts") else {}
+    return package_name(t.item, facts.get("provenance", {}))
+
+
+def latents(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
+    """Write latents artefacts below `out` as {source}/{dataset}.* in one of the formats
+    `layouts.LATENTS`: CSR arrays in safetensors, or what `scipy.sparse.load_npz` reads. Returns the
+    files.
+
+    Raises ActprobeError for two sources that would be one file.
+    """
+    from scipy.sparse import save_npz
+
+    from actprobe import sae
+
+    written = []
+    for t in targets:
+        path = out / t.args["source"] / f"{t.item}.{form}"
+        if path in written:
+            raise ActprobeError(
+                f"{t.name}: {path} was written for another source; choose with --source"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = sae.open_latents(t.path, t.key)
+        if form == "npz":
+            save_npz(path, found.to_scipy())
+        else:
+            sae.save_safetensors(path, found)
+        written.append(path)
+    return written
+
+
+def saes(targets: Sequence[Target], out: Path) -> list[Path]:
+    """Write SAEs that were trained here as folders {name} that `sae_lens.SAE.load_from_disk` loads;
+    returns them."""
+    from actprobe import sae
+
+    return [sae.save_saelens(t.path, out / t.item) for t in targets]
 
 
 def _facts(t: Target) -> dict[str, str]:

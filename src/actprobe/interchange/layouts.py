@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from actprobe.errors import ConfigError
+from actprobe.errors import BadInput, ConfigError, bad_file
 from actprobe.models.hooks import HOOK, HOOKS, site_of
 
 VECTORS = ("pt", "safetensors", "gguf")  # formats that directions are written in
 ACTIVATIONS = ("safetensors", "npy", "v1", "v2", "saeprobes")  # and activations
+LATENTS = ("safetensors", "npz")
 INFO, METADATA = "layer_info.json", "metadata.json"
 STACKED = ("test_activations.pt", "deploy_activations.pt")  # positive, negative
 STACKED_ROWS = "activations.pt"
@@ -31,8 +32,9 @@ _PARTS = {
     "hook": rf"(?P<hook>{HOOK})",
     "kind": rf"(?P<kind>{_KIND})",
     "layer": r"(?P<layer>\d+)",
-    "position": r"(?P<position>[^/]+)",
+    "position": r"(?P<position>[A-Za-z0-9_][A-Za-z0-9_-]*)",  # a dot begins something else
 }
+_OOD = "_OOD"
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,25 @@ def _info(folder: Path, where: str) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise ConfigError(f"{where}: no {name} in {folder}")
     try:
-        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ConfigError(f"{where}: {folder}/{INFO} is not JSON: {e}") from None
-    if not isinstance(info, dict):
-        raise ConfigError(f"{where}: {folder}/{INFO}: expected an object")
-    return info
+        return read_object(folder / INFO)
+    except BadInput as e:
+        raise ConfigError(f"{where}: {e}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of somebody else; BadInput when it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise bad_file(path, e, "cannot be read as JSON: ") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected an object, found {type(content).__name__}")
+    return content
 
 
 def _stacked(folder: Path, layer: str, where: str) -> tuple[list[str], bool]:
@@ -114,17 +129,19 @@ def _single(folder: Path, layer: str, where: str) -> tuple[list[str], bool]:
 
 
 def by_name(
-    folder: Path, entry: Mapping[str, Any], datasets: Iterable[str], where: str
+    folder: Path, entry: Mapping[str, Any], datasets: Mapping[str, str], where: str
 ) -> list[Found]:
     """What the names of the files in a folder say.
 
-    A dataset without a file at a site and position that others have is found without files.
+    datasets: by what files call them (their names, and for layout saeprobes the package's too). A
+    dataset without a file at a site and position that others have is found without files. Raises
+    ConfigError when two files hold the same.
     """
     pattern = entry["files"] or PATTERNS[entry["layout"]]
     form = _regex(pattern, where)
-    files: dict[tuple[str, str], dict[str, str]] = {}
-    for name in _walk(folder):
-        if (m := form.fullmatch(name)) is None:
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for called, name in _names(folder, entry):
+        if (m := form.fullmatch(called)) is None:
             continue
         said = m.groupdict()
         kind = said.get("kind") or entry["hook"]
@@ -132,16 +149,51 @@ def by_name(
             raise ConfigError(f"{where}.hook: {pattern} does not tell it; set it")
         site = said.get("site") or site_of(said.get("hook", "")) or f"{kind}.{int(said['layer'])}"
         position = said.get("position") or entry["position"] or "last"
-        files.setdefault((site, position), {})[said["dataset"]] = name
-    names = set(datasets)
-    wanted = {key: of for key, of in files.items() if names & of.keys()}
-    if not wanted:
+        if (dataset := datasets.get(said["dataset"])) is None:
+            continue
+        files = found.setdefault((_plain(site), position), {})
+        if files.setdefault(dataset, name) != name:
+            raise ConfigError(
+                f"{where}: {files[dataset]} and {name} both hold {_plain(site)} ({position}) of "
+                f"{dataset} in {folder}; move one of them away, or set {where}.files so that it "
+                "matches one"
+            )
+    if not found:
         raise ConfigError(f"{where}: no file of these datasets in {folder} matches {pattern}")
     return [
         Found(dataset, *key, (of[dataset],) if dataset in of else ())
-        for key, of in sorted(wanted.items())
-        for dataset in sorted(names)
+        for key, of in sorted(found.items())
+        for dataset in sorted(set(datasets.values()))
     ]
+
+
+def _plain(site: str) -> str:
+    """A site with its layer as a number: resid_post.4 of resid_post.04."""
+    kind, _, layer = site.rpartition(".")
+    return f"{kind}.{int(layer)}" if kind else site
+
+
+def _names(folder: Path, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names of files, and where they lie, seen from the folder: below it, and for layout saeprobes
+    in the folder of the package's "OOD data" beside it."""
+    yield from ((name, name) for name in _walk(folder))
+    other = folder.resolve().with_name(f"{folder.resolve().name}{_OOD}")
+    if entry["layout"] == "saeprobes" and not entry["files"] and other.is_dir():
+        yield from ((name, f"../{other.name}/{name}") for name in _walk(other))
+
+
+def package_name(dataset: str, provenance: Mapping[str, Any]) -> tuple[str, bool]:
+    """What the sae-probes package calls a dataset, and whether it is one of its "OOD data".
+
+    provenance: where the texts came from (`texts` artefacts keep it). The package takes its files'
+    names up to the first dot, blanks and all (0.4.2, `generate_single_dataset_activations`).
+    """
+    place = PurePosixPath(provenance.get("member") or provenance.get("file") or dataset)
+    stem = place.name.partition(".")[0]
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip(".-")
+    own = place.parent.name in ("cleaned_data", "OOD data") or slug == dataset
+    name = stem if own else dataset
+    return name, place.parent.name == "OOD data" or name.endswith(_OOD)
 
 
 def _regex(pattern: str, where: str) -> re.Pattern[str]:

@@ -20,7 +20,7 @@ from actprobe import keys, store, texts
 from actprobe.errors import BadInput
 from actprobe.files import Array, as_float32, is_float, open_arrays
 from actprobe.interchange import caches
-from actprobe.interchange.layouts import INFO
+from actprobe.interchange.layouts import INFO, read_object
 from actprobe.interchange.targets import identity
 from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
@@ -150,8 +150,9 @@ def _check_info(t: Target, d: int) -> None:
     if t.spec["layout"] not in ("v1", "v2"):
         return
     info = Path(t.args["folder"]) / INFO
-    content = caches.read_json(info)
-    shapes = [content.get("activation_shape"), *(content.get("sample_shapes") or [])]
+    content = read_object(info)
+    samples = content.get("sample_shapes")
+    shapes = [content.get("activation_shape"), *(samples if isinstance(samples, list) else [])]
     for shape in shapes:
         if isinstance(shape, list) and shape and shape[-1] != d:
             raise BadInput(f"{info}: activations of width {shape[-1]}, the files have {d}")

@@ -61,7 +61,7 @@ def _entry(
             raise ConfigError(f"{where}: layout {entry['layout']} takes one dataset and no `files`")
         found = layouts.by_layer(folder, entry, datasets[0], where)
     else:
-        found = layouts.by_name(folder, entry, datasets, where)
+        found = layouts.by_name(folder, entry, _called(entry, datasets, texts, where), where)
     missing = sorted({f.dataset for f in found if not f.files})
     if missing and config["on_bad_dataset"] == "stop":
         raise ConfigError(
@@ -70,6 +70,24 @@ def _entry(
         )
     for f in found:
         yield _target(config, name, entry, folder, f, texts[f.dataset], memo)
+
+
+def _called(
+    entry: Mapping[str, Any], datasets: list[str], texts: Mapping[str, Target], where: str
+) -> dict[str, str]:
+    """The datasets by what files call them: their names, and for layout saeprobes those that the
+    package has for them."""
+    called = {d: d for d in datasets}
+    if entry["layout"] != "saeprobes" or entry["files"]:
+        return called
+    for d in datasets:
+        name, _ = layouts.package_name(d, texts[d].args.get("provenance", {}))
+        if called.setdefault(name, d) != d:
+            raise ConfigError(
+                f"{where}: the package calls {d} {name!r}, and {called[name]} as well; import them "
+                "one by one"
+            )
+    return called
 
 
 def identity(folder: Path, files: tuple[str, ...], layout: str, memo: DigestMemo) -> str:
