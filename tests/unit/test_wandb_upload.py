@@ -53,6 +53,9 @@ def test_results_and_artefacts_go_to_a_run(client, results, tmp_path):
     cached = tmp_path / "cache" / "probes" / "a.0123456789ab.parquet"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"content")
+    for page in ("contrastive.html", "lora.html", ".half-written.html"):
+        (results / page).write_text("<p>page</p>")
+    (results / "tables" / "skipped.csv").touch()
     where = room.export_wandb(config(tmp_path, "online"), [cached])
     assert where.startswith("team/probing/")
     service = client.service
@@ -62,7 +65,10 @@ def test_results_and_artefacts_go_to_a_run(client, results, tmp_path):
         "figures/auc.png",
         "figures/auc.svg",
         "report.html",
+        "contrastive.html",
+        "lora.html",
         "tables/summary.csv",
+        "tables/skipped.csv",
     }
     stored = {
         name: client.blobs[blob] for kind in kinds.values() for name, blob in kind.blobs.items()

@@ -118,8 +118,8 @@ def _check_layout(tensors: dict[str, Tensor], base: int, size: int) -> None:
             raise BadInput(f"{name} has dtype {t.dtype}, expected one of {', '.join(ITEMSIZE)}")
         possible = limits.is_shape(t.shape) and t.start == end
         if not possible or t.stop - t.start != math.prod(t.shape) * itemsize:
-            shape = str(t.shape)[:80]
-            raise BadInput(f"{name}: bytes {t.start}-{t.stop} do not fit its shape {shape}")
+            said = f"its shape {str(t.shape)[:80]} and dtype {t.dtype}"
+            raise BadInput(f"{name}: bytes {t.start}-{t.stop} do not fit {said}")
         end = t.stop
     if end != size:
         problem = "cut short" if end > size else "overlong"

@@ -7,6 +7,7 @@ Both need the config section `wandb` (entity, project, mode). Offline runs lie i
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import threading
 from collections import Counter
@@ -17,9 +18,11 @@ from typing import Any
 from actprobe import store
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.plan import Plan
+from actprobe.wandb.secrets import keep_out_of_logs, redact
 
 log = logging.getLogger(__name__)
 
+_PARTS = ("tables", "figures", "contexts")  # of a results folder, with the pages beside them
 _ROWS = 10_000  # of a table that can be browsed on the service; files are sent whole
 
 
@@ -27,6 +30,7 @@ def _begin(config: Mapping[str, Any], kind: str) -> Any:
     """A new run of the config's experiment. Raises ActprobeError when it cannot be begun."""
     import wandb
 
+    keep_out_of_logs()
     folder = Path(config["results_dir"], config["experiment"])
     folder.mkdir(parents=True, exist_ok=True)
     settings = config["wandb"]
@@ -53,7 +57,9 @@ def _begin(config: Mapping[str, Any], kind: str) -> Any:
             settings=quiet,
         )
     except (wandb.errors.Error, OSError, TimeoutError) as e:
-        raise ActprobeError(f"Weights & Biases: no run could be begun: {e}") from None
+        raise ActprobeError(
+            f"Weights & Biases: no run could be begun: {redact(str(e))[:500]}"
+        ) from None
 
 
 def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()) -> str:
@@ -68,12 +74,8 @@ def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()
 
     name = config["experiment"]
     folder = Path(config["results_dir"], name)
-    files = [
-        f
-        for part in ("tables", "figures", "contexts", "report.html")
-        for f in sorted([folder / part, *(folder / part).rglob("*")])
-        if f.is_file()
-    ]
+    found = [*folder.glob("*.html"), *(f for p in _PARTS for f in (folder / p).rglob("*"))]
+    files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
     if not files:
         raise ActprobeError(f"{folder}: there are no results to export")
     run = _begin(config, "export")
@@ -81,7 +83,8 @@ def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()
     for f in files:
         key = f.relative_to(folder).with_suffix("").as_posix()
         if f.suffix == ".csv":
-            shown[key] = wandb.Table(dataframe=pd.read_csv(f, nrows=_ROWS))
+            with contextlib.suppress(pd.errors.EmptyDataError):  # a table without any column
+                shown[key] = wandb.Table(dataframe=pd.read_csv(f, nrows=_ROWS))
         elif f.suffix == ".png":
             shown[key] = wandb.Image(str(f))
         elif f.suffix == ".html":
