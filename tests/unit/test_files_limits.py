@@ -7,6 +7,7 @@ import resource
 import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -339,6 +340,57 @@ def test_groups_inside_groups_and_many_entries(tmp_path, monkeypatch):
             f[f"x{i}"] = np.zeros(3)
     monkeypatch.setattr(limits, "TENSORS", 30)
     refused(tmp_path / "a.h5", "entries of a group: 40, more than the 30")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"compression": "gzip"},
+        {"compression": "gzip", "shuffle": True},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "gzip", "scaleoffset": 3},
+        {"compression": "lzf"},
+        {"fletcher32": True},
+    ],
+    ids=str,
+)
+def test_compressed_datasets_are_read(tmp_path, how):
+    x = np.round(np.random.default_rng(0).standard_normal((500, 7)), 3).astype(np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        f.create_dataset("x", data=x, chunks=(90, 4), **how)
+        f.create_dataset("sparse", (500, 7), "f4", chunks=(90, 4), fillvalue=2, **how)[100:120] = 1
+    with open_arrays(tmp_path / "a.h5") as found:
+        for a, b in ((0, 100), (90, 91), (400, 500), (0, 500)):
+            np.testing.assert_allclose(found.arrays["x"].rows(a, b), x[a:b], atol=1e-3)
+        assert found.arrays["sparse"].rows(0, 500).sum() == 7 * (480 * 2 + 20)
+
+
+def test_a_chunk_that_unpacks_to_far_more_than_its_shape(tmp_path):
+    """HDF5 makes 600 MB of it before it looks at the shape of 4,000 bytes."""
+    packed = zlib.compress(bytes(600 << 20))
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        d = f.create_dataset("x", (1000,), "f4", chunks=(1000,), compression="gzip")
+        d.id.write_direct_chunk((0,), packed)
+    with (
+        cheap(),
+        open_arrays(tmp_path / "a.h5") as found,
+        pytest.raises(
+            BadInput, match=r"a\.h5: /x: a chunk unpacks to more than its \(1000,\) float32"
+        ),
+    ):
+        found.arrays["x"].rows(0, 10)
+
+
+def test_datasets_compressed_twice_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_chunk((100,))
+        how.set_deflate(4)
+        how.set_filter(h5py.h5z.FILTER_LZF, h5py.h5z.FLAG_OPTIONAL)
+        space = h5py.h5s.create_simple((100,))
+        h5py.h5d.create(f.id, b"x", h5py.h5t.NATIVE_FLOAT, space, how)
+        f["x"][:] = np.zeros(100)
+    refused(tmp_path / "a.h5", "'x' is compressed twice")
 
 
 def test_what_is_no_array_of_numbers_is_listed(tmp_path):

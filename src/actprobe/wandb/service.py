@@ -151,7 +151,7 @@ class Service:
             return {
                 f.name: f.direct_url
                 for f in self._nodes(source, list(paths))
-                if (source, f.name) not in locked or locked[source, f.name] == _upload(source, f)
+                if f.direct_url and locked.get((source, f.name)) in (None, _upload(source, f))
             }
 
     def _nodes(self, source: str, paths: list[str]) -> Any:
