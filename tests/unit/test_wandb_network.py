@@ -258,7 +258,7 @@ def test_g3_one_byte_at_a_time_is_given_up(server, tmp_path, kind):
     server.faults.append(Fault(kind, BAD, times=2, rate=50))
     begun = time.monotonic()
     assert fetch_all(server, artifact, wanted, stall=0.5) == {}
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     assert good(wanted)
 
 

@@ -25,7 +25,7 @@ from wandb_cases import (
 )
 from wandb_server import SIGNATURE, Fault, server
 
-from actprobe import models, store, upkeep
+from actprobe import models, plan, store, upkeep
 from actprobe import wandb as room
 from actprobe.errors import ActprobeError, ConfigError, Damaged
 from actprobe.wandb import fetch
@@ -140,6 +140,22 @@ def test_one_missing_file_fails_the_job_by_name_and_the_others_are_kept(client, 
     assert len(raw(dump)) == 8
 
 
+def test_b7_no_file_is_put_in_place_for_its_length(client, dump):
+    """Neither by the plan, which reads no file whole, nor by the job without its digest."""
+    [batch] = plan_of(dump).of("wandb")
+    for t in batch.targets[:3]:
+        Path(t.path).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{t.path}.verified").write_bytes(bytes(t.args["size"]))
+    planned = plan_of(dump)
+    assert {planned.states[t.path].status for t in batch.targets} == {plan.MISSING}
+    plan.take_over(planned)
+    assert not any(Path(t.path).exists() for t in batch.targets)
+    make(dump, ["wandb"])
+    for path in raw(dump):
+        room.verify_file(path)
+    assert client.reset().requests == 8
+
+
 def test_a_damaged_file_in_the_cache_is_replaced_alone(client, dump):
     make(dump, ["wandb"])
     path = raw(dump)[3]
@@ -200,8 +216,6 @@ def test_everything_there_needs_no_service(client, dump, monkeypatch):
 
 def make_batch(config: dict[str, Any]):
     """The fetch batch as a run that has not seen the files would have planned it."""
-    from actprobe import plan
-
     planned = plan_of(config)
     return plan.batches([t for t in planned.targets.values() if t.stage == "wandb"], {})
 

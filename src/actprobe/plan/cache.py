@@ -102,8 +102,6 @@ class Cache:
                 pass
             except OSError as e:
                 raise ActprobeError(f"{t.path} cannot be read: {e.strerror}") from e
-        if t.raw and os.path.exists(f"{t.path}.verified"):
-            return State(FINISHED)
         if not t.raw and os.path.exists(files.part_path(t.path)):
             if files.finished_part(t.path, t.key):
                 return State(FINISHED)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
@@ -106,11 +104,7 @@ def take_over(plan: Plan) -> int:
     """
     taken, cache = 0, Cache()
     for path, state in plan.states.items():
-        if state.status == FINISHED and plan.targets[path].raw:
-            with contextlib.suppress(FileNotFoundError):  # another run was faster
-                os.replace(f"{path}.verified", path)
-            taken += 1
-        elif state.status == FINISHED:
+        if state.status == FINISHED:
             part = files.claim(path)
             if part == files.part_path(path):
                 files.publish([path])
