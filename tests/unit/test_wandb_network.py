@@ -18,8 +18,9 @@ from wandb_server import Fault, Server, server
 from actprobe import wandb as room
 from actprobe.errors import ActprobeError
 from actprobe.wandb import fetcher, pace
-from actprobe.wandb.connection import Dropped, Refused, new_session, open_range
+from actprobe.wandb.connection import Refused, new_session, open_range
 from actprobe.wandb.download import verified_path
+from actprobe.wandb.dropped import Dropped
 from actprobe.wandb.progress import Progress
 from actprobe.wandb.urls import Urls
 

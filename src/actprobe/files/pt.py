@@ -3,7 +3,7 @@
 torch runs no code of the file and maps the tensors instead of reading them. Before it is asked, the
 archive and the pickle in it are looked through (`zips`, `pickles`); afterwards each container is
 visited once. NumPy arrays and scalars beside the tensors, which torch refuses, are described by
-stand-ins of this module. The old format (torch before 1.6) has no map: it is read as a whole, up to
+stand-ins (`numpy_pickles`). The old format (torch before 1.6) has no map: it is read as a whole, up to
 `limits.IN_MEMORY` bytes.
 """
 
@@ -26,6 +26,7 @@ from actprobe.errors import BadInput, bad_file
 from actprobe.files import limits
 from actprobe.files.arrays import Opened, add
 from actprobe.files.dtypes import BITS, NUMPY, name_of
+from actprobe.files.numpy_pickles import STAND_INS, Foreign, NumpyArray
 from actprobe.files.pickles import check_pickle
 from actprobe.files.zips import members, pickle_member
 
@@ -112,7 +113,7 @@ class _Source:
 
     def _load(self) -> Any:
         try:
-            with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
+            with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
                 warnings.simplefilter("ignore")
                 return torch.load(
                     self.path, map_location="cpu", weights_only=True, mmap=self._mapped
@@ -193,7 +194,7 @@ def _collect(root: Any, found: Opened) -> dict[str, Any]:
     while waiting:
         node, name, depth = waiting.pop()
         limits.check(f"{found.file}: containers inside each other", depth, limits.DEPTH)
-        if isinstance(node, _NumpyArray):
+        if isinstance(node, NumpyArray):
             node = node.array(f"{found.file}: {name}")
         if isinstance(node, torch.Tensor) or (isinstance(node, np.ndarray) and node.ndim):
             if name in tensors:
@@ -209,7 +210,7 @@ def _collect(root: Any, found: Opened) -> dict[str, Any]:
         elif isinstance(node, _PLAIN) and name and len(found.metadata) < limits.TOLD:
             found.metadata[name] = node[:1000] if isinstance(node, (str, bytes)) else node
         else:
-            foreign = isinstance(node, _Foreign)
+            foreign = isinstance(node, Foreign)
             found.ignore(name, "an array of no numbers" if foreign else type(node).__name__)
     return tensors
 
@@ -248,67 +249,3 @@ def _reason(error: Exception) -> str:
     kept = [line for line in lines if not re.search(r"weights_only|torch\.load|trust", line)]
     said = " ".join(kept or [type(error).__name__])
     return said.partition(" This is an internal")[0][:300]
-
-
-# --- stand-ins for what NumPy's pickles name
-
-
-class _Dtype:
-    """Stands for `numpy.dtype`."""
-
-    def __init__(self, kind: Any = None, *_: Any):
-        self.kind = kind.decode() if isinstance(kind, bytes) else str(kind)
-        self.order = "<"
-
-    def __setstate__(self, state: Any) -> None:
-        order = state[1]
-        self.order = order.decode() if isinstance(order, bytes) else str(order)
-
-    def dtype(self) -> np.dtype[Any] | None:
-        """The dtype, None for one of no plain numbers."""
-        if not re.fullmatch(r"[biuf][1248]", self.kind) or self.order not in "<>|=":
-            return None
-        return np.dtype(f"{self.order}{self.kind}")
-
-
-class _NumpyArray:
-    """Stands for `numpy.ndarray`, whose bytes lie in the pickle."""
-
-    state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def array(self, what: str) -> Any:
-        """The array, or the name of a dtype that is not read."""
-        try:
-            _, shape, kind, fortran, raw = self.state
-            shape = tuple(int(n) for n in shape)
-            limits.check_shape(what, shape)
-            dtype = kind.dtype()
-            if dtype is None:
-                return _Foreign()
-            flat = np.frombuffer(raw, dtype)
-            return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-        except BadInput:
-            raise
-        except Exception as e:
-            raise BadInput(f"{what}: a damaged NumPy array: {e}") from None
-
-
-class _Foreign:
-    """An array of objects, strings or records."""
-
-
-def _reconstruct(*_: Any) -> _NumpyArray:
-    return _NumpyArray()
-
-
-def _scalar(dtype: Any, raw: Any = b"") -> Any:
-    kind = dtype.dtype()
-    return None if kind is None or not raw else np.frombuffer(raw, kind)[0].item()
-
-
-_STAND_INS: list[Any] = [(_Dtype, "numpy.dtype"), (_NumpyArray, "numpy.ndarray")]
-for _room in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _STAND_INS += [(_reconstruct, f"{_room}._reconstruct"), (_scalar, f"{_room}.scalar")]

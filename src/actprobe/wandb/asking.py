@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from actprobe.errors import ActprobeError, Unreachable
-from actprobe.wandb.connection import Dropped, Expired, Refused
+from actprobe.wandb.connection import Expired, Refused
+from actprobe.wandb.dropped import Dropped
 from actprobe.wandb.secrets import redact
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ address it gets none of ours.
 from __future__ import annotations
 
 import email.utils
-import http.client
 import http.cookiejar
 import ipaddress
 import math
@@ -18,9 +17,9 @@ from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import urllib3
 
-from actprobe.wandb.patience import PatientAdapter, TooSlow
+from actprobe.wandb.dropped import BROKEN, Dropped, dropped
+from actprobe.wandb.patience import PatientAdapter
 from actprobe.wandb.secrets import keep_out_of_logs
 
 _READ = 1 << 18
@@ -30,18 +29,6 @@ _EXPIRED = re.compile(rb"<Code>(ExpiredToken|ExpiredRequest)</Code>")
 _ERROR = 4000  # bytes read of the body of an error
 _LONGEST_WAIT = 120.0  # seconds that a server's Retry-After may ask for
 _REDIRECTS = 5
-_BROKEN = (
-    requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError,
-    ValueError,
-)  # fmt: skip
-
-
-class Dropped(Exception):
-    """The range did not arrive, trying again makes sense; `wait`: seconds the server asked for."""
-
-    def __init__(self, reason: str, wait: float | None = None):
-        super().__init__(reason)
-        self.wait = wait
 
 
 class Expired(Exception):
@@ -112,7 +99,7 @@ class Body:
         while left:
             try:
                 piece = raw.read1(min(left, _READ), decode_content=False)
-            except _BROKEN as e:
+            except BROKEN as e:
                 raise dropped(e, "") from None
             if not piece:
                 raise Dropped(f"the body ended {left} bytes early")
@@ -164,7 +151,7 @@ def get(session: Session, url: str, headers: dict[str, str]) -> requests.Respons
             response = session.get(
                 url, headers=headers, stream=True, timeout=session.patience, allow_redirects=False
             )
-        except _BROKEN as e:
+        except BROKEN as e:
             raise dropped(e, host) from None
         if response.status_code not in (301, 302, 303, 307, 308):
             return response
@@ -250,7 +237,7 @@ def read_whole(session: Session, url: str, most: int) -> bytes:
                 content += piece
                 if len(content) > most:
                     raise Refused(f"more than {most:,} bytes")
-        except _BROKEN as e:
+        except BROKEN as e:
             raise dropped(e, "") from None
         announced = response.headers.get("Content-Length", "")
         if "Content-Encoding" not in response.headers and announced not in ("", str(len(content))):
@@ -258,39 +245,11 @@ def read_whole(session: Session, url: str, most: int) -> bytes:
         return bytes(content)
 
 
-def dropped(error: Exception, host: str) -> Dropped:
-    """What a library's error means, without the URL that its text may hold."""
-    chain = list(_chain(error))
-    for e in chain:
-        if isinstance(e, TooSlow):
-            return Dropped(str(e))
-    at = f" to {host}" if host else ""
-    if any(isinstance(e, urllib3.exceptions.NameResolutionError) for e in chain):
-        return Dropped(f"no connection{at}: its name is not known (DNS)")
-    if any(isinstance(e, requests.ConnectTimeout) for e in chain):
-        return Dropped(f"no connection{at} in time")
-    known = next((e.strerror for e in chain if isinstance(e, OSError) and e.strerror), None)
-    return Dropped(f"connection{at}: {known}" if known else type(chain[-1]).__name__)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what lies behind it, however its library keeps that."""
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        e = waiting.pop(0)
-        if not isinstance(e, BaseException) or id(e) in seen:
-            continue
-        seen.add(id(e))
-        yield e
-        waiting += [e.__cause__, e.__context__, getattr(e, "reason", None), *e.args]
-
-
 def _beginning(response: requests.Response) -> bytes:
     """The first bytes of an error's body."""
     try:
         return response.raw.read(_ERROR, decode_content=False)
-    except _BROKEN as e:
+    except BROKEN as e:
         raise dropped(e, "") from None
 
 
