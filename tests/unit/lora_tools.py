@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from actprobe import config, keys, plan
-from actprobe.lora import features, index, primitives, probe, targets
+from actprobe.lora import collection, features, index, primitives, probe, targets
 
 RUN = {
     "lora_index": index.run,
@@ -36,6 +36,11 @@ def resolved(folder: Path, loras: dict, lora_probes: dict | None = None, **top: 
         **filled,
         **top,
     }
+
+
+def members(folder: Path, **options: Any) -> list[collection.Member]:
+    """The members of a collection of this folder."""
+    return collection.members("c", {"files": str(folder), **options})
 
 
 def planned(cfg: dict) -> plan.Plan:

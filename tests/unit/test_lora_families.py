@@ -11,8 +11,10 @@ from actprobe.lora.compute import Factors, Sizes, columns, primitives, units
 from actprobe.lora.families import fourier, order, product, sketch, spectral
 from actprobe.lora.families.weights import Weights
 from actprobe.lora.flags import Flags
+from actprobe.lora.numbers import Rounding
 
 SIZES = Sizes(4, 5)
+EXACT = np.array([Rounding(), Rounding()])
 X1 = np.array([[-4, -2, 2, -3, 0, 6], [-3, 3, -5, -3, 3, -5], [-2, -3, 6, 3, 4, -5],
                [-1, 6, 2, -5, -1, 6]], np.float32)  # fmt: skip
 X2 = np.array([[3], [-1], [4], [1], [-5], [9], [2], [-6], [5], [3], [-5], [8]], np.float32)
@@ -31,7 +33,7 @@ def of_factor(x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def weights(b: np.ndarray, a: np.ndarray, scale: float = 1.0) -> Weights:
-    return Weights(b.T[None].astype(float), a[None].astype(float), np.array([scale]))
+    return Weights(b.T[None].astype(float), a[None].astype(float), np.array([scale]), EXACT[None])
 
 
 def product_columns(b: np.ndarray, a: np.ndarray, scale: float = 1.0) -> dict[str, float]:
@@ -124,7 +126,7 @@ def test_both_factors_of_many_loras_of_mixed_ranks_in_one_pass() -> None:
 
 def test_a_constant_or_zero_tensor_gives_finite_numbers() -> None:
     for x in (np.zeros((2, 9), np.float32), np.full((1, 3), 0.5, np.float32)):
-        for f in (order.compute(x.reshape(1, -1)), spectral.compute(x[None], False),
+        for f in (order.compute(x.reshape(1, -1)), spectral.compute(x[None], False, EXACT[:1]),
                   fourier.compute(x[None])):  # fmt: skip
             assert np.isfinite(f).all()
 
@@ -164,7 +166,7 @@ def test_product_features_equal_those_of_the_dense_product(rank: int, scale: flo
 
 def test_both_ways_to_the_power_sums_agree() -> None:
     b, a = random_factors(3, 6)
-    w = Weights(np.stack([b.T, 2 * b.T]), np.stack([a, a]), np.ones(2))
+    w = Weights(np.stack([b.T, 2 * b.T]), np.stack([a, a]), np.ones(2), np.stack([EXACT, EXACT]))
     for pairs, dense in zip(product._power_sums(w), product._dense_power_sums(w), strict=True):
         np.testing.assert_allclose(pairs, dense, rtol=1e-10)
 

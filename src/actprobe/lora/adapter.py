@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from actprobe.errors import BadInput, bad_file
-from actprobe.files.safetensors import FLOATS, INTEGERS, Header, Tensor, read_header
+from actprobe.files.safetensors import Header, Tensor, read_header
 from actprobe.lora import names
+from actprobe.lora.numbers import FLOATS, NUMBERS, to_float
+from actprobe.lora.settings import Settings
 
 _LONGEST = 200  # characters of a metadata value that are kept; captions and tag lists are longer
 
@@ -27,8 +29,8 @@ class Module:
     Convolutions are flattened: d_in = channels · kernel height · kernel width.
     """
 
-    down: Tensor
-    up: Tensor
+    down: str
+    up: str
     rank: int
     d_in: int
     d_out: int
@@ -37,70 +39,125 @@ class Module:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA file: modules by canonical name (sorted), dialect, dtypes, training metadata, bytes."""
+    """A LoRA file: modules by canonical name (sorted), dialect, dtypes, training metadata.
+
+    extra: tensors that belong to no module, with their shapes. bytes: of the factors.
+    """
 
     dialect: str
     dtype: str
     modules: Mapping[str, Module]
     metadata: Mapping[str, str]
+    extra: tuple[str, ...]
     bytes: int
 
 
-def read_adapter(path: str | Path, config: str | Path | None, alpha: str) -> Adapter:
+@dataclass(frozen=True)
+class Rules:
+    """How the files of a collection are read: options of `loras.{name}` of the same names.
+
+    alpha: "stored" takes scales from the file by the rules of its dialect, "one" takes 1
+    everywhere. extra_tensors: "ignore" or "refuse" files with tensors beside the LoRA.
+    ignore_settings: fields of PEFT's LoraConfig that are taken to leave W alone.
+    """
+
+    alpha: str = "stored"
+    extra_tensors: str = "ignore"
+    ignore_settings: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(options: Mapping[str, Any]) -> Rules:
+        """The rules of a collection."""
+        return Rules(
+            options["alpha"], options["extra_tensors"], tuple(sorted(options["ignore_settings"]))
+        )
+
+
+def read_adapter(path: str | Path, config: str | Path | None, rules: Rules) -> Adapter:
     """Describe the LoRA file at `path` from its header (and its alpha scalars).
 
-    config: the `adapter_config.json` beside it, if any. alpha: "stored" takes scales from the file
-    by the rules of its dialect, "one" takes 1 everywhere. Raises BadInput naming the file.
+    config: the `adapter_config.json` beside it, if any. Raises BadInput naming the file.
     """
-    try:
+    with naming(path):
         header = read_header(path)
-        settings = Path(config).read_text(encoding="utf-8") if config else ""
-        return _described(header, settings, alpha, _alphas(path, header.tensors))
+        text = Path(config).read_text(encoding="utf-8") if config else ""
+        return described(header, text, rules, _alphas(path, header.tensors))
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Turn what reading a file or its settings raises into BadInput that names the file."""
+    try:
+        yield
     except BadInput as e:
         text = str(e)
         raise BadInput(text if text.startswith(str(path)) else f"{path}: {text}") from None
-    except (OSError, ValueError, TypeError, AttributeError, re.error) as e:
-        raise bad_file(path, e, "adapter_config.json or metadata cannot be used: ") from None
+    except OSError as e:
+        bad_file(path, e)  # raises what a machine fails to give
+        other = e.filename and str(e.filename) != str(path)
+        what = f"{os.path.basename(e.filename)}: " if other else ""
+        raise BadInput(f"{path}: {what}{e.strerror or e}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError, re.error) as e:
+        raise BadInput(f"{path}: adapter_config.json or metadata cannot be used: {e}") from None
 
 
 def _alphas(path: str | Path, tensors: Mapping[str, Tensor]) -> tuple[tuple[str, float], ...]:
     """Names and values of the alpha scalars of a file."""
-    found = [(n, t) for n, t in tensors.items() if n.endswith(".alpha")]
-    for name, t in found:
-        if math.prod(t.shape) != 1:
-            raise BadInput(f"{name} has shape {t.shape}, expected one number")
+    found = alpha_tensors(tensors)
     if not found:
         return ()
     with open(path, "rb") as f:
         values = []
-        for name, t in found:
+        for name, t in found.items():
             f.seek(t.start)
             values.append((name, to_float(f.read(t.stop - t.start), t.dtype).item()))
     return tuple(values)
 
 
+def alpha_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The alpha scalars among some tensors. Raises BadInput for one that is not a number."""
+    found = {n: t for n, t in tensors.items() if n.endswith(".alpha")}
+    for name, t in found.items():
+        if math.prod(t.shape) != 1:
+            raise BadInput(f"{name} has shape {t.shape}, expected one number")
+        if t.dtype not in NUMBERS:
+            raise BadInput(f"{name} has dtype {t.dtype}, expected one of {', '.join(NUMBERS)}")
+    return found
+
+
 @lru_cache(maxsize=64)
-def _described(
-    header: Header, settings: str, alpha: str, alphas: tuple[tuple[str, float], ...]
+def described(
+    header: Header, config: str, rules: Rules, alphas: tuple[tuple[str, float], ...]
 ) -> Adapter:
-    """Cached: files with equal headers, configs and alphas are described once."""
-    options = json.loads(settings) if settings else None
-    return describe(header.tensors, header.metadata, options, alpha, dict(alphas))
+    """The adapter of a header. Cached: files with equal headers, configs and alphas are equal.
+
+    config: text of the adapter_config.json, empty without one; alphas: as of `alpha_tensors`.
+    """
+    options = json.loads(config) if config else None
+    return describe(header.tensors, header.metadata, options, rules, dict(alphas))
 
 
 def describe(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, Any],
-    settings: Mapping[str, Any] | None,
-    alpha: str,
+    config: Mapping[str, Any] | None,
+    rules: Rules,
     alphas: Mapping[str, float],
 ) -> Adapter:
     """`read_adapter` on what was read: adapter_config.json and values of alpha tensors by name."""
-    found = names.parse(tuple(tensors))
-    kind = (settings or {}).get("peft_type", "LORA")
-    if kind != "LORA":
-        raise BadInput(f"adapter_config.json: peft_type {kind}, expected LORA")
-    rules = _Scales(found.dialect, settings, metadata) if alpha == "stored" else None
+    settings = Settings(config, metadata, rules.ignore_settings)  # tells other adapters by name
+    found = names.parse(tuple(tensors), tuple((config or {}).get("modules_to_save") or ()))
+    extra = tuple(f"{n} ({' x '.join(map(str, tensors[n].shape))})" for n in found.extra)
+    if extra and rules.extra_tensors == "refuse":
+        raise BadInput(
+            f"{len(extra)} tensors beside the LoRA, e.g. {extra[0]}; `extra_tensors: ignore` reads "
+            "the LoRA all the same"
+        )
+    if rules.alpha == "stored" and not settings and "peft" in found.dialect.split("+"):
+        raise BadInput(
+            "a PEFT file without adapter_config.json beside it: its scale is not known "
+            "(`alpha: one` takes 1)"
+        )
     modules = {}
     for name, pair in found.modules.items():
         down, up = tensors[pair.down], tensors[pair.up]
@@ -108,80 +165,48 @@ def describe(
             if t.dtype not in FLOATS:
                 raise BadInput(f"{key} has dtype {t.dtype}, expected one of {', '.join(FLOATS)}")
         rank, d_in, d_out = _sizes(down.shape, up.shape, pair)
-        scale = 1.0
-        if rules is not None:
-            scale = alphas[pair.alpha] / rank if pair.alpha else rules.scale(pair.path, rank)
+        settings.require_rank(pair.path, rank)
+        scale = _scale(pair, rank, settings, alphas) if rules.alpha == "stored" else 1.0
         if not math.isfinite(scale):
             raise BadInput(f"{pair.alpha or name}: scale {scale}")
-        modules[name] = Module(down, up, rank, d_in, d_out, scale)
+        modules[name] = Module(pair.down, pair.up, rank, d_in, d_out, scale)
     kept = {k: str(v) for k, v in metadata.items() if len(str(v)) <= _LONGEST and k != "format"}
     kept |= {
         f"adapter_config.{k}": json.dumps(v, sort_keys=True)
-        for k, v in (settings or {}).items()
+        for k, v in (config or {}).items()
         if len(json.dumps(v)) <= _LONGEST
     }
-    dtypes = {t.dtype for m in modules.values() for t in (m.down, m.up)}
-    size = sum(t.stop - t.start for t in tensors.values())
-    return Adapter(found.dialect, "+".join(sorted(dtypes)), modules, kept, size)
+    factors = [tensors[n] for m in modules.values() for n in (m.down, m.up)]
+    dtype, size = (
+        "+".join(sorted({t.dtype for t in factors})),
+        sum(t.stop - t.start for t in factors),
+    )
+    return Adapter(found.dialect, dtype, modules, kept, extra, size)
+
+
+def _scale(pair: names.Pair, rank: int, settings: Settings, alphas: Mapping[str, float]) -> float:
+    """The scale of one module: of its alpha, else of the settings, else 1."""
+    told = settings.scale(pair.path, rank)
+    if not pair.alpha:
+        return 1.0 if told is None else told
+    alpha = alphas[pair.alpha]
+    if alpha == 0:
+        raise BadInput(
+            f"{pair.alpha} is 0, which some programs read as scale 1 and others as 0 (`alpha: one` "
+            "takes 1)"
+        )
+    if told is not None and not math.isclose(told, alpha / rank, rel_tol=1e-3):
+        raise BadInput(
+            f"{pair.alpha} gives the scale {alpha / rank:g}, the settings give {told:g} (`alpha: one` "
+            "takes 1)"
+        )
+    return alpha / rank
 
 
 def _sizes(down: tuple[int, ...], up: tuple[int, ...], pair: names.Pair) -> tuple[int, int, int]:
     """Rank, d_in and d_out of a pair of factors."""
     if len(down) < 2 or len(up) < 2 or math.prod(up[2:]) != 1 or min(down + up) < 1:
-        raise BadInput(f"{pair.path}: shapes {down} and {up} are not those of a LoRA")
+        raise BadInput(f"{pair.path}: shapes {down} and {up} are not those of a LoRA's factors")
     if down[0] != up[1]:
         raise BadInput(f"{pair.path}: rank {down[0]} of {pair.down}, {up[1]} of {pair.up}")
     return down[0], math.prod(down[1:]), up[0]
-
-
-class _Scales:
-    """The scale of modules that have no alpha tensor.
-
-    PEFT: lora_alpha / r, with rsLoRA lora_alpha / sqrt(r) (Kalajdzievski 2023, eq. 5);
-    `alpha_pattern` overrides per module, r is read from the tensor. Diffusers stores the same
-    settings per component in the metadata since version 0.34, and nothing before: then 1.
-    """
-
-    def __init__(
-        self, dialect: str, settings: Mapping[str, Any] | None, metadata: Mapping[str, Any]
-    ):
-        self._by_component: dict[str, dict[str, Any]] = {}
-        if settings is not None:
-            self._by_component[""] = dict(settings)
-        elif "lora_adapter_metadata" in metadata:
-            for key, value in json.loads(metadata["lora_adapter_metadata"]).items():
-                component, _, option = key.partition(".")
-                self._by_component.setdefault(component, {})[option] = value
-        self._unknown = not self._by_component and "peft" in dialect.split("+")
-
-    def scale(self, path: str, rank: int) -> float:
-        """Scale of the module with this path. Raises BadInput where settings are needed and missing."""
-        if self._unknown:
-            raise BadInput(
-                "a PEFT file without adapter_config.json beside it: its scale is not known "
-                "(`alpha: one` takes 1)"
-            )
-        component, _, rest = path.partition(".")
-        options = self._by_component.get("", self._by_component.get(component))
-        if options is None:
-            return 1.0
-        if options.get("lora_alpha") is None:  # PEFT writes it; its default may change
-            raise BadInput(
-                "adapter_config.json or metadata without lora_alpha: the scale is not known "
-                "(`alpha: one` takes 1)"
-            )
-        path = path.removeprefix("base_model.model.") if "" in self._by_component else rest
-        alpha = options["lora_alpha"]
-        for pattern, value in (options.get("alpha_pattern") or {}).items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", path):
-                alpha = value
-                break
-        return float(alpha) / (math.sqrt(rank) if options.get("use_rslora") else rank)
-
-
-def to_float(raw: bytes | memoryview, dtype: str) -> np.ndarray:
-    """Tensor bytes as a flat float32 array (float64 is rounded, half precisions are exact)."""
-    values = np.frombuffer(raw, (FLOATS | INTEGERS)[dtype])
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32, copy=False)

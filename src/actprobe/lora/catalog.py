@@ -51,7 +51,7 @@ FAMILIES = {
         ),
         Family(
             "spectral",
-            1,
+            2,
             "factor",
             (*_numbered("sigma", SIGMAS), "nuclear", "max_col_sum", "max_row_sum"),
         ),
@@ -64,7 +64,7 @@ FAMILIES = {
         ),
         Family(
             "product",
-            1,
+            2,
             "product",
             (*_numbered("sigma", SIGMAS), "nuclear", "frobenius", "stable_rank", "effective_rank",
              "mean", "std", "skew", "kurt",
@@ -73,7 +73,7 @@ FAMILIES = {
             scaled=True,
             cost=3.5,
         ),
-        Family("sketch", 1, "product", scaled=True, cost=1.5),
+        Family("sketch", 2, "product", scaled=True, cost=1.5),
     )
 }  # fmt: skip
 

@@ -5,13 +5,12 @@ how they are cut into shards. Light: no file is opened except to digest it.
 from __future__ import annotations
 
 import csv
-import glob
 import hashlib
 import logging
 import os
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ from typing import Any
 from actprobe import keys
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
+from actprobe.lora.listing import because, expand, trouble
 
 log = logging.getLogger(__name__)
 
 # Names that say nothing: such a file is named after its folder.
-_COMMON = ("pytorch_lora_weights", "adapter_model", "model", "lora")
+_COMMON = ("adapter_model", "pytorch_lora_weights", "lora", "model")
+UNREADABLE = "unreadable: "  # how the digest of a file begins that has none
 _ENDINGS = {"files": (".safetensors",), "tables": (".arrow", ".parquet")}
 
 
@@ -56,74 +57,82 @@ def members(name: str, options: Mapping[str, Any]) -> list[Member]:
     """
     kind = "tables" if options.get("tables") else "files"
     where, source = f"loras.{name}.{kind}", options[kind]
-    found: dict[str, Member] = {}
+    found: dict[str, str] = {}  # path -> folder that its id counts from
     for item in [source] if isinstance(source, str) else source:
-        hits = list(_expand(item, _ENDINGS[kind]))
+        hits = list(expand(item, _ENDINGS[kind]))
         if not hits:
             raise ConfigError(f"{where}: no {' or '.join(_ENDINGS[kind])} file in {item}")
-        for base, path in hits:
-            m = _member(base, path)
-            if m.id in found and found[m.id].path != path:
-                raise ConfigError(f"{where}: {found[m.id].path} and {path} are both named {m.id!r}")
-            found[m.id] = m
+        found |= {path: base for base, path in hits}
     if not found:
         raise ConfigError(f"{where}: an empty list")
-    return sorted(found.values(), key=lambda m: m.place)
+    by_id: dict[str, Member] = {}
+    for m in _members(found):
+        if m.id in by_id:
+            raise ConfigError(f"{where}: {by_id[m.id].path} and {m.path} are both named {m.id!r}")
+        by_id[m.id] = m
+    return sorted(by_id.values(), key=lambda m: m.place)
 
 
-def _expand(item: str, endings: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    """Folder that ids count from, and path, of every file that an item names."""
-    if os.path.isdir(item):
-        for path in _below(item, endings):
-            yield item, path
-    elif glob.has_magic(item):
-        base = os.path.dirname(re.split(r"[*?[]", item)[0])
-        for hit in glob.iglob(item, recursive=True):
-            for path in _below(hit, endings) if os.path.isdir(hit) else [hit]:
-                if path.endswith(endings):
-                    yield base, path
-    elif os.path.exists(item):
-        yield os.path.dirname(item), item
+def _members(found: Mapping[str, str]) -> Iterator[Member]:
+    """The members of these paths, each below a folder that ids count from.
+
+    A file with a common name is called like its folder, in a folder with several the first in the
+    order of `_COMMON`; the `adapter_config.json` of a folder is that of its `adapter_model`.
+    """
+    stems: dict[str, set[str]] = defaultdict(set)
+    for path in found:
+        stems[os.path.dirname(path)].add(_stem(path))
+    for path, base in found.items():
+        folder, stem = os.path.dirname(path), _stem(path)
+        relative = os.path.splitext(path[len(base) :].lstrip("/"))[0]
+        if stem == next((n for n in _COMMON if n in stems[folder]), None):
+            relative = os.path.dirname(relative) or os.path.basename(os.path.abspath(folder))
+        config = os.path.join(folder, "adapter_config.json")
+        own = stem == "adapter_model" or "adapter_model" not in stems[folder]
+        yield Member(relative, path, config if own and os.path.lexists(config) else None)
 
 
-def _below(folder: str, endings: tuple[str, ...]) -> Iterable[str]:
-    for inside, _, names in os.walk(folder, followlinks=True):
-        for n in names:
-            if n.endswith(endings):
-                yield os.path.join(inside, n)
-
-
-def _member(base: str, path: str) -> Member:
-    relative = os.path.splitext(path[len(base) :].lstrip("/"))[0]
-    folder, _, stem = relative.rpartition("/")
-    if stem in _COMMON and folder:
-        relative = folder
-    elif stem in _COMMON:
-        relative = os.path.basename(os.path.dirname(os.path.abspath(path)))
-    config = os.path.join(os.path.dirname(path), "adapter_config.json")
-    return Member(relative, path, config if os.path.exists(config) else None)
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
 
 
 def digests(found: list[Member], identity: str, memo: DigestMemo) -> list[str]:
     """What identifies each member's content.
 
     identity "content": SHA-256 of its bytes (and its adapter_config.json's), remembered by path,
-    size and time; "stat": size and modification time, no byte is read.
+    size and time; "stat": size and modification time, no byte is read. Of a file that cannot be
+    read it is `UNREADABLE` and the reason.
     """
     result, told = [], time.monotonic()
     for n, m in enumerate(found):
-        parts = [_digest(p, identity, memo) for p in (m.path, m.config) if p]
-        result.append(parts[0] if len(parts) == 1 else _sha("+".join(parts)))
+        parts = [_digest(m.path, identity, memo)]
+        if m.config:
+            parts.append(_digest(m.config, identity, memo, "adapter_config.json: "))
+        result.append(joined(parts))
         if time.monotonic() - told > 5:
             told = time.monotonic()
             log.warning("digesting LoRA files for the first time: %d of %d", n + 1, len(found))
     return result
 
 
-def _digest(path: str, identity: str, memo: DigestMemo) -> str:
-    if identity == "content":
-        return memo.sha256(path)
-    st = os.stat(path)
+def joined(parts: Sequence[str]) -> str:
+    """One digest of a file and, where there is one, its adapter_config.json."""
+    if bad := next((p for p in parts if p.startswith(UNREADABLE)), None):
+        return bad
+    return parts[0] if len(parts) == 1 else _sha("+".join(parts))
+
+
+def _digest(path: str, identity: str, memo: DigestMemo, what: str = "") -> str:
+    if why := trouble(path):
+        return f"{UNREADABLE}{what}{why}"
+    try:
+        return memo.sha256(path) if identity == "content" else stat_digest(os.stat(path))
+    except OSError as e:
+        return f"{UNREADABLE}{what}{because(path, e)}"
+
+
+def stat_digest(st: os.stat_result) -> str:
+    """What `identity: stat` knows a file by."""
     return f"{st.st_size}-{st.st_mtime_ns}"
 
 

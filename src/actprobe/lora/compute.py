@@ -12,18 +12,22 @@ from numpy.typing import NDArray
 from actprobe.lora.catalog import FAMILIES, sketch_columns
 from actprobe.lora.families import fourier, order, product, sketch, spectral
 from actprobe.lora.families.weights import Weights
+from actprobe.lora.numbers import Floats, Rounding
 
-Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 _SLICE = 1 << 17  # entries that are computed on at once: what fits the cache is fastest
 
 
 class Factors(NamedTuple):
-    """The factors of one module of one LoRA: down = A [r, d_in], up = B [d_out, r]."""
+    """The factors of one module of one LoRA: down = A [r, d_in], up = B [d_out, r].
+
+    roundings: of A and of B.
+    """
 
     down: Floats
     up: Floats
     scale: float
+    roundings: tuple[Rounding, Rounding] = (Rounding(), Rounding())
 
 
 Lora = Mapping[str, Factors]  # by module name
@@ -54,7 +58,8 @@ def primitives(
     """Primitives of a block of LoRAs: family -> (x [n, units, columns], mask [n, units]).
 
     Tensors of one shape are computed together. A module that a LoRA has not, or whose W is 0 in a
-    product family, has zeros and mask 0. Weights must be finite.
+    product family (but for the rounding of its factors), has zeros and mask 0. Weights must be
+    finite.
     """
     result = {}
     for f in families:
@@ -63,50 +68,51 @@ def primitives(
     position = {m: i for i, m in enumerate(modules)}
     factor = [f for f in result if FAMILIES[f].unit == "factor"]
     if factor:
-        for rows, unit, x, transposed in _factor_slices(loras, position):
+        for rows, unit, x, transposed, rounding in _factor_slices(loras, position):
             for f in factor:
-                result[f][0][rows, unit] = _factor_family(f, x, transposed)
+                result[f][0][rows, unit] = _factor_family(f, x, transposed, rounding)
                 result[f][1][rows, unit] = 1
     if len(factor) < len(result):
         for rows, names, w in _weight_slices(loras):
             at = rows, np.array([position[n] for n in names])
+            there = w.sigma[:, 0] > 0
             for f in result.keys() - factor:
-                result[f][0][at] = (
-                    product.compute(w) if f == "product" else sketch.compute(names, w, *sizes)
-                )
-                result[f][1][at] = w.sigma[:, 0] > 0
+                x = product.compute(w) if f == "product" else sketch.compute(names, w, *sizes)
+                result[f][0][at] = np.where(there[:, None], x, 0)
+                result[f][1][at] = there
     return result
 
 
-def _factor_family(name: str, x: Floats, transposed: bool) -> Floats:
+def _factor_family(name: str, x: Floats, transposed: bool, rounding: NDArray[np.float64]) -> Floats:
     if name == "order":
         return order.compute(x.reshape(len(x), -1))
     if name == "spectral":
-        return spectral.compute(x, transposed)
+        return spectral.compute(x, transposed, rounding)
     return fourier.compute(x)
 
 
 def _factor_slices(
     loras: Sequence[Lora], position: Mapping[str, int]
-) -> Iterator[tuple[Rows, Rows, Floats, bool]]:
-    """Rows, units, stacked factors [m, r, n] of one shape, and whether they are transposes.
+) -> Iterator[tuple[Rows, Rows, Floats, bool, NDArray[np.float64]]]:
+    """Rows, units, stacked factors [m, r, n] of one shape, whether they are transposes, roundings.
 
     B is transposed, so that A and B have the long side last: only column and row sums tell.
     """
-    groups: dict[tuple, list[tuple[int, int, Floats]]] = defaultdict(list)
+    groups: dict[tuple, list[tuple[int, int, Floats, Rounding]]] = defaultdict(list)
     for row, lora in enumerate(loras):
-        for name, (down, up, _) in lora.items():
+        for name, (down, up, _, (of_down, of_up)) in lora.items():
             unit = 2 * position[name]
-            groups[False, down.shape].append((row, unit, down))
-            groups[True, up.shape].append((row, unit + 1, up))
+            groups[False, down.shape].append((row, unit, down, of_down))
+            groups[True, up.shape].append((row, unit + 1, up, of_up))
     for (transposed, shape), members in groups.items():
         for part in _cut(members, shape[0] * shape[1]):
-            rows, units, arrays = zip(*part, strict=True)
+            rows, units, arrays, roundings = zip(*part, strict=True)
             yield (
                 np.array(rows),
                 np.array(units),
                 _stacked(arrays, transposed, np.float32),
                 transposed,
+                np.array(roundings),
             )
 
 
@@ -122,7 +128,9 @@ def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[Rows, list[str], Wei
             names, rows, factors = zip(*part, strict=True)
             b = _stacked([f.up for f in factors], True, np.float64)
             a = _stacked([f.down for f in factors], False, np.float64)
-            yield np.array(rows), list(names), Weights(b, a, np.array([f.scale for f in factors]))
+            scale = np.array([f.scale for f in factors])
+            roundings = np.array([f.roundings for f in factors])
+            yield np.array(rows), list(names), Weights(b, a, scale, roundings)
 
 
 def _stacked(matrices: Sequence[Floats], transposed: bool, dtype: Any) -> Any:

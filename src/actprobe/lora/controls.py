@@ -33,6 +33,7 @@ def recipe(found: Index, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], 
         "dialect": found["dialect"][rows].tolist(),
         "dtype": found["dtype"][rows].tolist(),
         "bytes": found["bytes"][rows].tolist(),
+        "extra": found["extra"][rows].tolist(),
     }
     entries |= {k: [m.get(k) for m in metadata] for k in sorted({k for m in metadata for k in m})}
     values = [x[np.ix_(rows, found.used)] for _, x in groups]

@@ -24,18 +24,25 @@ from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
 from actprobe.lora import collection, tables
-from actprobe.lora.adapter import Adapter, read_adapter
+from actprobe.lora.adapter import Adapter, Rules, read_adapter
 from actprobe.lora.collection import Member
 from actprobe.plan import Batch, Target
 
 log = logging.getLogger(__name__)
 
+_PLAIN = (
+    "id", "member", "row", "digest", "reason", "dialect", "dtype", "bytes", "metadata", "extra",
+)  # fmt: skip
+_MOST_NAMED = 5
 _LISTS = {"rank": np.int32, "scale": np.float32, "d_out": np.int32, "d_in": np.int32}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One LoRA: member is the id of the file it stands in, row its row there (tables of LoRAs)."""
+    """One LoRA: member is the id of the file it stands in, row its row there (tables of LoRAs).
+
+    extra: the tensors beside the LoRA that were left out.
+    """
 
     id: str
     member: str
@@ -46,6 +53,7 @@ class Entry:
     dtype: str = ""
     bytes: int = 0
     metadata: str = "{}"
+    extra: str = ""
     modules: tuple[str, ...] = ()
     rank: Sequence[int] = ()
     scale: Sequence[float] = ()
@@ -60,8 +68,14 @@ class Entry:
         text = json.dumps(dict(adapter.metadata), sort_keys=True)
         return Entry(
             id, member, row, digest, "", adapter.dialect, adapter.dtype, adapter.bytes, text,
-            tuple(m), *lists,
+            _named(adapter.extra), tuple(m), *lists,
         )  # fmt: skip
+
+
+def _named(tensors: Sequence[str]) -> str:
+    """Some tensors in a line."""
+    more = f", … ({len(tensors)} tensors)" if len(tensors) > _MOST_NAMED else ""
+    return ", ".join(tensors[:_MOST_NAMED]) + more
 
 
 @dataclass(frozen=True)
@@ -69,8 +83,8 @@ class Index:
     """A loaded index of N LoRAs with T modules among them.
 
     modules: names of all modules, sorted. id, member, digest, reason, mismatch, dialect, dtype,
-    metadata: object [N]; row, bytes: int64 [N]. Modules of LoRA i are offsets[i]:offsets[i + 1] of
-    module (index into `modules`), rank, scale, d_out, d_in, each [T].
+    metadata, extra: object [N]; row, bytes: int64 [N]. Modules of LoRA i are
+    offsets[i]:offsets[i + 1] of module (index into `modules`), rank, scale, d_out, d_in, each [T].
     reason: why the file cannot be read; mismatch: why it does not fit the others. Empty: it does.
     """
 
@@ -164,6 +178,8 @@ def stop(name: str, refused: Sequence[str], options: Mapping[str, Any]) -> None:
 
 def read(m: Member, digest: str, options: Mapping[str, Any]) -> list[Entry]:
     """The entries of one file: one LoRA, or the rows of a table; a refused file has a reason."""
+    if digest.startswith(collection.UNREADABLE):
+        return [Entry(m.id, m.id, 0, digest, reason=digest.removeprefix(collection.UNREADABLE))]
     try:
         if options.get("tables"):
             return [
@@ -172,7 +188,8 @@ def read(m: Member, digest: str, options: Mapping[str, Any]) -> list[Entry]:
                 else Entry.of(id, m.id, row, digest, found)
                 for row, (id, found) in enumerate(tables.describe(m, options))
             ]
-        return [Entry.of(m.id, m.id, 0, digest, read_adapter(m.path, m.config, options["alpha"]))]
+        adapter = read_adapter(m.path, m.config, Rules.of(options))
+        return [Entry.of(m.id, m.id, 0, digest, adapter)]
     except BadInput as e:
         return [Entry(m.id, m.id, 0, digest, reason=str(e).removeprefix(f"{m.path}: "))]
 
@@ -183,11 +200,7 @@ def tabulate(entries: Sequence[Entry]) -> tuple[pa.Table, dict[str, Any]]:
     position = {n: i for i, n in enumerate(modules)}
     at = {e: np.array([position[n] for n in e], np.int32) for e in {e.modules for e in entries}}
     mismatch = _mismatches(entries)
-    plain = {
-        name: [getattr(e, name) for e in entries]
-        for name in ("id", "member", "row", "digest", "reason", "dialect", "dtype", "bytes",
-                     "metadata")
-    }  # fmt: skip
+    plain = {name: [getattr(e, name) for e in entries] for name in _PLAIN}
     offsets = np.cumsum([0, *(len(e.modules) for e in entries)], dtype=np.int32)
 
     def joined(values: Iterable[Any], dtype: Any) -> pa.Array:
@@ -279,8 +292,7 @@ def _previous(t: Target) -> dict[tuple[str, str], list[Entry]]:
 def _entries(index: Index) -> dict[tuple[str, str], list[Entry]]:
     found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     names: dict[bytes, tuple[str, ...]] = {}
-    plain = ("id", "member", "row", "digest", "reason", "dialect", "dtype", "bytes", "metadata")
-    for i, values in enumerate(zip(*(index[n].tolist() for n in plain), strict=True)):
+    for i, values in enumerate(zip(*(index[n].tolist() for n in _PLAIN), strict=True)):
         s = slice(index.offsets[i], index.offsets[i + 1])
         at = index["module"][s]
         key = at.tobytes()

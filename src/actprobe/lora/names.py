@@ -4,7 +4,8 @@ A canonical name is the component (unet, text_encoder, ...) and the module's pat
 kohya files store paths that way, and underscored paths cannot be split back. `to_out.0` is folded
 into `to_out`, `.processor.` is dropped, ComfyUI's `diffusion_model` is kohya's `unet`, and the original
 Stable Diffusion names (input_blocks, middle_block, output_blocks; in_layers, …) become those of
-diffusers.
+diffusers. A text encoder's layers have one name with and without `text_model.`, which transformers 5
+and diffusers 0.42 leave away.
 """
 
 from __future__ import annotations
@@ -18,18 +19,36 @@ from functools import lru_cache
 
 from actprobe.errors import BadInput
 
-# Adapters that are not a product B·A, by the pattern that gives them away in a tensor name.
+# Adapters that are not a product B·A, by how a part of a tensor name begins.
 _OTHER_KINDS = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
+    "dora_scale|lora_magnitude_vector": "DoRA",
     "hada_": "LoHa",
     "lokr_": "LoKr",
     "lora_mid": "a LoRA with a Tucker core",
-    "lora_embedding_": "a LoRA on an embedding",
-    r"\.diff(_b)?$": "a full weight difference",
-    "oft_": "OFT",
+    "diff(_b)?$": "a full weight difference",
+    "[wb]_norm$": "a difference of a normalisation",
+    "b?oft_": "OFT",
     "ia3_": "IA3",
+    "p?vera_": "VeRA",
+    "lora_E|ranknum": "AdaLoRA",
+    "(internal_)?xlora_": "X-LoRA",
+    "lora_diag": "KaSA",
+    "lora_monteclora": "MonteCLoRA",
+    "vblora_": "VB-LoRA",
+    "(rand|de|gra|g|tiny|uni|poly_)lora_": "a relative of LoRA",
+    "(fourierft|waveft|shira|hra|hira|c3a|miss|bone|road|lily|psoft|deft|osf)_": "another adapter",
+    "prompt_embeddings|adaption_": "a learned prompt",
 }
+_OTHERS = [(re.compile(rf"(^|\.)({sign})"), kind) for sign, kind in _OTHER_KINDS.items()]
+# Tensors beside the LoRA that leave its W alone: parts of the model that were trained as a whole
+# (modules_to_save, biases, embeddings), a bias of B, and LoRAs on embeddings.
+_EXTRA = re.compile(
+    r"(?!.*lora)(?:.+\.)?(?:in_proj_)?(?:weight|bias)"
+    r"|.+\.lora_B(?:\.[^.]+)?\.bias"
+    r"|.+\.lora_embedding_[AB](?:\.[^.]+)?"
+    r"|.+\.lora_velora_embed(?:\.[^.]+)?"
+    r"|.+\.trainable_tokens_(?:delta|original)(?:\.[^.]+)?"
+)
 _DOWN = {"down": True, "A": True, "up": False, "B": False}
 _PATTERNS = [
     ("diffusers", re.compile(r"(?P<path>.+)\.lora(?:_linear_layer)?\.(?P<side>down|up)\.weight")),
@@ -37,7 +56,7 @@ _PATTERNS = [
         "diffusers-old",
         re.compile(r"(?P<path>.+\.to_(?:q|k|v|out))_lora\.(?P<side>down|up)\.weight"),
     ),
-    ("peft", re.compile(r"(?P<path>.+)\.lora_(?P<side>A|B)(?:\.[^.]+)?\.weight")),
+    ("peft", re.compile(r"(?P<path>.+)\.lora_(?P<side>A|B)(?:\.(?P<adapter>[^.]+))?\.weight")),
     ("kohya", re.compile(r"(?P<path>.+)\.lora_(?P<side>down|up)\.weight")),
 ]
 _ALPHA = re.compile(r"(?P<path>.+)\.alpha")
@@ -95,34 +114,49 @@ class Pair:
 
 @dataclass
 class Names:
-    """What a file's tensor names say: its dialects (joined by "+") and its modules by name."""
+    """What a file's tensor names say: its dialects (joined by "+"), its modules by name, and the
+    tensors that belong to none of them and leave their W alone (`extra`)."""
 
     dialect: str = ""
     modules: dict[str, Pair] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=256)
-def parse(keys: tuple[str, ...]) -> Names:
+def parse(keys: tuple[str, ...], saved: tuple[str, ...] = ()) -> Names:
     """Pair the tensor names of one file by module. Cached: most files of a collection agree.
 
-    Raises BadInput naming the first tensor that is not understood, another kind of adapter, a
-    module named twice or a factor without its partner.
+    saved: modules whose tensors are extra whatever they are called (PEFT's modules_to_save). Raises
+    BadInput naming the first tensor that is not understood, another kind of adapter, a second
+    adapter, a module named twice or a factor without its partner.
     """
     dialects: set[str] = set()
+    adapters: set[str] = set()
     modules: dict[str, Pair] = defaultdict(Pair)
     alphas: dict[str, str] = {}
+    extra: list[str] = []
     for key in keys:
-        dialect, path, side = _split(key)
+        dialect, path, side, adapter = _split(key, saved)
+        if side == "extra":
+            extra.append(key)
+            continue
         name, dialect = canonical(path, dialect)
         if side == "alpha":
+            if name in alphas:
+                raise BadInput(f"{alphas[name]} and {key} are the same module")
             alphas[name] = key
             continue
         dialects.add(dialect)
+        adapters.add(adapter)
+        if len(adapters) > 1:
+            raise BadInput(f"{len(adapters)} adapters in one file: {', '.join(sorted(adapters))}")
         pair = modules[name]
         if getattr(pair, side):
             raise BadInput(f"{getattr(pair, side)} and {key} are the same module")
         setattr(pair, side, key)
         pair.path = path
+    if extra and not any("peft" in d for d in dialects):  # programs of PEFT alone write them
+        raise BadInput(f"unknown tensor {extra[0]}" + ("" if modules else " and no LoRA in it"))
     if not modules:
         raise BadInput("no LoRA tensors in it")
     for name, pair in modules.items():
@@ -133,20 +167,28 @@ def parse(keys: tuple[str, ...]) -> Names:
         pair.alpha = alphas.pop(name, "")
     if alphas:
         raise BadInput(f"{next(iter(alphas.values()))} belongs to no module")
-    return Names("+".join(sorted(dialects)), {n: modules[n] for n in sorted(modules)})
+    found = {n: modules[n] for n in sorted(modules)}
+    return Names("+".join(sorted(dialects)), found, tuple(extra))
 
 
-def _split(key: str) -> tuple[str, str, str]:
-    """Dialect, module path and "down", "up" or "alpha" of a tensor name."""
+def belongs(key: str) -> bool:
+    """True for the names of factors and alphas: the tensors that a LoRA is made of."""
+    return any(p.fullmatch(key) for _, p in _PATTERNS) or _ALPHA.fullmatch(key) is not None
+
+
+def _split(key: str, saved: tuple[str, ...]) -> tuple[str, str, str, str]:
+    """Dialect, module path, "down", "up", "alpha" or "extra", and adapter's name of a tensor name."""
     for dialect, pattern in _PATTERNS:
-        m = pattern.fullmatch(key)
-        if m:
-            return dialect, m["path"], "down" if _DOWN[m["side"]] else "up"
-    for sign, kind in _OTHER_KINDS.items():
-        if re.search(sign, key):
+        if m := pattern.fullmatch(key):
+            adapter = m.groupdict().get("adapter") or "default"
+            return dialect, m["path"], "down" if _DOWN[m["side"]] else "up", adapter
+    for sign, kind in _OTHERS:
+        if sign.search(key):
             raise BadInput(f"{kind} is not supported (tensor {key}); expected a plain LoRA")
     if m := _ALPHA.fullmatch(key):
-        return "", m["path"], "alpha"
+        return "", m["path"], "alpha", ""
+    if _EXTRA.fullmatch(key) or any(f".{name}." in f".{key}" for name in saved):
+        return "", key, "extra", ""
     raise BadInput(f"unknown tensor {key}")
 
 
@@ -162,6 +204,10 @@ def canonical(path: str, dialect: str = "") -> tuple[str, str]:
     elif path.startswith("lora_"):
         raise BadInput(f"unknown prefix of {path}; expected one of {', '.join(_KOHYA)}")
     else:
+        if (
+            ".base_layer" in path
+        ):  # PEFT's target_parameters; of a MultiheadAttention it adds W twice
+            raise BadInput(f"{path}: one LoRA inside another is not supported")
         bare = path.removeprefix("base_model.model.")
         first, _, rest = bare.partition(".")
         if first in _COMPONENTS and rest:
@@ -172,8 +218,10 @@ def canonical(path: str, dialect: str = "") -> tuple[str, str]:
             component, rest = _GUESS.get(first, ""), bare
         path = rest
     folded = path.replace(".processor.", ".").replace(".", "_")
-    if component.startswith("text_encoder") and dialect == "diffusers-old":
-        folded = re.sub(r"to_(q|k|v|out)$", lambda m: _TEXT_PROJECTIONS[m[0]], folded)
+    if component.startswith("text_encoder"):
+        folded = folded.removeprefix("text_model_")
+        if dialect == "diffusers-old":
+            folded = re.sub(r"to_(q|k|v|out)$", lambda m: _TEXT_PROJECTIONS[m[0]], folded)
     folded = re.sub(r"to_out_0$", "to_out", folded)
     if component == "unet" and folded in _OUTSIDE:
         folded = _OUTSIDE[folded]

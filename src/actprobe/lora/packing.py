@@ -14,6 +14,7 @@ from actprobe.errors import BadInput
 from actprobe.lora import collection, compute, controls, primitives
 from actprobe.lora.flags import Flags
 from actprobe.lora.index import Index
+from actprobe.lora.rows import reader
 from actprobe.lora.viewing import arrays
 from actprobe.plan import Target
 
@@ -50,7 +51,7 @@ def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str
     widths = _widths(t.name, found)
     units = compute.units("order", [found.modules[m] for m in found.used])
     members = {m.id: m for m in collection.members(t.args["collection"], options)}
-    read, blocks = primitives.reader(members, options), primitives.blocks(found, rows)
+    read, blocks = reader(members, options), primitives.blocks(found, rows)
     text = found.encoded_ids(rows)
     shapes = arrays(len(rows), len(units), sum(widths), text.dtype)
     facts = {"units": units, "columns": ["entry"], "widths": widths}

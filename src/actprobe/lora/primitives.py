@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import store
-from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.lora import collection, index, tables
-from actprobe.lora.adapter import read_adapter
 from actprobe.lora.collection import Member
-from actprobe.lora.compute import Lora, Sizes, columns, primitives, units
+from actprobe.lora.compute import Sizes, columns, primitives, units
 from actprobe.lora.index import Index
-from actprobe.lora.read import factors
+from actprobe.lora.rows import reader
 from actprobe.plan import Batch, Target
 
 log = logging.getLogger(__name__)
@@ -138,23 +136,6 @@ def blocks(found: Index, rows: NDArray[np.int64]) -> list[slice]:
     return [slice(i, min(i + step, len(rows))) for i in range(0, len(rows), step)]
 
 
-Reader = Callable[[Index, NDArray[np.int64]], list[Lora | str]]
-
-
-def reader(members: Mapping[str, Member], options: Mapping[str, Any]) -> Reader:
-    """What reads rows of the index: factors, or the reason why there are none. Rows must ascend."""
-    read = _Tables(members) if options.get("tables") else _Files(members, options["alpha"])
-
-    def told(found: Index, rows: NDArray[np.int64]) -> list[Lora | str]:
-        loras = read(found, rows)
-        for id, lora in zip(found["id"][rows], loras, strict=True):
-            if isinstance(lora, str):
-                log.warning("left out %s: %s", id, lora)
-        return loras
-
-    return told
-
-
 def stop_at_bad(part: store.Part, name: str, options: Mapping[str, Any]) -> None:
     """Raise BadInput under `on_bad_file: stop` when weights of a collection cannot be used.
 
@@ -164,43 +145,3 @@ def stop_at_bad(part: store.Part, name: str, options: Mapping[str, Any]) -> None
     bad = [f"{part['id'][i].decode()}: {reasons[i].decode(errors='ignore')}"
            for i in np.flatnonzero(reasons)]  # fmt: skip
     index.stop(name, bad, options)
-
-
-class _Files:
-    """Reads LoRAs that are files."""
-
-    def __init__(self, members: Mapping[str, Member], alpha: str):
-        self._members, self._alpha = members, alpha
-
-    def __call__(self, found: Index, rows: NDArray[np.int64]) -> list[Lora | str]:
-        return [self._read(found, i) for i in rows]
-
-    def _read(self, found: Index, i: int) -> Lora | str:
-        m = self._members.get(found["id"][i])
-        if m is None:
-            return "the file is gone"
-        try:
-            adapter = read_adapter(m.path, m.config, self._alpha)
-            at = found["module"][found.offsets[i] : found.offsets[i + 1]]
-            if list(adapter.modules) != [found.modules[j] for j in at]:
-                return "the file changed after it was indexed"
-            return factors(m.path, adapter)
-        except BadInput as e:
-            return str(e).removeprefix(f"{m.path}: ")
-
-
-class _Tables:
-    """Reads LoRAs that are rows of tables, forward only."""
-
-    def __init__(self, members: Mapping[str, Member]):
-        self._members = members
-        self._open: dict[str, Iterator[tuple[int, Lora | str]]] = {}
-
-    def __call__(self, found: Index, rows: NDArray[np.int64]) -> list[Lora | str]:
-        loras = []
-        for member, wanted in zip(found["member"][rows], found["row"][rows], strict=True):
-            if member not in self._open:
-                pieces = tables.read(self._members[member])
-                self._open = {member: enumerate(x for piece in pieces for x in piece)}
-            loras.append(next(x for at, x in self._open[member] if at == wanted))
-        return loras

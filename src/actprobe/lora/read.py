@@ -1,63 +1,159 @@
-"""Reading the weights of LoRA files, each file in one read."""
+"""Reading the weights of LoRA files, each file in one pass that also digests it."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from actprobe.errors import BadInput, bad_file
-from actprobe.files.safetensors import ITEMSIZE, Tensor
-from actprobe.lora.adapter import Adapter, read_adapter, to_float
-from actprobe.lora.compute import Factors, Floats
+from actprobe.errors import ActprobeError, BadInput
+from actprobe.files.safetensors import ITEMSIZE, Header, Tensor, header_of
+from actprobe.lora import collection, names
+from actprobe.lora.adapter import Adapter, Rules, alpha_tensors, described, naming
+from actprobe.lora.collection import Member
+from actprobe.lora.compute import Factors
+from actprobe.lora.numbers import NUMBERS, Floats, Rounding, roundings, to_float
+
+_PIECE = 1 << 22  # bytes of other tensors that are digested at once
 
 
-def read_lora(path: str | Path, config: str | Path | None, alpha: str) -> dict[str, Factors]:
-    """Factors of every module of a file, float32, convolutions flattened.
+class Values(NamedTuple):
+    """The numbers of one tensor, flat."""
 
-    Raises BadInput naming the file: not a plain LoRA, cut short, NaN or infinity in a tensor.
+    x: Floats
+    rounding: Rounding
+    finite: bool
+
+
+class Content(NamedTuple):
+    """A LoRA file that was read: what it is, and its factors by module."""
+
+    adapter: Adapter
+    factors: dict[str, Factors]
+
+
+def read_lora(member: Member, rules: Rules, known: tuple[str, str] | None = None) -> Content:
+    """Read a file of a collection: factors in float32, convolutions flattened.
+
+    known: identity and digest that the plan was made with (`collection.digests`); they are compared
+    with the very bytes that are returned. Raises ActprobeError where they differ or the file cannot
+    be read any more, BadInput naming the file when it is no plain LoRA, cut short or not finite.
     """
-    adapter = read_adapter(path, config, alpha)
-    return factors(path, adapter)
-
-
-def factors(path: str | Path, adapter: Adapter) -> dict[str, Factors]:
-    """`read_lora` for a file whose header is read already."""
     try:
-        data = memoryview(Path(path).read_bytes())
-    except OSError as e:
-        raise bad_file(path, e) from None
-    values = _Values(data, [t for m in adapter.modules.values() for t in (m.down, m.up)])
-    return {
-        name: Factors(
-            values.of(path, name, "down", m.down).reshape(m.rank, m.d_in),
-            values.of(path, name, "up", m.up).reshape(m.d_out, m.rank),
+        with naming(member.path), open(member.path, "rb") as f:
+            source = _Source(f, known is not None and known[0] == "content")
+            header, values = _read(source)
+            config = Path(member.config).read_bytes() if member.config else b""
+            unchanged = known is None or _digest(member, known[0], source, config) == known[1]
+    except (OSError, BadInput) as e:
+        if known is None:
+            raise
+        raise ActprobeError(f"{e}; it could be read when the plan was made: run again") from None
+    if not unchanged:
+        raise ActprobeError(f"{member.path} was changed after the plan was made; run again")
+    with naming(member.path):
+        alphas = tuple((n, values[n].x.item()) for n in alpha_tensors(header.tensors))
+        adapter = described(header, config.decode("utf-8"), rules, alphas)
+        return Content(adapter, _factors(adapter, values))
+
+
+def _digest(member: Member, identity: str, source: _Source, config: bytes) -> str:
+    """What `collection.digests` would have said of what was read."""
+    if identity == "content":
+        found = [source.hexdigest()]
+        if member.config:
+            found.append(hashlib.sha256(config).hexdigest())
+    else:
+        found = [collection.stat_digest(os.stat(p)) for p in (member.path, member.config) if p]
+    return collection.joined(found)
+
+
+class _Source:
+    """An open file that is read from its beginning, and digested on the way if asked to."""
+
+    def __init__(self, f: BinaryIO, digest: bool):
+        self._file, self._sha = f, hashlib.sha256() if digest else None
+        self.size, self._at = os.fstat(f.fileno()).st_size, 0
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes."""
+        data = self._file.read(size)
+        if self._sha is not None:
+            self._sha.update(data)
+        self._at += len(data)
+        return data
+
+    def skip_to(self, position: int) -> None:
+        """Go on to a byte."""
+        if self._sha is None:
+            self._at = self._file.seek(position)
+        while self._at < position and self.read(min(_PIECE, position - self._at)):
+            pass
+
+    def hexdigest(self) -> str:
+        """SHA-256 of the whole file."""
+        assert self._sha is not None
+        while self.read(_PIECE):
+            pass
+        return self._sha.hexdigest()
+
+
+def _read(source: _Source) -> tuple[Header, dict[str, Values]]:
+    """The header, and the numbers of the tensors that a LoRA is made of, by name."""
+    header = header_of(source, source.size)
+    found: dict[str, Values] = {}
+    for run in _runs(header):
+        first, last = run[0][1], run[-1][1]
+        source.skip_to(first.start)
+        raw = source.read(last.stop - first.start)
+        if len(raw) < last.stop - first.start:
+            raise BadInput(f"cut short while it was read, in {run[0][0]}")
+        flat = to_float(raw, first.dtype)
+        size = ITEMSIZE[first.dtype]
+        starts = np.array([(t.start - first.start) // size for _, t in run])
+        finite = bool(np.isfinite(flat).all())
+        for (name, t), at, rounding in zip(
+            run, starts, roundings(flat, starts, first.dtype), strict=True
+        ):
+            x = flat[at : at + (t.stop - t.start) // size]
+            found[name] = Values(x, rounding, finite or bool(np.isfinite(x).all()))
+    return header, found
+
+
+@lru_cache(maxsize=64)
+def _runs(header: Header) -> list[list[tuple[str, Tensor]]]:
+    """The tensors of a LoRA in the order of the file; neighbours of one dtype stand together."""
+    needed = [
+        (name, t)
+        for name, t in sorted(header.tensors.items(), key=lambda item: item[1].start)
+        if names.belongs(name) and t.dtype in NUMBERS and t.stop > t.start
+    ]
+    runs: list[list[tuple[str, Tensor]]] = []
+    for name, t in needed:
+        last = runs[-1][-1][1] if runs else None
+        if last is not None and last.stop == t.start and last.dtype == t.dtype:
+            runs[-1].append((name, t))
+        else:
+            runs.append([(name, t)])
+    return runs
+
+
+def _factors(adapter: Adapter, values: dict[str, Values]) -> dict[str, Factors]:
+    """The factors of every module. Raises BadInput naming the one that is not finite."""
+    found = {}
+    for name, m in adapter.modules.items():
+        down, up = values[m.down], values[m.up]
+        for side, x in (("down", down), ("up", up)):
+            if not x.finite:
+                raise BadInput(f"NaN or infinity in {name}:{side}")
+        found[name] = Factors(
+            down.x.reshape(m.rank, m.d_in),
+            up.x.reshape(m.d_out, m.rank),
             m.scale,
+            (down.rounding, up.rounding),
         )
-        for name, m in adapter.modules.items()
-    }
-
-
-class _Values:
-    """The numbers of some tensors of a file, checked to be finite.
-
-    Where all have one dtype the file is converted and checked at once, which costs a tenth.
-    """
-
-    def __init__(self, data: memoryview, tensors: list[Tensor]):
-        self._data, self._flat = data, None
-        self._start, dtype = min(t.start for t in tensors), tensors[0].dtype
-        self._size = ITEMSIZE[dtype]
-        if all(t.dtype == dtype and not (t.start - self._start) % self._size for t in tensors):
-            flat = to_float(data[self._start : max(t.stop for t in tensors)], dtype)
-            self._flat = flat if np.isfinite(flat).all() else None
-
-    def of(self, path: str | Path, module: str, side: str, t: Tensor) -> Floats:
-        """The numbers of one tensor, flat. Raises BadInput naming it when one is not finite."""
-        if self._flat is not None:
-            start, stop = t.start - self._start, t.stop - self._start
-            return self._flat[start // self._size : stop // self._size]
-        x = to_float(self._data[t.start : t.stop], t.dtype)
-        if not np.isfinite(x).all():
-            raise BadInput(f"{path}: NaN or infinity in {module}:{side}")
-        return x
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from actprobe.lora.probe import SCHEMA
 from actprobe.results.layout import folder
 
 CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method"]
+_MOST = 20  # kinds of left-out tensors that are told
 _COUNTS = ("n_train", "n_test", "n_columns", "n_constant", "n_repeated")
 _MEANS = (
     "test_acc",
@@ -164,7 +166,7 @@ def confusions(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def refused(indexes: Iterable[str]) -> pd.DataFrame:
-    """The files that were left out, with the reason."""
+    """The files that were left out, with the reason, and the tensors that were left out of others."""
     found = []
     for path in indexes:
         name = Path(path).name.rsplit(".", 2)[0]
@@ -178,7 +180,24 @@ def refused(indexes: Iterable[str]) -> pd.DataFrame:
             {"collection": name, "id": loaded["id"][i], "reason": why[i]}
             for i in np.flatnonzero(why != "")
         ]
+        found += _incomplete(name, loaded["id"][why == ""], loaded["extra"][why == ""])
     return pd.DataFrame(found, columns=["collection", "id", "reason"])
+
+
+def _incomplete(name: str, ids: np.ndarray, extra: np.ndarray) -> list[dict[str, str]]:
+    """The commonest tensors that were left out of LoRAs, a row for those that lost the same."""
+    counts = Counter(extra[extra != ""].tolist())
+    found = [
+        {
+            "collection": name,
+            "id": f"{n} LoRAs, e.g. {ids[extra == t][0]}",
+            "reason": f"read without {t}",
+        }
+        for t, n in counts.most_common(_MOST)
+    ]
+    if others := counts.total() - sum(n for _, n in counts.most_common(_MOST)):
+        found.append({"collection": name, "id": f"{others} LoRAs", "reason": "read without others"})
+    return found
 
 
 def unusable(features: Iterable[str]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,27 +22,40 @@ from numpy.typing import NDArray
 from actprobe.errors import BadInput, bad_file
 from actprobe.files.safetensors import Tensor
 from actprobe.lora import names
-from actprobe.lora.adapter import Adapter
+from actprobe.lora.adapter import Adapter, Rules
 from actprobe.lora.adapter import describe as describe_adapter
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import Factors
+from actprobe.lora.numbers import Rounding, roundings
 
 ROWS = 64  # per block
+_DTYPES = {"f2": "F16", "f4": "F32", "f8": "F64"}
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """A column of n matrices: flat values, and rows, width and first value of each, [n]."""
+    """A column of n matrices: flat values, and rows, width and first value of each, [n].
+
+    dtype: what the column holds, in the words of safetensors.
+    """
 
     values: NDArray[np.float32]
     rows: NDArray[np.int64]
     width: NDArray[np.int64]
     start: NDArray[np.int64]
+    dtype: str
 
     def __getitem__(self, i: Any) -> Any:
         """Matrix i, a view [rows, width]."""
         rows, width, start = self.rows[i], self.width[i], self.start[i]
         return self.values[start : start + rows * width].reshape(rows, width)
+
+    @cached_property
+    def roundings(self) -> dict[int, Rounding]:
+        """How each matrix was rounded, by its row; those without a number are left out."""
+        there = np.flatnonzero(self.rows * self.width)
+        found = roundings(self.values, self.start[there], self.dtype) if len(there) else []
+        return dict(zip(there.tolist(), found, strict=True))
 
 
 def blocks(path: str | Path) -> Iterator[pa.RecordBatch]:
@@ -98,8 +112,10 @@ def matrices(column: pa.Array) -> Matrices:
     if not pa.types.is_primitive(values.type):
         raise BadInput(f"cells hold {column.type}, expected matrices (nested lists of numbers)")
     sizes = rows * width
-    flat = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    return Matrices(flat, rows, width, np.cumsum(sizes) - sizes)
+    flat = values.to_numpy(zero_copy_only=False)
+    dtype = _DTYPES.get(flat.dtype.kind + str(flat.dtype.itemsize), "F32")
+    flat = np.ascontiguousarray(flat, np.float32)
+    return Matrices(flat, rows, width, np.cumsum(sizes) - sizes, dtype)
 
 
 def _flat(column: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
@@ -144,7 +160,7 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
     Columns without tensors are metadata: labels and what else was recorded. Raises BadInput for a
     column of alphas, unless all scales are to be 1: tables of LoRAs have none.
     """
-    n = 0
+    n, rules = 0, Rules.of(options)
     for batch in blocks(member.path):
         scaled = [c for c in batch.schema.names if c.endswith(".alpha")]
         if scaled and options["alpha"] == "stored":
@@ -158,7 +174,7 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
         plain = {c: batch.column(c).to_pylist() for c in batch.schema.names if c not in tensors}
         for i in range(batch.num_rows):
             found = {
-                c: Tensor("F32", shapes[c][i], 0, 4 * shapes[c][i][0] * shapes[c][i][1])
+                c: Tensor(tensors[c].dtype, shapes[c][i], 0, 4 * shapes[c][i][0] * shapes[c][i][1])
                 for c in tensors
                 if shapes[c][i][0]
             }
@@ -170,7 +186,7 @@ def describe(member: Member, options: Mapping[str, Any]) -> Iterator[tuple[str, 
             id = str(plain[options["id"]][i]) if options["id"] in plain else f"{member.id}:{n}"
             n += 1
             try:
-                yield id, describe_adapter(found, metadata, None, options["alpha"], {})
+                yield id, describe_adapter(found, metadata, None, rules, {})
             except BadInput as e:
                 yield id, str(e)
 
@@ -192,7 +208,15 @@ def _lora(tensors: Mapping[str, Matrices], i: int, finite: bool) -> dict[str, Fa
         pairs = names.parse(tuple(c for c, m in tensors.items() if m.rows[i])).modules
     except BadInput as e:
         return str(e)
-    lora = {n: Factors(tensors[p.down][i], tensors[p.up][i], 1.0) for n, p in pairs.items()}
+    lora = {
+        n: Factors(
+            tensors[p.down][i],
+            tensors[p.up][i],
+            1.0,
+            (tensors[p.down].roundings[i], tensors[p.up].roundings[i]),
+        )
+        for n, p in pairs.items()
+    }
     bad = "" if finite else next((n for n, f in lora.items() if not _finite(f)), "")
     return f"NaN or infinity in {bad}" if bad else lora
 

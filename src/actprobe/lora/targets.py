@@ -16,7 +16,7 @@ from actprobe.plan import Target, target
 
 log = logging.getLogger(__name__)
 
-INDEX_VERSION = 3  # how names and scales are read; all that is computed from weights depends on it
+INDEX_VERSION = 4  # how names and scales are read; all that is computed from weights depends on it
 PROBES_VERSION = 2
 
 
@@ -31,7 +31,7 @@ class Collection:
         self.content = {
             "files": self.files,
             "n": len(self.members),
-            "alpha": self.options["alpha"],
+            **self.reading(),
             "index": INDEX_VERSION,
         }
         if self.options.get("tables"):
@@ -43,6 +43,14 @@ class Collection:
         )  # fmt: skip
         self.primitives: dict[str, dict[str, Target]] = {}
         self.features: dict[str, Target] = {}
+
+    def reading(self) -> dict[str, Any]:
+        """Options that decide which files are refused, and their scales."""
+        return {
+            "alpha": self.options["alpha"],
+            "extra_tensors": self.options["extra_tensors"],
+            "ignore_settings": sorted(self.options["ignore_settings"]),
+        }
 
     def shards(self) -> dict[str, slice]:
         """Names of the shards and the members in them; a table is a shard."""
@@ -61,6 +69,7 @@ class Collection:
                     "files": files,
                     "n": len(members),
                     "index": INDEX_VERSION,
+                    **{k: v for k, v in self.reading().items() if k != "alpha"},
                     **self._rules(family),
                 }
                 self.primitives.setdefault(family, {})[shard] = target(

@@ -10,6 +10,7 @@ from actprobe.lora.families.order import quantiles
 from actprobe.lora.families.spectral import padded
 from actprobe.lora.families.weights import Array, Weights
 
+_EXACT = 3e-7  # relative error of the standard deviation of equal entries, in float64
 _BLOCK = 1 << 18  # entries of W that are formed at once where that is the cheaper way
 
 
@@ -19,7 +20,8 @@ def compute(w: Weights) -> NDArray[np.float32]:
     Singular values (16, padded), their sum, Frobenius norm, stable rank |W|²_F/σ1² and effective
     rank exp(-Σ p ln p) with p = σ/Σσ (Roy and Vetterli 2007); mean, standard deviation (ddof 0),
     skewness and kurtosis (not excess) of the entries; quantiles and maximum of the norms of rows
-    and columns. Where W = 0 the ranks, skew and kurt are 0.
+    and columns. Singular values that may be rounding of the factors are 0, and so are skew and kurt
+    where all entries are equal but for it.
     """
     sigma, scale = w.sigma, np.abs(w.scale)
     frobenius = np.sqrt(np.maximum((w.gram_b * w.gram_a).sum((1, 2)), 0))
@@ -62,7 +64,9 @@ def _moments(w: Weights, frobenius: Array) -> list[Array]:
     pairs = rank * (rank + 1) // 2
     by_pairs = (n_out + n_in) * pairs**2 <= 2 * n * rank
     cubes, fourths = _power_sums(w) if by_pairs else _dense_power_sums(w)
-    variance = np.maximum(second - mean**2, 0)
+    variance = second - mean**2
+    unit = w.roundings[:, :, 0].max(1)
+    variance[variance <= np.maximum(_EXACT, unit) ** 2 * second] = 0
     third = cubes / n - 3 * mean * second + 2 * mean**3
     fourth = fourths / n - 4 * mean * cubes / n + 6 * mean**2 * second - 3 * mean**4
     sign = np.sign(w.scale)

@@ -1,0 +1,65 @@
+"""Number formats of LoRA files: how their bytes become float32, and how they were rounded."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
+NUMBERS = FLOATS | {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}  # some alphas
+# Bits of the significand and smallest normal number of the formats below float32.
+_SMALL = {"F16": (11, 2.0**-14), "F8_E4M3": (4, 2.0**-6), "F8_E5M2": (3, 2.0**-14)}
+_FEWEST = 8  # bits of bfloat16: numbers of fewer bits are taken for chance, not for a format
+_MANTISSA = 23
+
+
+class Rounding(NamedTuple):
+    """How a tensor was rounded.
+
+    unit: largest relative error of a number (unit roundoff); least: smallest number that is rounded
+    relatively, below it the error is unit · least. float32 unless said otherwise.
+    """
+
+    unit: float = 2.0**-24
+    least: float = 0.0
+
+
+def to_float(raw: bytes | memoryview, dtype: str) -> Floats:
+    """Tensor bytes as a flat float32 array (float64 is rounded, the smaller formats are exact)."""
+    values = np.frombuffer(raw, NUMBERS[dtype])
+    if dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    if dtype == "F8_E5M2":  # the upper half of a float16
+        return (values.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+    if dtype == "F8_E4M3":
+        return _e4m3()[values]
+    return values.astype(np.float32, copy=False)
+
+
+@cache
+def _e4m3() -> Floats:
+    """All 256 numbers of the format: 4 bits of exponent (bias 7), 3 of mantissa, no infinity."""
+    code = np.arange(128)
+    exponent, mantissa = code >> 3, code & 7
+    size = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10.0), mantissa * 2.0**-9)
+    size[127] = np.nan
+    return np.concatenate([size, -size]).astype(np.float32)
+
+
+def roundings(values: Floats, starts: NDArray[Any], dtype: str) -> list[Rounding]:
+    """How tensors were rounded that stand one after the other in a flat array.
+
+    starts: first index of each (ascending, not empty). What was rounded to a half format and stored
+    as float32 has zeros at the end of every significand: that tells, whatever the file's dtype.
+    """
+    bits = np.bitwise_or.reduceat(values.view(np.uint32), starts) & ((1 << _MANTISSA) - 1)
+    lowest = (bits & -bits.astype(np.int64)).astype(np.float64)  # 0 where no bit is set
+    used = 1 + _MANTISSA - np.log2(np.where(lowest > 0, lowest, 2.0**_MANTISSA))
+    most, least = _SMALL.get(dtype, (1 + _MANTISSA, 0.0))
+    digits = np.clip(used, min(_FEWEST, most), most)
+    return [Rounding(u, least) for u in (2.0**-digits).tolist()]
