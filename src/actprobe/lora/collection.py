@@ -89,6 +89,7 @@ def _members(found: Mapping[str, str]) -> Iterator[Member]:
             relative = os.path.dirname(relative) or os.path.basename(os.path.abspath(folder))
         config = os.path.join(folder, "adapter_config.json")
         own = stem == "adapter_model" or "adapter_model" not in stems[folder]
+        relative = relative or os.path.basename(os.path.abspath(path))
         yield Member(relative, path, config if own and os.path.lexists(config) else None)
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from actprobe.errors import ActprobeError, bad_file
 
@@ -24,13 +25,27 @@ def expand(item: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield item, path
     elif glob.has_magic(item):
         base = os.path.dirname(re.split(r"[*?[]", item)[0])
-        for hit in glob.iglob(item, recursive=True):
+        if "**" in item:
+            yield from ((base, path) for path in _recursive(base, item, endings))
+            return
+        for hit in glob.iglob(item):
             found = _below(hit, endings) if os.path.isdir(hit) else iter([hit])
             for path in found:
                 if path.endswith(endings):
                     yield base, path
     elif os.path.lexists(item):
         yield os.path.dirname(item), item
+
+
+def _recursive(base: str, item: str, endings: tuple[str, ...]) -> Iterator[str]:
+    """Paths that fit a pattern with `**`, or below a folder that does; glob goes round with links."""
+    pattern, root = item[len(base) :].strip("/").split("/"), base or "."
+    if not os.path.isdir(root):
+        return
+    for path in _below(root, endings):
+        parts = os.path.relpath(path, root).split("/")
+        if any(_fits(parts[:n], pattern) for n in range(len(parts) + 1)):
+            yield os.path.join(base, *parts)
 
 
 def _below(
@@ -43,7 +58,8 @@ def _below(
             return
         with os.scandir(folder) as entries:
             found = list(entries)
-    except OSError:  # `trouble` says why
+    except OSError as e:
+        because(folder, e)  # raises what the machine fails to give
         yield folder
         return
     for entry in found:
@@ -54,6 +70,19 @@ def _below(
                 yield path
         if not some and entry.name.endswith(endings):
             yield entry.path
+
+
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    """True when a path fits a glob pattern with `**`, part by part; hidden names must be named."""
+    if not pattern:
+        return not parts
+    hidden = bool(parts) and parts[0].startswith(".")
+    if pattern[0] == "**":
+        further = bool(parts) and not hidden and _fits(parts[1:], pattern)
+        return further or _fits(parts, pattern[1:])
+    if not parts or (hidden and not pattern[0].startswith(".")):
+        return False
+    return fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
