@@ -30,9 +30,9 @@ def test_the_small_example_runs_up_to_its_index(tmp_path: Path) -> None:
     made = tools.planned(cfg)
     stages = Counter(t.stage for t in made.targets.values())
     assert stages["lora_index"] == 1 and stages["lora_primitives"] == 5
-    # 17 representations and norm_only on three subsets, two of them layer by layer, and the recipe;
-    # 3 + 2 of `style`.
-    assert stages["lora_probes"] == 17 * 3 + 2 + 1 + 3 + 2
+    # 17 representations and norm_only on three subsets, two of them layer by layer, and the recipe,
+    # by a tree, too; 3 + 3 of `style`.
+    assert stages["lora_probes"] == 17 * 3 + 2 + 2 + 3 + 3
     index.run(made.of("lora_index")[0], cfg, 1)
     found = index.load(tools.path_of(made, "small"))
     assert (found.refused != "").sum() == 6, "the seventh is found when weights are read"

@@ -13,7 +13,8 @@ import torch
 
 from actprobe import store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
-from actprobe.lora import classifiers, metrics, mlp, probe, protocol, splits, synthetic
+from actprobe.lora import classifiers, inference, metrics, mlp, probe, protocol, splits, synthetic
+from actprobe.lora.scaling import standardise
 
 RULE = {"kind": "stratified", "test": 0.25, "validation": 0.25, "seed": "per_run"}
 MLP = {**protocol.load("lora-default")["methods"]["mlp"], "hidden": [16, 16], "max_epochs": 40}
@@ -65,8 +66,9 @@ def test_scaling_uses_training_rows_and_present_entries_only() -> None:
     z = np.array([[1, 5, 2], [3, 5, 0], [100, 6, 9], [9, 9, 0]], np.float32)
     mask = np.ones((4, 2), bool)
     mask[1, 1] = mask[3, 1] = False
-    constant = classifiers.standardise(z, mask, np.array([0, 0, 1]), np.array([0, 1]), 1e-6)
+    constant, cut = standardise(z, mask, np.array([0, 0, 1]), np.array([0, 1]), 1e-6)
     np.testing.assert_allclose(z[:, 0], [-1, 1, 98, 7])
+    assert not cut.any(), "two rows have no range"
     assert not z[:, 1].any() and constant == 2, "5, 5 is constant among the training rows"
     assert z[1, 2] == z[3, 2] == 0, "what is missing stands at the training mean"
 
@@ -139,15 +141,15 @@ def test_metrics_of_a_known_confusion() -> None:
     y = np.array([0, 0, 0, 1, 1, 2])
     scores = np.eye(3)[[0, 0, 1, 1, 1, 0]]
     values, confusion = metrics.evaluate(y, scores, 3)
-    assert confusion.tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+    assert confusion.tolist() == [[0, 0, 2], [0, 1, 1], [1, 1, 2], [2, 0, 1]]
     assert values["test_acc"] == pytest.approx(4 / 6)
     assert values["test_recall"] == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert values["test_precision"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert values["test_f1"] == pytest.approx((2 / 3 + 0.8 + 0) / 3)
-    assert metrics.wilson(0.5, 100) == pytest.approx((0.4038315, 0.5961685))
+    assert inference.wilson(0.5, 100) == pytest.approx((0.4038315, 0.5961685))
     for n in range(1, 200):
-        assert metrics.wilson(0.0, n)[0] == 0 and metrics.wilson(1.0, n)[1] == 1, "not 1e-17"
-        assert 0 < metrics.wilson(1 / (n + 1), n + 1)[0] < 1 / (n + 1)
+        assert inference.wilson(0.0, n)[0] == 0 and inference.wilson(1.0, n)[1] == 1, "not 1e-17"
+        assert 0 < inference.wilson(1 / (n + 1), n + 1)[0] < 1 / (n + 1)
     assert math.isnan(metrics.auc(np.zeros(3, int), scores[:3]))
 
 
@@ -194,9 +196,9 @@ def test_rows_are_complete(toy) -> None:
     assert {r["source"] for r in rows} == {"left_projector", "stats", "norm_only", "recipe_only"}
     for r in rows:
         assert r["leak_fraction"] == 0 and r["n_train"] + r["n_test"] == 96
-        assert np.sum(json.loads(r["confusion"])) == r["n_test"]
+        assert sum(n for _, _, n in json.loads(r["confusion"])) == r["n_test"]
         assert r["ci_low"] <= r["test_acc"] <= r["ci_high"] and 0.2 <= r["chance"] <= 0.3
-    seeds = {(r["source"], r["condition"], r["site"], r["seed"]) for r in rows}
+    seeds = {(r["source"], r["condition"], r["site"], r["method"], r["seed"]) for r in rows}
     assert len(seeds) == len(rows)
 
 
@@ -209,7 +211,7 @@ def test_another_label_column_recomputes_probes_alone(toy) -> None:
     cfg = tools.resolved(folder, loras, {"p": entry})
     assert tools.to_make(cfg) == {}
     entry["label"] = "style"
-    assert tools.to_make(tools.resolved(folder, loras, {"p": entry})) == {"lora_probes": 12}
+    assert tools.to_make(tools.resolved(folder, loras, {"p": entry})) == {"lora_probes": 13}
     table = folder / "labels.csv"
     table.write_text(table.read_text().replace("subject\n", "subject,more\n", 1))
     assert tools.to_make(cfg) == {}, "a column that nobody reads changes nothing"
@@ -218,7 +220,7 @@ def test_another_label_column_recomputes_probes_alone(toy) -> None:
 def test_labels_that_cannot_be_probed_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for i in range(4):
+    for i in range(24):
         tools.write_lora(tmp_path / "loras" / f"l{i}.safetensors", i)
     loras = {"c": {"files": str(tmp_path / "loras"), "labels": str(tmp_path / "l.csv"),
                    "representations": ["stats"]}}  # fmt: skip
@@ -226,22 +228,21 @@ def test_labels_that_cannot_be_probed_are_told(
     (tmp_path / "l.csv").write_text("id,label\nx,cat\n")
     with pytest.raises(ConfigError, match=r"loras\.c\.labels: no row .* called 'l\d', .* rows 'x'"):
         tools.planned(cfg)
-    (tmp_path / "l.csv").write_text("id,label\n" + "".join(f"l{i},cat\n" for i in range(4)))
+    (tmp_path / "l.csv").write_text("id,label\n" + "".join(f"l{i},cat\n" for i in range(24)))
     with pytest.raises(ActprobeError, match="all LoRAs have the label 'cat'"):
         tools.run(cfg)
-    (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,\nl2,dog\n")
+    labels = ["cat"] * 11 + [""] + ["dog"] * 11
+    rows = "".join(f"l{i},{c}\n" for i, c in enumerate(labels))
+    (tmp_path / "l.csv").write_text(f"id,label\n{rows}")
     caplog.clear()
-    tools.planned(cfg)
+    made = tools.planned(cfg)
     (said,) = caplog.messages
     assert said.startswith(
-        "lora_probes.p: 2 of 4 files of c have no label and are left out, e.g. l"
+        "lora_probes.p: 2 of 24 files of c have no label and are left out, e.g. l"
     )
-    (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,cat\nl2,dog\nl3,dog\n")
-    made = tools.run(cfg)
+    tools.run(cfg)
     path = tools.path_of(made, "p/c/stats.all.ridge")
-    rows = store.read_table(path).to_pylist()
-    assert all("too few" in r["reason"] and r["test_acc"] is None for r in rows)
-    (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,dog\nl2,dog\nl3,dog\n")
+    (tmp_path / "l.csv").write_text(f"id,label\n{rows.replace('l0,cat', 'l0,dog')}")
     with pytest.raises(ActprobeError, match=r"l\.csv was changed after the plan was made"):
         probe.labels(made.targets[path], cfg)
 

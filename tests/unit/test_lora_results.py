@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actprobe.lora import figures, layout, metrics, report, results, synthetic
+from actprobe.lora import figures, inference, layout, report, results, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,15 @@ def test_the_summary_has_means_intervals_and_the_controls_beside_them(made: dict
     assert row["test_acc"] == pytest.approx(fits["test_acc"].mean(), rel=1e-5)
     assert row["test_acc_std"] == pytest.approx(fits["test_acc"].std(ddof=0), rel=1e-5)
     controls = summary[summary["source"].isin(["norm_only", "recipe_only"])].set_index(
-        ["source", "condition"]
+        ["source", "condition", "method"]
     )["test_acc"]
-    assert row["norm_only"] == controls["norm_only", "attn1"]
-    assert row["recipe_only"] == controls["recipe_only", "all"]
+    assert row["norm_only"] == controls["norm_only", "attn1", "ridge"]
+    recipe = controls["recipe_only", "all"]
+    assert set(recipe.index) == {"ridge", "tree"}, "the recipe is always read by a tree, too"
+    assert row["recipe_only"] == recipe.max()
     layers = tables["layers"]
     assert len(layers) == 2 * 12 and set(layers["n_runs"]) == {5}, "stats and norm_only"
-    assert set(layers["recipe_only"]) == {controls["recipe_only", "all"]}
+    assert set(layers["recipe_only"]) == {recipe.max()} and set(layers["looks"]) == {12}
     assert layers["norm_only"].notna().all() and layers["norm_only"].nunique() > 1
 
 
@@ -96,23 +98,23 @@ def test_confusions_sum_to_the_test_rows(made: dict) -> None:
 
 def test_the_interval_over_runs_is_that_of_student_where_runs_share_no_rows() -> None:
     values = np.array([0.4, 0.5, 0.6])
-    low, high = results.interval(values, 0.0)
+    low, high = inference.interval(values, 0.0)
     assert (low, high) == pytest.approx((0.2515862, 0.7484138), rel=1e-6)
-    wider = results.interval(values, 0.25)  # (1/3 + 1/4) / (1/3) = 7/4 times the variance
+    wider = inference.interval(values, 0.25)  # (1/3 + 1/4) / (1/3) = 7/4 times the variance
     assert wider[1] - 0.5 == pytest.approx((high - 0.5) * np.sqrt(7 / 4))
-    assert all(np.isnan(results.interval(np.array([0.5]), 0.25)))
+    assert all(np.isnan(inference.interval(np.array([0.5]), 0.25)))
 
 
 def _runs(accuracies: dict[str, float], n_test: int, seeds: int = 5) -> pd.DataFrame:
     """Runs of p on toy that all have the same accuracy, by representation."""
     rows = []
     for (source, hit), seed in itertools.product(accuracies.items(), range(seeds)):
-        low, high = metrics.wilson(hit, n_test)
+        low, high = inference.wilson(hit, n_test)
         row = {"setting": "p", "protocol": "x", "dataset": "toy", "source": source, "condition": "all",
                "site": "", "method": "ridge", "seed": seed, "n_train": 4 * n_test, "n_test": n_test,
                "n_columns": 3, "n_constant": 0, "n_repeated": 0, "chance": 0.5, "ci_low": low,
                "ci_high": high, "reason": "", "converged": None, "leak_fraction": None,
-               "classes": '["a", "b"]'}  # fmt: skip
+               "outliers": "[]", "classes": '["a", "b"]'}  # fmt: skip
         rows.append(row | dict.fromkeys(results._MEANS, hit))
     return pd.DataFrame(rows)
 
@@ -122,15 +124,16 @@ def test_runs_that_share_their_test_rows_are_no_more_certain_than_one() -> None:
     summary = results.summarise(runs, {("p", "toy")}).set_index("source")
     for source, hit in (("stats", 0.6), ("recipe_only", 0.55)):
         found = summary.loc[source, ["ci_low", "ci_high"]].tolist()
-        assert found == pytest.approx(metrics.wilson(hit, 20))
-    assert len(report.headline(summary.reset_index())) == 1, "11 of 20 is no leak"
-    assert len(report.headline(results.summarise(runs))) == 2
+        assert found == pytest.approx(inference.wilson(hit, 20))
+    assert not report._leak(summary.reset_index()), "11 of 20 is no leak"
+    assert report._leak(results.summarise(runs))
+    assert len(report.headline(results.summarise(runs), results.choices(runs))) == 2
     wide = runs.assign(test_acc=np.tile([0.1, 0.3, 0.5, 0.7, 0.9], 2))
-    low = results.interval(np.array([0.1, 0.3, 0.5, 0.7, 0.9]), 0.25)[0]
+    low = inference.interval(np.array([0.1, 0.3, 0.5, 0.7, 0.9]), 0.25)[0]
     assert (
         results.summarise(wide, {("p", "toy")})["ci_low"].iloc[0]
         == low
-        < metrics.wilson(0.5, 20)[0]
+        < inference.wilson(0.5, 20)[0]
     )
 
 
@@ -150,14 +153,12 @@ def test_which_runs_share_their_test_rows(tmp_path: Path) -> None:
 
 
 def test_leaking_recipes_are_told_on_the_page() -> None:
-    columns = ["setting", "dataset", "source", "condition", "method", "val_acc", "test_acc",
-               "ci_low", "ci_high", "chance", "recipe_only", "norm_only"]  # fmt: skip
-    rows = [
-        ["p", "toy", "stats", "all", "ridge", 0.7, 0.6, 0.5, 0.7, 0.25, 0.9, 0.3],
-        ["p", "toy", "recipe_only", "all", "ridge", 0.9, 0.9, 0.8, 1, 0.25, 0.9, 0.3],
-    ]
-    lines = report.headline(pd.DataFrame(rows, columns=columns))
-    assert "stats of layers all with ridge" in lines[0] and "gives its labels away" in lines[1]
+    runs = _runs({"stats": 0.6, "recipe_only": 0.9}, 100)
+    runs.loc[0, "outliers"] = '["l7"]'
+    lines = report.headline(results.summarise(runs), results.choices(runs))
+    assert "5 of 5 runs chose stats, all, ridge" in lines[0]
+    assert "gives its labels away" in lines[1] and "0.900 with ridge" in lines[1]
+    assert "far outside of all others in some representation: l7" in lines[2]
 
 
 def test_empty_tables_give_pages_that_say_so(tmp_path: Path) -> None:
@@ -171,19 +172,20 @@ def test_empty_tables_give_pages_that_say_so(tmp_path: Path) -> None:
 def test_figures_of_probes_that_differ_in_everything() -> None:
     """Two entries: other layers, representations and labels in each."""
     columns = ["setting", "dataset", "source", "condition", "site", "method", "val_acc", "test_acc",
-               "ci_low", "ci_high", "chance"]  # fmt: skip
+               "ci_low", "ci_high", "chance", "recipe_only"]  # fmt: skip
     summary = pd.DataFrame(
         [
-            ["a", "toy", "stats", "all", "", "ridge", 0.7, 0.6, 0.5, 0.7, 0.25],
-            ["a", "toy", "stats", "attn1", "", "ridge", 0.6, 0.5, np.nan, np.nan, 0.25],
-            ["b", "toy", "product", "all", "", "mlp", 0.9, 0.9, 0.8, 1.0, 0.5],
-            ["b", "toy", "recipe_only", "all", "", "mlp", 0.5, 0.5, 0.4, 0.6, 0.5],
+            ["a", "toy", "stats", "all", "", "ridge", 0.7, 0.6, 0.5, 0.7, 0.25, 0.3],
+            ["a", "toy", "stats", "attn1", "", "ridge", 0.6, 0.5, np.nan, np.nan, 0.25, 0.3],
+            ["b", "toy", "product", "all", "", "mlp", 0.9, 0.9, 0.8, 1.0, 0.5, 0.5],
+            ["b", "toy", "recipe_only", "all", "", "mlp", 0.5, 0.5, 0.4, 0.6, 0.5, 0.5],
+            ["b", "toy", "recipe_only", "all", "", "tree", 0.5, 0.5, 0.4, 0.6, 0.5, 0.5],
         ],
         columns=columns,
     )
     titles = [ax.get_title() for ax in figures.representations(summary).axes]
     assert titles == ["a, ridge", "b, mlp"]
-    single = summary.assign(condition="each", site=["m", "n", "m", "m"])
+    single = summary.assign(condition="each", site=["m", "n", "m", "m", "m"])
     assert [ax.get_title() for ax in figures.layers(single).axes] == ["a", "b"]
     counts = pd.DataFrame(
         [[*row[:4], row[5], t, p, 3] for row in summary.to_numpy() for t in "xy" for p in "xy"],

@@ -90,9 +90,9 @@ def test_what_a_change_of_the_config_makes_again(project):
     small["representations"].pop()
 
     probes["style"] = {"loras": ["small"], "methods": METHODS, "label": "style"}
-    assert project.plan() == {"lora_probes": 3}, "another label column reads no weight"
+    assert project.plan() == {"lora_probes": 4}, "another label column reads no weight"
     said = project.snakemake("-n")
-    assert "3 cached files to make" in said and "lora_primitives_small" not in said
+    assert "4 cached files to make" in said and "lora_primitives_small" not in said
 
 
 def test_a_new_file_makes_its_shard_and_a_damaged_one_is_set_aside(project):
@@ -102,7 +102,7 @@ def test_a_new_file_makes_its_shard_and_a_damaged_one_is_set_aside(project):
     labels = project.folder / "data" / "labels.csv"
     labels.write_text(labels.read_text() + "cat/new,cat,photo,new\n")
     said = project.snakemake("-n")
-    expected = {"lora_index": 1, "lora_primitives": 2, "features": 3, "lora_probes": 5}
+    expected = {"lora_index": 1, "lora_primitives": 2, "features": 3, "lora_probes": 6}
     assert project.plan() == expected, "one shard of two families"
     assert "files changed" in said
 

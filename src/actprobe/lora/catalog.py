@@ -125,7 +125,7 @@ REPRESENTATIONS = {
         Representation("left_projector", 1, ("sketch",), "product"),
         Representation("right_projector", 1, ("sketch",), "product"),
         Representation("norm_only", 1, ("product",), "product", default=False, width=1),
-        Representation("recipe_only", 1, (), "file", default=False, width=3),
+        Representation("recipe_only", 2, (), "file", default=False, width=3),
     )
 }
 CONTROLS = ("recipe_only", "norm_only")

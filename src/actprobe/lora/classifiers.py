@@ -1,4 +1,4 @@
-"""Linear classifiers on LoRA features, each with its grid searched on the validation rows."""
+"""Classifiers on LoRA features, each with its grid searched on the validation rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-_BAND = 256  # columns that are scaled at once: a whole copy could be gigabytes
 
 
 @dataclass(frozen=True)
@@ -24,40 +23,6 @@ class Fitted:
     scores: Callable[[Floats], NDArray[Any]]
     params: dict[str, Any]
     converged: bool | None
-
-
-def standardise(
-    x: Floats,
-    mask: NDArray[np.bool_],
-    unit: NDArray[np.int64],
-    train: NDArray[np.int64],
-    constant: float,
-) -> int:
-    """z-scores by the mean and standard deviation (ddof 0) of the training rows, in place.
-
-    x: [n, p]; mask: [n, units], modules that are there (columns of the others become 0, the
-    training mean); unit: unit of each column [p]. Columns whose standard deviation is at most
-    `constant` times the size of their mean become 0; their number is returned.
-    """
-    still = 0
-    for start in range(0, x.shape[1], _BAND):
-        band = slice(start, start + _BAND)
-        still += _standardise(x[:, band], mask[:, unit[band]], train, constant)
-    return still
-
-
-def _standardise(
-    x: Floats, present: NDArray[np.bool_], train: NDArray[np.int64], constant: float
-) -> int:
-    there = present[train]
-    n = np.maximum(there.sum(axis=0), 1)
-    mean = np.where(there, x[train], 0).sum(axis=0, dtype=np.float64) / n
-    x -= mean.astype(np.float32)
-    x[~present] = 0
-    std = np.sqrt(np.square(x[train]).sum(axis=0, dtype=np.float64) / n)
-    still = std <= constant * np.abs(mean)
-    x *= np.where(still, 0, 1 / np.where(still, 1, std)).astype(np.float32)
-    return int(still.sum())
 
 
 def accuracy(scores: NDArray[Any], y: NDArray[np.int64]) -> float:
@@ -139,6 +104,25 @@ def ridge(
             best = reached, {"alpha": alpha}, weights
     assert best is not None
     return Fitted(_linear(*best[2]), best[1], None)
+
+
+def tree(
+    x: Floats, y: NDArray[np.int64], x_val: Floats, y_val: NDArray[np.int64], how: Mapping[str, Any],
+    seed: int,
+) -> Fitted:  # fmt: skip
+    """A decision tree (CART, Gini impurity); ties go to the smaller depth."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    best: tuple[float, dict[str, Any], Any] | None = None
+    for depth in sorted(how["depth"]):
+        model = DecisionTreeClassifier(max_depth=depth, random_state=seed).fit(x, y)
+        reached = accuracy(model.predict_proba(x_val), y_val)
+        if best is None or reached > best[0]:
+            best = reached, {"depth": depth}, model
+        if model.get_depth() < depth:
+            break
+    assert best is not None
+    return Fitted(best[2].predict_proba, best[1], None)
 
 
 def _linear(

@@ -180,17 +180,29 @@ def labels(name: str, options: Mapping[str, Any], columns: Iterable[str]) -> dic
     wanted = [options["id"], *columns]
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f, delimiter="\t" if Path(path).suffix == ".tsv" else ",")
+            delimiter = "\t" if Path(path).suffix == ".tsv" else ","
+            reader = csv.reader(f, delimiter=delimiter, strict=True)
+            header = next(reader, [])
             for column in wanted:
-                if column not in (reader.fieldnames or ()):
-                    have = ", ".join(reader.fieldnames or ()) or "nothing"
-                    raise ConfigError(f"{where}: {path} has no column {column!r}; it has {have}")
+                if header.count(column) != 1:
+                    what = f"{header.count(column) or 'no'} column {column!r}"
+                    have = ", ".join(header) or "nothing"
+                    raise ConfigError(f"{where}: {path} has {what}; it has {have}")
+            at = [header.index(c) for c in wanted]
             rows: dict[str, list[str]] = {}
-            for row in reader:
-                if row[wanted[0]] in rows:
-                    raise ConfigError(f"{where}: {path} has two rows for {row[wanted[0]]!r}")
-                rows[row[wanted[0]]] = [row[c] or "" for c in wanted[1:]]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+            for cells in filter(None, reader):
+                if not max(at) < len(cells) <= len(header):
+                    raise ConfigError(
+                        f"{where}: {path}, line {reader.line_num} has {len(cells)} cells, the first "
+                        f"line {len(header)}"
+                    )
+                id, *values = (cells[i] for i in at)
+                if id in rows:
+                    raise ConfigError(f"{where}: {path} has two rows for {id!r}")
+                rows[id] = values
+    except csv.Error as e:
+        raise ConfigError(f"{where}: {path}, line {reader.line_num}: {e}") from None
+    except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{where}: {path} cannot be read: {e}") from None
     return rows
 

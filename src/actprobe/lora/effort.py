@@ -6,6 +6,7 @@ attention; files are not opened to plan, so their modules are a guess.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ MODULES = 64
 _CLASSES = 10
 _PER_FIT = 0.05  # CPU s of reading, scaling and scoring
 # Operations in a CPU second of one thread, float32.
-_LINEAR, _PRODUCT, _NETWORK = 1e10, 5e10, 3e10
+_LINEAR, _PRODUCT, _NETWORK, _SORTED = 1e10, 5e10, 3e10, 1e8
 _PASSES, _EPOCHS = 100, 50  # of a solver over all C; of an early-stopped network
 
 
@@ -43,6 +44,8 @@ def seconds(how: Mapping[str, Any], method: str, n: int, width: int, subset: str
     if rule["family"] == "ridge":
         m = min(n, width)
         one = (2 * n * width * m + 10 * m**3) / _PRODUCT
+    elif rule["family"] == "tree":
+        one = len(rule["depth"]) * n * width * math.log2(n + 2) / _SORTED
     elif rule["family"] == "mlp":
         sizes = [width, *rule["hidden"]]
         weights = sum(a * b for a, b in pairwise(sizes))

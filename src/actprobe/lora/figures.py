@@ -21,6 +21,7 @@ from actprobe.results.layout import folder
 PANEL = ["setting", "dataset", "method"]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vP"
+_NAMED = 60  # classes up to which a confusion matrix names them
 
 
 def make_figures(config: Mapping[str, Any]) -> None:
@@ -39,6 +40,8 @@ def representations(summary: pd.DataFrame) -> Figure:
     """Mean test accuracy of every representation, a marker per layer subset, with the controls."""
     title = "Accuracy by representation and layers"
     rows = summary[summary["test_acc"].notna()]
+    read = {tuple(p) for p in rows.loc[rows["source"] != "recipe_only", PANEL].to_numpy()}
+    rows = rows[[tuple(p) in read for p in rows[PANEL].to_numpy()]]  # a tree reads the recipe alone
     if rows.empty:
         return style.nothing(title, "No classifier has a number.")
     panels = list(rows.groupby(PANEL, sort=False))
@@ -49,7 +52,7 @@ def representations(summary: pd.DataFrame) -> Figure:
     fig = style.figure(
         title,
         "Mean test accuracy over runs, with its 95 % interval (corrected for rows that runs share).\n"
-        "Dashed: chance. Grey line: recipe_only, which reads no weight.",
+        "Dashed: chance. Grey line: recipe_only, which reads no weight, with its best method.",
         max(6.4, 4.3 * across),
         (0.27 * len(order) + 1.0) * down,
         subsets,
@@ -65,9 +68,8 @@ def representations(summary: pd.DataFrame) -> Figure:
 def _representations(ax: Axes, part: pd.DataFrame, order: list[str], subsets: list[str]) -> None:
     for at in range(0, len(order), 2):
         ax.axhspan(at - 0.5, at + 0.5, color="#F5F5F5", lw=0, zorder=0)
-    recipe = part.loc[part["source"] == "recipe_only", "test_acc"]
-    if len(recipe):
-        ax.axvline(recipe.mean(), color="#BBBBBB", lw=2, zorder=1)
+    if part["recipe_only"].notna().any():
+        ax.axvline(part["recipe_only"].max(), color="#BBBBBB", lw=2, zorder=1)
     ax.axvline(part["chance"].mean(), color="#555555", lw=0.8, ls=(0, (4, 3)), zorder=2)
     for i, subset in enumerate(subsets):
         mine = part[part["condition"] == subset]
@@ -115,8 +117,8 @@ def layers(table: pd.DataFrame) -> Figure:
     most = rows.groupby(["setting", "dataset"])["site"].nunique().max()
     fig = style.figure(
         title,
-        "Mean test accuracy over runs of a classifier that reads one module alone, with its 95 %\n"
-        "interval (corrected for rows that runs share). Dashed: chance.",
+        "Mean test accuracy over runs of a classifier that reads one module alone. The 95 % intervals\n"
+        "hold for all modules together (Bonferroni). Dashed: chance.",
         7.6,
         (max(0.15, 0.09 * len(kinds)) * most + 0.9) * len(panels),
         kinds,
@@ -159,13 +161,20 @@ def confusion(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     for ax, cell in zip(axes.flat, best, strict=False):
         keys = ["setting", "dataset", "source", "condition", "method"]
         mine = table[(table[keys] == cell[keys]).all(axis=1)]
-        counts = mine.pivot(index="true", columns="predicted", values="n")
+        counts = _square(mine)
         _confusion(ax, counts)
         panel = _differing(tuple(cell[keys[:2]]), [tuple(c[keys[:2]]) for c in best])
         ax.set_title(", ".join([*panel, *cell[keys[2:]]]))
     for ax in list(axes.flat)[len(best) :]:
         ax.set_visible(False)
     return fig
+
+
+def _square(cells: pd.DataFrame) -> pd.DataFrame:
+    """Counts of pairs of classes as a matrix of the classes that occur, 0 where a pair does not."""
+    names = sorted({*cells["true"], *cells["predicted"]}, key=str)
+    counts = cells.pivot(index="true", columns="predicted", values="n")
+    return counts.reindex(index=names, columns=names).fillna(0)
 
 
 def _confusion(ax: Axes, counts: pd.DataFrame) -> None:
@@ -177,8 +186,9 @@ def _confusion(ax: Axes, counts: pd.DataFrame) -> None:
             for j, share in enumerate(row):
                 colour = "white" if share > 60 else "#333333"
                 ax.text(j, i, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=8)
-    ax.set_xticks(range(len(counts)), counts.columns, rotation=45, ha="right")
-    ax.set_yticks(range(len(counts)), counts.index)
+    shown = range(len(counts) if len(counts) <= _NAMED else 0)
+    ax.set_xticks(shown, counts.columns[: len(shown)], rotation=45, ha="right")
+    ax.set_yticks(shown, counts.index[: len(shown)])
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     ax.tick_params(length=0)

@@ -23,7 +23,7 @@ from actprobe import store
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
-from actprobe.lora import collection, tables
+from actprobe.lora import classes, collection, labels, protocol, tables
 from actprobe.lora.adapter import Adapter, Rules, read_adapter
 from actprobe.lora.collection import Member
 from actprobe.plan import Batch, Target
@@ -139,6 +139,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             options = config["loras"][t.item]
             with out.guard(t):
                 out.done(t, build(t, options, memo))
+                _tell_small_classes(t.item, load(store.part_path(t.path)), config)
 
 
 def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
@@ -167,6 +168,21 @@ def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
     if len(refused) == len(entries):
         raise BadInput(f"loras.{t.item}: no file can be used; the first is {refused[0]}")
     return store.write_table(t.path, table, t.spec, facts)
+
+
+def _tell_small_classes(name: str, found: Index, config: Mapping[str, Any]) -> None:
+    """Log which probes cannot use the classes that are left, before anything is computed for them."""
+    for probes, entry in (config.get("lora_probes") or {}).items():
+        if name not in entry["loras"]:
+            continue
+        options = config["loras"][name]
+        said = labels.read(name, options, labels.columns(entry, options), found)
+        rows = [said[i] for i in found["id"][found.refused == ""] if said.get(i, {}).get("label")]
+        rule = protocol.load(entry["protocol"])["split"]
+        if why := classes.problem(rows, entry["min_per_class"], rule):
+            log.warning(
+                "lora_probes.%s: of the LoRAs of %s that can be used, %s", probes, name, why
+            )
 
 
 def stop(name: str, refused: Sequence[str], options: Mapping[str, Any]) -> None:

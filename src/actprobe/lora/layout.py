@@ -12,6 +12,7 @@ TABLES = {
     "runs": "tables/lora_runs.csv",
     "summary": "tables/lora_summary.csv",
     "layers": "tables/lora_layers.csv",
+    "choices": "tables/lora_choices.csv",
     "confusion": "tables/lora_confusion.csv",
     "refused": "tables/lora_refused.csv",
 }

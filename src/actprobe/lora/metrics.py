@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+from actprobe.lora.inference import wilson
 
 
 def evaluate(
@@ -18,7 +18,8 @@ def evaluate(
     """Accuracy, macro F1, precision and recall (0 where undefined), one-vs-rest AUC, interval.
 
     y: [n]; scores: [n, classes]. ci_low and ci_high: 95 % interval of the accuracy (Wilson 1927).
-    Also returns the confusion matrix [true class, predicted class].
+    Also returns the cells of the confusion matrix that are not 0, [cells, 3]: true class, predicted
+    class, rows. There are no more of them than rows, however many classes there are.
     """
     predicted = scores.argmax(axis=1)
     labels = np.arange(n_classes)
@@ -36,7 +37,13 @@ def evaluate(
         "ci_low": low,
         "ci_high": high,
     }
-    return values, confusion_matrix(y, predicted, labels=labels)
+    return values, confusion(y, predicted)
+
+
+def confusion(y: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cells of a confusion matrix that are not 0, [cells, 3]: true class, predicted class, rows."""
+    pairs, counts = np.unique(np.column_stack([y, predicted]), axis=0, return_counts=True)
+    return np.column_stack([pairs, counts]).astype(np.int64)
 
 
 def auc(y: NDArray[np.int64], scores: NDArray[Any]) -> float:
@@ -44,10 +51,3 @@ def auc(y: NDArray[np.int64], scores: NDArray[Any]) -> float:
     present = [c for c in np.unique(y) if 0 < (y == c).sum() < len(y)]
     values = [roc_auc_score(y == c, scores[:, c]) for c in present]
     return float(np.mean(values)) if values else math.nan
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % score interval of a share of n (Wilson 1927); exactly 0 and 1 where the share is."""
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return centre - half if share > 0 else 0.0, centre + half if share < 1 else 1.0

@@ -28,7 +28,7 @@ def make(t: Target, found: Index, options: Mapping[str, Any]) -> Path:
 
 
 def _recipe(t: Target, found: Index, rows: NDArray[np.int64]) -> Path:
-    x, columns = controls.recipe(found, rows)
+    x, columns, entries = controls.recipe(found, rows)
     mask = np.ones((len(x), 1), bool)
     flags = Flags(1, len(columns))
     flags.add(x[:, None], mask)
@@ -39,7 +39,7 @@ def _recipe(t: Target, found: Index, rows: NDArray[np.int64]) -> Path:
         "id": found.encoded_ids(rows),
         "flag": flags.result(),
     }
-    facts = {"units": ["file"], "columns": columns, "widths": [len(columns)]}
+    facts = {"units": ["file"], "columns": columns, "entries": entries, "widths": [len(columns)]}
     return store.write_h5(t.path, content, t.spec, facts)
 
 

@@ -17,9 +17,20 @@ from threadpoolctl import threadpool_limits
 from actprobe import keys, store
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
-from actprobe.lora import classifiers, collection, index, metrics, protocol, splits
+from actprobe.lora import (
+    classes,
+    classifiers,
+    collection,
+    controls,
+    index,
+    metrics,
+    protocol,
+    splits,
+)
+from actprobe.lora import labels as reading
 from actprobe.lora.catalog import EVERY_LAYER
 from actprobe.lora.features import Features, load
+from actprobe.lora.scaling import standardise
 from actprobe.plan import Batch, Target
 
 log = logging.getLogger(__name__)
@@ -39,9 +50,14 @@ SCHEMA = pa.schema(
         ("n_columns", pa.int32()),
         ("n_constant", pa.int32()),
         ("n_repeated", pa.int32()),
-        *((name, pa.string()) for name in ("classes", "confusion", "reason", "params", "key")),
+        *(
+            (name, pa.string())
+            for name in ("outliers", "classes", "confusion", "reason", "params", "key")
+        ),
     ]
 )
+_FAR_OUT = 0.5  # share of its values that must be cut for a LoRA to be named as an outlier
+_MOST_NAMED = 20
 Rows = NDArray[np.int64]
 
 
@@ -64,7 +80,7 @@ def _make(t: Target, config: Mapping[str, Any]) -> Path:
     recipe = keys.spec_key(protocol.recipe(how, args["method"]))
     keys.require_unchanged(recipe, t.spec["recipe"], f"protocol {args['protocol']}")
     found = features(args, config["max_memory"] // 4)
-    data = _Labelled(found, labels(t, config))
+    data = _Labelled(found, labels(t, config), args["min_per_class"], how["split"])
     rows: list[dict[str, Any]] = []
     if args["subset"] == EVERY_LAYER:
         modules = sorted({u.partition(":")[0] for u in found.units})
@@ -91,7 +107,8 @@ def _make(t: Target, config: Mapping[str, Any]) -> Path:
 def features(args: Mapping[str, Any], max_bytes: int) -> Features:
     """The features of a target: parts side by side.
 
-    The control recipe_only leaves out ignored metadata, and LoRAs whose weights cannot be used.
+    The control recipe_only leaves out ignored metadata, and LoRAs whose weights cannot be used; it
+    has the joint values of what is left.
     """
     parts: list[Features] = []
     for p in args["features"]:
@@ -102,51 +119,55 @@ def features(args: Mapping[str, Any], max_bytes: int) -> Features:
     flag = np.concatenate([p.flag for p in parts])
     if args["representation"] != "recipe_only":
         return Features(x, unit, first.units, first.mask, first.id, flag)
-    columns = store.read_header(args["features"][0])["facts"]["columns"]
-    kept = np.array([c.partition("=")[0] not in args["ignored"] for c in columns])
+    entries = store.read_header(args["features"][0])["facts"]["entries"]
+    kept = np.array([e not in args["ignored"] for e in entries])
     rows = np.isin(first.id.astype(str), load(args["usable"]).id.astype(str))
+    x = x[rows][:, kept]
+    cells = controls.joint(x)
     return Features(
-        x[rows][:, kept], unit[kept], first.units, first.mask[rows], first.id[rows], flag[kept]
+        np.column_stack([x, cells]),
+        np.zeros(x.shape[1] + cells.shape[1], np.int64),
+        first.units,
+        first.mask[rows],
+        first.id[rows],
+        np.concatenate([flag[kept], np.zeros(cells.shape[1], np.uint8)]),
     )
 
 
 def labels(t: Target, config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Label, group and split by id of the LoRA, for the columns that the target reads."""
-    options = config["loras"][t.args["collection"]]
-    columns = {k: c for k, c in t.args["columns"].items() if c}
+    name, columns = t.args["collection"], t.args["columns"]
+    options, found = config["loras"][name], index.load(t.args["index"])
+    said = reading.read(name, options, columns, found)
     if not options.get("tables"):
-        rows = collection.labels(t.args["collection"], options, columns.values())
-        ids = store.read_table(t.args["index"], ["id"])["id"].to_pylist()
-        digest = collection.labels_digest(list(columns), rows, ids)
+        rows = {id: list(row.values()) for id, row in said.items()}
+        digest = collection.labels_digest([k for k, c in columns.items() if c], rows, found["id"])
         keys.require_unchanged(digest, t.spec["labels"], options["labels"])
-        return {id: dict(zip(columns, values, strict=True)) for id, values in rows.items()}
-    found = index.load(t.args["index"])
-    metadata = [json.loads(text) for text in found["metadata"]]
-    for c in columns.values():
-        if not any(c in m for m in metadata):
-            raise BadInput(f"{t.args['collection']}: the table has no column {c!r}")
-    return {
-        id: {k: m.get(c, "") for k, c in columns.items()}
-        for id, m in zip(found["id"], metadata, strict=True)
-    }
+    return said
 
 
 class _Labelled:
     """Features whose LoRAs have a label: what the fits of one target share."""
 
-    def __init__(self, found: Features, labels: Mapping[str, Mapping[str, str]]):
-        known = np.array([bool(labels.get(i, {}).get("label")) for i in found.id], bool)
-        if not known.any():
+    def __init__(
+        self,
+        found: Features,
+        labels: Mapping[str, Mapping[str, str]],
+        least: int | None,
+        rule: Mapping[str, Any],
+    ):
+        usable = [labels[i] for i in found.id if labels.get(i, {}).get("label")]
+        if not usable:
             raise BadInput("none of the LoRAs has a label")
+        if why := classes.problem(usable, least, rule):
+            raise BadInput(f"of the LoRAs that can be used, {why}")
+        small = classes.smaller(usable, least).keys() | {""}
+        known = np.array([labels.get(i, {}).get("label", "") not in small for i in found.id], bool)
         self.x = found.x if known.all() else found.x[known]  # it may be gigabytes
-        self.mask, self.unit = found.mask[known], found.unit
+        self.mask, self.unit, self.id = found.mask[known], found.unit, found.id[known]
         self.repeated = found.flag == 2
         rows = [labels[i] for i in found.id[known]]
         self.classes, self.y = np.unique([r["label"] for r in rows], return_inverse=True)
-        if len(self.classes) < 2:
-            raise BadInput(
-                f"all LoRAs have the label {str(self.classes[0])!r}; two classes are needed"
-            )
         self.group = self.split = None
         if "group" in rows[0]:  # a LoRA without a group is one of its own
             self.group = np.array([r["group"] or f"\0{i}" for i, r in enumerate(rows)])
@@ -172,7 +193,7 @@ class _Labelled:
         if len(np.unique(self.y[train])) < len(self.classes):
             raise BadInput("a class has no training row")
         x = self.x[:, chosen]
-        constant = classifiers.standardise(x, self.mask, self.unit[chosen], train, how["constant"])
+        constant, cut = standardise(x, self.mask, self.unit[chosen], train, how["constant"])
         sides = [(x[r], self.y[r]) for r in (train, validation, test)]
         del x
         fitted = _FAMILIES[how["methods"][method]["family"]](
@@ -194,8 +215,9 @@ class _Labelled:
             "n_columns": int(chosen.sum()),
             "n_constant": constant,
             "n_repeated": int(self.repeated[chosen].sum()),
+            "outliers": json.dumps(self.id[cut >= _FAR_OUT].tolist()[:_MOST_NAMED]),
             "classes": json.dumps(self.classes.tolist()),
-            "confusion": json.dumps(confusion.tolist()),
+            "confusion": json.dumps(confusion.tolist(), separators=(",", ":")),
             "params": json.dumps(fitted.params, sort_keys=True),
         }
 
@@ -220,5 +242,6 @@ _FAMILIES: dict[str, Callable[..., classifiers.Fitted]] = {
     "logreg": classifiers.logreg,
     "ridge": classifiers.ridge,
     "svm": classifiers.svm,
+    "tree": classifiers.tree,
     "mlp": _mlp,
 }

@@ -12,6 +12,8 @@ from actprobe.config import nearest, require_plain
 from actprobe.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "protocols"
+CONTROL = "tree"  # the method that every protocol has: the recipe is always read by it, too
+_DEPTHS = (1, 2, 4, 8, 16)
 SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "lora-protocol.schema.yaml"
 
 
@@ -40,6 +42,9 @@ def load(name: str) -> dict[str, Any]:
         where = ".".join(map(str, error.path)) or "the file"
         raise ConfigError(f"protocol {path}: {where}: {error.message}")
     require_plain(protocol, f"protocol {path}")
+    protocol["methods"].setdefault(
+        CONTROL, {"family": "tree", "depth": list(_DEPTHS), "default": False}
+    )
     return protocol
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 import yaml
 
 from actprobe import pages
-from actprobe.lora.catalog import CONTROLS
 from actprobe.lora.layout import FIGURES, REPORT, TABLES
 from actprobe.lora.results import read_tables
 from actprobe.results.layout import folder
@@ -31,6 +30,7 @@ _SCORES = {
     "test_auc": "AUC",
     "train_acc": "on train rows",
 }
+_MOST_NAMED = 5
 _COUNTS = {
     "n_train": "train LoRAs",
     "n_test": "test LoRAs",
@@ -40,30 +40,44 @@ _COUNTS = {
 }
 
 
-def headline(summary: pd.DataFrame) -> list[str]:
-    """A few lines: per collection the best cell by validation, its controls, and leaks."""
-    rows = summary[summary["test_acc"].notna()]
-    lines = []
-    for (setting, dataset), part in rows.groupby(["setting", "dataset"], sort=False):
-        read = part[~part["source"].isin(CONTROLS)]
-        if read.empty:
-            continue
-        best = read.loc[read["val_acc"].idxmax()]
-        lines.append(
-            f"{setting}, {dataset}: {best['source']} of layers {best['condition']} with "
-            f"{best['method']} reaches a mean test accuracy of {best['test_acc']:.3f} (95 % interval "
-            f"{best['ci_low']:.3f} to {best['ci_high']:.3f}), the best of {len(read)} by validation "
-            f"(chance {best['chance']:.3f}, recipe_only "
-            f"{best['recipe_only']:.3f}, norm_only {best['norm_only']:.3f})."
-        )
-        recipe = part[part["source"] == "recipe_only"]
-        leaking = recipe[recipe["ci_low"] > recipe["chance"]]
-        if len(leaking):
-            lines.append(
-                f"{dataset} gives its labels away: recipe_only, which reads no weight, is above "
-                "chance. Compare with it, not with chance."
-            )
+def headline(summary: pd.DataFrame, choices: pd.DataFrame) -> list[str]:
+    """A few lines: per collection what choosing by validation reaches, controls, leaks, outliers."""
+    lines = [
+        f"{c['setting']}, {c['dataset']}: choosing among {c['among']} classifiers by the validation "
+        f"rows of each run reaches a mean test accuracy of {c['test_acc']:.3f} (95 % interval "
+        f"{c['ci_low']:.3f} to {c['ci_high']:.3f}; chance {c['chance']:.3f}, recipe_only "
+        f"{c['recipe_only']:.3f}, norm_only {c['norm_only']:.3f}). {c['of_runs']} of {c['n_runs']} "
+        f"runs chose {c['most']}."
+        for c in choices.to_dict("records")
+    ]
+    for (setting, dataset), part in summary.groupby(["setting", "dataset"], sort=False):
+        lines += [f"{setting}, {dataset}: {told}" for told in (_leak(part), _far(part)) if told]
     return lines or ["No classifier has a number."]
+
+
+def _leak(part: pd.DataFrame) -> str:
+    """What the recipe alone tells of the labels of a collection."""
+    recipe = part[part["source"] == "recipe_only"]
+    above = recipe[recipe["ci_low"] > recipe["chance"]]
+    if above.empty:
+        return ""
+    best = above.loc[above["test_acc"].idxmax()]
+    return (
+        f"the collection gives its labels away: recipe_only, which reads no weight, reaches "
+        f"{best['test_acc']:.3f} with {best['method']}. Compare with it, not with chance."
+    )
+
+
+def _far(part: pd.DataFrame) -> str:
+    """The LoRAs of a collection that are unlike all others."""
+    far = list(dict.fromkeys(i for o in part["outliers"] if o for i in o.split(", ")))
+    if not far:
+        return ""
+    more = f" and {len(far) - _MOST_NAMED} more" if len(far) > _MOST_NAMED else ""
+    return (
+        f"LoRAs that lie far outside of all others in some representation: "
+        f"{', '.join(far[:_MOST_NAMED])}{more}. Their values were cut before they were scaled."
+    )
 
 
 def make_report(config: Mapping[str, Any]) -> None:
@@ -72,7 +86,7 @@ def make_report(config: Mapping[str, Any]) -> None:
     tables = read_tables(config)
     text = pages.template("actprobe.lora", "report.html.j2").render(
         experiment=config["experiment"],
-        headline=headline(tables["summary"]),
+        headline=headline(tables["summary"], tables["choices"]),
         figures=[pages.figure(root / "figures" / f"{name}.svg") for name in FIGURES],
         columns=[*_TEXT.values(), *_SCORES.values(), *_COUNTS.values()],
         rows=_rows(tables["summary"]),

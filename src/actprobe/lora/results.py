@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from actprobe import store
 from actprobe.errors import BadInput
-from actprobe.lora import index, metrics, protocol
+from actprobe.lora import index, protocol
 from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, REPRESENTATIONS
+from actprobe.lora.inference import chosen, interval, simultaneous, wilson
 from actprobe.lora.layout import TABLES
 from actprobe.lora.probe import SCHEMA
 from actprobe.results.layout import folder
 
+_WHERE = ["setting", "dataset"]
 CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method"]
 _MOST = 20  # kinds of left-out tensors that are told
+_BESIDE = [*(c for c in CELL if c not in ("source", "method")), "method"]  # a control's cell
 _COUNTS = ("n_train", "n_test", "n_columns", "n_constant", "n_repeated")
 _MEANS = (
     "test_acc",
@@ -34,7 +36,10 @@ _MEANS = (
 )
 SUMMARY = [
     *CELL, "n_runs", *(c for m in _MEANS for c in (m, f"{m}_std")), "ci_low", "ci_high", "chance",
-    *CONTROLS, *_COUNTS, "converged", "leak_fraction", "reason",
+    *CONTROLS, *_COUNTS, "converged", "leak_fraction", "looks", "outliers", "reason",
+]  # fmt: skip
+CHOICES = [
+    *_WHERE, "n_runs", "among", "most", "of_runs", "test_acc", "ci_low", "ci_high", "chance", *CONTROLS,
 ]  # fmt: skip
 
 
@@ -53,6 +58,7 @@ def make_tables(
         "runs": runs.drop(columns=["classes", "confusion"]),
         "summary": summary[~of_layers],
         "layers": summary[of_layers],
+        "choices": choices(runs, one_split(config)),
         "confusion": confusions(runs),
         "refused": pd.concat([refused(indexes), unusable(features), skipped], ignore_index=True),
     }
@@ -94,75 +100,120 @@ def summarise(runs: pd.DataFrame, fixed: Collection[tuple[str, str]] = ()) -> pd
 
     ci_low, ci_high: `interval` of the mean accuracy; of a single run its own. For `fixed` (probes,
     collection) runs differ less than other test rows would make them: there it also covers the score
-    interval of the mean. chance: always the largest class, or guessing where that is better. Columns
-    recipe_only and norm_only: mean accuracy of the same method on the control (norm_only on the same
-    layers).
+    interval of the mean. Single modules, and the methods of recipe_only, are looked at together for
+    the best: their intervals are `simultaneous` over as many as `looks` says. chance: always the
+    largest class, or guessing where that is better. Column norm_only: mean accuracy of the same method
+    on that control and the same layers (of the best one, where the method reads the recipe alone);
+    recipe_only: the largest mean accuracy of all methods on it.
     """
-    found = []
-    for cell, rows in runs.groupby(CELL, sort=False):
-        fits = rows[rows["reason"] == ""]
-        row = dict(zip(CELL, cell, strict=True)) | {"n_runs": len(fits)}
-        for m in _MEANS:
-            row[m] = fits[m].mean()
-            row[f"{m}_std"] = fits[m].std(ddof=0)
-        ratio = (fits["n_test"] / fits["n_train"]).mean()
-        row["ci_low"], row["ci_high"] = (
-            (fits["ci_low"].item(), fits["ci_high"].item())
-            if len(fits) == 1
-            else interval(fits["test_acc"].to_numpy(), ratio)
-        )
-        if len(fits) > 1 and (row["setting"], row["dataset"]) in fixed:
-            low, high = metrics.wilson(row["test_acc"], int(fits["n_test"].iloc[0]))
-            row["ci_low"], row["ci_high"] = min(row["ci_low"], low), max(row["ci_high"], high)
-        guess = max((1 / len(json.loads(c)) for c in fits["classes"]), default=np.nan)
-        row["chance"] = max(fits["chance"].mean(), guess)  # by groups, classes differ between sides
-        row |= {k: fits[k].median() for k in _COUNTS}
-        row["converged"] = fits["converged"].dropna().astype(float).mean()
-        row["leak_fraction"] = fits["leak_fraction"].mean()
-        row["reason"] = "; ".join(dict.fromkeys(r for r in rows["reason"] if r))
-        found.append(row)
-    table = pd.DataFrame(found, columns=SUMMARY)
-    means = table.set_index(CELL)["test_acc"]
-    for control in CONTROLS:
-        table[control] = [_control(means, row, control) for row in table[CELL].to_dict("records")]
+    table = pd.DataFrame(
+        [_cell(cell, rows, fixed) for cell, rows in runs.groupby(CELL, sort=False)], columns=SUMMARY
+    )
+    table["looks"] = _looks(table)
+    for i in table.index[(table["looks"] > 1) & table["test_acc"].notna()]:
+        share, n_test, looks = table.loc[i, ["test_acc", "n_test", "looks"]]
+        table.loc[i, ["ci_low", "ci_high"]] = simultaneous(share, int(n_test), int(looks))
+    recipe = _recipe(table)
+    table["recipe_only"] = [recipe.get((s, d), np.nan) for s, d in table[_WHERE].to_numpy()]
+    norm = table[table["source"] == "norm_only"]
+    means, best = (norm.groupby(keys)["test_acc"].max() for keys in (_BESIDE, _BESIDE[:-1]))
+    table["norm_only"] = [
+        means.get(tuple(at), best.get(tuple(at[:-1]), np.nan)) for at in table[_BESIDE].to_numpy()
+    ]
     return table
 
 
-def _control(means: pd.Series, cell: Mapping[str, Any], control: str) -> float:
-    """Mean accuracy of a control for a cell: the recipe has no layers."""
-    at = dict(cell) | {"source": control}
-    if control == "recipe_only":
-        at |= {"condition": "all", "site": ""}
-    return means.get(tuple(at[c] for c in CELL), np.nan)
+def _cell(cell: tuple, rows: pd.DataFrame, fixed: Collection[tuple[str, str]]) -> dict[str, Any]:
+    """The row of `summarise` for the runs of one cell."""
+    fits = rows[rows["reason"] == ""]
+    row = dict(zip(CELL, cell, strict=True)) | {"n_runs": len(fits)}
+    for m in _MEANS:
+        row[m] = fits[m].mean()
+        row[f"{m}_std"] = fits[m].std(ddof=0)
+    row["ci_low"], row["ci_high"] = _interval(fits, (row["setting"], row["dataset"]) in fixed)
+    row["chance"] = _chance(fits)
+    row |= {k: fits[k].median() for k in _COUNTS}
+    row["converged"] = fits["converged"].dropna().astype(float).mean()
+    row["leak_fraction"] = fits["leak_fraction"].mean()
+    row["outliers"] = ", ".join(dict.fromkeys(i for o in fits["outliers"] for i in json.loads(o)))
+    row["reason"] = "; ".join(dict.fromkeys(r for r in rows["reason"] if r))
+    return row
 
 
-def interval(values: np.ndarray, ratio: float) -> tuple[float, float]:
-    """95 % interval of the mean accuracy of some runs whose splits share rows; NaN below two.
+def _interval(fits: pd.DataFrame, fixed: bool) -> tuple[float, float]:
+    """The interval of the mean accuracy of some runs, as `summarise` has it."""
+    if len(fits) == 1:
+        return fits["ci_low"].item(), fits["ci_high"].item()
+    low, high = interval(fits["test_acc"].to_numpy(), (fits["n_test"] / fits["n_train"]).mean())
+    if len(fits) > 1 and fixed:
+        least, most = wilson(fits["test_acc"].mean(), int(fits["n_test"].iloc[0]))
+        low, high = min(low, least), max(high, most)
+    return low, high
 
-    ratio: test over training rows. Student's t with the variance of the mean taken as
-    (1/runs + ratio)·s²: runs over the same rows are not independent (Nadeau and Bengio 2003,
-    corrected resampled t-test).
+
+def _chance(fits: pd.DataFrame) -> float:
+    """Always the largest class, or guessing; by groups, classes differ between sides."""
+    guess = max((1 / len(json.loads(c)) for c in fits["classes"].unique()), default=np.nan)
+    return max(fits["chance"].mean(), guess)
+
+
+def _looks(table: pd.DataFrame) -> pd.Series:
+    """Among how many cells each is looked at: single modules, and methods of the recipe."""
+    control = table["source"].isin(CONTROLS)
+    each, recipe = table["condition"] == EVERY_LAYER, table["source"] == "recipe_only"
+    looks = pd.Series(1, table.index)
+    for these in (each & ~control, each & control, recipe):
+        if these.any():
+            looks[these] = table[these].groupby(_WHERE)["n_runs"].transform("size")
+    return looks
+
+
+def _recipe(table: pd.DataFrame) -> pd.Series:
+    """The largest mean accuracy of all methods on the recipe, by probes and collection."""
+    return table[table["source"] == "recipe_only"].groupby(_WHERE)["test_acc"].max()
+
+
+def choices(runs: pd.DataFrame, fixed: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
+    """What choosing a representation, layers and method by validation reaches, per collection.
+
+    Every run chooses by its own validation rows (`chosen`), and is tested on rows that played no
+    part in it. most: the commonest choice, of_runs: how many runs made it, among: cells to choose
+    from. Columns of controls: what choosing among their cells reaches; recipe_only the largest mean.
     """
-    if len(values) < 2:
-        return np.nan, np.nan
-    error = values.std(ddof=1) * np.sqrt(1 / len(values) + ratio)
-    half = stats.t.ppf(0.975, len(values) - 1) * error
-    return max(0.0, values.mean() - half), min(1.0, values.mean() + half)
+    fits = runs[(runs["reason"] == "") & (runs["condition"] != EVERY_LAYER)]
+    recipe = _recipe(summarise(fits, fixed))
+    norm = chosen(fits[fits["source"] == "norm_only"], _WHERE).groupby(_WHERE)["test_acc"].mean()
+    found = []
+    read = fits[~fits["source"].isin(CONTROLS)]
+    for at, rows in chosen(read, _WHERE).groupby(_WHERE, sort=False):
+        cells = rows[["source", "condition", "method"]].agg(", ".join, axis=1)
+        low, high = _interval(rows, at in fixed)
+        of_all = read[(read[_WHERE] == list(at)).all(axis=1)]
+        found.append(
+            dict(zip(_WHERE, at, strict=True))
+            | {"n_runs": len(rows), "among": of_all.groupby(CELL).ngroups,
+               "most": cells.mode().iloc[0], "of_runs": int((cells == cells.mode().iloc[0]).sum()),
+               "test_acc": rows["test_acc"].mean(), "ci_low": low, "ci_high": high,
+               "chance": _chance(rows), "recipe_only": recipe.get(at, np.nan),
+               "norm_only": norm.get(at, np.nan)}
+        )  # fmt: skip
+    return pd.DataFrame(found, columns=CHOICES)
 
 
 def confusions(runs: pd.DataFrame) -> pd.DataFrame:
-    """Confusion matrices summed over runs, one row per cell and pair of classes."""
+    """Confusion matrices summed over runs: a row for every pair of classes that occurs in a cell."""
     found = []
     fits = runs[(runs["reason"] == "") & (runs["condition"] != EVERY_LAYER)]
     for cell, rows in fits.groupby(CELL, sort=False):
-        classes = json.loads(rows["classes"].iloc[0])
-        total = np.sum([json.loads(c) for c in rows["confusion"]], axis=0)
-        found += [
-            {**dict(zip(CELL, cell, strict=True)), "true": a, "predicted": b, "n": total[i, j]}
-            for i, a in enumerate(classes)
-            for j, b in enumerate(classes)
-        ]
-    return pd.DataFrame(found, columns=[*CELL, "true", "predicted", "n"])
+        classes = np.array(json.loads(rows["classes"].iloc[0]), object)
+        cells = np.concatenate([np.array(json.loads(c)) for c in rows["confusion"]])
+        pairs, at = np.unique(cells[:, :2], axis=0, return_inverse=True)
+        table = pd.DataFrame(dict(zip(CELL, cell, strict=True)), index=range(len(pairs)))
+        table["true"], table["predicted"] = classes[pairs[:, 0]], classes[pairs[:, 1]]
+        table["n"] = np.bincount(at.ravel(), cells[:, 2]).astype(int)
+        found.append(table)
+    columns = [*CELL, "true", "predicted", "n"]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
 
 
 def refused(indexes: Iterable[str]) -> pd.DataFrame:
@@ -223,7 +274,7 @@ def read_tables(config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     tables = {}
     for name, path in TABLES.items():
         table = pd.read_csv(root / path, keep_default_na=False, na_values=[""])
-        for c in table.columns.intersection(["site", "reason"]):
+        for c in table.columns.intersection(["site", "reason", "outliers"]):
             table[c] = table[c].astype(object).fillna("")
         tables[name] = table
     return tables

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from actprobe.errors import BadInput
+from actprobe.lora.classes import enough, folds
 
 Rows = NDArray[np.int64]
 _SIDES = (["train"], ["validation", "val", "valid", "dev"], ["test"])
@@ -64,11 +65,7 @@ def _cut(
         left, right = train_test_split(rows, test_size=share, random_state=seed)
         return left, right
     classes, counts = np.unique(y[rows], return_counts=True)
-    if (
-        counts.min() < 2
-        or len(rows) * share < len(classes)
-        or len(rows) * (1 - share) < len(classes)
-    ):
+    if counts.min() < 2 or not enough(len(rows), len(classes), share):
         raise BadInput(
             f"{len(rows)} LoRAs in {len(classes)} classes, the smallest with {counts.min()}, are too "
             f"few to put {share:.0%} of every class aside"
@@ -76,11 +73,11 @@ def _cut(
     if group is None:
         left, right = train_test_split(rows, test_size=share, random_state=seed, stratify=y[rows])
         return left, right
-    folds = max(2, round(1 / share))
-    if len(np.unique(group[rows])) < folds:
+    parts = folds(share)
+    if len(np.unique(group[rows])) < parts:
         raise BadInput(
             f"{len(np.unique(group[rows]))} groups are too few for a share of {share:.0%}"
         )
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     left, right = next(splitter.split(rows, y[rows], group[rows]))
     return rows[left], rows[right]

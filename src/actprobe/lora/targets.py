@@ -10,14 +10,14 @@ from actprobe import keys
 from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
-from actprobe.lora import collection, effort, protocol
+from actprobe.lora import classes, collection, effort, labels, protocol
 from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, FAMILIES, REPRESENTATIONS, stored
 from actprobe.plan import Target, target
 
 log = logging.getLogger(__name__)
 
 INDEX_VERSION = 4  # how names and scales are read; all that is computed from weights depends on it
-PROBES_VERSION = 2
+PROBES_VERSION = 3
 
 
 class Collection:
@@ -197,8 +197,8 @@ def _probes(
         if m not in how["methods"]:
             where = f"lora_probes.{name}.methods"
             raise ConfigError(f"{where}: unknown {m!r}; {nearest(m, how['methods'])}")
-    columns = {k: entry[k] or c.options.get(k) for k in ("label", "group", "split")}
-    labels = _labels(name, c, columns)
+    columns = labels.columns(entry, c.options)
+    said = _labels(name, c, columns, entry["min_per_class"], how["split"])
     ignored = sorted({*entry["recipe_ignore"], *(v for v in columns.values() if v)})
     layers = {k: [v] if isinstance(v, str) else v for k, v in entry["layers"].items()}
     cells = {(r, k): v for r in _probed(name, entry, c) for k, v in layers.items()}
@@ -212,12 +212,16 @@ def _probes(
         parts = REPRESENTATIONS[representation].parts or (representation,)
         features = {p: c.add_features(p) for p in parts}
         width = effort.columns(representation, c.options["sketch"])
-        for method in methods:
+        readers = methods
+        if representation == "recipe_only":  # a control must read what any classifier could
+            readers = [*methods, *({protocol.CONTROL} - set(methods))]
+        for method in readers:
             params = {
                 "protocol": how["name"],
                 "recipe": keys.spec_key(protocol.recipe(how, method)),
                 "features": {p: t.key for p, t in features.items()},
-                "labels": labels,
+                "labels": said,
+                "min_per_class": entry["min_per_class"],
                 "layers": EVERY_LAYER if subset == EVERY_LAYER else patterns,
                 "method": method,
             }
@@ -230,6 +234,7 @@ def _probes(
                 "collection": c.name,
                 "index": c.index.path,
                 "columns": columns,
+                "min_per_class": entry["min_per_class"],
                 "ignored": ignored,
                 "usable": c.features["norm_only"].path,
                 "representation": representation,
@@ -257,8 +262,18 @@ def _probes(
     return found
 
 
-def _labels(name: str, c: Collection, columns: Mapping[str, str | None]) -> Any:
-    """What identifies the labels: a digest of the columns that are read."""
+def _labels(
+    name: str,
+    c: Collection,
+    columns: Mapping[str, str | None],
+    least: int | None,
+    rule: Mapping[str, Any],
+) -> Any:
+    """What identifies the labels: a digest of the columns that are read.
+
+    Raises ConfigError where they cannot be probed, as far as that is known without reading a file:
+    classes that are too small now do not grow when files turn out to be refused.
+    """
     if c.options.get("tables"):
         return {"tables": c.files, **columns}
     rows = collection.labels(c.name, c.options, [v for v in columns.values() if v])
@@ -272,4 +287,10 @@ def _labels(name: str, c: Collection, columns: Mapping[str, str | None]) -> Any:
         log.warning("lora_probes.%s: %d of %d files of %s have no %s and are left out, e.g. %s", name,
                     len(missing), len(c.members), c.name, columns["label"], missing[0])  # fmt: skip
     used = [k for k, v in columns.items() if v]
+    labelled = [dict(zip(used, rows[m.id], strict=True)) for m in c.members if m.id in rows]
+    if why := classes.problem(labelled, least, rule):
+        raise ConfigError(f"lora_probes.{name}: {c.name}: {why}")
+    if few := classes.smaller(labelled, least):
+        log.warning("lora_probes.%s: %d classes of %s with fewer than %d LoRAs are left out, e.g. %s",
+                    name, len(few), c.name, least, min(few))  # fmt: skip
     return collection.labels_digest(used, rows, [m.id for m in c.members])

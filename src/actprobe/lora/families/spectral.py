@@ -42,7 +42,7 @@ def singular_values(x: NDArray[np.float64], rounding: NDArray[np.float64]) -> ND
         x = x.transpose(0, 2, 1)
     gram: Any = x @ x.transpose(0, 2, 1)
     unit, least = rounding.T
-    rows, columns = np.einsum("mii->mi", gram).max(1), np.square(x).sum(1).max(1)
+    rows, columns = np.einsum("mii->mi", gram).max(1), np.einsum("mrn,mrn->mn", x, x).max(1)
     noise = unit * (
         np.sqrt(rows + x.shape[2] * least**2) + np.sqrt(columns + x.shape[1] * least**2)
     )
