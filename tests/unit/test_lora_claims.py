@@ -38,12 +38,12 @@ def _rows(counts: dict[str, int], **more: str) -> list[dict[str, str]]:
     ("rows", "least", "problem"),
     [
         (_rows({"a": 20, "b": 20}), None, ""),
-        (_rows({"a": 20, "b": 20, "c": 1}), None, "too few LoRAs of 'c' (1): a class needs 3"),
+        (_rows({"a": 20, "b": 20, "c": 1}), None, "too few LoRAs of 'c' (1): a class needs 2"),
         (_rows({"a": 20, "b": 20, "c": 1}), 3, ""),
         (_rows({"a": 20, "b": 2}), 3, "all LoRAs have the label 'a'; two classes are needed"),
         (_rows({"a": 20, "": 9}), None, "all LoRAs have the label 'a'; two classes are needed"),
         (_rows({"a": 1, "b": 1}), 3, "no LoRA is left; two classes are needed (min_per_class: 3"),
-        (_rows({"a": 6, "b": 6}), None, "12 LoRAs of 2 classes are too few"),
+        (_rows({"a": 2, "b": 2}), None, ""),
         (_rows({"a": 20, "b": 20}, group="g"), None, "too few groups of 'a' (1), 'b' (1)"),
         (_rows({"a": 20, "b": 20}, group=""), None, ""),
         (_rows({"a": 20, "b": 20}, split="train") + _rows({"a": 5}, split="test"), None, ""),
@@ -60,6 +60,32 @@ def test_c12_classes_that_cannot_be_split_are_named(rows, least, problem) -> Non
     assert found.startswith(problem) if problem else not found
 
 
+@pytest.mark.parametrize(
+    ("rows", "doubt"),
+    [
+        (_rows({"a": 20, "b": 20}), ""),
+        (_rows({"a": 6, "b": 6}), "12 LoRAs of 2 classes are too few to put 20% and 10% of them"),
+        (
+            _rows({"a": 30, "b": 2}),
+            "there are so few LoRAs of 'b' (2) that not every split can train",
+        ),
+        (_rows({"a": 30}, group="g") + _rows({"b": 30}, group="h"), "2 groups are too few"),
+        (_rows({"a": 6, "b": 6}, split="train"), ""),
+    ],
+)
+def test_c12_collections_that_may_be_too_small_are_told(rows, doubt) -> None:
+    found = classes.doubt(rows, None, RULE)
+    assert found.startswith(doubt) if doubt else not found
+
+
+def test_c12_random_splits_know_no_groups_and_may_miss_a_class() -> None:
+    rule = {**RULE, "kind": "random"}
+    rows = _rows({"a": 9}, group="g") + _rows({"b": 1}, group="h")
+    assert not classes.problem(rows, None, rule)
+    assert "so few LoRAs of 'b' (1)" in classes.doubt(rows, None, rule)
+    assert not classes.doubt(_rows({"a": 5, "b": 5}, group="g"), None, rule)
+
+
 def test_c12_a_class_of_one_is_named_in_the_plan_and_left_out_on_request(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,7 +97,9 @@ def test_c12_a_class_of_one_is_named_in_the_plan_and_left_out_on_request(
     loras = {"c": {"files": str(tmp_path / "f"), "labels": str(tmp_path / "l.csv"),
                    "representations": ["stats"]}}  # fmt: skip
     entry = {"loras": ["c"], "methods": ["ridge"]}
-    with pytest.raises(ConfigError, match=r"lora_probes\.p: c: .*'emu' \(1\).*`min_per_class: 3`"):
+    with pytest.raises(
+        ConfigError, match=r"lora_probes\.p: c: .*'emu' \(1\).*`min_per_class: 2` \(or more\)"
+    ):
         tools.planned(tools.resolved(tmp_path, loras, {"p": entry}))
     cfg = tools.resolved(tmp_path, loras, {"p": {**entry, "min_per_class": 3}})
     made = tools.run(cfg)

@@ -220,7 +220,7 @@ def test_another_label_column_recomputes_probes_alone(toy) -> None:
 def test_labels_that_cannot_be_probed_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for i in range(24):
+    for i in range(4):
         tools.write_lora(tmp_path / "loras" / f"l{i}.safetensors", i)
     loras = {"c": {"files": str(tmp_path / "loras"), "labels": str(tmp_path / "l.csv"),
                    "representations": ["stats"]}}  # fmt: skip
@@ -228,21 +228,23 @@ def test_labels_that_cannot_be_probed_are_told(
     (tmp_path / "l.csv").write_text("id,label\nx,cat\n")
     with pytest.raises(ConfigError, match=r"loras\.c\.labels: no row .* called 'l\d', .* rows 'x'"):
         tools.planned(cfg)
-    (tmp_path / "l.csv").write_text("id,label\n" + "".join(f"l{i},cat\n" for i in range(24)))
+    (tmp_path / "l.csv").write_text("id,label\n" + "".join(f"l{i},cat\n" for i in range(4)))
     with pytest.raises(ActprobeError, match="all LoRAs have the label 'cat'"):
         tools.run(cfg)
-    labels = ["cat"] * 11 + [""] + ["dog"] * 11
-    rows = "".join(f"l{i},{c}\n" for i, c in enumerate(labels))
-    (tmp_path / "l.csv").write_text(f"id,label\n{rows}")
+    (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,\nl2,dog\n")
     caplog.clear()
-    made = tools.planned(cfg)
+    with pytest.raises(ConfigError, match=r"p: c: too few LoRAs of 'cat' \(1\), 'dog' \(1\)"):
+        tools.planned(cfg)
     (said,) = caplog.messages
     assert said.startswith(
-        "lora_probes.p: 2 of 24 files of c have no label and are left out, e.g. l"
+        "lora_probes.p: 2 of 4 files of c have no label and are left out, e.g. l"
     )
-    tools.run(cfg)
+    (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,cat\nl2,dog\nl3,dog\n")
+    made = tools.run(cfg)
     path = tools.path_of(made, "p/c/stats.all.ridge")
-    (tmp_path / "l.csv").write_text(f"id,label\n{rows.replace('l0,cat', 'l0,dog')}")
+    rows = store.read_table(path).to_pylist()
+    assert all("too few" in r["reason"] and r["test_acc"] is None for r in rows)
+    (tmp_path / "l.csv").write_text("id,label\nl0,cat\nl1,dog\nl2,dog\nl3,dog\n")
     with pytest.raises(ActprobeError, match=r"l\.csv was changed after the plan was made"):
         probe.labels(made.targets[path], cfg)
 

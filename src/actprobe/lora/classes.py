@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LORAS, GROUPS = 3, 2  # fewest of a class: one to train, one to validate, one to test; two sides
+FEWEST = 2  # LoRAs, or groups, of a class: one to train and one to test
 _SHOWN = 10
 
 Row = Mapping[str, str]  # "label", and "group" and "split" where they are read
@@ -35,14 +35,15 @@ def folds(share: float) -> int:
 
 
 def problem(rows: Sequence[Row], least: int | None, rule: Rule) -> str:
-    """What keeps classes from being trained and tested, in words; empty when nothing is known to.
+    """What keeps a class from being trained and tested, in words; empty when nothing is known to.
 
     rows: the LoRAs that have a label and can be used; least: `min_per_class`, below which classes
-    are left out. Without a `split` column a class needs 3 LoRAs (2 groups, where there are groups);
-    with one it needs a training row, or two where no row validates.
+    are left out; rule: `split` of the protocol. With a `split` column a class needs a training row,
+    or two where no row validates; without one, and where splits are stratified, two LoRAs (two groups,
+    where there are groups).
     """
     left_out = smaller(rows, least)
-    kept = [r for r in rows if r["label"] and r["label"] not in left_out]
+    kept = _kept(rows, least)
     classes = sizes(kept)
     if len(classes) < 2:
         names = (
@@ -51,67 +52,73 @@ def problem(rows: Sequence[Row], least: int | None, rule: Rule) -> str:
         dropped = f" (min_per_class: {least} leaves out {_listed(left_out)})" if left_out else ""
         return f"{names}; two classes are needed{dropped}"
     if "split" in kept[0]:
-        return _by_column(kept, rule)
-    if few := {c: n for c, n in classes.items() if n < LORAS}:
-        return (
-            f"too few LoRAs of {_listed(few)}: a class needs {LORAS}, to train, validate and test; "
-            f"`min_per_class: {LORAS}` leaves such classes out"
-        )
-    return _in_all(kept, len(classes), rule) or _in_groups(kept, rule)
-
-
-def _in_all(rows: Sequence[Row], classes: int, rule: Rule) -> str:
-    """`problem` of the number of LoRAs: every class has a row on every side of a stratified split."""
-    n, test, validation = len(rows), rule["test"], rule["validation"]
+        return _by_column(kept)
     if rule["kind"] == "random":
         return ""
-    second = enough(n - math.ceil(n * test), classes, validation / (1 - test))
-    if enough(n, classes, test) and ("group" in rows[0] or second):
-        return ""
-    return (
-        f"{n} LoRAs of {classes} classes are too few to put {test:.0%} and {validation:.0%} of them "
-        f"aside with some of every class; about {math.ceil(classes / min(test, validation))} are "
-        "needed, or a protocol with larger shares"
-    )
-
-
-def _in_groups(rows: Sequence[Row], rule: Rule) -> str:
-    """`problem` of groups, which stay on one side."""
-    groups: dict[str, set[str]] = defaultdict(set)
-    for n, r in enumerate(rows):  # a LoRA without a group is one of its own
-        groups[r["label"]].add(r.get("group") or f"\0{n}")
-    if few := {c: len(g) for c, g in groups.items() if len(g) < GROUPS}:
+    if few := {c: n for c, n in classes.items() if n < FEWEST}:
         return (
-            f"too few groups of {_listed(few)}: a class needs {GROUPS}, one to train and one to test; "
+            f"too few LoRAs of {_listed(few)}: a class needs {FEWEST}, to train and to test; "
+            f"`min_per_class: {FEWEST}` (or more) leaves such classes out"
+        )
+    if few := {c: n for c, n in _groups(kept).items() if n < FEWEST}:
+        return (
+            f"too few groups of {_listed(few)}: a class needs {FEWEST}, one to train and one to test; "
             "empty labels leave LoRAs out"
         )
-    total = len(set().union(*groups.values()))
-    need = max(folds(rule["test"]), 1 + folds(rule["validation"] / (1 - rule["test"])))
-    if rule["kind"] != "random" and "group" in rows[0] and total < need:
+    return ""
+
+
+def doubt(rows: Sequence[Row], least: int | None, rule: Rule) -> str:
+    """What may leave some runs, or all, without a number although `problem` finds nothing."""
+    kept = _kept(rows, least)
+    n, classes = len(kept), sizes(kept)
+    test, validation = rule["test"], rule["validation"] / (1 - rule["test"])
+    if not kept or "split" in kept[0]:
+        return ""
+    second = n - math.ceil(n * test)
+    cut = enough(n, len(classes), test) and enough(second, len(classes), validation)
+    if rule["kind"] != "random" and not cut:
+        return (
+            f"{n} LoRAs of {len(classes)} classes are too few to put {test:.0%} and "
+            f"{rule['validation']:.0%} of them aside with some of every class"
+        )
+    if few := {c: n for c, n in classes.items() if n <= FEWEST}:
+        return (
+            f"there are so few LoRAs of {_listed(few)} that not every split can train all classes"
+        )
+    if rule["kind"] == "random":
+        return ""
+    total = len({r.get("group") or f"\0{i}" for i, r in enumerate(kept)})
+    need = max(folds(test), 1 + folds(validation))
+    if "group" in kept[0] and total < need:
         return f"{total} groups are too few to be cut into {need}"
     return ""
 
 
-def _by_column(rows: Sequence[Row], rule: Rule) -> str:
+def _kept(rows: Sequence[Row], least: int | None) -> list[Row]:
+    left_out = smaller(rows, least).keys() | {""}
+    return [r for r in rows if r["label"] not in left_out]
+
+
+def _groups(rows: Sequence[Row]) -> dict[str, int]:
+    """Groups of each class; a LoRA without a group is one of its own."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for n, r in enumerate(rows):
+        found[r["label"]].add(r.get("group") or f"\0{n}")
+    return {c: len(g) for c, g in found.items()}
+
+
+def _by_column(rows: Sequence[Row]) -> str:
     """`problem` where a column gives the split."""
     sides = Counter(r["split"] for r in rows)
     if "train" not in sides or sides.keys() == {"train"}:
         return ""  # the column itself is wrong, which `splits` says
-    cut = not sides.keys() - {"train", "test"}  # validation rows are cut from training rows
+    need = 1 if sides.keys() - {"train", "test"} else 2  # else validation is cut from training
     trained = Counter(r["label"] for r in rows if r["split"] == "train")
-    if few := {c: trained[c] for c in sizes(rows) if trained[c] < 1 + cut}:
+    if few := {c: trained[c] for c in sizes(rows) if trained[c] < need}:
         return (
-            f"too few training rows of {_listed(few)}: a class needs {1 + cut}; empty labels leave "
-            "LoRAs out"
-        )
-    if (
-        cut
-        and rule["kind"] != "random"
-        and not enough(sides["train"], len(trained), rule["validation"])
-    ):
-        return (
-            f"{sides['train']} training rows of {len(trained)} classes are too few to put "
-            f"{rule['validation']:.0%} aside with some of every class; name validation rows"
+            f"too few training rows of {_listed(few)}: a class needs {need}; empty labels leave LoRAs "
+            "out"
         )
     return ""
 

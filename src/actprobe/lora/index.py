@@ -178,8 +178,8 @@ def _tell_small_classes(name: str, found: Index, config: Mapping[str, Any]) -> N
         options = config["loras"][name]
         said = labels.read(name, options, labels.columns(entry, options), found)
         rows = [said[i] for i in found["id"][found.refused == ""] if said.get(i, {}).get("label")]
-        rule = protocol.load(entry["protocol"])["split"]
-        if why := classes.problem(rows, entry["min_per_class"], rule):
+        rule, least = protocol.load(entry["protocol"])["split"], entry["min_per_class"]
+        if why := classes.problem(rows, least, rule) or classes.doubt(rows, least, rule):
             log.warning(
                 "lora_probes.%s: of the LoRAs of %s that can be used, %s", probes, name, why
             )

@@ -290,6 +290,8 @@ def _labels(
     labelled = [dict(zip(used, rows[m.id], strict=True)) for m in c.members if m.id in rows]
     if why := classes.problem(labelled, least, rule):
         raise ConfigError(f"lora_probes.{name}: {c.name}: {why}")
+    if why := classes.doubt(labelled, least, rule):
+        log.warning("lora_probes.%s: %s: %s", name, c.name, why)
     if few := classes.smaller(labelled, least):
         log.warning("lora_probes.%s: %d classes of %s with fewer than %d LoRAs are left out, e.g. %s",
                     name, len(few), c.name, least, min(few))  # fmt: skip
