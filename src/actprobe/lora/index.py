@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +25,7 @@ from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
 from actprobe.lora import classes, collection, labels, protocol, tables
 from actprobe.lora.adapter import Adapter, Rules, read_adapter
+from actprobe.lora.bases import mismatches
 from actprobe.lora.collection import Member
 from actprobe.plan import Batch, Target
 
@@ -215,7 +216,7 @@ def tabulate(entries: Sequence[Entry]) -> tuple[pa.Table, dict[str, Any]]:
     modules = sorted({n for e in {e.modules for e in entries} for n in e})
     position = {n: i for i, n in enumerate(modules)}
     at = {e: np.array([position[n] for n in e], np.int32) for e in {e.modules for e in entries}}
-    mismatch = _mismatches(entries)
+    mismatch = mismatches(entries)
     plain = {name: [getattr(e, name) for e in entries] for name in _PLAIN}
     offsets = np.cumsum([0, *(len(e.modules) for e in entries)], dtype=np.int32)
 
@@ -227,56 +228,6 @@ def tabulate(entries: Sequence[Entry]) -> tuple[pa.Table, dict[str, Any]]:
     lists |= {n: joined((getattr(e, n) for e in entries), kind) for n, kind in _LISTS.items()}
     table = pa.table({**plain, "mismatch": mismatch, **lists})
     return table, {"modules": modules, "n": len(entries)}
-
-
-def _mismatches(entries: Sequence[Entry]) -> list[str]:
-    """Why a LoRA does not fit the others: another base model (a module of another shape than in most
-    files, or none that the others have), or an id that stands twice."""
-    shapes: dict[str, Counter] = defaultdict(Counter)
-    kinds = Counter((e.modules, tuple(e.d_out), tuple(e.d_in)) for e in entries)
-    for (names, d_out, d_in), n in kinds.items():
-        for name, shape in zip(names, zip(d_out, d_in, strict=True), strict=True):
-            shapes[name][shape] += n
-    usual = {n: min(c, key=lambda s: (-c[s], s)) for n, c in shapes.items()}
-
-    def why(kind: tuple) -> str:
-        for name, *shape in zip(*kind, strict=True):
-            if tuple(shape) != usual[name]:
-                return "W of {} is {} x {}, in most files {} x {}".format(
-                    name, *shape, *usual[name]
-                )
-        return ""
-
-    reasons = {kind: why(kind) for kind in kinds}
-    fitting = Counter[tuple[str, ...]]()
-    for kind, n in kinds.items():
-        if kind[0] and not reasons[kind]:
-            fitting[kind[0]] += n
-    related = _largest_group(fitting)
-    for kind in kinds:
-        if kind[0] and not reasons[kind] and kind[0][0] not in related:
-            reasons[kind] = f"no module in common with most files; it has {kind[0][0]}, …"
-    seen = Counter(e.id for e in entries)
-    return [
-        f"{seen[e.id]} LoRAs have this id"
-        if seen[e.id] > 1
-        else reasons[e.modules, tuple(e.d_out), tuple(e.d_in)]
-        for e in entries
-    ]
-
-
-def _largest_group(kinds: Mapping[tuple[str, ...], int]) -> set[str]:
-    """Modules of the most files that are related: by a shared module, or through other files.
-
-    kinds: number of files by modules.
-    """
-    groups: list[tuple[int, set[str]]] = []
-    for names, n in kinds.items():
-        own = set(names)
-        met = [g for g in groups if not own.isdisjoint(g[1])]
-        groups = [g for g in groups if own.isdisjoint(g[1])]
-        groups.append((n + sum(m for m, _ in met), own.union(*(g for _, g in met))))
-    return min(groups, key=lambda g: (-g[0], sorted(g[1])), default=(0, set()))[1]
 
 
 def load(path: str | Path) -> Index:
