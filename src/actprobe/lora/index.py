@@ -165,6 +165,9 @@ def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
              len(facts["modules"]))  # fmt: skip
     for line in refused[:20]:
         log.warning("refused %s", line)
+    if extra := [e for e in entries if e.extra and not e.reason]:
+        log.warning("%s: %d LoRAs are read without tensors beside them, e.g. %s without %s", t.item,
+                    len(extra), extra[0].id, extra[0].extra)  # fmt: skip
     stop(t.item, refused, options)
     if len(refused) == len(entries):
         raise BadInput(f"loras.{t.item}: no file can be used; the first is {refused[0]}")

@@ -241,7 +241,7 @@ def _incomplete(name: str, ids: np.ndarray, extra: np.ndarray) -> list[dict[str,
     found = [
         {
             "collection": name,
-            "id": f"{n} LoRAs, e.g. {ids[extra == t][0]}",
+            "id": (f"{n} LoRAs, e.g. " if n > 1 else "") + ids[extra == t][0],
             "reason": f"read without {t}",
         }
         for t, n in counts.most_common(_MOST)
