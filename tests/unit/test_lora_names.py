@@ -58,6 +58,13 @@ def test_every_dialect_names_the_same_module(down: str, up: str) -> None:
          "text_encoder_encoder_layers_3_self_attn_q_proj"),
         ("text_encoder.text_model.encoder.layers.3.self_attn.to_out", "diffusers-old",
          "text_encoder_encoder_layers_3_self_attn_out_proj"),
+        # transformers 5 has no `text_model.` in a text encoder, so diffusers 0.42 writes none.
+        ("text_encoder.encoder.layers.3.self_attn.q_proj", "peft",
+         "text_encoder_encoder_layers_3_self_attn_q_proj"),
+        ("lora_te1_encoder_layers_3_self_attn_q_proj", "kohya",
+         "text_encoder_encoder_layers_3_self_attn_q_proj"),
+        ("base_model.model.text_model.encoder.layers.3.self_attn.q_proj", "peft",
+         "text_encoder_encoder_layers_3_self_attn_q_proj"),
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1", "kohya",
          "text_encoder_2_encoder_layers_0_mlp_fc1"),
         ("lora_unet_input_blocks_8_1_proj_in", "kohya", "unet_down_blocks_2_attentions_1_proj_in"),
@@ -245,6 +252,19 @@ def test_ranks_that_disagree_are_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "r.safetensors")
     with pytest.raises(BadInput, match=r"rank 2 of .*, 3 of"):
         read_adapter(tmp_path / "r.safetensors", None, Rules())
+    for down, up in (
+        ((0, 6), (5, 0)),
+        ((2,), (5, 2)),
+        ((2, 6), (5, 2, 3, 3)),
+        ((4, 6, 3, 3), (6, 2, 1, 1)),
+    ):
+        tensors = {
+            f"unet.{M}.lora.down.weight": np.ones(down, np.float32),
+            f"unet.{M}.lora.up.weight": np.ones(up, np.float32),
+        }
+        save_file(tensors, tmp_path / "r.safetensors")
+        with pytest.raises(BadInput, match=f"unet.{M}: (shapes|rank)"):
+            read_adapter(tmp_path / "r.safetensors", None, Rules())
 
 
 def _file(
