@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actprobe.files import dtypes
+
 Floats = NDArray[np.float32]
 
-FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
-NUMBERS = FLOATS | {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}  # some alphas
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+NUMBERS = (*FLOATS, "I64", "I32", "I16", "I8", "U8")  # some alphas are integers
 # Bits of the significand and smallest normal number of the formats below float32.
-_SMALL = {"F16": (11, 2.0**-14), "F8_E4M3": (4, 2.0**-6), "F8_E5M2": (3, 2.0**-14)}
+_SMALL = {
+    "F16": (11, 2.0**-14),
+    "F8_E4M3": (4, 2.0**-6),
+    "F8_E4M3FNUZ": (4, 2.0**-7),
+    "F8_E5M2": (3, 2.0**-14),
+    "F8_E5M2FNUZ": (3, 2.0**-15),
+}
 _FEWEST = 8  # bits of bfloat16: numbers of fewer bits are taken for chance, not for a format
 _MANTISSA = 23
 
@@ -31,24 +38,8 @@ class Rounding(NamedTuple):
 
 def to_float(raw: bytes | memoryview, dtype: str) -> Floats:
     """Tensor bytes as a flat float32 array (float64 is rounded, the smaller formats are exact)."""
-    values = np.frombuffer(raw, NUMBERS[dtype])
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    if dtype == "F8_E5M2":  # the upper half of a float16
-        return (values.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
-    if dtype == "F8_E4M3":
-        return _e4m3()[values]
-    return values.astype(np.float32, copy=False)
-
-
-@cache
-def _e4m3() -> Floats:
-    """All 256 numbers of the format: 4 bits of exponent (bias 7), 3 of mantissa, no infinity."""
-    code = np.arange(128)
-    exponent, mantissa = code >> 3, code & 7
-    size = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10.0), mantissa * 2.0**-9)
-    size[127] = np.nan
-    return np.concatenate([size, -size]).astype(np.float32)
+    name = dtypes.SAFETENSORS[dtype]
+    return dtypes.as_float32(np.frombuffer(raw, dtypes.NUMPY[name]), name)
 
 
 def roundings(values: Floats, starts: NDArray[Any], dtype: str) -> list[Rounding]:
