@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
 
-from actprobe import plan, probes, store
+from actprobe import keys, plan, probes, store
 from actprobe.config import _filled, schema
 from actprobe.keys import DigestMemo
 from actprobe.plan import Plan, Target
@@ -67,7 +67,8 @@ class Cache:
         text = [f"{name} {i}" for i in range(n)] if text is None else list(text)
         digest = [hashlib.sha256(t.encode()).hexdigest() for t in text]
         spec = {"texts": hashlib.sha256("".join(digest).encode()).hexdigest(), "label": str(label)}
-        spec |= {c: list(v) for c, v in columns.items()}
+        spec |= {c: c if c in columns else None for c in ("group", "split", "pair")}
+        spec["columns"] = keys.spec_key({c: list(v) for c, v in columns.items()})
         t = plan.target(
             self.folder, "texts", 1, name, spec, loader="texts", item=name, ext="parquet",
             args={"rows": spec["texts"]},

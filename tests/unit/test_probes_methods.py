@@ -12,7 +12,7 @@ from probes_inputs import data, sparse_data
 from actprobe import sae
 from actprobe.probes import methods, metrics, protocol
 from actprobe.probes.search import search
-from actprobe.probes.splits import CannotFit
+from actprobe.probes.sizes import CannotFit
 from actprobe.probes.validation import folds
 
 # Made with the functions of sae-probes 0.4.2 (utils_training.py and the ranking of
@@ -121,7 +121,8 @@ def test_rotation_has_the_optimum_of_the_whole_problem():
 
     X, y = data(120, 300, seed=3)
     X = X.astype(float) + np.linspace(-5, 300, 300)
-    fit, other = methods.rotate(X[:60], X[60:])
+    fit, rotation = methods.rotate(X[:60])
+    other = rotation(X[60:])
     assert fit.shape == (60, 59) and other.shape == (60, 59)
     exact = {"C": 0.1, "solver": "newton-cholesky", "tol": 1e-10}
     whole = LogisticRegression(**exact).fit(X[:60], y[:60]).predict_proba(X[60:])

@@ -1,4 +1,4 @@
-"""AUC, its bootstrap interval, calibration, and leakage."""
+"""AUC, calibration, and leakage."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from actprobe.probes import leakage, metrics
-
-RULE = {"resamples": 1000, "level": 0.95, "seed": 42}
-
-
-@pytest.fixture
-def scored():
-    """300 labels and scores, many of them tied."""
-    rng = np.random.RandomState(1)
-    y = rng.randint(0, 2, 300)
-    return y, np.round(y + rng.standard_normal(300), 1)
 
 
 def test_auc_is_scikit_learns_to_the_last_bit():
@@ -33,46 +23,10 @@ def test_auc_is_scikit_learns_to_the_last_bit():
     assert math.isnan(metrics.auc(np.array([], int), np.array([])))
 
 
-def test_resampled_auc_is_the_auc_of_the_resample(scored):
-    y, s = scored
-    bootstrap = metrics.Bootstrap(y, RULE | {"resamples": 20})
-    positive, negative = bootstrap._draws
-    found = metrics.resampled_auc(s[y == 1], s[y == 0], positive, negative)
-    for b in range(20):
-        counts = np.zeros(300, int)
-        counts[y == 1], counts[y == 0] = positive[:, b], negative[:, b]
-        rows = np.repeat(np.arange(300), counts)
-        assert counts.sum() == 300
-        assert found[b] == pytest.approx(roc_auc_score(y[rows], s[rows]), abs=1e-12)
-
-
-def test_interval_holds_the_auc_and_repeats(scored):
-    y, s = scored
-    low, high = metrics.Bootstrap(y, RULE).interval(s)
-    assert low < metrics.auc(y, s) < high and high - low < 0.15
-    assert metrics.Bootstrap(y, RULE).interval(s) == (low, high)
-    assert metrics.Bootstrap(y, RULE | {"seed": 1}).interval(s) != (low, high)
-    wide = metrics.Bootstrap(y, RULE | {"level": 0.99}).interval(s)
-    assert wide[0] < low and high < wide[1]
-
-
-def test_interval_covers_the_true_auc():
-    """Of 100 samples about 95 intervals hold the true AUC of two unit normals one apart."""
-    truth = 0.5 * (1 + math.erf(1 / math.sqrt(2) / math.sqrt(2)))
-    y = np.arange(200) % 2
-    hits = 0
-    for seed in range(100):
-        s = y + np.random.RandomState(seed).standard_normal(200)
-        low, high = metrics.Bootstrap(y, RULE | {"resamples": 400}).interval(s)
-        hits += low <= truth <= high
-    assert 88 <= hits <= 99
-
-
 def test_one_class_has_no_auc():
     y, s = np.ones(5, int), np.linspace(0, 1, 5)
     found = metrics.evaluate(y, s, np.ones(5, int))
     assert math.isnan(found["test_auc"]) and found["test_acc"] == 1.0
-    assert all(math.isnan(v) for v in metrics.Bootstrap(y, RULE).interval(s))
 
 
 def test_calibration():

@@ -152,7 +152,6 @@ def test_memory_limits_the_number_of_workers(cache):
     [t] = cache.plan(cache.config({"protocol": P, "methods": ["knn"]})).batches[0].targets
     assert batches._workers([t] * 8, 4, 10**12) == 4
     assert batches._workers([t] * 8, 4, 700 * 10**6) == 2
-    assert batches._workers([t] * 8, 4, 1) == 1
     assert batches._workers([t], 4, 10**12) == 1
 
 

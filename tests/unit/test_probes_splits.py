@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actprobe.probes import leakage, protocol, splits
-from actprobe.probes.splits import CannotFit, Condition
+from actprobe.probes import leakage, protocol, sizes, splits
+from actprobe.probes.sizes import CannotFit, Condition
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "splits.json").read_text())
 PROTOCOL = protocol.load("saeprobes-0.4.2")
@@ -28,11 +28,16 @@ def alternating(n):
     return np.arange(n) % 2
 
 
+def sizes_of(y, condition, setting, split=PROTOCOL["split"]):
+    positives = int(np.sum(y))
+    return sizes.sizes(len(y), positives, len(y) - positives, condition, setting, split)
+
+
 def conditions_that_fit(setting, n):
-    how, y, found = PROTOCOL["settings"][setting], alternating(n), []
-    for c in splits.conditions(how):
+    how, found = PROTOCOL["settings"][setting], []
+    for c in sizes.conditions(how):
         try:
-            found.append((c, *splits.sizes(y, c, how, PROTOCOL["split"])))
+            found.append((c, *sizes_of(alternating(n), c, how)))
         except CannotFit:
             continue
     return found
@@ -65,7 +70,7 @@ def test_all_113_sets_of_sae_probes(wheels):
             content = z.read(f"sae_probes/data/cleaned_data/{name}.csv.zst")
             rows = pd.read_csv(io.BytesIO(content), compression="zstd")
             y = np.unique(rows["target"].astype(str), return_inverse=True)[1]
-            n_train, n_test = splits.sizes(y, Condition(), how, PROTOCOL["split"])
+            n_train, n_test = sizes_of(y, Condition(), how)
             train, test = splits.draw(y, n_train, n_test, 0.5, 42)
             assert (sha(train), sha(test)) == (want["train"], want["test"]), name
             text = rows["prompt"].to_numpy(dtype=object)
@@ -92,15 +97,15 @@ def test_sizes_of_every_setting():
     # 2,500 of each class: 2,631 rows at most, whatever the ratio
     assert {s[1:] for s in conditions_that_fit("imbalance", 5000)} == {(1024, 1606)}
     ood = PROTOCOL["settings"]["ood"]
-    [condition] = splits.conditions(ood, "a_OOD")
+    [condition] = sizes.conditions(ood, "a_OOD")
     assert condition.name == "a_OOD"
-    assert splits.sizes(alternating(1500), condition, ood, PROTOCOL["split"]) == (1024, 0)
+    assert sizes_of(alternating(1500), condition, ood) == (1024, 0)
 
 
 @pytest.mark.parametrize("n", [2, 50, 101])
 def test_too_small_a_dataset_has_a_reason(n):
     with pytest.raises(CannotFit, match=f"100 test rows are needed, {n} are usable"):
-        splits.sizes(alternating(n), Condition(), {}, PROTOCOL["split"])
+        sizes_of(alternating(n), Condition(), {})
 
 
 def test_too_few_rows_of_a_class_has_a_reason():
@@ -134,7 +139,7 @@ def grouped():
     return rng.randint(0, 2, 600), component
 
 
-SPLIT = {"groups": "disjoint", "n_train": 1024, "test_fraction": 0.25}
+SPLIT = {"groups": "disjoint", "n_train": 1024, "test_fraction": 0.25, "least_test": 5}
 
 
 def disjoint(grouped, setting, condition=None, seed=0, given=None):
@@ -152,7 +157,7 @@ def test_groups_stay_on_one_side(grouped):
 
 def test_a_learning_curve_grows_one_train_set_and_keeps_the_test_set(grouped):
     setting = {"vary": "n_train", "values": [2, 5, 40]}
-    drawn = [disjoint(grouped, setting, c) for c in splits.conditions(setting)]
+    drawn = [disjoint(grouped, setting, c) for c in sizes.conditions(setting)]
     trains = [set(train) for train, _ in drawn]
     assert [len(t) for t in trains] == [2, 5, 40]
     assert trains[0] < trains[1] < trains[2]
@@ -162,8 +167,8 @@ def test_a_learning_curve_grows_one_train_set_and_keeps_the_test_set(grouped):
 
 
 def test_every_ratio_has_the_same_size(grouped):
-    setting = {"vary": "ratio", "values": [0.1, 0.5, 0.9]}
-    drawn = [disjoint(grouped, setting, c) for c in splits.conditions(setting)]
+    setting = {"vary": "ratio", "values": [0.1, 0.5, 0.9], "range": [0.1, 0.9]}
+    drawn = [disjoint(grouped, setting, c) for c in sizes.conditions(setting)]
     assert len({(len(a), len(b)) for a, b in drawn}) == 1
     shares = [grouped[0][train].mean() for train, _ in drawn]
     assert np.allclose(shares, [0.1, 0.5, 0.9], atol=0.01)
@@ -191,5 +196,7 @@ def test_the_datasets_own_split_parts_no_text(grouped):
 
 def test_one_group_cannot_be_split():
     y, one = alternating(100), np.zeros(100, int)
-    with pytest.raises(CannotFit, match="100 train and 0 test rows are usable"):
+    with pytest.raises(
+        CannotFit, match="0 positive and 0 negative test rows are usable, at least 5 of"
+    ):
         disjoint((y, one), {})

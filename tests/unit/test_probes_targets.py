@@ -164,14 +164,6 @@ def test_labels_and_activations_decide_the_key(cache, tmp_path):
     assert changed == {"texts"}
 
 
-def test_a_given_split_decides_the_key_where_groups_stay_together(cache):
-    cache.texts("c", data(60, 4)[1], split=["train", "test"] * 30)
-    cache.activations("c", data(60, 4)[0])
-    for name, datasets in (("actprobe-1", {"c"}), (P, set())):
-        found = targets(cache, {"protocol": name, "methods": ["logreg"]})
-        assert {t.item for t in found if "given_split" in t.spec} == datasets
-
-
 @pytest.mark.parametrize("name", protocol.names())
 def test_built_in_protocols_follow_the_schema(name):
     loaded = protocol.load(name)
@@ -183,7 +175,7 @@ def test_built_in_protocols_follow_the_schema(name):
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_published_protocols_are_frozen(name):
-    """All their recipes are those of the first version: so are the keys of their results."""
+    """All their recipes are frozen: so are the keys of their results."""
     p = protocol.load(name)
     recipes = {f"{s}/{m}": protocol.digest(name, s, m) for s in p["settings"] for m in p["methods"]}
     assert keys.spec_key(recipes) == FROZEN[name]
@@ -196,7 +188,12 @@ def test_published_protocols_are_frozen(name):
         ("seed: 1", "'seed' was unexpected"),
         ("methods: {logreg: {family: forest}}", "methods.logreg.family: 'forest' is not one of"),
         ("extends: nothing", "unknown protocol 'nothing'"),
-        ("rows: .nan", "rows: nan is not of type 'integer'"),
+        ("rows: .nan", "rows: nan is not of type 'object'"),
+        (
+            "settings: {imbalance: {values: [0.15, 0.97]}}",
+            r"imbalance: 0.97 is not in the range \[0",
+        ),
+        ("settings: {own: {vary: ratio, values: [0.5]}}", "settings.own: 'range' is a required"),
         ("methods: {logreg: {C: [.nan]}}", "a spec cannot hold nan"),
         ("methods: {logreg: {solver: {solver: {}}}}", "logreg.solver.solver: {} is not of type"),
         ("extends: 5", "extends: 5 is not the name of a protocol"),

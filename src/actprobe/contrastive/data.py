@@ -57,7 +57,5 @@ def load(path: str, positive: str | None) -> Rows:
         )
     if not 0 < y.sum() < len(y):
         raise BadInput(f"dataset {t.dataset}: all {len(y)} rows are of one class")
-    joined = components(t.digest.tolist(), None if t.group is None else t.group.tolist())
-    if t.pair is not None:
-        joined = components(joined.astype(str).tolist(), t.pair.tolist())
+    joined = components(*(names for names in (t.digest, t.group, t.pair) if names is not None))
     return Rows(t.dataset, y, kind, t.id, t.text, t.pair, joined)

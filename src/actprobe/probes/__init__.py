@@ -1,7 +1,8 @@
 """Probes: what can be read off activations and SAE latents, by the recipe of a protocol.
 
-`targets` is light to import; `run` makes a batch and is imported when first used, and so is what
-other rooms share: AUC, its bootstrap interval, and the components of equal texts and groups.
+`targets`, `requirements`, `unfit` and `remarks` are light to import; `run` makes a batch and is
+imported when first used, and so is what other rooms share: AUC, its interval, the components of equal
+texts and groups, and labels exchanged within them.
 """
 
 from __future__ import annotations
@@ -9,15 +10,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
+from actprobe.probes.requirements import remarks, requirements, unfit
 from actprobe.probes.targets import VERSION, targets
 
 if TYPE_CHECKING:
     from actprobe.probes.batch import run
-    from actprobe.probes.metrics import Bootstrap, auc
+    from actprobe.probes.intervals import auc_interval
+    from actprobe.probes.metrics import auc
+    from actprobe.probes.permute import arrangements, exchanged
     from actprobe.probes.splits import components
 
-_LAZY = {"Bootstrap": "metrics", "auc": "metrics", "components": "splits", "run": "batch"}
+_LAZY = {
+    "arrangements": "permute",
+    "auc": "metrics",
+    "auc_interval": "intervals",
+    "components": "splits",
+    "exchanged": "permute",
+    "run": "batch",
+}
 
-__all__ = ["VERSION", "Bootstrap", "auc", "components", "run", "targets"]
+__all__ = [
+    "VERSION",
+    "arrangements",
+    "auc",
+    "auc_interval",
+    "components",
+    "exchanged",
+    "remarks",
+    "requirements",
+    "run",
+    "targets",
+    "unfit",
+]
 
 __getattr__ = lazy(__name__, _LAZY)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from actprobe.probes import metrics
 from actprobe.probes.search import Fitted
-from actprobe.probes.splits import CannotFit
+from actprobe.probes.sizes import CannotFit
 from actprobe.probes.tokens import Ragged
 
 

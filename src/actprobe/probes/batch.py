@@ -23,7 +23,7 @@ from actprobe import store
 from actprobe.errors import ActprobeError
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.probes import fit
+from actprobe.probes import fit, memory
 
 Rows = Callable[[], list[dict[str, Any]]]
 
@@ -34,16 +34,15 @@ _METRICS = ("val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high")
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in (*_TEXT, "method")),
-        *((name, pa.int32()) for name in ("k", "seed", "n_train", "n_test")),
+        *((name, pa.int32()) for name in ("k", "seed", "n_train", "n_test", "n_unused")),
         *((name, pa.float64()) for name in _METRICS),
         ("converged", pa.bool_()),
-        ("leak_fraction", pa.float64()),
+        *((name, pa.float64()) for name in ("leak_fraction", "group_fraction")),
         *((name, pa.float64()) for name in ("test_auc_unseen", "test_brier", "test_ece")),
         *((name, pa.string()) for name in ("reason", "params", "key")),
     ]
 )
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_BASE_MEMORY = 300 * 10**6  # one worker before it reads anything
 
 
 def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
@@ -82,13 +81,10 @@ def _work(t: Target) -> float:
 
 
 def _workers(todo: list[Target], threads: int, max_memory: int) -> int:
-    """As many as there are threads and targets, and as fit into memory.
-
-    A worker holds the matrix, float64 copies of the rows in use and as much again in the solver.
-    """
-    largest = max(map(_size, todo), default=0)
-    fitting = max_memory // (_BASE_MEMORY + 6 * largest)
-    return max(1, min(threads, len(todo), fitting))
+    """As many as there are threads and targets, and as fit into memory; raises ActprobeError where
+    one does not."""
+    most = memory.require(todo, max_memory)
+    return max(1, min(threads, len(todo), max_memory // most))
 
 
 def _results(todo: list[Target], workers: int) -> Iterator[tuple[Target, Rows]]:

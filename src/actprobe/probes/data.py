@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,50 +15,79 @@ from actprobe.errors import BadInput
 from actprobe.probes import splits, tokens
 from actprobe.probes.splits import Rows
 
+_BLOCK = 1 << 25  # bytes of activations that are read at a time
+
 
 @dataclass(frozen=True)
 class Labels:
     """Labelled rows of a texts artefact, in dataset order.
 
     row: their places in the dataset; y: 0/1 labels; digest: of each text; component: rows with the
-    same text or group share one; split: the dataset's own split, or None. All [n].
+    same text, group or pair share one; group: rows with the same group or pair share one, None where
+    the dataset has neither; group_name: names of the groups, or None; split: the dataset's own split,
+    or None. All [n]. n_rows: rows of the dataset; n_unused: labelled rows that were left out.
     """
 
     row: Rows
     y: NDArray[np.int64]
     digest: NDArray[Any]
     component: Rows
+    group: Rows | None
+    group_name: NDArray[Any] | None
     split: NDArray[Any] | None
     classes: tuple[str, ...]
     n_rows: int
+    n_unused: int = 0
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def head(self, n: int) -> Labels:
-        """The labels of the dataset's first n rows."""
-        kept = self.row < n
-        split = self.split[kept] if self.split is not None else None
-        own = (self.row[kept], self.y[kept], self.digest[kept], self.component[kept])
-        return Labels(*own, split, self.classes, self.n_rows)
+    def keep(self, most: int, kept: str, seed: int) -> Labels:
+        """At most `most` of these rows, in dataset order.
+
+        kept: "first" takes what stands among the dataset's first rows, "drawn" takes any by `seed`.
+        """
+        if kept == "first":
+            chosen = np.flatnonzero(self.row < most)
+        elif len(self) <= most:
+            chosen = np.arange(len(self))
+        else:
+            rng = np.random.RandomState([seed, most])
+            chosen = np.sort(rng.choice(len(self), most, replace=False))
+        return replace(
+            self,
+            row=self.row[chosen],
+            y=self.y[chosen],
+            digest=self.digest[chosen],
+            component=self.component[chosen],
+            group=None if self.group is None else self.group[chosen],
+            group_name=None if self.group_name is None else self.group_name[chosen],
+            split=None if self.split is None else self.split[chosen],
+            n_unused=len(self) - len(chosen),
+        )
 
 
 @lru_cache(maxsize=32)
 def labels(path: str) -> Labels:
     """Read a texts artefact. Raises BadInput for a tombstone or a dataset without labels."""
-    table = store.read_table(path, ["label", "group", "split", "digest"])
+    table = store.read_table(path, ["label", "group", "split", "pair", "digest"])
     row = np.flatnonzero(table["label"].is_valid().to_numpy())
     if not len(row):
         raise BadInput(f"{path}: no row has a label; probes need labels")
-    digest, group, split = (
-        table[c].to_numpy(zero_copy_only=False)[row] for c in ("digest", "group", "split")
+    digest = table["digest"].to_numpy(zero_copy_only=False)[row]
+    group, split, pair = (
+        table[c].to_numpy(zero_copy_only=False)[row] if table[c].null_count < len(table) else None
+        for c in ("group", "split", "pair")
     )
+    named = [names for names in (group, pair) if names is not None]
     return Labels(
         row,
         table["label"].to_numpy(zero_copy_only=False)[row].astype(np.int64),
         digest.astype("S64"),
-        splits.components(digest, group if table["group"].null_count < len(table) else None),
-        split if table["split"].null_count < len(table) else None,
+        splits.components(digest, *named),
+        splits.components(*named) if named else None,
+        group,
+        split,
         tuple(store.read_header(path)["facts"]["classes"]),
         len(table),
     )
@@ -67,10 +96,17 @@ def labels(path: str) -> Labels:
 def read_dense(path: str) -> NDArray[np.float32]:
     """`x` [N, d] of an activations artefact. Raises BadInput when a value is not finite."""
     with store.open_h5(path) as f:
-        x = f["x"][:]
-        if f["x"].attrs.get("dtype") == "bfloat16":
-            x = (x.astype(np.uint32) << 16).view(np.float32)
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+        stored, (n, d) = f["x"], f["x"].shape
+        as_bits = stored.attrs.get("dtype") == "bfloat16"
+        x = np.empty((n, d), np.float32)
+        rows = max(1, _BLOCK // (4 * d))
+        finite = np.empty(n, bool)
+        for first in range(0, n, rows):
+            block = slice(first, first + rows)
+            values = stored[block]
+            x[block] = (values.astype(np.uint32) << 16).view(np.float32) if as_bits else values
+            finite[block] = np.isfinite(x[block]).all(axis=1)
+    bad = np.flatnonzero(~finite)
     if len(bad):
         raise BadInput(f"{path}: {len(bad)} rows are not finite, first row {bad[0]}")
     return x

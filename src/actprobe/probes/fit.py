@@ -6,24 +6,39 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actprobe import keys, sae
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.plan import Target
-from actprobe.probes import data, leakage, methods, metrics, protocol, splits, tokens, validation
+from actprobe.probes import (
+    data,
+    intervals,
+    leakage,
+    methods,
+    metrics,
+    permute,
+    protocol,
+    sizes,
+    splits,
+    tokens,
+    validation,
+)
 from actprobe.probes.data import Labels
 from actprobe.probes.methods import Matrix
 from actprobe.probes.search import Fitted, search
-from actprobe.probes.splits import CannotFit, Condition, Rows
+from actprobe.probes.sizes import CannotFit, Condition
+from actprobe.probes.splits import Rows
 
 log = logging.getLogger(__name__)
 
 EMPTY: dict[str, Any] = {
-    **dict.fromkeys(("k", "n_train", "n_test")),
+    **dict.fromkeys(("k", "n_train", "n_test", "n_unused", "group_fraction")),
     **dict.fromkeys(("val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high"), math.nan),
     "converged": None,
     **dict.fromkeys(("leak_fraction", "test_auc_unseen", "test_brier", "test_ece"), math.nan),
@@ -59,16 +74,41 @@ def rows(target: Target) -> list[dict[str, Any]]:
         test = _source(args["test_texts"], args["test_matrix"], recipe)
         _check_other(source.labels, test.labels, args)
         test = Source(_by_name(source.labels, test.labels, args), test.matrix)
-    n = recipe["setting"].get("rows", recipe["rows"])
-    source = Source(source.labels.head(n), source.matrix)
     place = {k: args[k] for k in ("dataset", "model", "site", "position", "source")}
     place |= {k: target.spec[k] for k in ("protocol", "setting", "method")}
-    return [
-        {**place, **EMPTY, "seed": seed, "condition": c.name, **row, "key": keys.short(target.key)}
-        for seed in recipe["seeds"]
-        for c in splits.conditions(recipe["setting"], args.get("test_set", ""))
-        for row in _condition(source, test, recipe, c, seed)
-    ]
+    most = recipe["setting"].get("rows", recipe["rows"]["most"])
+    found = []
+    for seed in recipe["seeds"]:
+        labels = source.labels.keep(most, recipe["rows"]["kept"], seed)
+        fixed = {**place, **EMPTY, "seed": seed, "n_unused": labels.n_unused}
+        fixed["key"] = keys.short(target.key)
+        kept = Source(labels, source.matrix)
+        for c in sizes.conditions(recipe["setting"], args.get("test_set", "")):
+            with _named({**place, "seed": seed, "condition": c.name}):
+                rows = list(_condition(kept, test, recipe, c, seed))
+            found += [{**fixed, "condition": c.name, **row} for row in rows]
+    return found
+
+
+@contextmanager
+def _named(place: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever a library raises inside becomes the BadInput of this fit; what the machine lacks stays.
+
+    A fit whose numbers do not exist has a reason instead (`CannotFit`) and does not come here.
+    """
+    try:
+        yield
+    except (ActprobeError, MemoryError, OSError, ImportError):
+        raise
+    except Exception as e:
+        if isinstance(e, RuntimeError) and "memory" in str(e):  # torch says so
+            raise
+        at = f", condition {place['condition']}" if place["condition"] else ""
+        raise BadInput(
+            f"{place['dataset']}: {place['method']} of {place['protocol']} ({place['setting']}{at}, "
+            f"seed {place['seed']}) on {place['source']} cannot be fitted: {type(e).__name__}: {e}; "
+            f"leave {place['method']} or {place['dataset']} out of this entry of `probes`"
+        ) from e
 
 
 def _source(texts: str, matrix: str, recipe: Mapping[str, Any]) -> Source:
@@ -119,11 +159,18 @@ def _condition(
         train_rows, test_rows = _split(source.labels, recipe, condition, seed)
         if test is not None:
             test_rows = np.arange(len(test.labels))
+            _check_test_set(test.labels, recipe["split"])
         fits = _Fits(source, train_rows, test or source, test_rows, recipe, condition, seed)
         rows = [fits.row(k) for k in ks]
     except CannotFit as e:
         rows = [{"k": k, "reason": str(e)} for k in ks]
     yield from rows
+
+
+def _check_test_set(labels: Labels, split: Mapping[str, Any]) -> None:
+    positives = int(labels.y.sum())
+    if 0 < positives < len(labels):  # of one class the accuracy is still told
+        sizes.check_classes(positives, len(labels) - positives, split.get("least_test", 1))
 
 
 def _split(
@@ -133,13 +180,34 @@ def _split(
     if len(labels.classes) != 2:
         raise CannotFit(f"needs two classes, found {len(labels.classes)}")
     if split["groups"] == "ignore":
-        n_train, n_test = splits.sizes(labels.y, condition, setting, split)
+        positives = int(labels.y.sum())
+        n_train, n_test = sizes.sizes(
+            len(labels), positives, len(labels) - positives, condition, setting, split
+        )
         if "test_set" in setting and recipe["method"]["reads"] == "latents":
             return splits.first_of_each(labels.y, n_train, seed)
         return splits.draw(labels.y, n_train, n_test, condition.ratio, seed)
     return splits.disjoint(
         labels.y, labels.component, labels.split, condition, setting, split, seed
     )
+
+
+def _shared_groups(
+    train: Labels, train_rows: Rows, test: Labels, test_rows: Rows
+) -> NDArray[np.bool_] | None:
+    """For each test row, whether its group has train rows; None where there are no groups.
+
+    In a test set of its own groups are the same where their names are.
+    """
+    kind = "group" if test is train else "group_name"
+    of_train, of_test = getattr(train, kind), getattr(test, kind)
+    if of_train is None or of_test is None:
+        return None
+    named = [g[rows] for g, rows in ((of_train, train_rows), (of_test, test_rows))]
+    if kind == "group_name":
+        named = [np.array(["" if g is None else g for g in names], str) for names in named]
+        return leakage.repeated(named[0], named[1]) & (named[1] != "")
+    return leakage.repeated(named[0], named[1])
 
 
 class _Fits:
@@ -163,16 +231,21 @@ class _Fits:
         if len(np.unique(self.y_train)) < 2:
             raise CannotFit(f"one class only among {len(train)} train rows")
         self.y_test = other.labels.y[test]
-        self.seen = leakage.repeated(source.labels.digest[train], other.labels.digest[test])
-        component = source.labels.component[train] if self.rule["groups"] == "disjoint" else None
-        self.folds = validation.folds(self.y_train, self.rule, seed, component)
+        own, there = source.labels, other.labels
+        self.repeated = leakage.repeated(own.digest[train], there.digest[test])
+        self.shared = _shared_groups(own, train, there, test)
+        self.cluster = there.component[test]
+        self.level = recipe["interval"]["level"]
         if self.method.get("labels") == "shuffled":
             shuffler = np.random.RandomState(self.method.get("seed", seed))
-            self.y_train = shuffler.permutation(self.y_train)
+            self.y_train = permute.exchanged(self.y_train, own.component[train], shuffler)
+            if len(np.unique(self.y_train)) < 2:
+                raise CannotFit("shuffled by whole groups, the train rows have one class only")
+        component = own.component[train] if self.rule["groups"] == "disjoint" else None
+        self.folds = validation.folds(self.y_train, self.rule, seed, component)
         self.X_train: Any
         self.X_test: Any
         self.X_folds: list[Matrix] | None = None
-        self.bootstrap = metrics.Bootstrap(self.y_test, recipe["bootstrap"])
         at_train, at_test = source.labels.row[train], other.labels.row[test]
         if self.method["reads"] in ("latents", "token_latents"):
             best = self._best(source, at_train, slice(None))
@@ -194,7 +267,7 @@ class _Fits:
                 )
         else:
             self.X_train = source.matrix[at_train].astype(np.float64)
-            self.X_test = other.matrix[at_test].astype(np.float64)
+            self.X_test = other.matrix[at_test]
 
     def _best(self, source: Source, at: Rows, ranked: Any) -> Rows:
         """As many latents as the largest k, best first, by the rows `ranked` of `at` alone."""
@@ -216,8 +289,10 @@ class _Fits:
         params["unconverged"] = fitted.unconverged
         if k is not None:
             params["latents"] = int(self.X_train[:, :k].any(axis=0).sum())
-        low, high = self.bootstrap.interval(fitted.scores)
-        new = ~self.seen
+        low, high = intervals.auc_interval(self.y_test, fitted.scores, self.cluster, self.level)
+        new = ~self.repeated
+        if self.shared is not None:
+            new &= ~self.shared
         return {
             "k": k,
             "n_train": len(self.y_train),
@@ -227,7 +302,8 @@ class _Fits:
             "ci_low": low,
             "ci_high": high,
             "converged": fitted.converged,
-            "leak_fraction": float(self.seen.mean()),
+            "leak_fraction": float(self.repeated.mean()),
+            "group_fraction": None if self.shared is None else float(self.shared.mean()),
             "test_auc_unseen": metrics.auc(self.y_test[new], fitted.scores[new]),
             "reason": "" if len(np.unique(self.y_test)) == 2 else "one class in the test set",
             "params": json.dumps(params, sort_keys=True),

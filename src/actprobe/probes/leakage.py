@@ -1,4 +1,4 @@
-"""How much of a test set stands in the train set as well."""
+"""How much of a test set is also in the train set: texts, and groups."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from numpy.typing import NDArray
 
 
 def repeated(train: NDArray[Any], test: NDArray[Any]) -> NDArray[np.bool_]:
-    """For each test row, whether its exact text is also a train text; both given as digests."""
+    """For each test row, whether a train row has the same name: of a text (its digest), a group."""
     return np.isin(test, train)

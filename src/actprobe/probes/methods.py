@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from actprobe.probes.splits import CannotFit
+from actprobe.probes.sizes import CannotFit
 
 Matrix = NDArray[np.float64]
 Method = Mapping[str, Any]
 Params = dict[str, Any]
+Transform = Callable[[Matrix], Matrix]
 
 
 def values(grid: Any) -> list[Any]:
@@ -97,13 +99,17 @@ def estimator(method: Method, params: Params, seed: int) -> Any:
 def fit(model: Any, X: Matrix, y: NDArray[Any]) -> bool:
     """Fit in place; False when the solver stopped before it converged.
 
-    Raises CannotFit for a discriminant of two rows: it needs more rows than classes.
+    Raises CannotFit for a discriminant of two rows, which needs more rows than classes, and where
+    the numbers of a solver break down.
     """
     if isinstance(model, LinearDiscriminantAnalysis) and len(X) <= 2:
         raise CannotFit(f"a discriminant needs more than two rows, {len(X)} are fitted")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(X, y)
+        try:
+            model.fit(X, y)
+        except (ArithmeticError, np.linalg.LinAlgError) as e:
+            raise CannotFit(f"{type(model).__name__} found no solution: {e}") from e
     return not any(issubclass(w.category, ConvergenceWarning) for w in caught)
 
 
@@ -120,45 +126,60 @@ def columns(X: Matrix, params: Params) -> Matrix:
     return X[:, : params["n_components"]] if "n_components" in params else X
 
 
-def prepare(
-    method: Method, seed: int, X_fit: Matrix, y_fit: NDArray[Any], X_other: Matrix
-) -> tuple[Matrix, Matrix]:
-    """Both matrices scaled, and projected or rotated, by what X_fit [n, d] and y_fit alone say."""
+def prepare(method: Method, seed: int, X: Matrix, y: NDArray[Any]) -> tuple[Matrix, Transform]:
+    """X [n, d] scaled, and projected or rotated, by what it and y say; and what does so to others.
+
+    The second is a function from rows [m, d] to rows in the same columns as the first.
+    """
+    transform: Transform = _unchanged
     if method["scaler"] == "standard":
-        scaler = StandardScaler().fit(X_fit)
-        X_fit, X_other = scaler.transform(X_fit), scaler.transform(X_other)
+        transform = StandardScaler().fit(X).transform
+        X = transform(X)
     if method["family"] == "pca":
-        n_components = min(*X_fit.shape, method["components"])
-        pca = PCA(n_components=n_components, random_state=seed)
-        return pca.fit_transform(X_fit), pca.transform(X_other)
+        pca = PCA(n_components=min(*X.shape, method["components"]), random_state=seed)
+        return pca.fit_transform(X), _then(transform, pca.transform)
     if "project" in method:
         if method["project"] == "random":
-            direction = np.random.RandomState(seed).standard_normal(X_fit.shape[1])
+            direction = np.random.RandomState(seed).standard_normal((X.shape[1],))
         else:
-            direction = X_fit[y_fit == 1].mean(axis=0) - X_fit[y_fit == 0].mean(axis=0)
-        direction /= max(float(np.linalg.norm(direction)), 1e-300)
-        return (X_fit @ direction)[:, None], (X_other @ direction)[:, None]
-    if method.get("rotate") and X_fit.shape[1] > X_fit.shape[0]:
-        return rotate(X_fit, X_other)
-    return X_fit, X_other
+            direction = X[y == 1].mean(axis=0) - X[y == 0].mean(axis=0)
+        project = partial(_projected, direction / max(float(np.linalg.norm(direction)), 1e-300))
+        return project(X), _then(transform, project)
+    if method.get("rotate") and X.shape[1] > X.shape[0]:
+        X, rotation = rotate(X)
+        return X, _then(transform, rotation)
+    return X, transform
 
 
-def rotate(X_fit: Matrix, X_other: Matrix) -> tuple[Matrix, Matrix]:
-    """Coordinates of the rows in the space that the n < d centred rows of X_fit span.
+def _unchanged(X: Matrix) -> Matrix:
+    return X
+
+
+def _then(first: Transform, second: Transform) -> Transform:
+    return second if first is _unchanged else lambda X: second(first(X))
+
+
+def _projected(direction: NDArray[Any], X: Matrix) -> Matrix:
+    return (X @ direction)[:, None]
+
+
+def rotate(X: Matrix) -> tuple[Matrix, Transform]:
+    """Coordinates of the rows in the space that the n < d centred rows of X span.
 
     An L2-penalised linear model with a free intercept has the same optimum in these r <= n - 1
     coordinates Z (Z Zᵀ is the centred Gram matrix): its weights are a combination of the centred
     rows. Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, section 18.3.5.
+    Returns Z [n, r] and a function from other rows [m, d] to their coordinates [m, r].
     """
-    mean = X_fit.mean(axis=0)
-    centred = X_fit - mean
+    mean = X.mean(axis=0)
+    centred = X - mean
     size, directions = np.linalg.eigh(centred @ centred.T)
     kept = size > 1e-12 * size[-1]
     if not kept.any():  # all rows are equal
-        return np.zeros((len(X_fit), 1)), np.zeros((len(X_other), 1))
+        return np.zeros((len(X), 1)), lambda other: np.zeros((len(other), 1))
     size, directions = np.sqrt(size[kept]), directions[:, kept]
     basis = centred.T @ (directions / size)
-    return directions * size, (X_other - mean) @ basis
+    return directions * size, lambda other: (other - mean) @ basis
 
 
 def json_params(params: Params) -> Params:

@@ -57,11 +57,26 @@ def _load(name: str, above: tuple[str, ...]) -> dict[str, Any]:
         where = ".".join(map(str, error.path)) or "the file"
         raise ConfigError(f"protocol {path}: {where}: {error.message}")
     require_plain(protocol, f"protocol {path}")
+    _check_ranges(protocol, path)
     if protocol["name"] != path.name.removesuffix(".yaml"):
         raise ConfigError(f"protocol {path}: its name is {protocol['name']!r}, not the file's name")
     if path.parent != FOLDER and protocol["name"] in names():
         raise ConfigError(f"protocol {path}: {protocol['name']!r} is taken by a built-in protocol")
     return protocol
+
+
+def _check_ranges(protocol: Mapping[str, Any], path: Path) -> None:
+    for name, setting in protocol["settings"].items():
+        if "range" not in setting:
+            continue
+        low, high = setting["range"]
+        outside = [v for v in (low, *setting["values"]) if not low <= v <= high]
+        if outside:
+            raise ConfigError(
+                f"protocol {path}: settings.{name}: {outside[0]:g} is not in the range [{low:g}, "
+                f"{high:g}]; the rows of every ratio are counted by this range: write "
+                f"`range: [{min(low, high, *outside):g}, {max(low, high, *outside):g}]`"
+            )
 
 
 def _merge(base: Any, over: Any) -> Any:
@@ -73,7 +88,7 @@ def _merge(base: Any, over: Any) -> Any:
 
 def recipe(protocol: Mapping[str, Any], setting: str, method: str) -> dict[str, Any]:
     """What of a protocol decides the results of one method in one setting."""
-    shared = ("seeds", "rows", "split", "validation", "bootstrap")
+    shared = ("seeds", "rows", "split", "validation", "interval")
     how = {k: v for k, v in protocol["settings"][setting].items() if k != "methods"}
     probe = {k: v for k, v in protocol["methods"][method].items() if k != "default"}
     if "ks" in probe:

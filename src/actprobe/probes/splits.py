@@ -9,40 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actprobe.probes import sizes
+from actprobe.probes.sizes import CannotFit, Condition
+
 Rows = NDArray[np.int64]
-
-
-class CannotFit(Exception):
-    """A condition has no number for this dataset; the message is the `reason` of its row."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One point of a setting. name: its value as text ("" for normal); ratio: share of positives
-    in train and test; noise: share of flipped train labels; n_train None: as many as allowed."""
-
-    name: str = ""
-    n_train: int | None = None
-    ratio: float = 0.5
-    noise: float = 0.0
-
-
-def conditions(setting: Mapping[str, Any], test_set: str = "") -> list[Condition]:
-    """The conditions of a protocol's setting, in its order; `test_set` names a given one."""
-    match setting.get("vary"):
-        case "n_train":
-            return [Condition(str(v), n_train=v) for v in setting["values"]]
-        case "ratio":
-            return [Condition(f"{v:g}", ratio=v) for v in setting["values"]]
-        case "noise":
-            return [Condition(f"{v:g}", noise=v) for v in setting["values"]]
-    return [Condition(test_set, setting.get("n_train"))]
 
 
 def draw(y: NDArray[Any], n_train: int, n_test: int, ratio: float, seed: int) -> tuple[Rows, Rows]:
@@ -52,38 +27,12 @@ def draw(y: NDArray[Any], n_train: int, n_test: int, ratio: float, seed: int) ->
     """
     rng = np.random.RandomState(seed)
     classes = [np.flatnonzero(y == 1), np.flatnonzero(y == 0)]
-    train_pos, test_pos = math.ceil(ratio * n_train), math.ceil(ratio * n_test)
-    wanted = [(train_pos, test_pos), (n_train - train_pos, n_test - test_pos)]
-    for rows, (a, b), word in zip(classes, wanted, ("positive", "negative"), strict=True):
-        if len(rows) < a + b:
-            raise CannotFit(f"needs {a} + {b} {word} rows (train + test), found {len(rows)}")
+    wanted = sizes.drawn(n_train, n_test, ratio)
+    sizes.check_drawn(len(classes[0]), len(classes[1]), wanted)
     train = [rng.choice(c, a, replace=False) for c, (a, _) in zip(classes, wanted, strict=True)]
     rest = [np.setdiff1d(c, t) for c, t in zip(classes, train, strict=True)]
     test = [rng.choice(c, b, replace=False) for c, (_, b) in zip(rest, wanted, strict=True)]
     return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
-
-
-def sizes(
-    y: NDArray[Any], condition: Condition, setting: Mapping[str, Any], split: Mapping[str, Any]
-) -> tuple[int, int]:
-    """Numbers of train and test rows for `draw`. Raises CannotFit for too small a dataset."""
-    n, at_least, spare = len(y), split["n_test"], setting.get("spare", split["spare"])
-    if "test_set" in setting:
-        return setting["n_train"], 0
-    if setting.get("vary") == "ratio":
-        positives = int(np.sum(y == 1))
-        low, high = min(setting["values"]), max(setting["values"])
-        total = int(min((n - positives) / (1 - low), positives / high))
-        n_train = min(total - at_least, split["n_train"])
-        n_test = max(at_least, total - n_train - spare)
-    else:
-        n_train = condition.n_train or min(n - at_least, split["n_train"])
-        total, n_test = n, n - n_train - spare
-    if n_train < 2 or n_train > total - at_least:
-        raise CannotFit(
-            f"{max(n_train, 2)} train and {at_least} test rows are needed, {total} are usable"
-        )
-    return n_train, n_test
 
 
 def first_of_each(y: NDArray[Any], n_train: int, seed: int) -> tuple[Rows, Rows]:
@@ -106,22 +55,24 @@ def flip(y_train: NDArray[Any], noise: float, seed: int) -> NDArray[Any]:
     return flipped
 
 
-def components(digest: Sequence[str], group: Sequence[str | None] | None = None) -> Rows:
-    """Component of each row [n]: rows with the same text or the same group are joined."""
+def components(*names: NDArray[Any] | Sequence[str | None]) -> Rows:
+    """Component of each row [n]: rows with the same text, group or pair are joined.
+
+    names: for each kind the name of every row; a row named None has none of this kind.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n = len(digest)
-    names = [np.unique(np.asarray(digest, dtype=str), return_inverse=True)[1]]
-    if group is not None:
-        own = [f"row {i}" if g is None else f"group {g}" for i, g in enumerate(group)]
-        names.append(np.unique(own, return_inverse=True)[1])
-    offsets = n + np.cumsum([0, *(int(c.max(initial=-1)) + 1 for c in names)])
-    columns = np.concatenate([c + o for c, o in zip(names, offsets, strict=False)])
-    links = coo_array(
-        (np.ones(len(columns)), (np.tile(np.arange(n), len(names)), columns)),
-        shape=(offsets[-1], offsets[-1]),
-    )
+    n = len(names[0])
+    rows, columns, n_names = [], [], 0
+    for kind in names:
+        named = np.flatnonzero([name is not None for name in kind])
+        found, at = np.unique([str(kind[i]) for i in named.tolist()], return_inverse=True)
+        rows.append(named)
+        columns.append(n + n_names + at)
+        n_names += len(found)
+    at_row, at_name = np.concatenate(rows), np.concatenate(columns)
+    links = coo_array((np.ones(len(at_row)), (at_row, at_name)), shape=(n + n_names,) * 2)
     return connected_components(links, directed=False)[1][:n].astype(np.int64)
 
 
@@ -158,16 +109,6 @@ def sides(
     return rows[~in_test[component[rows]]], rows[in_test[component[rows]]]
 
 
-def largest(y_side: NDArray[Any], ratio: float) -> int:
-    """The largest number of rows of a side that has `ratio` positives (rounded up)."""
-    positives = int(np.sum(y_side == 1))
-    negatives = len(y_side) - positives
-    n = int(min(positives / ratio, negatives / (1 - ratio)))
-    while n and (math.ceil(ratio * n) > positives or n - math.ceil(ratio * n) > negatives):
-        n -= 1
-    return n
-
-
 def take(side: Rows, y: NDArray[Any], n: int, ratio: float) -> Rows:
     """The first rows of a side with ceil(ratio·n) positives among n, in the side's order.
 
@@ -199,13 +140,11 @@ def disjoint(
         train, test = np.random.RandomState(seed).permutation(len(y)), np.empty(0, np.int64)
     else:
         train, test = sides(y, component, split["test_fraction"], seed, given)
-    ratios = setting["values"] if setting.get("vary") == "ratio" else [condition.ratio]
-    usable = [min(largest(y[side], r) for r in ratios) for side in (train, test)]
-    n_train = min(usable[0], condition.n_train or split["n_train"])
-    if condition.n_train is not None and n_train < condition.n_train and not elsewhere:
-        raise CannotFit(f"needs {condition.n_train} train rows, {n_train} are usable")
-    if n_train < 2 or (usable[1] < 2 and not elsewhere):
-        raise CannotFit(
-            f"{usable[0]} train and {usable[1]} test rows are usable, at least 2 needed"
-        )
+    usable = [
+        sizes.usable(int(np.sum(y[side] == 1)), int(np.sum(y[side] == 0)), condition, setting)
+        for side in (train, test)
+    ]
+    n_train = sizes.disjoint_train(usable[0], condition, setting, split)
+    if not elsewhere:
+        sizes.check_tested(usable[1], condition.ratio, split["least_test"])
     return take(train, y, n_train, condition.ratio), take(test, y, usable[1], condition.ratio)

@@ -14,7 +14,7 @@ from actprobe.keys import DigestMemo
 from actprobe.plan import Target
 from actprobe.probes import protocol as protocols
 
-VERSION = 1
+VERSION = 2
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
 _SECONDS = {
@@ -56,7 +56,7 @@ def targets(
     }
     found: dict[str, Target] = {}
     for n, entry in enumerate(config.get("probes") or []):
-        for t in _entry(config["cache_dir"], entry, f"probes[{n}]", texts, kinds):
+        for t in _entry(config, entry, f"probes[{n}]", texts, kinds):
             found.setdefault(t.path, t)
     return list(found.values())
 
@@ -69,17 +69,19 @@ def _by_source(matrices: Iterable[Target]) -> Matrices:
 
 
 def _entry(
-    cache_dir: str,
+    config: Mapping[str, Any],
     entry: Mapping[str, Any],
     where: str,
     texts: Mapping[str, Target],
     kinds: Mapping[str, Matrices],
 ) -> Iterator[Target]:
     protocol = protocols.load(entry["protocol"])
+    ignores = protocol["split"]["groups"] == "ignore"
     for setting in entry["settings"]:
         _check(setting, "setting", protocol["settings"], f"{where}: {protocol['name']}")
     for method in entry["methods"] or []:
         _check(method, "method", protocol["methods"], f"{where}: {protocol['name']}")
+    _check_ignored(protocol, entry, where)
     sources = matching(entry["sources"], [s for of in kinds.values() for s in of], where, "source")
     datasets = set(matching(entry["datasets"], texts, where, "dataset"))
     for method in entry["methods"] or []:
@@ -89,6 +91,7 @@ def _entry(
                 f"{where}: {method} reads {reads}, and no source here is of that kind"
             )
     ran: set[tuple[str, str]] = set()
+    models = config.get("models") or {}
     for setting in entry["settings"]:
         tests = _test_sets(protocol, setting, datasets, texts, where)
         for kind, of in kinds.items():
@@ -97,11 +100,67 @@ def _entry(
                 for dataset in of.get(source, {}):
                     if dataset not in datasets or (tests is not None and dataset not in tests):
                         continue
+                    if ignores:
+                        _check_parted(protocol, entry, texts[dataset], tests is not None, where)
                     data = _data(texts, of[source], dataset, tests, where)
+                    _check_bos(protocol, models, data, where)
                     for method in methods:
                         ran.add((setting, method))
-                        yield _target(cache_dir, entry["protocol"], setting, method, data)
+                        yield _target(config["cache_dir"], entry["protocol"], setting, method, data)
     _check_ran(protocol, entry, ran, where)
+
+
+# What rows have in common, by the key of `probes` that lets a protocol ignore it.
+_COMMON = {"groups": ("group", "pair", "answers"), "split": ("split",)}
+
+
+def _check_ignored(protocol: Mapping[str, Any], entry: Mapping[str, Any], where: str) -> None:
+    """Refuse `ignore` where the protocol ignores nothing."""
+    for key in _COMMON:
+        if entry[key] and protocol["split"]["groups"] != "ignore":
+            raise ConfigError(
+                f"{where}: {protocol['name']} keeps groups together and follows a dataset's own "
+                f"split; leave `{key}: {entry[key]}` out"
+            )
+
+
+def _check_parted(
+    protocol: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    texts: Target,
+    has_test_set: bool,
+    where: str,
+) -> None:
+    """Refuse a dataset whose groups or split this protocol ignores, unless the entry says so."""
+    for key, columns in _COMMON.items():
+        named = [c for c in columns if texts.spec.get(c)]
+        if not named or entry[key] or has_test_set:
+            continue
+        if key == "groups":
+            what = f"rows that belong together (`{named[0]}`)"
+            done = "would have some of them train and others test"
+        else:
+            what, done = "a split of its own (`split`)", "would draw train and test rows from both"
+        raise ConfigError(
+            f"{where}: {texts.item} has {what}, and {protocol['name']} {done}; use actprobe-1, or "
+            f"write `{key}: ignore` in this entry of `probes`"
+        )
+
+
+def _check_bos(
+    protocol: Mapping[str, Any],
+    models: Mapping[str, Any],
+    data: Mapping[str, Target],
+    where: str,
+) -> None:
+    """Refuse a model that reads no beginning-of-sequence token where the protocol has one."""
+    model = data["matrix"].args["model"]
+    if protocol["bos"] == "added" and models.get(model, {}).get("prepend_bos") is False:
+        raise ConfigError(
+            f"{where}: {protocol['name']} is about activations after a beginning-of-sequence token, "
+            f"and model {model} has `prepend_bos: false`; write `prepend_bos: auto` there, or use "
+            "actprobe-1, which takes any"
+        )
 
 
 def _check_ran(
@@ -221,10 +280,6 @@ def _target(
     }
     if "test_texts" in data:
         args["test_set"] = data["test_texts"].item
-        params["test_classes"] = "by name"  # once they were taken by number
-    disjoint = protocols.load(protocol)["split"]["groups"] == "disjoint"
-    if disjoint and data["texts"].spec.get("split") and "test_texts" not in data:
-        params["given_split"] = "disjoint"  # once it was taken as it is
     loaded = source if matrix.stage == "latents" else matrix.args["model"]
     return plan.target(
         cache_dir,

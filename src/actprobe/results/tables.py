@@ -21,10 +21,11 @@ from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
 COLUMNS: dict[str, Any] = {
     **dict.fromkeys(["experiment", "protocol", "setting", "condition"], "str"),
     **dict.fromkeys(["dataset", "model", "site", "position", "source", "method"], "str"),
-    **dict.fromkeys(["k", "seed", "n_train", "n_test"], "Int64"),
+    **dict.fromkeys(["k", "seed", "n_train", "n_test", "n_unused"], "Int64"),
     **dict.fromkeys(["val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high"], "float64"),
     "converged": "boolean",
-    **dict.fromkeys(["leak_fraction", "test_auc_unseen", "test_brier", "test_ece"], "float64"),
+    **dict.fromkeys(["leak_fraction", "group_fraction", "test_auc_unseen"], "float64"),
+    **dict.fromkeys(["test_brier", "test_ece"], "float64"),
     "reason": "str",
     "params": "str",
     "key": "str",
@@ -33,7 +34,7 @@ METRICS = ["val_auc", "test_auc", "test_acc", "test_f1"]
 METHODS = ["logreg", "pca", "knn", "xgboost", "mlp", "attention"]  # the order of tables and figures
 PLACE = ["experiment", "protocol", "setting", "model", "site", "position", "source", "condition"]
 IDENTITY = [*PLACE, "dataset", "method", "k", "seed"]
-_MEANS = ["test_auc", "val_auc", "test_acc", "test_f1", "leak_fraction"]
+_MEANS = ["test_auc", "val_auc", "test_acc", "test_f1", "leak_fraction", "group_fraction"]
 _MEANS += ["test_auc_unseen", "test_brier", "test_ece"]
 SKIPPED = ["dataset", "protocol", "setting", "source", "method", "reason"]
 DATASETS = ["dataset", "n", "classes", "duplicates", "conflicting", "reason", "provenance"]

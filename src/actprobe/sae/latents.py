@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from scipy.sparse import csr_array
 
+BLOCK = 1 << 22  # entries that are worked on at a time, in some 40 bytes each
+
 
 @dataclass(frozen=True)
 class ClassSums:
@@ -59,16 +61,17 @@ class Latents:
     def columns(self, latents: ArrayLike, rows: ArrayLike | None = None) -> NDArray[np.float64]:
         """Dense float64 [n rows, k] of the given latents, in the given orders."""
         chosen, wanted = self._rows(rows), np.asarray(latents, np.int64)
-        flat, lengths = self._entries(chosen)
         place = np.full(self.shape[1], -1, np.int32)
         place[wanted] = np.arange(len(wanted), dtype=np.int32)
         if len(wanted) != len(np.unique(wanted)):
             raise ValueError("a latent is asked for twice")
-        column = place[self.indices[flat]]
-        hit = np.flatnonzero(column >= 0)
-        row = np.repeat(np.arange(len(chosen)), lengths)[hit]
         out = np.zeros((len(chosen), len(wanted)))
-        out[row, column[hit]] = self.data[flat[hit]]
+        for block in self._blocks(chosen):
+            flat, lengths = self._entries(chosen[block])
+            column = place[self.indices[flat]]
+            hit = np.flatnonzero(column >= 0)
+            row = np.repeat(np.arange(len(lengths)), lengths)[hit]
+            out[block][row, column[hit]] = self.data[flat[hit]]
         return out
 
     def class_sums(self, rows: ArrayLike | None, y: ArrayLike) -> ClassSums:
@@ -76,21 +79,25 @@ class Latents:
         chosen, labels = self._rows(rows), np.asarray(y, np.int64)
         if labels.shape != chosen.shape:
             raise ValueError(f"{len(labels)} labels for {len(chosen)} rows")
-        flat, lengths = self._entries(chosen)
         fires = np.zeros(self.shape[1], bool)
-        latent, value = self.indices[flat], self.data[flat].astype(np.float64)
-        fires[latent] = True
+        blocks = self._blocks(chosen)
+        for block in blocks:
+            fires[self.indices[self._entries(chosen[block])[0]]] = True
         live = np.flatnonzero(fires)
         place = np.empty(self.shape[1], np.int32)
         place[live] = np.arange(len(live), dtype=np.int32)
         n = np.bincount(labels)
-        cell = np.repeat(labels, lengths) * len(live) + place[latent]
-        shape = (len(n), len(live))
-        cells = len(n) * len(live)
-        total = np.bincount(cell, value, minlength=cells).astype(np.float64).reshape(shape)
-        nonzero = np.bincount(cell, minlength=cells).reshape(shape)
-        magnitude = np.bincount(place[latent], np.abs(value), minlength=len(live))
-        return ClassSums(live, n, total, nonzero, magnitude.astype(np.float64))
+        shape, cells = (len(n), len(live)), len(n) * len(live)
+        total, magnitude = np.zeros(cells), np.zeros(len(live))
+        nonzero = np.zeros(cells, np.int64)
+        for block in blocks:
+            flat, lengths = self._entries(chosen[block])
+            latent, value = place[self.indices[flat]], self.data[flat].astype(np.float64)
+            cell = np.repeat(labels[block] * len(live), lengths) + latent
+            total += np.bincount(cell, value, minlength=cells)
+            nonzero += np.bincount(cell, minlength=cells)
+            magnitude += np.bincount(latent, np.abs(value), minlength=len(live))
+        return ClassSums(live, n, total.reshape(shape), nonzero.reshape(shape), magnitude)
 
     def to_scipy(self) -> csr_array:
         """scipy.sparse CSR array [N, F]; shares memory."""
@@ -111,6 +118,16 @@ class Latents:
             return np.arange(self.shape[0])
         rows = np.asarray(rows)
         return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+
+    def _blocks(self, rows: NDArray[np.int64]) -> list[slice]:
+        """The places in `rows` cut so that a block has at most BLOCK entries, or one row."""
+        ends = np.cumsum(self.indptr[rows + 1] - self.indptr[rows])
+        found, first, before = [], 0, 0
+        while first < len(rows):
+            stop = max(int(np.searchsorted(ends, before + BLOCK, side="right")), first + 1)
+            found.append(slice(first, stop))
+            first, before = stop, int(ends[stop - 1])
+        return found
 
     def _entries(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places in `data` of the entries of these rows, and how many each row has."""

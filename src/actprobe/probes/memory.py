@@ -1,0 +1,69 @@
+"""What a probe worker needs, from the shape of what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import h5py
+
+from actprobe.errors import ActprobeError
+from actprobe.plan import Target
+from actprobe.probes import protocol
+from actprobe.probes.search import TEST_BYTES
+
+_BASE = 300 * 10**6  # one worker before it reads anything
+_ENTRIES, _PER_ENTRY = 1 << 22, 44  # entries that `sae.Latents` works on at a time, bytes of each
+_TRAIN_COPIES = 4  # float64: the train rows, prepared, those of a fold, the solver's
+
+
+def needed(t: Target) -> int:
+    """Bytes that a worker takes at most for a target; a little where its input is not there."""
+    recipe = protocol.recipe(protocol.load(t.args["protocol"]), t.spec["setting"], t.spec["method"])
+    matrices = [t.args[k] for k in ("matrix", "test_matrix") if k in t.args]
+    return _BASE + sum(_matrix(_shapes(path), recipe) for path in matrices)
+
+
+def require(todo: list[Target], max_memory: int) -> int:
+    """The most that one of these targets needs. Raises ActprobeError when that is over max_memory."""
+    found = {t.path: needed(t) for t in todo}
+    over = [t for t in todo if found[t.path] > max_memory]
+    if over:
+        worst = max(over, key=lambda t: found[t.path])
+        raise ActprobeError(
+            f"{len(over)} of {len(todo)} probe files need more memory than `max_memory` "
+            f"({max_memory / 1e6:,.0f} MB); {worst.name} needs about {found[worst.path] / 1e6:,.0f} "
+            f"MB: write `max_memory: {-(-found[worst.path] // 10**8) * 100}MB`"
+        )
+    return max(found.values(), default=_BASE)
+
+
+def _matrix(shapes: Mapping[str, tuple[int, ...]], recipe: Mapping[str, Any]) -> int:
+    method = recipe["method"]
+    match method["reads"]:
+        case "activations" if "x" in shapes:
+            n, d = shapes["x"]
+            train = min(n, recipe["split"]["n_train"])
+            tested = 4 * n * d + 2 * min(8 * n * d, TEST_BYTES)
+            return 4 * n * d + tested + _TRAIN_COPIES * 8 * train * d
+        case "latents" if "data" in shapes:
+            n, entries = shapes["indptr"][0] - 1, shapes["data"][0]
+            dense = 8 * n * method["ks"][-1] * (_TRAIN_COPIES + recipe["validation"]["folds"])
+            return 8 * (entries + n) + _PER_ENTRY * min(entries, _ENTRIES) + dense
+        case "tokens" if "x" in shapes:
+            n, d = shapes["x"]
+            return 3 * 4 * n * d
+        case "token_latents" if "data" in shapes:
+            return 6 * 8 * shapes["data"][0]
+    return 0
+
+
+@lru_cache(maxsize=4096)
+def _shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays in a file, for an estimate; none of one that is not there or has none."""
+    try:
+        with h5py.File(path, "r", locking=False) as f:
+            return {k: f[k].shape for k in ("x", "data", "indptr") if k in f}
+    except OSError:
+        return {}
