@@ -21,7 +21,7 @@ def tidy_rows(n_datasets: int = 4, layers: int = 5) -> pd.DataFrame:
 
 
 def config_for(folder: Path) -> dict:
-    options = {"confidence": 0.95, "draws": 500}
+    options = {"confidence": 0.95}
     return {"results_dir": str(folder), "experiment": "quickstart", "results": options}
 
 
@@ -67,7 +67,7 @@ def test_figures_are_drawn_where_little_applies(tmp_path: Path, table: pd.DataFr
 
 
 def test_layers_are_lines_and_single_layers_points() -> None:
-    fig = figures.auc_by_layer(tidy_rows(4, 5), draws=500)
+    fig = figures.auc_by_layer(tidy_rows(4, 5))
     (ax,) = fig.axes
     drawn = {line.get_label(): line for line in ax.get_lines()}
     table = tidy_rows(4, 5)
@@ -87,21 +87,21 @@ def test_settings_and_saes_of_the_config_call_for_more_figures(tmp_path: Path) -
 
 def test_a_figure_of_what_is_not_there_says_so(tmp_path: Path) -> None:
     for name, draw in figures.FIGURES.items():
-        fig = draw(tidy_rows().iloc[:0], 0.95, 100)
+        fig = draw(tidy_rows().iloc[:0], 0.95)
         assert len(fig.texts) == 2 and not fig.axes, name
     for name in (*layout.WITH_SAES, *layout.OF_SETTINGS):
-        assert not figures.FIGURES[name](tidy_rows(), 0.95, 100).axes, name
+        assert not figures.FIGURES[name](tidy_rows(), 0.95).axes, name
 
 
 def test_sae_probes_stand_beside_the_baseline_of_their_place() -> None:
     table = with_saes()
-    (ax,) = figures.sae_scatter(table, draws=100).axes
+    (ax,) = figures.sae_scatter(table).axes
     drawn = np.concatenate([line.get_xydata() for line in ax.get_lines()[:2]])
     assert len(drawn) == 6
     np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], -0.02)
-    heat = figures.sae_by_dataset(table, draws=100).axes[0].collections[0].get_array()
+    heat = figures.sae_by_dataset(table).axes[0].collections[0].get_array()
     np.testing.assert_allclose(heat, np.full((6, 1), -0.02))
-    lines = {line.get_label(): line for line in figures.auc_by_k(table, draws=100).axes[0].lines}
+    lines = {line.get_label(): line for line in figures.auc_by_k(table).axes[0].lines}
     np.testing.assert_array_equal(lines["sae_16k, ksparse_b"].get_xdata(), [1, 16, 128])
 
 
@@ -110,7 +110,7 @@ def test_curves_show_only_datasets_with_every_condition() -> None:
     lost = (table["dataset"] == "66_living-room") & (table["condition"] == "1024")
     lost &= table["method"] == "knn"
     table.loc[lost, "test_auc"] = np.nan
-    (ax,) = figures.scarcity(table, draws=100).axes
+    (ax,) = figures.scarcity(table).axes
     assert ax.get_title() == "minilm, resid_post.3, mean: 5 of 6 datasets"
     lines = {line.get_label(): line for line in ax.lines}
     assert set(lines) == {"logreg", "pca", "knn", "xgboost", "mlp", "sae_16k, ksparse_b"}
@@ -121,8 +121,8 @@ def test_curves_show_only_datasets_with_every_condition() -> None:
 
 def test_quiver_figure_draws_the_tie_band() -> None:
     table = with_saes().assign(val_auc=0.9)
-    fig = figures.quiver(table, draws=100)
-    quivers = results.quiver_table(table, draws=100)
+    fig = figures.quiver(table)
+    quivers = results.quiver_table(table)
     bars = {(round(b.get_x(), 6), round(b.get_width(), 6)) for ax in fig.axes for b in ax.patches}
     assert bars == {
         (round(r["tie_low"], 6), round(r["tie_high"] - r["tie_low"], 6))
@@ -148,7 +148,9 @@ def test_headline_names_the_best_by_validation_and_the_caveats() -> None:
     assert any("logreg by layer (minilm, mean): resid_post.0" in line for line in lines)
     assert any("the most in 131_temp_cat_Typical Time (1.5%)" in line for line in lines)
     assert "1 of 40 fits did not converge." in lines
-    assert lines[-1] == "0 fits gave no number, 2 targets skipped; the report says why."
+    assert (
+        lines[-1] == "0 fits gave no number, 2 targets skipped; the report and skipped.csv say why."
+    )
     assert results.headline(tidy_rows().iloc[:0]) == ["No probe has a number; 0 targets skipped."]
 
 
@@ -167,7 +169,7 @@ def test_report_holds_everything_and_needs_no_network(tmp_path: Path) -> None:
     table = tidy_rows()
     table.loc[0, ["test_auc", "val_auc"]] = np.nan
     table.loc[0, "reason"] = "the test rows hold <one> class"
-    lost = [["9_bad", "p", "normal", "s", "logreg", "9_bad.csv: no rows"]]
+    lost = [["9_bad", "p", "normal", "s", "logreg", "9_bad.csv: no rows", None]]
     written(tmp_path, table, lost)
     page = (tmp_path / "quickstart/report.html").read_text()
     assert page.count("data:image/svg+xml;base64,") == 4
@@ -211,7 +213,7 @@ def test_headline_without_the_setting_normal_is_about_one_condition(setting, con
 def test_a_method_without_a_condition_costs_that_condition() -> None:
     table = with_saes()
     lost = (table["method"] == "knn") & (table["condition"] == "16")
-    (ax,) = figures.scarcity(table[~lost], draws=100).axes
+    (ax,) = figures.scarcity(table[~lost]).axes
     assert {tuple(line.get_xdata()) for line in ax.lines} == {(1024,)}
     assert ax.get_title() == "minilm, resid_post.3, mean: 6 of 6 datasets"
 
@@ -219,7 +221,7 @@ def test_a_method_without_a_condition_costs_that_condition() -> None:
 def test_two_protocols_at_one_place_are_two_panels() -> None:
     table = with_saes()
     both = pd.concat([table, table.assign(protocol="other")], ignore_index=True)
-    titles = [ax.get_title() for ax in figures.scarcity(both, draws=100).axes]
+    titles = [ax.get_title() for ax in figures.scarcity(both).axes]
     assert len(titles) == 2 and "other: 6 of 6 datasets" in titles[1]
 
 
@@ -248,7 +250,7 @@ def filled(line) -> bool:
 def test_the_level_beside_curves_by_k_is_that_of_the_same_datasets() -> None:
     table = with_saes()
     few = table[views.baseline(table) | (table["dataset"] == "66_living-room")]
-    (ax,) = figures.auc_by_k(few, draws=100).axes
+    (ax,) = figures.auc_by_k(few).axes
     shown = [t.get_text() for t in ax.texts]
     base = few[(few["method"] == "logreg") & (few["dataset"] == "66_living-room")]
     level = base[base["setting"] == "normal"]["test_auc"].mean()

@@ -417,7 +417,7 @@ def test_sae_probes_by_k(table: pd.DataFrame, model: str, means: str, wins: str)
 def test_everything_is_made_from_the_published_tables_alone(
     table: pd.DataFrame, tmp_path: Path
 ) -> None:
-    options = {"confidence": 0.95, "draws": 200}
+    options = {"confidence": 0.95}
     config = {"results_dir": str(tmp_path), "experiment": "published", "results": options}
     lines = results.make_published(os.environ["ACTPROBE_PUBLISHED"], config)
     assert lines[0].startswith("logreg on gemma-2-9b, resid_post.20, last reaches")

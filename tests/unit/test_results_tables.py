@@ -38,7 +38,7 @@ def config_for(folder: Path) -> dict:
     return {
         "results_dir": str(folder),
         "experiment": "e",
-        "results": {"confidence": 0.95, "draws": 500},
+        "results": {"confidence": 0.95},
     }
 
 
@@ -63,6 +63,7 @@ def test_collect_joins_artefacts_and_lists_tombstones(tmp_path: Path) -> None:
         "66_living-room",
         "87_glue_cola",
     ]
+    assert skipped.pop("fits").isna().all()
     assert skipped.to_dict("records") == [
         {
             "dataset": "9_bad set.v2",
@@ -73,6 +74,24 @@ def test_collect_joins_artefacts_and_lists_tombstones(tmp_path: Path) -> None:
             "reason": reason,
         }
     ]
+
+
+def test_d15_fits_without_a_number_are_skipped_rows_with_their_reason(tmp_path: Path) -> None:
+    table = tidy_rows(setting="scarcity", condition="64")
+    few = tidy_rows(setting="scarcity", condition="1024")
+    table.loc[0, ["test_auc", "val_auc"]], table.loc[0, "reason"] = np.nan, "one class"
+    few[["test_auc", "val_auc"]], few["reason"] = np.nan, "needs 1024 train rows"
+    both = results.tidy(pd.concat([table, few]))
+    tombstone = pd.DataFrame(
+        [["x", "p", "s", "a", "knn", "bad file", None]], columns=tables.SKIPPED
+    )
+    results.write_tables(config_for(tmp_path), both, tombstone, tables.dataset_table([]))
+    rows = pd.read_csv(tmp_path / "e/tables/skipped.csv")
+    assert rows["fits"].sum() == both["test_auc"].isna().sum() == 1 + len(few)
+    reasons = rows.groupby("reason")["fits"].agg(["size", "sum"]).T.to_dict()
+    assert reasons["one class"] == {"size": 1, "sum": 1}
+    assert reasons["bad file"] == {"size": 1, "sum": 0}
+    assert reasons["needs 1024 train rows"]["size"] == len(few)
 
 
 def test_nothing_but_tombstones_still_gives_tables(tmp_path: Path) -> None:
@@ -126,9 +145,8 @@ def test_rows_obey_the_published_schema_and_its_columns_are_the_tables() -> None
 def test_config_schema_has_defaults_that_the_library_shares() -> None:
     schema = yaml.safe_load((SCHEMAS / "results.schema.yaml").read_text())
     defaults = {name: key["default"] for name, key in schema["properties"].items()}
-    assert defaults == {"confidence": 0.95, "draws": 10_000}
+    assert defaults == {"confidence": tables.CONFIDENCE}
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert (defaults["confidence"], defaults["draws"]) == (tables.CONFIDENCE, tables.DRAWS)
 
 
 def test_summary_is_the_mean_over_datasets_after_seeds() -> None:
@@ -148,16 +166,6 @@ def test_summary_counts_rows_without_numbers_and_unconverged_fits() -> None:
     rows.loc[0, "reason"] = "one class in the test rows"
     summary = results.summarise(results.tidy(rows))
     assert summary[["n_datasets", "n_without", "n_unconverged"]].iloc[0].tolist() == [2, 1, 1]
-
-
-def test_bootstrap_interval_has_the_width_of_the_normal_approximation() -> None:
-    values = np.random.default_rng(0).normal(0.8, 0.1, 200)
-    mean, low, high = results.bootstrap_mean(values)
-    half = 1.96 * values.std() / np.sqrt(200)
-    assert mean == pytest.approx(values.mean())
-    assert [low, high] == pytest.approx([mean - half, mean + half], abs=0.05 * half)
-    alone = results.bootstrap_mean([0.7, np.nan])
-    assert alone[0] == 0.7 and np.isnan(alone[1:]).all()
 
 
 def test_written_tables_are_equal_byte_for_byte_and_read_back_exactly(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from actprobe.results.layout import encoded, outputs
 if TYPE_CHECKING:
     from actprobe.results.compare import comparison_table, matched
     from actprobe.results.figures import write_figures
+    from actprobe.results.headlines import headline
     from actprobe.results.make import (
         make_figures,
         make_published,
@@ -22,16 +23,15 @@ if TYPE_CHECKING:
         write_tables,
     )
     from actprobe.results.published import import_published
-    from actprobe.results.report import headline
     from actprobe.results.select import quiver, quiver_table
-    from actprobe.results.stats import bootstrap_mean
+    from actprobe.results.stats import mean_interval
     from actprobe.results.tables import collect, read_probes, summarise, tidy
 
 _LAZY = {
-    "bootstrap_mean": "stats",
+    "mean_interval": "stats",
     "collect": "tables",
     "comparison_table": "compare",
-    "headline": "report",
+    "headline": "headlines",
     "import_published": "published",
     "make_figures": "make",
     "make_published": "make",
@@ -48,7 +48,6 @@ _LAZY = {
 }
 
 __all__ = [
-    "bootstrap_mean",
     "collect",
     "comparison_table",
     "encoded",
@@ -59,6 +58,7 @@ __all__ = [
     "make_report",
     "make_tables",
     "matched",
+    "mean_interval",
     "outputs",
     "quiver",
     "quiver_table",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,13 +13,14 @@ from scipy import stats
 
 from actprobe.errors import ActprobeError
 from actprobe.results.select import BASELINES, BY, SLICE, TOLERANCE, arms, quiver
-from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
+from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.tables import method_rank, sort_rows
-from actprobe.results.views import CONTROL, baseline, control, labelled
+from actprobe.results.views import CONTROL, EACH_K, baseline, control, labelled
 
 COMPARISONS = [*SLICE, "probe", "source", "reference"]
 COMPARISONS += ["n_datasets", "n_pairs", "n_unmatched", "delta", "ci_low", "ci_high"]
-COMPARISONS += ["wins", "losses", "ties", "p_wilcoxon", "p_holm", "delta_unseen"]
+COMPARISONS += ["wins", "losses", "ties", "p_wilcoxon", "family", "p_holm", "p_note"]
+COMPARISONS += ["delta_unseen"]
 FAMILY = ["experiment", "protocol", "setting"]
 
 
@@ -74,21 +76,21 @@ def common(
     return kept[0], kept[1], len(keys[0].symmetric_difference(keys[1]))
 
 
-def compare(
-    pairs: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS
-) -> dict[str, float]:
+def compare(pairs: pd.DataFrame, confidence: float = CONFIDENCE) -> dict[str, float]:
     """What the pairs of `matched` say about probe minus reference.
 
-    delta: mean over pairs. ci_low, ci_high: bootstrap over datasets of the mean of the datasets'
-    mean deltas; a dataset's conditions share their rows and are no independent evidence.
-    p_wilcoxon: two-sided signed-rank test over datasets (Wilcoxon 1945), NaN when no delta differs
-    from zero. wins, losses, ties count pairs; differences within TOLERANCE are ties.
+    delta: mean over pairs. ci_low, ci_high: `mean_interval` of the datasets' mean deltas; a dataset's
+    conditions share their rows and are no independent evidence. p_wilcoxon: two-sided signed-rank
+    test over datasets (Wilcoxon 1945), NaN when no delta differs from zero; p_least: the smallest p
+    that so many differing datasets can give. wins, losses, ties count pairs; differences within
+    TOLERANCE are ties.
     """
     delta = pairs["probe"] - pairs["reference"]
     per_dataset = delta.groupby(pairs["dataset"]).mean()
-    _, low, high = bootstrap_mean(per_dataset, confidence, draws)
+    _, low, high = mean_interval(per_dataset, confidence, (-1.0, 1.0))
     wins, losses = delta > TOLERANCE, delta < -TOLERANCE
-    differs = (per_dataset.abs() > TOLERANCE).any()
+    per_dataset = per_dataset.where(per_dataset.abs() > TOLERANCE, 0.0)
+    differing = int((per_dataset != 0).sum())
     return {
         "n_datasets": len(per_dataset),
         "n_pairs": len(pairs),
@@ -98,7 +100,8 @@ def compare(
         "wins": int(wins.sum()),
         "losses": int(losses.sum()),
         "ties": int((~wins & ~losses).sum()),
-        "p_wilcoxon": float(stats.wilcoxon(per_dataset).pvalue) if differs else np.nan,
+        "p_wilcoxon": float(stats.wilcoxon(per_dataset).pvalue) if differing else np.nan,
+        "p_least": 0.5 ** (differing - 1) if differing else np.nan,
     }
 
 
@@ -113,30 +116,64 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def comparison_table(
-    table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS
-) -> pd.DataFrame:
+def comparison_table(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """Every probe against its place's reference, on the groups that both have; columns COMPARISONS.
 
     The reference is the first baseline of the place in the usual order (logreg where it is there);
     a control is none. "by validation" is the best SAE probe by val_auc; a "quiver" with SAE probes
-    is compared with that of the baselines. n_unmatched counts groups that only one side has. p_holm
-    corrects within an experiment's protocol and setting, controls left out. delta_unseen is the
-    mean difference without test rows whose text stands in the training rows.
+    is compared with that of the baselines. n_unmatched counts groups that only one side has.
+    delta_unseen is the mean difference without test rows whose text, group or pair also trains. The
+    corrected p values are those of `corrected`.
     """
     found = []
     for place, rows in labelled(table).groupby(SLICE, sort=False):
         where = dict(zip(SLICE, place, strict=True))
         for probe, source, reference, a, b in _pairings(rows):
             names = {"probe": probe, "source": source, "reference": reference}
-            found.append({**where, **names, **_pair(a, b, confidence, draws)})
-    rows = pd.DataFrame(found, columns=COMPARISONS)
-    rows = rows[rows["n_pairs"] > 0].reset_index(drop=True)
-    claims = rows["p_wilcoxon"].mask(rows["probe"].str.startswith(CONTROL).to_numpy(bool))
-    rows["p_holm"] = claims.groupby([rows[c] for c in FAMILY]).transform(holm)
+            found.append({**where, **names, **_pair(a, b, confidence)})
+    rows = pd.DataFrame(found, columns=[*COMPARISONS, "p_least"])
+    rows = corrected(rows[rows["n_pairs"] > 0].reset_index(drop=True), 1 - confidence)
     types = dict.fromkeys([*SLICE, "probe", "source", "reference"], "str")
     numbers = [c for c in COMPARISONS if c.startswith("n_")] + ["wins", "losses", "ties"]
-    return sort_rows(rows.astype({**types, **dict.fromkeys(numbers, "Int64")}), types)
+    rows = rows.astype({**types, **dict.fromkeys([*numbers, "family"], "Int64"), "p_note": "str"})
+    return sort_rows(rows[COMPARISONS], types)
+
+
+def claims(comparisons: pd.DataFrame) -> pd.Series:
+    """True for the comparisons that claim something: methods, and choices by validation.
+
+    Controls claim nothing, and the probes of one SAE at every single k are a curve; their p values
+    are no evidence by themselves.
+    """
+    probe = comparisons["probe"].astype("str")
+    return ~probe.str.startswith(CONTROL) & ~probe.str.contains(EACH_K, regex=False)
+
+
+def corrected(rows: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """`rows` with family, p_holm and p_note.
+
+    A family are the claims with a p value of one experiment, protocol and setting; `family` is their
+    number. p_holm: their p values after Holm's correction. Where not even the smallest possible p
+    would pass `alpha` after it, p_holm is NaN and p_note says what is missing.
+    """
+    rows = rows.assign(family=pd.NA, p_holm=np.nan, p_note="")
+    tested = rows[claims(rows) & rows["p_wilcoxon"].notna()]
+    for _, family in tested.groupby(FAMILY, sort=False):
+        least = len(family) * family["p_least"].min()
+        rows.loc[family.index, "family"] = len(family)
+        if least > alpha:
+            rows.loc[family.index, "p_note"] = _cannot_pass(family, alpha)
+        else:
+            rows.loc[family.index, "p_holm"] = holm(family["p_wilcoxon"])
+    return rows
+
+
+def _cannot_pass(family: pd.DataFrame, alpha: float) -> str:
+    needed = math.ceil(1 + math.log2(len(family) / alpha))
+    return (
+        f"too few datasets for a p: of {len(family)} comparisons none can pass {alpha:.2g} with "
+        f"{int(family['n_datasets'].max())}; {needed} could"
+    )
 
 
 def _pairings(
@@ -159,13 +196,11 @@ def _pairings(
         yield f"quiver: {name}", "", f"quiver: {BASELINES}", quiver(more), chosen
 
 
-def _pair(
-    probe: pd.DataFrame, reference: pd.DataFrame, confidence: float, draws: int
-) -> dict[str, float]:
+def _pair(probe: pd.DataFrame, reference: pd.DataFrame, confidence: float) -> dict[str, float]:
     a, b, gone = common(probe, reference)
     numbers: dict[str, float] = {"n_pairs": 0}
     if len(a):
-        numbers |= compare(matched(a, b), confidence, draws)
+        numbers |= compare(matched(a, b), confidence)
     unseen = common(probe, reference, value="test_auc_unseen")[:2]
     if len(unseen[0]):
         pairs = matched(*unseen, value="test_auc_unseen")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from actprobe.results import compare, figures, layout, report, saes, select, tables
+from actprobe.results.headlines import headline
 from actprobe.results.layout import SAE_TABLES, TABLES, TRAINING, folder
 from actprobe.results.views import baseline
 
@@ -38,25 +39,25 @@ def write_tables(
     datasets: pd.DataFrame,
 ) -> None:
     """Write a tidy table and all that follows from it; equal input gives equal bytes."""
-    level = config["results"]["confidence"], config["results"]["draws"]
+    level = config["results"]["confidence"]
     out = {name: Path(folder(config)) / path for name, path in TABLES.items()}
     out["probes"].parent.mkdir(parents=True, exist_ok=True)
     tables.write_csv(table, out["probes_csv"])
     tables.write_parquet(table, out["probes"])
-    tables.write_csv(tables.summarise(table, *level), out["summary"])
-    tables.write_csv(compare.comparison_table(table, *level), out["comparisons"])
-    tables.write_csv(select.quiver_table(table, *level), out["quiver"])
+    tables.write_csv(tables.summarise(table, level), out["summary"])
+    tables.write_csv(compare.comparison_table(table, level), out["comparisons"])
+    tables.write_csv(select.quiver_table(table, level), out["quiver"])
     tables.write_csv(datasets, out["datasets"])
-    tables.write_csv(skipped, out["skipped"])
+    tables.write_csv(tables.without_number(table, skipped), out["skipped"])
 
 
 def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
     """Draw the figures that the config calls for (or `names`) from the written tables."""
     root = Path(folder(config))
-    level = config["results"]["confidence"], config["results"]["draws"]
+    level = config["results"]["confidence"]
     table = tables.read_probes(root / TABLES["probes"])
     names = list(names or layout.figures_of(config))
-    figures.write_figures(table, root, [n for n in names if n != TRAINING], *level)
+    figures.write_figures(table, root, [n for n in names if n != TRAINING], level)
     if TRAINING in names:
         figures.write_training(pd.read_csv(root / SAE_TABLES["sae_training"]), root)
 
@@ -74,12 +75,12 @@ def make_report(config: Mapping[str, Any], names: Iterable[str] | None = None) -
     codes = pd.read_csv(path) if config.get("saes") else pd.DataFrame(columns=saes.CODES)
     page = report.Page(table, skipped, datasets, comparisons, quivers, codes, drawn)
     report.write_report(root / "report.html", page, config)
-    return report.headline(table, len(page.skipped))
+    return headline(table, page.targets_skipped)
 
 
 def _read_numbers(path: Path) -> pd.DataFrame:
     """A written table in which an empty field is "" in text columns and NaN in the others."""
-    text = [*select.SLICE, "probe", "source", "reference", "candidates"]
+    text = [*select.SLICE, "probe", "source", "reference", "candidates", "p_note"]
     rows = pd.read_csv(path, dtype=dict.fromkeys(text, "str"))
     return rows.fillna({c: "" for c in text if c in rows})
 

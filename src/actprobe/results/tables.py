@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from actprobe import store
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
+from actprobe.results.stats import CONFIDENCE, mean_interval
 
 # Column -> pandas type, in the order of the written table; what each means is said in
 # workflow/schemas/results-table.schema.yaml.
@@ -36,9 +36,10 @@ PLACE = ["experiment", "protocol", "setting", "model", "site", "position", "sour
 IDENTITY = [*PLACE, "dataset", "method", "k", "seed"]
 _MEANS = ["test_auc", "val_auc", "test_acc", "test_f1", "leak_fraction", "group_fraction"]
 _MEANS += ["test_auc_unseen", "test_brier", "test_ece"]
-SKIPPED = ["dataset", "protocol", "setting", "source", "method", "reason"]
+SKIPPED = ["dataset", "protocol", "setting", "source", "method", "reason", "fits"]
 DATASETS = ["dataset", "n", "classes", "duplicates", "conflicting", "reason", "provenance"]
 
+_SKIPPED_TYPES = {c: "Int64" if c == "fits" else "str" for c in SKIPPED}
 _ROUNDING = 1e-9  # a mean of ones may come out as 1.0000000000000002
 _ARROW = {"str": pa.string(), "Int64": pa.int64(), "float64": pa.float64(), "boolean": pa.bool_()}
 
@@ -118,8 +119,8 @@ def collect(paths: Iterable[str | Path], experiment: str) -> tuple[pd.DataFrame,
     """The tidy table of these probe artefacts, and the skipped ones with their reasons.
 
     Returns (table, skipped): `table` has the columns COLUMNS plus any extra ones of the artefacts,
-    `skipped` the columns SKIPPED, one row per tombstone. Raises ActprobeError when a table lacks a
-    column, Damaged when an artefact is.
+    `skipped` the columns SKIPPED, one row per tombstone (see `without_number`). Raises ActprobeError
+    when a table lacks a column, Damaged when an artefact is.
     """
     tables, skipped = [], []
     for path in map(str, paths):
@@ -135,8 +136,21 @@ def collect(paths: Iterable[str | Path], experiment: str) -> tuple[pd.DataFrame,
     rows = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     frame = rows.to_pandas(types_mapper=_NULLABLE.get)
     table = tidy(frame.assign(experiment=experiment), "the probe results")
-    left_out = pd.DataFrame(skipped, columns=SKIPPED).astype("str")
+    left_out = pd.DataFrame(skipped, columns=SKIPPED).astype(_SKIPPED_TYPES)
     return table, sort_rows(left_out, SKIPPED)
+
+
+def without_number(table: pd.DataFrame, skipped: pd.DataFrame) -> pd.DataFrame:
+    """Everything that has no number and why: columns SKIPPED.
+
+    Besides `skipped`, the targets that could not be made, whose `fits` is null, one row for the fits
+    of a target that share a reason; `fits` is their number.
+    """
+    missing = table[table["test_auc"].isna()]
+    where = [c for c in SKIPPED if c != "fits"]
+    counted = missing.groupby(where, sort=False).size().reset_index(name="fits")
+    rows = pd.concat([skipped, counted.reindex(columns=SKIPPED)], ignore_index=True)
+    return sort_rows(rows.astype(_SKIPPED_TYPES), SKIPPED)
 
 
 _NULLABLE = {
@@ -153,10 +167,8 @@ def _place(path: str, spec: Mapping[str, str]) -> dict[str, str]:
     return {**place, "source": source, "dataset": name.rsplit(".", 3)[0]}
 
 
-def summarise(
-    table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS
-) -> pd.DataFrame:
-    """Means over datasets per place, method and k, with a bootstrap interval of the mean test AUC.
+def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
+    """Means over datasets per place, method and k, with the interval of the mean test AUC.
 
     Seeds are averaged within a dataset first. `n_datasets` counts the datasets with a number,
     `n_without` the rows without one, `n_unconverged` the fits whose solver stopped early.
@@ -165,7 +177,7 @@ def summarise(
     per_dataset = table.groupby([*group, "dataset"], dropna=False, sort=False)[_MEANS].mean()
     grouped = per_dataset.groupby(group, dropna=False, sort=False)
     summary = grouped.mean()
-    bounds = [bootstrap_mean(v, confidence, draws)[1:] for _, v in grouped["test_auc"]]
+    bounds = [mean_interval(v, confidence)[1:] for _, v in grouped["test_auc"]]
     summary.insert(0, "n_datasets", grouped["test_auc"].count())
     summary.insert(2, "ci_low", [low for low, _ in bounds])
     summary.insert(3, "ci_high", [high for _, high in bounds])

@@ -10,6 +10,7 @@ READ = ["protocol", "setting", "model", "site", "position", "source"]
 
 
 CONTROL = "control_"  # methods of this prefix are checks, never candidates
+EACH_K = ", k = "  # in the label of a probe of so many latents
 
 
 def baseline(rows: pd.DataFrame) -> pd.Series:
@@ -53,7 +54,7 @@ def control(rows: pd.DataFrame) -> pd.Series:
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with a column `label`: the method, with its k where it has one."""
-    k = rows["k"].map(lambda k: "" if pd.isna(k) else f", k = {k}")
+    k = rows["k"].map(lambda k: "" if pd.isna(k) else f"{EACH_K}{k}")
     return rows.assign(label=rows["method"] + k.astype(str))
 
 

@@ -17,9 +17,9 @@ from actprobe.results.figures.quivers import quiver
 from actprobe.results.figures.settings import imbalance, label_noise, ood, scarcity
 from actprobe.results.figures.sparse import auc_by_k, sae_by_dataset, sae_scatter
 from actprobe.results.figures.training import sae_training
-from actprobe.results.stats import CONFIDENCE, DRAWS
+from actprobe.results.stats import CONFIDENCE
 
-FIGURES: dict[str, Callable[[pd.DataFrame, float, int], Figure]] = {
+FIGURES: dict[str, Callable[[pd.DataFrame, float], Figure]] = {
     f.__name__: f
     for f in (
         auc_by_layer,
@@ -42,7 +42,6 @@ def write_figures(
     folder: str | Path,
     names: Iterable[str] = FIGURES,
     confidence: float = CONFIDENCE,
-    draws: int = DRAWS,
 ) -> None:
     """Draw these figures of a tidy table into `{folder}/figures` as SVG and PNG.
 
@@ -50,7 +49,7 @@ def write_figures(
     """
     for name in names:
         with matplotlib.rc_context(style.RC):
-            fig = FIGURES[name](table, confidence, draws)
+            fig = FIGURES[name](table, confidence)
             style.save(fig, Path(folder) / "figures" / name)
 
 

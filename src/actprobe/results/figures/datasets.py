@@ -7,13 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actprobe.results.figures import style
-from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
+from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.views import count, featured, label_order, place_name
 
 
-def auc_by_dataset(
-    table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS
-) -> Figure:
+def auc_by_dataset(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Test AUC of every dataset and method with its interval, at the place with most methods."""
     title = "Test AUC by dataset"
     rows = featured(table)
@@ -27,7 +25,7 @@ def auc_by_dataset(
     fig = style.figure(
         title,
         f"{place_name(rows.iloc[0])}.{note}\n"
-        f"Bars: {confidence:.0%} bootstrap interval over test rows; top row: over datasets.",
+        f"Bars: {confidence:.0%} interval over test rows; top row: over datasets.",
         7.6,
         height,
         methods,
@@ -39,7 +37,7 @@ def auc_by_dataset(
     for i, (m, (color, marker)) in enumerate(style.looks(methods).items()):
         mine = rows[rows["label"] == m].set_index("dataset")
         shift = spread * (0.5 - (i + 0.5) / len(methods))
-        mean, low, high = bootstrap_mean(mine["test_auc"], confidence, draws)
+        mean, low, high = mean_interval(mine["test_auc"], confidence)
         y = [order.index(d) + shift for d in mine.index] + [len(order) + 0.5 + shift]
         x = np.append(mine["test_auc"], mean)
         bounds = np.array([np.append(mine["ci_low"], low), np.append(mine["ci_high"], high)])

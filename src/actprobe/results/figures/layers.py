@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from actprobe.results.figures import style
-from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
+from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.views import baseline, count, label_order, labelled, numbered
 
 
-def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Mean test AUC over datasets by layer, one panel per protocol, model, site kind and position.
 
     Panels of one layer are left out where others have several.
@@ -42,13 +42,13 @@ def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int
     only = " One layer only." if rows["layer"].nunique() == 1 else ""
     subtitle = (
         f"Mean over {count(rows['dataset'].nunique(), 'dataset')} with a {confidence:.0%} "
-        f"bootstrap interval over datasets.{only}\n"
+        f"interval over datasets.{only}\n"
         "Thin grey lines: single datasets, for the method probed on the most layers."
     )
     width = max(6.4, 4.2 * across + 1.2)
     fig = style.figure(title, subtitle, width, 3.6 * down, labels)
     for ax, (place, panel) in zip(style.grid(fig, len(panels), across), panels, strict=True):
-        _panel(ax, panel, labels, confidence, draws)
+        _panel(ax, panel, labels, confidence)
         ax.set_title(_panel_title(place, panels))
     fig.axes[0].set_ylabel("test AUC")
     style.legend(fig, labels)
@@ -62,7 +62,7 @@ def _panel_title(place: Any, panels: list) -> str:
     return f"{model}, {kind}, {position}" + (f" ({protocol})" if several else "")
 
 
-def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float, draws: int) -> None:
+def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float) -> None:
     values = panel.groupby(["label", "layer", "dataset"])["test_auc"].mean()
     layers = sorted(panel["layer"].astype(int).unique())
     widest = max(labels, key=lambda m: len(set(panel.loc[panel["label"] == m, "layer"])))
@@ -78,7 +78,7 @@ def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float, 
         if len(layers) == 1:
             ax.plot(line.index, line, ".", color="#A5A5A5", ms=3, zorder=1)
     for m in present:
-        means = [(x, *bootstrap_mean(v, confidence, draws)) for x, v in values[m].groupby("layer")]
+        means = [(x, *mean_interval(v, confidence)) for x, v in values[m].groupby("layer")]
         x, mean, low, high = np.array(means, dtype=float).T
         color, marker = shown[m]
         if m in single:

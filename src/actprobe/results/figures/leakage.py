@@ -6,13 +6,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actprobe.results.figures import style
-from actprobe.results.stats import CONFIDENCE, DRAWS
+from actprobe.results.stats import CONFIDENCE
 from actprobe.results.views import featured, label_order, place_name
 
 NAMED, VISIBLE = 5, 0.02  # so many datasets are named, and only where there is a difference
 
 
-def leakage(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def leakage(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """By how much the test AUC falls without leaked test rows, against their share.
 
     A test row is leaked when its exact text also stands in a training row.

@@ -7,13 +7,13 @@ from matplotlib.figure import Figure
 
 from actprobe.results.figures import style
 from actprobe.results.select import BASELINES, SLICE, TIES, quiver_table
-from actprobe.results.stats import CONFIDENCE, DRAWS
+from actprobe.results.stats import CONFIDENCE
 
 
-def quiver(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def quiver(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Mean test AUC of the method chosen by validation, with the band over all tie orders."""
     title = "Choosing the method by validation (quiver of arrows)"
-    rows = quiver_table(table, confidence, draws)
+    rows = quiver_table(table, confidence)
     if rows.empty:
         return style.nothing(title, "No place has more than one method to choose from.")
     panels = list(rows.groupby("setting", sort=False))
@@ -21,7 +21,7 @@ def quiver(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRA
     heights = [0.36 * len(p) + 0.35 for _, p in settings]
     subtitle = (
         "Thick bars: the band over all tie orders; thin lines: "
-        f"{confidence:.0%} bootstrap interval over datasets.\n"
+        f"{confidence:.0%} interval over datasets.\n"
         f"Points: the tie rule “{TIES['methods']}”."
     )
     fig = style.figure(title, subtitle, 9.0, sum(heights) + 0.4)

@@ -8,30 +8,28 @@ from matplotlib.figure import Figure
 
 from actprobe.results.figures import style
 from actprobe.results.select import SLICE, quiver
-from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
+from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.views import baseline, count, label_order, labelled, place_name
 
 
-def scarcity(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def scarcity(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Mean test AUC by number of training rows."""
-    return _curves(table, "scarcity", "training rows", "Few training rows", confidence, draws)
+    return _curves(table, "scarcity", "training rows", "Few training rows", confidence)
 
 
-def imbalance(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def imbalance(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Mean test AUC by the share of positives in training and test rows."""
     words = "share of positives in training and test rows"
-    return _curves(table, "imbalance", words, "Unequal classes", confidence, draws)
+    return _curves(table, "imbalance", words, "Unequal classes", confidence)
 
 
-def label_noise(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def label_noise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Mean test AUC by the share of flipped training labels."""
     words = "share of flipped training labels"
-    return _curves(table, "label_noise", words, "Wrong training labels", confidence, draws)
+    return _curves(table, "label_noise", words, "Wrong training labels", confidence)
 
 
-def _curves(
-    table: pd.DataFrame, setting: str, axis: str, title: str, confidence: float, draws: int
-) -> Figure:
+def _curves(table: pd.DataFrame, setting: str, axis: str, title: str, confidence: float) -> Figure:
     """A line per method over the conditions, a panel per place.
 
     A panel shows the same datasets at every point: those for which every method has a number
@@ -54,7 +52,7 @@ def _curves(
     fig = style.figure(
         title,
         f"Means over the datasets with a number for every method and condition; {bands}: "
-        f"{confidence:.0%} bootstrap interval over datasets.\n"
+        f"{confidence:.0%} interval over datasets.\n"
         "Conditions that few datasets have are left out. SAE probes: k chosen by validation.",
         width,
         3.9 * -(-len(panels) // across),
@@ -64,7 +62,7 @@ def _curves(
     axes = style.grid(fig, len(panels), across)
     for ax, (place, (lines, left, of)) in zip(axes, panels.items(), strict=True):
         for name, values in lines.items():
-            points = [bootstrap_mean(v, confidence, draws) for _, v in values.items()]
+            points = [mean_interval(v, confidence) for _, v in values.items()]
             mean, low, high = np.array(points, dtype=float).T
             color, marker = looks[name]
             x = values.columns.to_numpy(dtype=float)
@@ -121,7 +119,7 @@ def _in_order(names: set[str]) -> list[str]:
     return [*base, *sorted(n for n in names if ", " in n)]
 
 
-def ood(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def ood(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Test AUC on out-of-distribution texts by dataset, beside the normal setting where known.
 
     Means over seeds.

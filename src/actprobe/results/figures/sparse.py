@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from actprobe.results.compare import common
 from actprobe.results.figures import style
 from actprobe.results.select import SLICE, quiver
-from actprobe.results.stats import CONFIDENCE, DRAWS, bootstrap_mean
+from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.tables import method_rank, natural
 from actprobe.results.views import baseline, control, count
 
@@ -53,7 +53,7 @@ def _where(reference: pd.DataFrame) -> str:
     return f"{r['model']}, {r['site']}, {r['position']}; setting {r['setting']}{over}"
 
 
-def sae_scatter(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def sae_scatter(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Test AUC of SAE probes against the baseline, a point per dataset, a panel per SAE."""
     title = "SAE probes against the baseline"
     reference, chosen = _side_by_side(table)
@@ -81,13 +81,14 @@ def sae_scatter(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int 
         for side, color in ((above, "#D55E00"), (~above, "#0072B2")):
             part = means[side]
             ax.plot(part["reference"], part["probe"], "o", color=color, ms=3.2, alpha=0.7, mew=0)
-        delta, *interval = bootstrap_mean(means["probe"] - means["reference"], confidence, draws)
+        difference = means["probe"] - means["reference"]
+        delta, *bounds = mean_interval(difference, confidence, (-1.0, 1.0))
+        interval = "" if pd.isna(bounds[0]) else f"\n[{bounds[0]:+.4f}, {bounds[1]:+.4f}]"
         ax.set_title(sae.replace(", ", "\n"), fontsize=8)
         ax.text(
             0.04,
             0.96,
-            f"mean difference {delta:+.4f}\n[{interval[0]:+.4f}, {interval[1]:+.4f}]\n"
-            f"higher on {above.sum()} of {len(means)}",
+            f"mean difference {delta:+.4f}{interval}\nhigher on {above.sum()} of {len(means)}",
             transform=ax.transAxes,
             va="top",
             fontsize=7.5,
@@ -103,9 +104,7 @@ def sae_scatter(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int 
     return fig
 
 
-def sae_by_dataset(
-    table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS
-) -> Figure:
+def sae_by_dataset(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Heat map: SAE probe minus baseline, a row per dataset and a column per SAE."""
     title = "SAE probe minus baseline, by dataset"
     reference, chosen = _side_by_side(table)
@@ -148,7 +147,7 @@ def sae_by_dataset(
     return fig
 
 
-def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = DRAWS) -> Figure:
+def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Mean test AUC of SAE probes by the number of latents k, a line per SAE."""
     title = "Test AUC by number of latents"
     reference, chosen = _side_by_side(table)
@@ -164,7 +163,7 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = D
     width = 7.4
     others = len(chosen) - len(shown)
     banded = len(shown) <= 3
-    bands = f"; bands: {confidence:.0%} bootstrap interval over datasets" if banded else ""
+    bands = f"; bands: {confidence:.0%} interval over datasets" if banded else ""
     note = f" Grey: {count(others, 'other SAE')}." if others else ""
     fig = style.figure(
         title,
@@ -189,7 +188,7 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE, draws: int = D
     looks = style.looks(shown)
     for name, mine in rows.groupby("name", sort=False):
         values = mine.groupby(["k", "dataset"])["test_auc"].mean()
-        points = [(k, *bootstrap_mean(v, confidence, draws)) for k, v in values.groupby("k")]
+        points = [(k, *mean_interval(v, confidence)) for k, v in values.groupby("k")]
         k, mean, low, high = np.array(points, dtype=float).T
         if name in looks:
             color, marker = looks[str(name)]
