@@ -6,7 +6,9 @@ Scripts and the command line print these without a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 
 _OF_THE_MACHINE = {
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT,
@@ -38,6 +40,26 @@ def bad_file(path: object, error: Exception, what: str = "") -> BadInput:
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         raise error
     return BadInput(f"{path}: {what}{error}")
+
+
+@contextlib.contextmanager
+def blamed_on(what: str, remedy: str) -> Iterator[None]:
+    """Raise whatever a library raises inside as BadInput: `{what}: {type}: {error}; {remedy}`.
+
+    What says nothing about the input passes as it is: our own errors, no memory, what the system says
+    of its disks and servers (an OSError with a number), a library that is not there.
+    """
+    try:
+        yield
+    except (ActprobeError, MemoryError, ImportError):
+        raise
+    except Exception as e:
+        of_the_system = isinstance(e, OSError) and e.errno is not None
+        if of_the_system or (
+            isinstance(e, RuntimeError) and "memory" in str(e)
+        ):  # torch has no type
+            raise
+        raise BadInput(f"{what}: {type(e).__name__}: {e}; {remedy}") from e
 
 
 class Damaged(ActprobeError):

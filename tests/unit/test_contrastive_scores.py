@@ -78,29 +78,31 @@ def test_many_aucs_at_once_are_those_of_sklearn():
     np.testing.assert_allclose(controls.aucs(y, values), expected)
 
 
-def test_labels_of_pairs_are_swapped_within_pairs():
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((8, 5)), np.tile([0, 1], 4)
-    pair = np.array(["a", "a", "b", "b", "c", "c", "d", "d"], object)
-    found = controls.permuted_directions(x, y, pair, 300, 0)
-    difference = x[1::2] - x[::2]
-    signs = np.stack(np.meshgrid(*[[-1, 1]] * 4), -1).reshape(-1, 4)
-    possible = signs @ difference / np.linalg.norm(signs @ difference, axis=1, keepdims=True)
-    assert (np.abs(found @ possible.T - 1).min(axis=1) < 1e-12).all()
-    assert len(np.unique(found.round(9), axis=0)) == 16
-
-
-def test_other_labels_are_permuted_as_a_whole():
-    x, y = np.eye(9), (np.arange(9) < 3).astype(int)
-    found = controls.permuted_directions(x, y, None, 200, 0)
-    assert ((found > 0).sum(axis=1) == 3).all() and len(np.unique(found.round(9), axis=0)) > 50
-
-
 def test_random_directions_are_unit_and_repeatable():
     a, b = controls.random_directions(16, 200, 0), controls.random_directions(16, 200, 0)
     np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1)
     assert np.abs(a.mean(axis=0)).max() < 0.1
+
+
+@pytest.mark.parametrize("limit", [1, 8 * 50 * 3, 1 << 27])
+def test_g9_aucs_in_blocks_are_those_in_one(monkeypatch, limit):
+    rng = np.random.default_rng(0)
+    y, values = np.arange(50) % 3 == 0, rng.standard_normal((20, 50))
+    expected = controls.aucs(y, values)
+    monkeypatch.setattr(controls, "_RANKED", limit)
+    np.testing.assert_array_equal(controls.aucs(y, values), expected)
+    assert controls.aucs(y, values[:0]).shape == (0,)
+
+
+def test_a_band_leaves_out_one_in_twenty_of_what_is_exchangeable():
+    rng = np.random.default_rng(0)
+    outside = 0
+    for _ in range(2000):
+        found, *null = rng.standard_normal(201)
+        low, high = controls.band(np.array(null))
+        outside += not low <= found <= high
+    assert 0.035 < outside / 2000 < 0.065
 
 
 def test_a_p_value_counts_the_found_one():

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from actprobe import keys, store
 
+RANDOM = "random"  # the kind of null that is no method's own
+
 
 @dataclass(frozen=True)
 class Validated:
     """Scores of a validation set: y, 0/1 labels [N]; values [m, N, 4] (`scores.STATISTICS`);
-    n_tokens int32 [N], -1 where an imported cache does not tell it; AUROCs of null directions by
-    kind; the numbers per method."""
+    n_tokens int32 [N], -1 where an imported cache does not tell it; null: AUROCs of null directions,
+    of "random" ones and of each method's own; the numbers per method."""
 
     y: NDArray[np.uint8]
     values: NDArray[np.float64]

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from actprobe import store
 from actprobe.contrastive import data
-from actprobe.contrastive.controls import CONFIDENCE
 from actprobe.plan import Target
-from actprobe.probes import Bootstrap, auc
+from actprobe.probes import auc, auc_interval
 
 METHODS = {
     "baseline_length": "number of characters",
@@ -38,8 +37,6 @@ def make(t: Target) -> Path:
     """The baselines of one training and one validation set; returns the sealed part."""
     train = data.load(t.args["train"], t.args["positive"])
     test = data.load(t.args["dataset"], t.args["positive"])
-    rule = {"seed": t.spec["seed"], "resamples": t.spec["bootstrap"], "level": CONFIDENCE}
-    bootstrap = Bootstrap(test.y, rule)
     found = {
         "baseline_length": length(train.text, train.y, test.text),
         "baseline_tfidf": tfidf(train.text, train.y, test.text),
@@ -47,7 +44,7 @@ def make(t: Target) -> Path:
     }
     rows = []
     for method, scores in found.items():
-        low, high = (None, None) if scores is None else bootstrap.interval(scores)
+        low, high = (None, None) if scores is None else auc_interval(test.y, scores, test.group)
         rows.append(
             {
                 "train": train.dataset,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 BAND = (0.025, 0.975)  # quantiles of a null band
-CONFIDENCE = 0.95
+_RANKED = 1 << 21  # scores that are ranked at a time
 
 
 def random_directions(d: int, k: int, seed: int) -> Matrix:
@@ -16,39 +16,27 @@ def random_directions(d: int, k: int, seed: int) -> Matrix:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def permuted_directions(x: Matrix, y: NDArray, pair: NDArray | None, k: int, seed: int) -> Matrix:
-    """Unit mean differences [k, d] of rows x [n, d] whose labels were permuted at random.
-
-    Within pairs (names or None, [n]) that have one row of each class the two labels are swapped or
-    not, which is what such data allow to be exchanged; otherwise all labels are permuted.
-    """
-    rng = np.random.default_rng([seed, 1])
-    if pair is not None and _one_of_each(y, pair):
-        _, at = np.unique(pair, return_inverse=True)
-        swapped = rng.integers(0, 2, (k, at.max() + 1))[:, at] == 1
-        labels = np.where(swapped, 1 - y, y)
-    else:
-        labels = rng.permuted(np.tile(y, (k, 1)), axis=1)
-    positive = labels.sum(axis=1, keepdims=True)
-    weights = np.where(labels == 1, 1 / positive, -1 / (len(y) - positive))
-    found = weights @ x
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-300)
-
-
-def _one_of_each(y: NDArray, pair: NDArray) -> bool:
-    if any(p is None for p in pair):
-        return False
-    _, at = np.unique(pair.astype(str), return_inverse=True)
-    return bool((np.bincount(at) == 2).all() and (np.bincount(at, weights=y) == 1).all())
-
-
 def aucs(y: NDArray, scores: Matrix) -> NDArray[np.float64]:
     """AUROC [k] of many scores [k, n] of the same rows with 0/1 labels y [n], from mean ranks."""
     from scipy.stats import rankdata
 
     positive = int(np.sum(y == 1))
-    ranks = rankdata(scores, axis=1)[:, y == 1].sum(axis=1)
+    most = max(1, _RANKED // max(len(y), 1))
+    ranks = np.concatenate(
+        [
+            rankdata(scores[first : first + most], axis=1)[:, y == 1].sum(axis=1)
+            for first in range(0, len(scores), most)
+        ]
+        or [np.zeros(0)]
+    )
     return (ranks - positive * (positive + 1) / 2) / (positive * (len(y) - positive))
+
+
+def band(null: NDArray[np.float64]) -> tuple[float, float]:
+    """What a value that is exchangeable with the null values [k] leaves in 5 % of cases: the
+    quantiles at rank (k + 1)·q (Weibull's), so that the found one is counted among them."""
+    low, high = np.quantile(null, BAND, method="weibull")
+    return float(low), float(high)
 
 
 def p_value(null: NDArray[np.float64], found: float) -> float:

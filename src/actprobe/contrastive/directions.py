@@ -132,9 +132,16 @@ class Fitted:
 
 
 def fit(
-    x: Matrix, y: NDArray, groups: NDArray, methods: Sequence[str], C: float, folds: int, seed: int
+    x: Matrix,
+    y: NDArray,
+    groups: NDArray,
+    methods: Sequence[str],
+    C: float,
+    folds: int,
+    seed: int,
+    space: Span | None = None,
 ) -> Fitted:
-    """Directions of all methods on rows x [n, d] with 0/1 labels y [n].
+    """Directions of all methods on rows x [n, d] with 0/1 labels y [n]; space: `span(x)`.
 
     A direction points to class 1: it is turned round when class 1 scores lower on the training
     rows (AUROC below 0.5). groups [n]: rows of one group are held out together. Where the class
@@ -146,7 +153,7 @@ def fit(
         zero = np.zeros((len(methods), x.shape[1]))
         converged = [True] * len(methods)
         return Fitted(means[0], means[1], zero, nothing, half, half, nothing, converged)
-    space = span(x)
+    space = span(x) if space is None else space
     found = [find(m, space.z, y, space.d, C) for m in methods]
     direction = space.lift(np.stack([w for w, _ in found]))
     if "mean_difference" in methods:

@@ -24,7 +24,7 @@ _BASELINES = {
     "baseline_tfidf": ("TF-IDF of the training set", "#CC79A7", (0, (5, 2))),
     "baseline_tfidf_in_domain": ("TF-IDF in domain", "#E69F00", (0, (5, 1, 1, 1))),
 }
-_PERMUTED, _RANDOM = "null: permuted labels", "null: random directions"
+_PERMUTED, _RANDOM = "null: permuted labels", "random directions"
 _MOST_MAPS = 9
 
 
@@ -59,8 +59,8 @@ def by_layer(made: pd.DataFrame) -> Figure:
     across = min(len(shown), 2)
     fig = style.figure(
         title,
-        "Validation rows, with 95 % bootstrap intervals; bands hold 95 % of null directions.\n"
-        "Ringed: the layer chosen on held-out training rows." + more,
+        "Validation rows, with 95 % intervals. A band holds 95 % of a method's directions on permuted\n"
+        "labels, thin lines 95 % of random ones. Ringed: chosen on held-out training rows." + more,
         max(6.6, 5.2 * across),
         3.7 * math.ceil(len(shown) / across),
         legend,
@@ -81,21 +81,24 @@ def by_layer(made: pd.DataFrame) -> Figure:
 def _by_layer(ax: Axes, rows: pd.DataFrame) -> None:
     layers = sorted(rows["layer"].unique())
     step = min(np.diff(layers), default=1.0)
-    null = rows.drop_duplicates("layer").sort_values("layer")
     # Half a step beyond the ends, so that a single layer has a band as well.
     at = np.concatenate([[layers[0] - step / 2], layers, [layers[-1] + step / 2]])
-    edge = {
-        f"{kind}_{end}": np.pad(null[f"null_{kind}_{end}"], 1, mode="edge")
-        for kind in ("permuted", "random")
-        for end in ("low", "high")
-    }
-    ax.fill_between(
-        at, edge["permuted_low"], edge["permuted_high"], color="#D5D5D5", lw=0, label=_PERMUTED
-    )
-    for end in ("low", "high"):
-        ax.plot(at, edge[f"random_{end}"], color="#777777", lw=0.9, label=_RANDOM)
-    ax.axhline(0.5, color="#555555", lw=0.6)
     shown = methods(rows)
+    for method in shown:
+        null = rows[rows["method"] == method].sort_values("layer")
+        edge = {
+            f"{kind}_{end}": np.pad(null[f"null_{kind}_{end}"], 1, mode="edge")
+            for kind in ("permuted", "random")
+            for end in ("low", "high")
+        }
+        x = np.pad(null["layer"], 1, constant_values=(at[0], at[-1]))
+        ax.fill_between(
+            x, edge["permuted_low"], edge["permuted_high"], color=LOOKS[method][0], alpha=0.13, lw=0
+        )
+        for end in ("low", "high"):
+            ax.plot(x, edge[f"random_{end}"], color="#777777", lw=0.9, label=_RANDOM)
+    ax.fill_between([], [], [], color="#777777", alpha=0.25, lw=0, label=_PERMUTED)
+    ax.axhline(0.5, color="#555555", lw=0.6)
     for k, method in enumerate(shown):
         mine = rows[rows["method"] == method].sort_values("layer")
         colour, marker = LOOKS[method]

@@ -37,10 +37,12 @@ def headline(table: pd.DataFrame) -> list[str]:
     for r in table[table["chosen"]].itertuples():
         low, high = r.null_permuted_low, r.null_permuted_high
         where = "inside" if low <= r.test_auc <= high else "outside"
-        band = f"{where} the null band of permuted labels, {low:.3f} to {high:.3f}"
+        band = f"{where} the null band of {r.method} on permuted labels, {low:.3f} to {high:.3f}"
+        if pd.isna(low):
+            band = "no null band (its warning says why)"
         lines.append(
-            f"{r.train} → {r.dataset}, {r.model}, {r.method}: AUROC {r.test_auc:.3f} "
-            f"[{r.ci_low:.3f}, {r.ci_high:.3f}] for {r.positive} at {r.site} ({r.position}), "
+            f"{r.train} → {r.dataset}, {r.model}, {r.method}: AUROC {r.test_auc:.3f}"
+            f"{_interval(r)} for {r.positive} at {r.site} ({r.position}), "
             f"chosen by held-out training rows; {band}."
         )
     fits = table[table["source"] != ""].drop_duplicates([*RUN, "dataset"])
@@ -116,13 +118,21 @@ def _row(r: Any) -> dict[str, Any]:
         (layer_name(r.layer), ""),
         (_number(r.val_auc), f"d′ {_number(r.val_d, 2)}"),
         (_number(r.test_auc), f"{_number(r.ci_low)}–{_number(r.ci_high)}"),
-        (f"p {r.p_permuted:.3f}", f"{r.null_permuted_low:.3f}–{r.null_permuted_high:.3f}"),
-        (f"p {r.p_random:.3f}", f"{r.null_random_low:.3f}–{r.null_random_high:.3f}"),
+        _null(r.p_permuted, r.null_permuted_low, r.null_permuted_high),
+        _null(r.p_random, r.null_random_low, r.null_random_high),
         (_number(r.length_corr, 2), ""),
         (_number(r.cos_compare, 2), _number(r.auc_without_compare)),
         (r.warning, ""),
     ]
     return {"chosen": r.chosen, "cells": [{"text": t, "small": s} for t, s in cells]}
+
+
+def _null(p: float, low: float, high: float) -> tuple[str, str]:
+    return ("", "") if pd.isna(low) else (f"p {p:.3f}", f"{low:.3f}–{high:.3f}")
+
+
+def _interval(r: Any) -> str:
+    return "" if pd.isna(r.ci_low) else f" [{r.ci_low:.3f}, {r.ci_high:.3f}]"
 
 
 def _baseline(r: Any) -> list[str]:

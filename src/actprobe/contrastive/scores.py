@@ -118,3 +118,11 @@ def score(a: Activations, name: str, unit: Matrix, means_of: Matrix) -> Scores:
         extreme += (((first == high) | (first == low)) & (lengths > 1)).sum(axis=1)
         several += int((lengths > 1).sum())
     return Scores(values, extreme / several if several else np.full(m, np.nan), means)
+
+
+def means(a: Activations, name: str, unit: Matrix) -> Matrix:
+    """Mean scores [k, N] of all rows along unit [k, d]."""
+    found = np.empty((len(unit), n_rows(a)))
+    for block in blocks(a, name):
+        found[:, block.rows] = unit @ block.pooled.T
+    return found

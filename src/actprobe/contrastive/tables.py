@@ -11,8 +11,9 @@ import pandas as pd
 
 from actprobe import store
 from actprobe.contrastive import artefact
-from actprobe.contrastive.artefact import Directions
-from actprobe.contrastive.controls import BAND
+from actprobe.contrastive.artefact import RANDOM, Directions, Validated
+from actprobe.contrastive.controls import band
+from actprobe.contrastive.nulls import FEWEST
 from actprobe.contrastive.targets import METHODS
 from actprobe.errors import BadInput
 from actprobe.results.figures.style import layer_of
@@ -107,11 +108,6 @@ def _rows(d: Directions, kind: str) -> Iterable[dict[str, Any]]:
     for i, method in enumerate(d.methods):
         for dataset, v in d.validated.items():
             numbers = {**d.numbers[i], **v.numbers[i]}
-            bands = {
-                f"null_{kind}_{end}": float(np.quantile(aucs, q))
-                for kind, aucs in v.null.items()
-                for end, q in zip(("low", "high"), BAND, strict=True)
-            }
             yield {
                 **place,
                 "method": method,
@@ -119,9 +115,28 @@ def _rows(d: Directions, kind: str) -> Iterable[dict[str, Any]]:
                 "n_train": d.facts["n_train"],
                 "norm": d.norm[i],
                 **{k: NAN if n is None else n for k, n in numbers.items()},
-                **bands,
-                "warning": warning({**numbers, "norm": d.norm[i]}),
+                **_bands(d, v, method),
+                "warning": warning({**numbers, "norm": d.norm[i], **_null_facts(d, method)}),
             }
+
+
+def _null_facts(d: Directions, method: str) -> dict[str, Any]:
+    return {
+        "orders": d.facts["orders"],
+        "null_converged": method not in d.facts["null_unconverged"],
+    }
+
+
+def _bands(d: Directions, v: Validated, method: str) -> dict[str, float]:
+    """The bands of random directions and of the method's own null; the latter, and its p, are NaN
+    where the training labels have too few orders for one."""
+    found: dict[str, float] = {}
+    for kind, of in (("random", RANDOM), ("permuted", method)):
+        low, high = band(v.null[of])
+        found |= {f"null_{kind}_low": low, f"null_{kind}_high": high}
+    if (d.facts["orders"] or FEWEST) < FEWEST:
+        found |= dict.fromkeys(("null_permuted_low", "null_permuted_high", "p_permuted"), NAN)
+    return found
 
 
 def warning(numbers: Mapping[str, Any]) -> str:
@@ -135,6 +150,14 @@ def warning(numbers: Mapping[str, Any]) -> str:
         found.append(f"the first token is extreme in {numbers['first_token']:.0%} of the rows")
     if not numbers["converged"]:
         found.append("the solver stopped early")
+    orders = numbers.get("orders")
+    if orders is not None and orders < FEWEST:
+        found.append(
+            f"no null band: pairs and groups leave {orders} orders of the training labels, {FEWEST} "
+            "are needed"
+        )
+    if not numbers.get("null_converged", True):
+        found.append("not every fit of the null converged")
     return "; ".join(found)
 
 

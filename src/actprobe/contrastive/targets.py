@@ -13,8 +13,8 @@ from actprobe.keys import DigestMemo
 from actprobe.plan import Target
 
 STAGE, BASELINES = "contrastive", "baselines"
-VERSION = 2
-BASELINES_VERSION = 2
+VERSION = 3
+BASELINES_VERSION = 3
 METHODS = ("mean_difference", "logreg", "lda")
 
 BySource = Mapping[str, Mapping[str, list[Target]]]  # source -> dataset -> activations
@@ -129,8 +129,6 @@ def _baselines(cache_dir: str, entry: Mapping[str, Any], train: Target, dataset:
         "train": train.identity,
         "dataset": dataset.identity,
         "positive": entry["positive"],
-        "bootstrap": entry["controls"]["bootstrap"],
-        "seed": entry["seed"],
     }
     return plan.target(
         cache_dir,

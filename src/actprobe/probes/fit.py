@@ -6,15 +6,16 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import keys, sae
-from actprobe.errors import ActprobeError, BadInput, Damaged
+from actprobe import keys, sae, store
+from actprobe.errors import ActprobeError, BadInput, Damaged, blamed_on
+from actprobe.models import rows_begin_with_bos
 from actprobe.plan import Target
 from actprobe.probes import (
     data,
@@ -68,6 +69,7 @@ def rows(target: Target) -> list[dict[str, Any]]:
     )
     if keys.spec_key(recipe) != target.spec["recipe"]:
         raise ActprobeError(f"protocol {args['protocol']} changed while the run was going on")
+    _check_bos(target)
     source = _source(args["texts"], args["matrix"], recipe)
     test = None
     if "test_texts" in args:
@@ -90,25 +92,32 @@ def rows(target: Target) -> list[dict[str, Any]]:
     return found
 
 
-@contextmanager
-def _named(place: Mapping[str, Any]) -> Iterator[None]:
-    """Whatever a library raises inside becomes the BadInput of this fit; what the machine lacks stays.
+def _named(place: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Blames what a library raises inside on this fit.
 
     A fit whose numbers do not exist has a reason instead (`CannotFit`) and does not come here.
     """
-    try:
-        yield
-    except (ActprobeError, MemoryError, OSError, ImportError):
-        raise
-    except Exception as e:
-        if isinstance(e, RuntimeError) and "memory" in str(e):  # torch says so
-            raise
-        at = f", condition {place['condition']}" if place["condition"] else ""
-        raise BadInput(
-            f"{place['dataset']}: {place['method']} of {place['protocol']} ({place['setting']}{at}, "
-            f"seed {place['seed']}) on {place['source']} cannot be fitted: {type(e).__name__}: {e}; "
-            f"leave {place['method']} or {place['dataset']} out of this entry of `probes`"
-        ) from e
+    at = f", condition {place['condition']}" if place["condition"] else ""
+    return blamed_on(
+        f"{place['dataset']}: {place['method']} of {place['protocol']} ({place['setting']}{at}, "
+        f"seed {place['seed']}) on {place['source']} cannot be fitted",
+        f"leave {place['method']} or {place['dataset']} out of this entry of `probes`",
+    )
+
+
+def _check_bos(target: Target) -> None:
+    """Refuse rows of a causal model without a beginning of sequence that the protocol is about."""
+    args = target.args
+    if protocol.load(args["protocol"])["bos"] != "added":
+        return
+    for path in (args[k] for k in ("matrix", "test_matrix") if k in args):
+        facts = store.read_header(path)["facts"]
+        if facts.get("causal") and rows_begin_with_bos(facts) is False:
+            raise BadInput(
+                f"{path}: its rows begin with no BOS token, and {target.spec['protocol']} is about "
+                f"activations after one; write `prepend_bos: true` in models.{args['model']}, use "
+                "actprobe-1, or a protocol of your own that extends this one and says `bos: any`"
+            )
 
 
 def _source(texts: str, matrix: str, recipe: Mapping[str, Any]) -> Source:
