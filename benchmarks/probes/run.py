@@ -55,14 +55,14 @@ def line(*cells: object) -> None:
 
 
 def ours(name: str, method: str, X: np.ndarray, y: np.ndarray, **changes: Any) -> search.Fitted:
-    """A fit by our protocol `name`, with its bootstrap interval as in every run."""
+    """A fit by our protocol `name`, with its interval as in every run."""
     recipe = protocol.load(name)
     folds = validation.folds(y[:N_TRAIN], recipe["validation"], SEED)
     fitted = search.search(
         X[:N_TRAIN].astype(float), y[:N_TRAIN], X[N_TRAIN:].astype(float),
         recipe["methods"][method] | changes, folds, recipe["validation"], SEED,
     )  # fmt: skip
-    metrics.Bootstrap(y[N_TRAIN:], recipe["bootstrap"]).interval(fitted.scores)
+    probes.auc_interval(y[N_TRAIN:], fitted.scores)
     return fitted
 
 

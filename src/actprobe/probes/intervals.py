@@ -3,9 +3,11 @@
 The variance of an AUC follows from its placements: the share of the other class that each row
 beats (DeLong, DeLong and Clarke-Pearson 1988). Rows that belong together are one observation
 (Obuchowski 1997). The interval is the score interval of a proportion (Wilson 1927) with as many
-trials as give this variance, and with Student's t in place of the normal quantile: it keeps its
-level where classes are small or the AUC is near 1, lies in [0, 1] and never has width 0. How often
-it holds the true AUC is measured in benchmarks/calibration.
+trials as give this variance, and with Student's t in place of the normal quantile. Where few
+rows are out of order, the placements know little of their variance, and nothing where none is: the
+number of trials is drawn towards that of two classes that do not overlap, or stays if it is smaller.
+So the interval keeps its level where classes are small or the AUC is near 1, lies in [0, 1] and never
+has width 0. How often it holds the true AUC is measured in benchmarks/calibration.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 LEVEL = 0.95
+_TRUSTED = 20  # rows of each class out of order, from which their variance counts for half
 
 Vector = NDArray[np.float64]
 
@@ -59,10 +62,24 @@ def auc_interval(
     auc = float(share[y == 1].mean())
     parts = [_variance_of_mean(share[y == c] - auc, of[c]) for c in (0, 1)]
     variance = sum(parts) + _covariance(y, share - auc, cluster)
-    trials = _trials_of_separated(*sizes)
-    if 0 < auc < 1 and variance > 0:
-        trials = min(trials, auc * (1 - auc) / variance)
+    in_order = share == (1.0 if auc >= 0.5 else 0.0)
+    told = min(len(np.unique(of[c][~in_order[y == c]])) for c in (0, 1))
+    trials = _trials(auc, variance, told, sizes)
     return _wilson(auc, trials, _quantile(parts, sizes, level))
+
+
+def _trials(auc: float, variance: float, told: int, sizes: list[int]) -> float:
+    """Trials of a proportion as good as the rows; told: clusters of the rarer class out of order.
+
+    Of classes that do not overlap: those of the variance of Hanley and McNeil (1982) for an AUC near
+    1, where the placements show none.
+    """
+    m, n = sizes
+    separated = m * n / (1 + ((m + n) / 2 - 1) / 2)
+    if not 0 < auc < 1 or variance <= 0:
+        return separated
+    own, weight = auc * (1 - auc) / variance, told / (told + _TRUSTED)
+    return min(own, own**weight * separated ** (1 - weight))
 
 
 def _variance_of_mean(deviation: Vector, cluster: NDArray[Any]) -> float:
@@ -78,12 +95,6 @@ def _covariance(y: NDArray[Any], deviation: Vector, cluster: NDArray[Any]) -> fl
     sums = [np.bincount(at, weights=np.where(y == c, deviation, 0.0)) for c in (0, 1)]
     n = len(sums[0])
     return 2 * float(sums[0] @ sums[1]) * n / (n - 1) / int(np.sum(y == 0)) / int(np.sum(y == 1))
-
-
-def _trials_of_separated(m: int, n: int) -> float:
-    """Trials as good as m and n rows whose classes do not overlap: the variance of Hanley and
-    McNeil (1982) for an AUC near 1, where the placements show none."""
-    return m * n / (1 + ((m + n) / 2 - 1) / 2)
 
 
 def _quantile(parts: list[float], sizes: list[int], level: float) -> float:
