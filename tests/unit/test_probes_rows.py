@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
 from probes_inputs import Cache, data
 
-from actprobe import probes
+from actprobe import probes, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.probes import data as labelled
 from actprobe.probes import fit, methods, permute, protocol, sizes, splits
 from actprobe.probes.sizes import CannotFit, Condition
+from actprobe.texts.facts import facts
 
 P = "saeprobes-0.4.2"
 
@@ -31,28 +31,11 @@ def add(cache, y, x=None, name="a", **columns):
     return labelled.labels(t.path)
 
 
-def facts_of(labels, text=None):
-    """What the header of the texts says of these labels."""
-    y = labels.y
-    texts = [len(set(labels.digest[y == c])) for c in (0, 1)]
-    least = int(np.argmin([(y == c).sum() for c in (0, 1)]))
-    group = Counter() if labels.group is None else Counter(labels.group.tolist())
-    split = None if labels.split is None else Counter(v for v in labels.split if v is not None)
-    return {
-        "n": labels.n_rows,
-        "texts": len(set(labels.digest)),
-        "classes": list(labels.classes),
-        "counts": [int((y == c).sum()) for c in (0, 1)],
-        "least": {
-            "class": labels.classes[least],
-            "rows": int((y == least).sum()),
-            "texts": texts[least],
-        },
-        "groups": {"number": len(group), "rows": len(y), "largest": max(group.values())}
-        if group
-        else None,
-        "splits": split,
-    }
+def facts_of(cache, name="a"):
+    """What the header of a dataset's texts says of it."""
+    [path] = [t.path for t in cache.known["texts"] if t.item == name]
+    table, classes = store.read_table(path), store.read_header(path)["facts"]["classes"]
+    return facts(table.to_pydict(), np.array(table["label"].to_pylist(), np.int32), classes)
 
 
 # A9: of a long dataset the seed draws the rows.
@@ -71,11 +54,11 @@ def test_a9_rows_of_a_long_dataset_are_drawn_by_the_seed(cache):
 
 
 def test_a9_published_protocols_keep_the_first_rows_and_say_so(cache):
-    labels = add(cache, sorted_labels())
+    add(cache, sorted_labels())
     [row] = cache.run({"protocol": P, "methods": ["logreg"]})
     assert "positive rows" in row["reason"] and row["n_unused"] == 3000
     needed = probes.requirements(P, ["normal"], ["logreg"])
-    assert probes.remarks(needed, facts_of(labels)) == [
+    assert probes.remarks(needed, facts_of(cache)) == [
         f"{P} uses 5,000 of 8,000 labelled rows, the first ones"
     ]
 
@@ -149,7 +132,7 @@ def test_d3_a_protocol_that_parts_groups_is_refused_unless_told_to(cache, column
 
 def test_d3_groups_that_train_and_test_are_told_beside_repeated_texts(cache):
     y, x, names = authors()
-    labels = add(cache, y, x, group=names)
+    add(cache, y, x, group=names)
     [row] = cache.run({"protocol": P, "methods": ["knn"], "groups": "ignore"})
     assert row["test_auc"] > 0.9 and row["leak_fraction"] == 0
     assert row["group_fraction"] > 0.9 and not row["test_auc_unseen"] > 0.9
@@ -158,7 +141,7 @@ def test_d3_groups_that_train_and_test_are_told_beside_repeated_texts(cache):
     assert np.mean([r["test_auc"] for r in kept]) < 0.75
     needed = probes.requirements(P, ["normal"], ["knn"])
     assert f"{P} parts its 80 groups between train and test" in probes.remarks(
-        needed, facts_of(labels)
+        needed, facts_of(cache)
     )
 
 
@@ -185,12 +168,12 @@ def test_d3_groups_of_a_test_set_are_those_of_the_same_name(cache):
 
 
 def test_d7_too_few_test_rows_have_a_reason_instead_of_a_number(cache):
-    labels = add(cache, np.arange(8) % 2)
+    add(cache, np.arange(8) % 2)
     rows = cache.run({"protocol": "actprobe-1", "methods": ["logreg"]})
     reason = "1 positive and 1 negative test rows are usable, at least 5 of each class needed"
     assert {r["reason"] for r in rows} == {reason}
     assert all(math.isnan(r["test_auc"]) for r in rows)
-    told = probes.unfit(probes.requirements("actprobe-1", ["normal"], ["logreg"]), facts_of(labels))
+    told = probes.unfit(probes.requirements("actprobe-1", ["normal"], ["logreg"]), facts_of(cache))
     assert told.startswith(reason) and "'no': 4 rows, 'yes': 4 rows" in told
 
 
@@ -354,7 +337,7 @@ def test_d15_a_reason_from_the_header_is_never_wrong(cache, name, setting):
     for i in range(60):
         y, columns = random_dataset(rng)
         labels = labelled.labels(cache.texts(f"d{i}", y, **columns).path)
-        reason, works = probes.unfit(needed, facts_of(labels)), has_a_split(labels, recipe)
+        reason, works = probes.unfit(needed, facts_of(cache, f"d{i}")), has_a_split(labels, recipe)
         assert not (reason and works), (reason, y.tolist(), columns)
         if name == P:  # rows one by one: nothing but the counts matters
             assert works or reason
