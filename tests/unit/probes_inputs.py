@@ -16,6 +16,7 @@ from actprobe.config import _filled, schema
 from actprobe.keys import DigestMemo
 from actprobe.plan import Plan, Target
 from actprobe.sae import Latents
+from actprobe.texts.facts import facts
 from actprobe.texts.table import SCHEMA as TEXTS_SCHEMA
 
 
@@ -79,7 +80,9 @@ class Cache:
         if bad:
             store.write_table(t.path, TEXTS_SCHEMA.empty_table(), t.spec, bad=bad)
         else:
-            store.write_table(t.path, rows, t.spec, {"classes": list(classes), "n": n})
+            known = None if None in label else np.asarray(label, np.int32)
+            found = facts(rows.to_pydict(), known, classes)
+            store.write_table(t.path, rows, t.spec, found | {"classes": list(classes)})
         return self._add(t)
 
     def activations(

@@ -142,3 +142,14 @@ def test_g9_null_directions_are_scored_a_few_at_a_time(tmp_path, monkeypatch, sc
     assert parts.validated["rows"].numbers[0]["test_auc"] == pytest.approx(
         whole.validated["rows"].numbers[0]["test_auc"]
     )
+
+
+def test_d7_a_validation_set_needs_rows_of_each_class(tmp_path):
+    config, known = project(tmp_path)
+    rows = [{**r, "type": "testing" if i < 4 else "deployment"} for i, r in enumerate(inputs.ROWS)]
+    inputs.dataset(tmp_path, "rows", rows)
+    known["texts"] = inputs.make_texts(config)
+    with pytest.raises(
+        ActprobeError, match="rows: 4 positive and 20 other rows to score, at least 5"
+    ):
+        inputs.run(config, known)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from probes_inputs import Cache, data
+from probes_inputs import Cache, data, sparse_data
 
 from actprobe import probes, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.probes import data as labelled
 from actprobe.probes import fit, methods, permute, protocol, sizes, splits
 from actprobe.probes.sizes import CannotFit, Condition
-from actprobe.texts.facts import facts
 
 P = "saeprobes-0.4.2"
 
@@ -34,8 +34,7 @@ def add(cache, y, x=None, name="a", **columns):
 def facts_of(cache, name="a"):
     """What the header of a dataset's texts says of it."""
     [path] = [t.path for t in cache.known["texts"] if t.item == name]
-    table, classes = store.read_table(path), store.read_header(path)["facts"]["classes"]
-    return facts(table.to_pydict(), np.array(table["label"].to_pylist(), np.int32), classes)
+    return store.read_header(path)["facts"]
 
 
 # A9: of a long dataset the seed draws the rows.
@@ -53,10 +52,11 @@ def test_a9_rows_of_a_long_dataset_are_drawn_by_the_seed(cache):
     assert {r["n_unused"] for r in rows} == {3000}
 
 
-def test_a9_published_protocols_keep_the_first_rows_and_say_so(cache):
+def test_a9_published_protocols_keep_the_first_rows_and_say_so(cache, caplog):
     add(cache, sorted_labels())
     [row] = cache.run({"protocol": P, "methods": ["logreg"]})
     assert "positive rows" in row["reason"] and row["n_unused"] == 3000
+    assert caplog.text.count("a: saeprobes-0.4.2 uses 5,000 of 8,000 labelled rows") == 1
     needed = probes.requirements(P, ["normal"], ["logreg"])
     assert probes.remarks(needed, facts_of(cache)) == [
         f"{P} uses 5,000 of 8,000 labelled rows, the first ones"
@@ -128,6 +128,18 @@ def test_d3_a_protocol_that_parts_groups_is_refused_unless_told_to(cache, column
     assert math.isfinite(row["test_auc"])
     with pytest.raises(ConfigError, match=f"leave `{key}: ignore` out"):
         cache.run({"protocol": "actprobe-1", "methods": ["knn"], key: "ignore"})
+
+
+def test_d3_groups_of_one_row_and_empty_splits_are_none(cache):
+    """As far as the texts are known while planning."""
+    y = np.arange(250) % 2
+    add(cache, y, group=[f"g{i}" for i in range(250)], split=[None] * 250)
+    [texts] = cache.known["texts"]
+    with pytest.raises(ConfigError, match="rows that belong together"):
+        cache.run({"protocol": P, "methods": ["knn"]})
+    cache.known["texts"] = [replace(texts, args={**texts.args, "facts": facts_of(cache)})]
+    [row] = cache.run({"protocol": P, "methods": ["knn"]})
+    assert row["group_fraction"] == 0
 
 
 def test_d3_groups_that_train_and_test_are_told_beside_repeated_texts(cache):
@@ -345,7 +357,30 @@ def test_d15_a_reason_from_the_header_is_never_wrong(cache, name, setting):
     assert 5 < told < 60
 
 
-# What a library raises.
+# What a library raises, and what it returns.
+
+
+def test_scores_that_are_no_numbers_are_the_reason_of_one_fit(cache, monkeypatch):
+    monkeypatch.setattr(methods, "scores", lambda model, X: np.full(len(X), np.nan))
+    add(cache, np.arange(250) % 2)
+    [row] = cache.run({"protocol": P, "methods": ["knn"]})
+    assert row["reason"] == "the fitted probe scores rows with what is no number"
+
+
+def test_one_number_of_latents_without_a_fit_leaves_the_others(cache, monkeypatch):
+    def only_small(X, *args):
+        if X.shape[1] > 16:
+            raise CannotFit("too many")
+        return own(X, *args)
+
+    own = fit.search
+    monkeypatch.setattr(fit, "search", only_small)
+    y = np.arange(250) % 2
+    cache.texts("a", y)
+    cache.latents("a", sparse_data(250, 60)[0])
+    rows = cache.run({"protocol": "saeprobes-0.4.2-fast"})
+    assert [r["k"] for r in rows if not r["reason"]] == [1, 2, 4, 8, 16]
+    assert [r["k"] for r in rows if r["reason"] == "too many"] == [32, 64, 128, 256, 512]
 
 
 def test_what_a_library_raises_is_the_reason_of_one_target(cache, monkeypatch):

@@ -37,6 +37,7 @@ def make(t: Target) -> Path:
     """The baselines of one training and one validation set; returns the sealed part."""
     train = data.load(t.args["train"], t.args["positive"])
     test = data.load(t.args["dataset"], t.args["positive"])
+    data.require_tested(test)
     found = {
         "baseline_length": length(train.text, train.y, test.text),
         "baseline_tfidf": tfidf(train.text, train.y, test.text),

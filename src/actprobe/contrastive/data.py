@@ -30,6 +30,19 @@ class Rows:
         return len(self.y)
 
 
+LEAST_TEST = 5  # rows of each class without which an AUROC says nothing
+
+
+def require_tested(rows: Rows) -> None:
+    """Raise BadInput for a validation set with too few rows of a class."""
+    positives = int(rows.y.sum())
+    if min(positives, len(rows) - positives) < LEAST_TEST:
+        raise BadInput(
+            f"dataset {rows.dataset}: {positives} positive and {len(rows) - positives} other rows to "
+            f"score, at least {LEAST_TEST} of each needed"
+        )
+
+
 def load(path: str, positive: str | None) -> Rows:
     """Read a texts artefact; class 1 is `positive`, or what the dataset itself numbers 1.
 

@@ -171,6 +171,7 @@ class _Tried:
     def on(self, place: Mapping[str, str]) -> Validated:
         """Scores and numbers of one validation set."""
         rows = _rows(place["texts"], self.positive)
+        data.require_tested(rows)
         with open_activations(place["activations"]) as a:
             _check_rows(scores.n_rows(a), rows, place["activations"])
             found, aucs = self._score(a, place["activations"], rows.y)

@@ -23,7 +23,7 @@ from actprobe import store
 from actprobe.errors import ActprobeError
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.probes import fit, memory
+from actprobe.probes import fit, memory, needs
 
 Rows = Callable[[], list[dict[str, Any]]]
 
@@ -53,11 +53,27 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """
     with Outcome(batch, config["on_bad_dataset"], _tombstone) as out:
         todo = sorted(out.todo(), key=lambda t: (-_work(t), t.path))
+        _tell(todo)
         progress = _Progress(batch.rule, todo)
         for t, rows in _results(todo, _workers(todo, threads, config["max_memory"])):
             with out.guard(t):
                 out.done(t, _write(t, rows()))
             progress.step(t)
+
+
+def _tell(todo: list[Target]) -> None:
+    """Log once for each dataset what a protocol does not use of it."""
+    told = dict.fromkeys(
+        (t.args["texts"], t.item, t.args["protocol"], t.spec["setting"], t.spec["method"])
+        for t in todo
+    )
+    lines: dict[str, None] = {}
+    for texts, dataset, name, setting, method in told:
+        needed = needs.requirements(name, [setting], [method])
+        for words in needs.remarks(needed, store.read_header(texts)["facts"]):
+            lines[f"{dataset}: {words}"] = None
+    for line in lines:
+        log.warning("%s", line)
 
 
 def _write(t: Target, rows: list[dict[str, Any]]) -> Path:

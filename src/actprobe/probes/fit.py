@@ -170,10 +170,15 @@ def _condition(
             test_rows = np.arange(len(test.labels))
             _check_test_set(test.labels, recipe["split"])
         fits = _Fits(source, train_rows, test or source, test_rows, recipe, condition, seed)
-        rows = [fits.row(k) for k in ks]
     except CannotFit as e:
-        rows = [{"k": k, "reason": str(e)} for k in ks]
-    yield from rows
+        yield from ({"k": k, "reason": str(e)} for k in ks)
+        return
+    for k in ks:
+        try:
+            row = fits.row(k)
+        except CannotFit as e:
+            row = {"k": k, "reason": str(e)}
+        yield row
 
 
 def _check_test_set(labels: Labels, split: Mapping[str, Any]) -> None:
@@ -294,6 +299,8 @@ class _Fits:
     def row(self, k: int | None) -> dict[str, Any]:
         """The tidy row of the fit on the first k columns, or on all."""
         fitted = self._fit(k)
+        if not np.isfinite(fitted.scores).all():
+            raise CannotFit("the fitted probe scores rows with what is no number")
         params = methods.json_params(fitted.params) | self.notes
         params["unconverged"] = fitted.unconverged
         if k is not None:

@@ -13,6 +13,7 @@ from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
 from actprobe.probes import protocol as protocols
+from actprobe.probes import refusals
 
 VERSION = 2
 
@@ -81,7 +82,7 @@ def _entry(
         _check(setting, "setting", protocol["settings"], f"{where}: {protocol['name']}")
     for method in entry["methods"] or []:
         _check(method, "method", protocol["methods"], f"{where}: {protocol['name']}")
-    _check_ignored(protocol, entry, where)
+    refusals.check_ignored(protocol, entry, where)
     sources = matching(entry["sources"], [s for of in kinds.values() for s in of], where, "source")
     datasets = set(matching(entry["datasets"], texts, where, "dataset"))
     for method in entry["methods"] or []:
@@ -101,66 +102,15 @@ def _entry(
                     if dataset not in datasets or (tests is not None and dataset not in tests):
                         continue
                     if ignores:
-                        _check_parted(protocol, entry, texts[dataset], tests is not None, where)
+                        refusals.check_parted(
+                            protocol, entry, texts[dataset], tests is not None, where
+                        )
                     data = _data(texts, of[source], dataset, tests, where)
-                    _check_bos(protocol, models, data, where)
+                    refusals.check_bos(protocol, models, data, where)
                     for method in methods:
                         ran.add((setting, method))
                         yield _target(config["cache_dir"], entry["protocol"], setting, method, data)
     _check_ran(protocol, entry, ran, where)
-
-
-# What rows have in common, by the key of `probes` that lets a protocol ignore it.
-_COMMON = {"groups": ("group", "pair", "answers"), "split": ("split",)}
-
-
-def _check_ignored(protocol: Mapping[str, Any], entry: Mapping[str, Any], where: str) -> None:
-    """Refuse `ignore` where the protocol ignores nothing."""
-    for key in _COMMON:
-        if entry[key] and protocol["split"]["groups"] != "ignore":
-            raise ConfigError(
-                f"{where}: {protocol['name']} keeps groups together and follows a dataset's own "
-                f"split; leave `{key}: {entry[key]}` out"
-            )
-
-
-def _check_parted(
-    protocol: Mapping[str, Any],
-    entry: Mapping[str, Any],
-    texts: Target,
-    has_test_set: bool,
-    where: str,
-) -> None:
-    """Refuse a dataset whose groups or split this protocol ignores, unless the entry says so."""
-    for key, columns in _COMMON.items():
-        named = [c for c in columns if texts.spec.get(c)]
-        if not named or entry[key] or has_test_set:
-            continue
-        if key == "groups":
-            what = f"rows that belong together (`{named[0]}`)"
-            done = "would have some of them train and others test"
-        else:
-            what, done = "a split of its own (`split`)", "would draw train and test rows from both"
-        raise ConfigError(
-            f"{where}: {texts.item} has {what}, and {protocol['name']} {done}; use actprobe-1, or "
-            f"write `{key}: ignore` in this entry of `probes`"
-        )
-
-
-def _check_bos(
-    protocol: Mapping[str, Any],
-    models: Mapping[str, Any],
-    data: Mapping[str, Target],
-    where: str,
-) -> None:
-    """Refuse a model that reads no beginning-of-sequence token where the protocol has one."""
-    model = data["matrix"].args["model"]
-    if protocol["bos"] == "added" and models.get(model, {}).get("prepend_bos") is False:
-        raise ConfigError(
-            f"{where}: {protocol['name']} is about activations after a beginning-of-sequence token, "
-            f"and model {model} has `prepend_bos: false`; write `prepend_bos: auto` there, or use "
-            "actprobe-1, which takes any"
-        )
 
 
 def _check_ran(
