@@ -13,7 +13,19 @@ from matplotlib.ticker import MaxNLocator
 
 from actprobe.results.figures import style
 from actprobe.results.stats import CONFIDENCE, mean_interval
-from actprobe.results.views import baseline, count, label_order, labelled, numbered
+from actprobe.results.views import (
+    baseline,
+    count,
+    differing,
+    label_order,
+    labelled,
+    over_datasets,
+    usual,
+)
+
+_PANEL = ["protocol", "under", "model", "kind", "position"]
+_THIN = 200  # datasets that can be lines of their own
+_TICKS = 16
 
 
 def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
@@ -24,7 +36,7 @@ def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     bars. Thin grey lines are the single datasets of the method with the most layers.
     """
     title = "Test AUC by layer"
-    rows = labelled(numbered(table))
+    rows = labelled(usual(table))
     rows = rows[baseline(rows)].assign(layer=lambda r: r["site"].map(style.layer_of))
     rows = rows[rows["layer"].notna()]
     if rows.empty:
@@ -33,37 +45,45 @@ def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     kinds = [k for k in kind.unique() if k != "embed"]
     home = "resid_post" if "resid_post" in kinds else (kinds or ["embed"])[0]
     rows = rows.assign(kind=kind.where(kind != "embed", home))
-    layers = rows.groupby(["protocol", "model", "kind", "position"])["layer"].transform("nunique")
+    layers = rows.groupby(_PANEL)["layer"].transform("nunique")
     rows = rows[layers > 1] if (layers > 1).any() else rows
-    labels = label_order(rows["label"])
-    panels = list(rows.groupby(["protocol", "model", "kind", "position"], sort=True))
+    told, subtitle = _told(rows, confidence)
+    panels, more = style.first(rows.groupby(_PANEL, sort=True), style.PANELS, "places")
+    rows = pd.concat([panel for _, panel in panels])
+    labels, hidden = style.first(label_order(rows["label"]), style.LABELS, "methods")
     across = min(len(panels), 3)
-    down = math.ceil(len(panels) / across)
-    only = " One layer only." if rows["layer"].nunique() == 1 else ""
-    subtitle = (
-        f"Mean over {count(rows['dataset'].nunique(), 'dataset')} with a {confidence:.0%} "
-        f"interval over datasets.{only}\n"
-        "Thin grey lines: single datasets, for the method probed on the most layers."
-    )
     width = max(6.4, 4.2 * across + 1.2)
-    fig = style.figure(title, subtitle, width, 3.6 * down, labels)
+    fig = style.figure(
+        title, subtitle + more + hidden, width, 3.6 * math.ceil(len(panels) / across), labels
+    )
+    inches = (width - 0.8) / across - 0.3
     for ax, (place, panel) in zip(style.grid(fig, len(panels), across), panels, strict=True):
         _panel(ax, panel, labels, confidence)
-        ax.set_title(_panel_title(place, panels))
+        style.head(ax, [p for c, p in zip(_PANEL, place, strict=True) if c in told], inches)
     fig.axes[0].set_ylabel("test AUC")
     style.legend(fig, labels)
     return fig
 
 
-def _panel_title(place: Any, panels: list) -> str:
-    """Model, site kind and position; the protocol only where panels differ in it."""
-    protocol, model, kind, position = place
-    several = len({p[0] for p, _ in panels}) > 1
-    return f"{model}, {kind}, {position}" + (f" ({protocol})" if several else "")
+def _told(rows: pd.DataFrame, confidence: float) -> tuple[list[str], str]:
+    """What stands above each panel, and the lines above all of them."""
+    told = ["model", "kind", "position", *differing(rows, ["protocol", "under"])]
+    first = rows.iloc[0]
+    shared = ", ".join(str(first[c]) for c in ("protocol", "under") if c not in told)
+    only = " One layer only." if rows["layer"].nunique() == 1 else ""
+    thin = "lines: single datasets"
+    if rows["dataset"].nunique() > _THIN:
+        thin = "band: the middle 80 % of the datasets"
+    n = rows["dataset"].nunique()
+    return told, (
+        f"{shared}{'. ' * bool(shared)}Mean over {count(n, 'dataset')} "
+        f"{over_datasets(n, confidence)}.{only}\n"
+        f"Thin grey {thin}, for the method probed on the most layers."
+    )
 
 
 def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float) -> None:
-    values = panel.groupby(["label", "layer", "dataset"])["test_auc"].mean()
+    values: Any = panel.groupby(["label", "layer", "dataset"])["test_auc"].mean()
     layers = sorted(panel["layer"].astype(int).unique())
     widest = max(labels, key=lambda m: len(set(panel.loc[panel["label"] == m, "layer"])))
     present = [m for m in labels if m in values.index.get_level_values("label")]
@@ -71,12 +91,8 @@ def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float) 
     step = (layers[-1] - layers[0]) / max(len(layers) - 1, 1) or 1
     offsets = _offsets(single, beside_a_line=len(single) < len(present))
     shown = style.looks(labels)
-    thin = values[widest].unstack("dataset")
-    alpha = 0.6 if thin.shape[1] <= 40 else 0.3
-    for _, line in thin.items():  # noqa: PERF102 (no dict)
-        ax.plot(line.index, line, color="#A5A5A5", lw=0.6, alpha=alpha, zorder=1)
-        if len(layers) == 1:
-            ax.plot(line.index, line, ".", color="#A5A5A5", ms=3, zorder=1)
+    if widest in present:
+        _datasets(ax, values[widest].unstack("dataset"))
     for m in present:
         means = [(x, *mean_interval(v, confidence)) for x, v in values[m].groupby("layer")]
         x, mean, low, high = np.array(means, dtype=float).T
@@ -92,7 +108,7 @@ def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float) 
             ax.plot(x, mean, marker=marker, color=color, lw=1.8, ms=4.5, label=m, zorder=3)
     ax.grid(axis="y")
     ax.set_xlabel("layer")
-    if len(layers) <= 16:
+    if len(layers) <= _TICKS:
         ax.set_xticks(layers, ["embed" if x < 0 else str(x) for x in layers])
     else:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -100,10 +116,24 @@ def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float) 
     ax.margins(y=0.04)
 
 
+def _datasets(ax: Axes, values: pd.DataFrame) -> None:
+    """The single datasets [layer, dataset] as thin lines, or of many the middle 80 %."""
+    if values.shape[1] > _THIN:
+        low, high = values.quantile([0.1, 0.9], axis=1).to_numpy()
+        ax.fill_between(values.index, low, high, color="#A5A5A5", alpha=0.3, lw=0, zorder=1)
+        return
+    alpha = 0.6 if values.shape[1] <= 40 else 0.3
+    for _, line in values.items():  # noqa: PERF102 (no dict)
+        ax.plot(line.index, line, color="#A5A5A5", lw=0.6, alpha=alpha, zorder=1)
+        if len(values) == 1:
+            ax.plot(line.index, line, ".", color="#A5A5A5", ms=3, zorder=1)
+
+
 def _offsets(names: list[str], beside_a_line: bool) -> dict[str, float]:
     """Horizontal shifts, in layer steps, that keep points of one layer apart, and off the line."""
-    places = [0.11 * (i - (len(names) - 1) / 2) for i in range(len(names))]
+    apart = 0.11 * min(1.0, 7 / max(len(names), 1))
+    places = [apart * (i - (len(names) - 1) / 2) for i in range(len(names))]
     if beside_a_line:
         half = len(names) // 2
-        places = [0.11 * i for i in range(-half, len(names) - half + 1) if i]
+        places = [apart * i for i in range(-half, len(names) - half + 1) if i]
     return dict(zip(names, places, strict=False))

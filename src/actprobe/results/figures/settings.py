@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actprobe.results.figures import style
 from actprobe.results.select import SLICE, quiver
-from actprobe.results.stats import CONFIDENCE, mean_interval
-from actprobe.results.views import baseline, count, label_order, labelled, place_name
+from actprobe.results.stats import CONFIDENCE, FEWEST, mean_interval
+from actprobe.results.views import (
+    baseline,
+    count,
+    differing,
+    label_order,
+    labelled,
+    over_datasets,
+)
+
+Lines = dict[str, pd.DataFrame]  # method, or SAE and method -> test AUC [dataset, condition]
+Panel = tuple[list[str], Lines, int, int]  # place, lines, datasets left, and of how many
+_BANDS = 4  # lines that can all have a band
 
 
 def scarcity(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
@@ -37,40 +49,36 @@ def _curves(table: pd.DataFrame, setting: str, axis: str, title: str, confidence
     validation.
     """
     rows = table[(table["setting"] == setting) & table["test_auc"].notna()]
+    rows = rows.assign(x=pd.to_numeric(rows["condition"], errors="coerce"))
+    rows = rows[rows["x"].notna()]
     if rows.empty:
         return style.nothing(title, f"The table has no numbers in the setting {setting}.")
-    panels = {}
-    told = ["model", "site", "position", *_several(rows)]
-    for _, part in rows.groupby(SLICE, sort=False):
-        lines, left = _complete(_lines(part))
-        place = ", ".join(str(part[c].iloc[0]) for c in told)
-        panels[place] = (lines, left, part["dataset"].nunique())
-    names = _in_order({name for lines, *_ in panels.values() for name in lines})
+    told = ["model", "site", "position", *differing(rows, ["protocol", "experiment"])]
+    groups, more = style.first(rows.groupby(SLICE, sort=False), style.PANELS, "places")
+    panels = [_of_place(part, told) for _, part in groups]
+    every = _in_order({name for _, lines, *_ in panels for name in lines})
+    names, hidden = style.first(every, style.LABELS, "methods")
     across = min(2, len(panels))
-    bands = "bands" if len(names) <= 4 else f"band of {names[0]}"
+    of_whom = "bands" if len(names) <= _BANDS else f"band of {names[0]}"
+    most = max(left for _, _, left, _ in panels)
+    over = over_datasets(most, confidence)
+    bands = f"{over} ({of_whom})" if most >= FEWEST else over
+    protocol = "" if "protocol" in told else f"{rows['protocol'].iloc[0]}. "
     width = 4.4 * across + 2.8 if across > 1 else 7.4
     fig = style.figure(
         title,
-        f"Means over the datasets with a number for every method and condition; {bands}: "
-        f"{confidence:.0%} interval over datasets.\n"
+        f"{protocol}Means over the datasets with a number for every method and condition, {bands}."
+        f"{more}{hidden}\n"
         "Conditions that few datasets have are left out. SAE probes: k chosen by validation.",
         width,
         3.9 * -(-len(panels) // across),
         names,
     )
-    looks = style.looks(names)
     axes = style.grid(fig, len(panels), across)
-    for ax, (place, (lines, left, of)) in zip(axes, panels.items(), strict=True):
-        for name, values in lines.items():
-            points = [mean_interval(v, confidence) for _, v in values.items()]
-            mean, low, high = np.array(points, dtype=float).T
-            color, marker = looks[name]
-            x = values.columns.to_numpy(dtype=float)
-            if name == names[0] or len(names) <= 4:
-                ax.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
-            dashed = (0, (4, 2)) if ", " in name else "-"
-            ax.plot(x, mean, ls=dashed, marker=marker, color=color, lw=1.4, ms=3.8, label=name)
-        ax.set_title(f"{place}: {left} of {count(of, 'dataset')}")
+    for ax, (place, lines, left, of) in zip(axes, panels, strict=True):
+        _draw(ax, {n: lines[n] for n in names if n in lines}, names, confidence)
+        style.head(ax, [*place[:-1], f"{place[-1]}: {left:,} of {count(of, 'dataset')}"],
+                   (width - 0.8) / across - 0.3)  # fmt: skip
         ax.grid(axis="y")
         ax.set_xlabel(axis)
         if setting == "scarcity":
@@ -81,25 +89,47 @@ def _curves(table: pd.DataFrame, setting: str, axis: str, title: str, confidence
     return fig
 
 
-def _lines(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Per method (baselines) or SAE and method: test AUC [dataset, condition]."""
+def _of_place(rows: pd.DataFrame, told: list[str]) -> Panel:
+    lines, left = _complete(_lines(rows))
+    return [str(rows[c].iloc[0]) for c in told], lines, left, rows["dataset"].nunique()
+
+
+def _draw(ax: Axes, lines: Lines, names: list[str], confidence: float) -> None:
+    looks = style.looks(names)
+    for name, values in lines.items():
+        points = [mean_interval(v, confidence) for _, v in values.items()]
+        mean, low, high = np.array(points, dtype=float).reshape(-1, 3).T
+        color, marker = looks[name]
+        x = values.columns.to_numpy(dtype=float)
+        if name == names[0] or len(names) <= _BANDS:
+            ax.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
+        dashed = (0, (4, 2)) if ", " in name else "-"
+        ax.plot(x, mean, ls=dashed, marker=marker, color=color, lw=1.4, ms=3.8, label=name)
+
+
+def _lines(rows: pd.DataFrame) -> Lines:
+    """Test AUC of every line; of many SAE probes the best by validation.
+
+    The names of SAE probes hold a comma, those of methods do not.
+    """
     base, sparse = labelled(rows[baseline(rows)]), rows[~baseline(rows)]
     found = {str(m): r for m, r in base.groupby("label", sort=False)}
     for (source, method), mine in sparse.groupby(["source", "method"], sort=False):
-        found[f"{source}, {method}"] = quiver(mine)
+        chosen = quiver(mine)
+        if len(chosen):
+            found[f"{source}, {method}"] = chosen
     if len(found) - base["label"].nunique() > style.MANY:
         best = sorted(
             (n for n in found if ", " in n), key=lambda n: -float(found[n]["val_auc"].mean())
         )
         found = {n: r for n, r in found.items() if ", " not in n or n in best[: style.MANY]}
-    numeric = {n: r.assign(x=r["condition"].astype(float)) for n, r in found.items()}
     return {
         name: r.pivot_table(index="dataset", columns="x", values="test_auc", aggfunc="mean")
-        for name, r in numeric.items()
+        for name, r in found.items()
     }
 
 
-def _complete(lines: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], int]:
+def _complete(lines: Lines) -> tuple[Lines, int]:
     """The lines cut to the same datasets and conditions, and how many datasets these are.
 
     Conditions that few datasets have (for all lines; less than half of what the best condition has)
@@ -107,6 +137,8 @@ def _complete(lines: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], 
     """
     every = sorted(set().union(*(v.columns for v in lines.values())))
     lines = {name: v.reindex(columns=every) for name, v in lines.items()}
+    if not every:
+        return lines, 0
     known = pd.concat({name: v.notna() for name, v in lines.items()}).groupby(level=1)
     there = known.all() & (known.size() == len(lines)).to_numpy()[:, None]
     columns = there.columns[there.sum() >= there.sum().max() / 2]
@@ -119,6 +151,9 @@ def _in_order(names: set[str]) -> list[str]:
     return [*base, *sorted(n for n in names if ", " in n)]
 
 
+_PROBE = ["experiment", "protocol", "model", "site", "position", "source", "label"]
+
+
 def ood(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """Test AUC on out-of-distribution texts by dataset, beside the normal setting where known.
 
@@ -128,50 +163,52 @@ def ood(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     rows = labelled(table[(table["setting"] == "ood") & table["test_auc"].notna()])
     if rows.empty:
         return style.nothing(title, "The table has no numbers in the setting ood.")
-    probe = ["experiment", "protocol", "model", "site", "position", "source", "label"]
-    told = _several(rows)
-    rows = rows.groupby(["dataset", *probe], sort=False)["test_auc"].mean().reset_index()
-    rows["name"] = [", ".join([_probe_name(r), *r[told]]) for _, r in rows.iterrows()]
+    told = differing(rows, _PROBE[:-2])
+    shared = [str(rows[c].iloc[0]) for c in _PROBE[1:-2] if c not in told]
+    rows = rows.groupby(["dataset", *_PROBE], sort=False)["test_auc"].mean().reset_index()
+    rows["name"] = [", ".join([*_probe_name(r), *r[told]]) for _, r in rows.iterrows()]
     usual = labelled(table[(table["setting"] == "normal") & table["test_auc"].notna()])
-    normal = usual.groupby(["dataset", *probe], sort=False)["test_auc"].mean()
-    order = rows.groupby("dataset")["test_auc"].mean().sort_values(kind="stable").index.tolist()
-    labels = sorted(rows["name"].unique(), key=lambda n: (", " in n, n))
-    width = 7.4
+    normal = usual.groupby(["dataset", *_PROBE], sort=False)["test_auc"].mean()
+    every = rows.groupby("dataset")["test_auc"].mean().sort_values(kind="stable").index.tolist()
+    order, more = style.first(every, style.ROWS, "datasets, those with the lowest mean")
+    by_name = sorted(rows["name"].unique(), key=lambda n: (", " in n, n))
+    names, hidden = style.first(by_name, style.LABELS, "probes")
     fig = style.figure(
         title,
-        "Filled: trained on the dataset, tested on its out-of-distribution set.\n"
-        "Hollow: the same probe in the setting normal, where the table has it.",
-        width,
-        0.34 * len(order) + 0.9,
-        labels,
+        f"{', '.join(filter(None, shared))}. Filled: trained on the dataset, tested on its "
+        "out-of-distribution set.\n"
+        f"Hollow: the same probe in the setting normal, where the table has it.{more}{hidden}",
+        7.4,
+        min(max(0.34, 0.05 * len(names)), 0.8) * len(order) + 0.9,
+        names,
     )
     ax = fig.subplots()
-    for i, (name, (color, marker)) in enumerate(style.looks(labels).items()):
+    _ood(ax, rows[rows["dataset"].isin(order)], normal, names, order)
+    for at in range(0, len(order), 2):
+        ax.axhspan(at - 0.5, at + 0.5, color="#F5F5F5", lw=0, zorder=0)
+    ax.axvline(0.5, color="#888888", lw=0.8, ls=(0, (4, 3)))
+    style.name_rows(ax, range(len(order)), order, 2.9, 9)
+    ax.set_ylim(-0.6, len(order) - 0.4)
+    ax.grid(axis="x")
+    ax.set_xlabel("test AUC")
+    style.legend(fig, names)
+    return fig
+
+
+def _ood(
+    ax: Axes, rows: pd.DataFrame, normal: pd.Series, names: list[str], order: list[str]
+) -> None:
+    for i, (name, (color, marker)) in enumerate(style.looks(names).items()):
         mine = rows[rows["name"] == name]
-        shift = 0.5 * (0.5 - (i + 0.5) / len(labels))
+        shift = 0.5 * (0.5 - (i + 0.5) / len(names))
         y = [order.index(d) + shift for d in mine["dataset"]]
-        there = mine.set_index(["dataset", *probe]).index
+        there = mine.set_index(["dataset", *_PROBE]).index
         inside = normal.reindex(there).to_numpy()
         ax.hlines(y, mine["test_auc"], inside, color=color, lw=0.7, alpha=0.6)
         ax.plot(inside, y, marker, color=color, mfc="white", ms=5)
         ax.plot(mine["test_auc"], y, marker, color=color, ms=5.5, label=name)
-    for at in range(0, len(order), 2):
-        ax.axhspan(at - 0.5, at + 0.5, color="#F5F5F5", lw=0, zorder=0)
-    ax.axvline(0.5, color="#888888", lw=0.8, ls=(0, (4, 3)))
-    ax.set_yticks(range(len(order)), order)
-    ax.set_ylim(-0.6, len(order) - 0.4)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    ax.set_xlabel("test AUC")
-    style.legend(fig, labels)
-    return fig
 
 
-def _several(rows: pd.DataFrame) -> list[str]:
-    """Which of protocol and experiment have to be named to tell rows apart."""
-    return [c for c in ("protocol", "experiment") if rows[c].nunique() > 1]
-
-
-def _probe_name(row: pd.Series) -> str:
+def _probe_name(row: pd.Series) -> list[str]:
     own = row["source"] == f"{row['model']}/{row['site']}.{row['position']}"
-    return str(row["label"]) if own else f"{place_name(row)}, {row['label']}"
+    return [str(row["label"])] if own else [str(row["source"]), str(row["label"])]

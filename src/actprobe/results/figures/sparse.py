@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actprobe.results.compare import common
-from actprobe.results.figures import style
+from actprobe.results.figures import style, words
 from actprobe.results.select import SLICE, quiver
 from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.tables import method_rank, natural
 from actprobe.results.views import baseline, control, count
 
-NONE = "The table has no SAE probes with baselines at the same place."
+NONE = "The table has no SAE probes with baselines on the same datasets at the same place."
+_NAMED = 8  # SAEs up to which a heat map has wide columns
+_COLUMNS = 40  # SAEs of a heat map
 
 
 def _side_by_side(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Reference rows, and per SAE and method the rows of the k chosen by validation.
 
-    The place is the first one, settings in the order normal first, that has both; of several
-    baselines the first in the usual order is the reference. SAE probes are in the order of their
-    mean validation AUC, and their names say method and SAE.
+    The place is the first one, settings in the order normal first, that has both on one dataset; of
+    several baselines the first in the usual order is the reference. SAE probes are in the order of
+    their mean validation AUC, and their names say method and SAE.
     """
     known = table[table["test_auc"].notna() & ~control(table)]
     settings = sorted(known["setting"].unique(), key=lambda s: (s != "normal", s))
     for setting in settings:
         for _, rows in known[known["setting"] == setting].groupby(SLICE, sort=False):
             base, sparse = rows[baseline(rows)], rows[~baseline(rows)]
-            if base.empty or sparse["val_auc"].isna().all():
+            if base.empty:
                 continue
             reference = base[base["method"] == min(base["method"], key=method_rank)]
-            chosen = {
-                f"{source}, {method}": quiver(mine)
-                for (source, method), mine in sparse.groupby(["source", "method"], sort=False)
-            }
-            order = sorted(chosen, key=lambda n: (-chosen[n]["val_auc"].mean(), natural(n)))
-            return reference, {name: chosen[name] for name in order}
+            chosen = {}
+            for (source, method), mine in sparse.groupby(["source", "method"], sort=False):
+                best = quiver(mine)
+                if len(_per_dataset(best, reference)):
+                    chosen[f"{source}, {method}"] = best
+            if chosen:
+                order = sorted(chosen, key=lambda n: (-chosen[n]["val_auc"].mean(), natural(n)))
+                return reference, {name: chosen[name] for name in order}
     return known.iloc[:0], {}
 
 
@@ -49,8 +54,9 @@ def _per_dataset(probe: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 
 def _where(reference: pd.DataFrame) -> str:
     r = reference.iloc[0]
-    over = "" if r["setting"] == "normal" else ", mean over conditions"
-    return f"{r['model']}, {r['site']}, {r['position']}; setting {r['setting']}{over}"
+    over = "" if r["setting"] == "normal" else f", {r['setting']}, mean over conditions"
+    place = ", ".join(str(r[c]) for c in ("model", "site", "position") if r[c])
+    return f"{place}; {r['protocol']}{over}"
 
 
 def sae_scatter(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
@@ -66,77 +72,94 @@ def sae_scatter(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     )
     across = min(3, len(shown))
     name = reference["method"].iloc[0]
+    width = max(4.4, 3.0 * across + 0.7)
     fig = style.figure(
         title,
         f"{_where(reference)}.{which}\nEvery point is a dataset; k is chosen by validation.",
-        3.0 * across + 0.5,
-        3.2 * -(-len(shown) // across),
+        width,
+        3.4 * -(-len(shown) // across),
     )
     axes = style.grid(fig, len(shown), across)
     low = 1.0
     for ax, sae in zip(axes, shown, strict=True):
         means = _per_dataset(chosen[sae], reference)
-        above = means["probe"] > means["reference"]
         low = min(low, float(means.to_numpy().min()))
-        for side, color in ((above, "#D55E00"), (~above, "#0072B2")):
-            part = means[side]
-            ax.plot(part["reference"], part["probe"], "o", color=color, ms=3.2, alpha=0.7, mew=0)
-        difference = means["probe"] - means["reference"]
-        delta, *bounds = mean_interval(difference, confidence, (-1.0, 1.0))
-        interval = "" if pd.isna(bounds[0]) else f"\n[{bounds[0]:+.4f}, {bounds[1]:+.4f}]"
-        ax.set_title(sae.replace(", ", "\n"), fontsize=8)
-        ax.text(
-            0.04,
-            0.96,
-            f"mean difference {delta:+.4f}{interval}\nhigher on {above.sum()} of {len(means)}",
-            transform=ax.transAxes,
-            va="top",
-            fontsize=7.5,
-        )
-        ax.set_xlabel(f"{name} test AUC")
-        ax.set_ylabel("SAE probe test AUC" if ax in axes[::across] else "")
-        ax.grid()
+        _scatter(ax, means, confidence)
+        style.head(ax, sae.rsplit(", ", 1), (width - 0.8) / across - 0.5, 8)
     for ax in axes:
         ax.plot([0, 1], [0, 1], color="#555555", lw=0.8, zorder=1)
         ax.set_xlim(low - 0.02, 1.01)
         ax.set_ylim(low - 0.02, 1.01)
         ax.set_aspect("equal")
+    fig.supxlabel(f"{words.shortened(name, 3)} test AUC", fontsize=9)
+    fig.supylabel("SAE probe test AUC", fontsize=9)
     return fig
 
 
+def _scatter(ax: Axes, means: pd.DataFrame, confidence: float) -> None:
+    above = means["probe"] > means["reference"]
+    for side, color in ((above, "#D55E00"), (~above, "#0072B2")):
+        part = means[side]
+        ax.plot(part["reference"], part["probe"], "o", color=color, ms=3.2, alpha=0.7, mew=0)
+    delta, *bounds = mean_interval(means["probe"] - means["reference"], confidence, (-1.0, 1.0))
+    interval = "" if pd.isna(bounds[0]) else f"\n[{bounds[0]:+.4f}, {bounds[1]:+.4f}]"
+    ax.text(
+        0.04,
+        0.96,
+        f"mean difference {delta:+.4f}{interval}\nhigher on {above.sum():,} of {len(means):,}",
+        transform=ax.transAxes,
+        va="top",
+        fontsize=7.5,
+    )
+    ax.grid()
+
+
 def sae_by_dataset(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
-    """Heat map: SAE probe minus baseline, a row per dataset and a column per SAE."""
+    """Heat map: SAE probe minus baseline, a row per dataset and a column per SAE.
+
+    Of more datasets than a figure holds, those with the largest and the smallest mean are shown.
+    """
     title = "SAE probe minus baseline, by dataset"
     reference, chosen = _side_by_side(table)
     if not chosen:
         return style.nothing(title, NONE)
-    means = {sae: _per_dataset(rows, reference) for sae, rows in chosen.items()}
+    names, more = style.first(chosen, _COLUMNS, "SAEs, those with the highest validation AUC")
+    means = {sae: _per_dataset(chosen[sae], reference) for sae in names}
     delta = pd.DataFrame({sae: m["probe"] - m["reference"] for sae, m in means.items()})
     delta = delta.loc[delta.mean(axis=1).sort_values(ascending=False, kind="stable").index]
+    if len(delta) > style.ROWS:
+        half = style.ROWS // 2
+        more += f" The {half} datasets with the largest and the smallest mean of {len(delta):,}."
+        delta = pd.concat([delta.head(half), delta.tail(half)])
     saes = sorted(delta.columns, key=natural)
     dense = len(delta) > 40
-    row = 0.155 if dense else 0.26
-    column = 0.62 if len(saes) <= 8 else 0.3
     fig = style.figure(
         title,
-        f"{_where(reference)}.\nDifference in test AUC to {reference['method'].iloc[0]}; "
+        f"{_where(reference)}.{more}\nDifference in test AUC to {reference['method'].iloc[0]}; "
         "k is chosen by validation. Purple: the SAE probe is better.",
-        max(6.4, 2.6 + column * len(saes)),
-        row * len(delta) + 1.9,
+        max(6.4, 3.6 + (0.62 if len(saes) <= _NAMED else 0.3) * len(saes)),
+        (0.155 if dense else 0.26) * len(delta) + 2.6,
     )
     ax = fig.subplots()
-    limit = float(np.nanmax(np.abs(delta.to_numpy()))) or 0.01
-    image = ax.pcolormesh(
-        delta[saes].to_numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, rasterized=False
-    )
-    if len(saes) <= 8 and not dense:
-        for y, values in enumerate(delta[saes].to_numpy()):
-            for x, v in enumerate(values):
+    _heat_map(fig, ax, delta[saes], 7 if dense else 9)
+    return fig
+
+
+def _heat_map(fig: Figure, ax: Axes, delta: pd.DataFrame, size: float) -> None:
+    values = delta.to_numpy()
+    limit = float(np.nanmax(np.abs(values), initial=0.0)) or 0.01
+    image = ax.pcolormesh(values, cmap=style.DIVERGING, vmin=-limit, vmax=limit, rasterized=False)
+    if delta.shape[1] <= _NAMED and len(delta) <= 40:
+        for y, row in enumerate(values):
+            for x, v in enumerate(row):
                 color = "white" if abs(v) > 0.6 * limit else "#222222"
-                words = "" if np.isnan(v) else f"{v:+.3f}"
-                ax.text(x + 0.5, y + 0.5, words, ha="center", va="center", fontsize=7, color=color)
-    ax.set_yticks(np.arange(len(delta)) + 0.5, delta.index, fontsize=7 if dense else 9)
-    ax.set_xticks(np.arange(len(saes)) + 0.5, saes, rotation=40, ha="right", fontsize=8)
+                text = "" if np.isnan(v) else f"{v:+.3f}"
+                ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7, color=color)
+    style.name_rows(ax, [y + 0.5 for y in range(len(delta))], delta.index.tolist(), 2.4, size)
+    shown = words.fitted(delta.columns, 2.2, 8)
+    ax.set_xticks(
+        np.arange(delta.shape[1]) + 0.5, shown.values(), rotation=40, ha="right", fontsize=8
+    )
     ax.tick_params(length=0)
     ax.invert_yaxis()
     for side in ("left", "bottom"):
@@ -144,7 +167,6 @@ def sae_by_dataset(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figur
     bar = fig.colorbar(image, ax=ax, location="top", aspect=40, pad=0.01, shrink=0.7)
     bar.outline.set_visible(False)
     bar.set_label("difference in test AUC")
-    return fig
 
 
 def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
@@ -159,9 +181,8 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     rows = rows.assign(name=rows["source"] + ", " + rows["method"])
     if rows.empty:
         return style.nothing(title, "No SAE probe says how many latents it reads.")
-    shown = list(chosen)[: style.MANY]
-    width = 7.4
-    others = len(chosen) - len(shown)
+    shown = [n for n in chosen if n in set(rows["name"])][: style.MANY]
+    others = rows["name"].nunique() - len(shown)
     banded = len(shown) <= 3
     bands = f"; bands: {confidence:.0%} interval over datasets" if banded else ""
     note = f" Grey: {count(others, 'other SAE')}." if others else ""
@@ -169,15 +190,28 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
         title,
         f"{_where(reference)}.\n"
         f"Means over {count(rows['dataset'].nunique(), 'dataset')}{bands}.{note}",
-        width,
+        7.4,
         3.8,
         shown,
     )
     ax = fig.subplots()
+    _level(ax, rows, reference)
+    _by_k(ax, rows, shown, banded, confidence)
+    ax.set_xlabel("k, latents read by the probe")
+    ax.set_ylabel("mean test AUC")
+    ax.grid(axis="y")
+    style.legend(fig, shown)
+    return fig
+
+
+def _level(ax: Axes, rows: pd.DataFrame, reference: pd.DataFrame) -> None:
+    """The reference on the datasets of these rows, as a line."""
     level = common(rows, reference)[1].groupby("dataset")["test_auc"].mean().mean()
+    if pd.isna(level):
+        return
     ax.axhline(level, color="#0072B2", lw=1.2, ls=(0, (4, 3)))
     ax.annotate(
-        f"{reference['method'].iloc[0]}, all dimensions: {level:.3f}",
+        f"{words.shortened(reference['method'].iloc[0], 3, 8)}, all dimensions: {level:.3f}",
         (0.01, level),
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),
@@ -185,6 +219,9 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
         fontsize=8,
         color="#0072B2",
     )
+
+
+def _by_k(ax: Axes, rows: pd.DataFrame, shown: list[str], banded: bool, confidence: float) -> None:
     looks = style.looks(shown)
     for name, mine in rows.groupby("name", sort=False):
         values = mine.groupby(["k", "dataset"])["test_auc"].mean()
@@ -199,10 +236,6 @@ def auc_by_k(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
             ax.plot(k, mean, color="#BBBBBB", lw=0.8, zorder=1)
     ks = sorted(rows["k"].unique())
     ax.set_xscale("log", base=2)
-    ax.set_xticks(ks, [str(k) for k in ks])
+    if len(ks) <= 16:
+        ax.set_xticks(ks, [str(k) for k in ks])
     ax.minorticks_off()
-    ax.set_xlabel("k, latents read by the probe")
-    ax.set_ylabel("mean test AUC")
-    ax.grid(axis="y")
-    style.legend(fig, shown)
-    return fig

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from textwrap import wrap
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox
+
+from actprobe.results.figures import words
 
 # Okabe & Ito (2008), distinguishable with every common colour vision; markers differ as well.
 _LOOKS = {
@@ -33,12 +35,19 @@ _OTHERS = [
     ("#332288", "*"),
 ]
 MANY = len(_OTHERS)  # SAEs that one figure can tell apart
+PANELS = 12  # panels of one figure
+ROWS = 120  # lines of one figure, each with its name
+LABELS = MANY**2  # methods with looks of their own
 DIVERGING = "PuOr"
+_PIXELS = 16_000  # of the longer side of a PNG file
+_TITLE = 12.0  # points
+_MARGIN = 0.05  # inches
 
 RC: dict[Any, Any] = {
     "svg.hashsalt": "actprobe",  # element ids depend on the content alone
     "svg.fonttype": "path",  # looks the same where the font is missing
-    "font.size": 9,
+    "text.parse_math": False,  # a name may hold dollars
+    "font.size": words.SIZE,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -57,6 +66,15 @@ RC: dict[Any, Any] = {
     "savefig.facecolor": "white",
 }
 
+T = TypeVar("T")
+
+
+def first(found: Iterable[T], most: int, what: str) -> tuple[list[T], str]:
+    """At most so many of them, and a sentence that says so where there are more."""
+    every = list(found)
+    more = f" {most:,} of {len(every):,} {what}." if len(every) > most else ""
+    return every[:most], more
+
 
 def figure(
     title: str, subtitle: str, width: float, height: float, legend: Sequence[str] = ()
@@ -66,61 +84,73 @@ def figure(
     `height` (inches) is that of the axes; the header's comes on top. Long lines are wrapped. No
     pyplot, no global state.
     """
-    lines = [w for line in subtitle.split("\n") for w in wrap(line, int(14.8 * width)) or [""]]
+    heads = words.lines(title, width - 0.2, _TITLE, "bold")
+    lines = [w for line in subtitle.split("\n") for w in words.lines(line, width - 0.25)]
     rows = len(_rows(legend, width))
-    header = 0.36 + 0.165 * len(lines) + 0.21 * rows + 0.06 * bool(rows)
+    top = 0.08 + 0.22 * len(heads)
+    header = top + 0.06 + 0.165 * len(lines) + 0.21 * rows + 0.06 * bool(rows)
     below = ConstrainedLayoutEngine(rect=(0, 0, 1, height / (height + header)))
     fig = Figure(figsize=(width, height + header), layout=below)
-    for inches, words, look in (
-        (0.08, title, {"fontsize": 12, "fontweight": "bold"}),
-        (0.34, "\n".join(lines), {"color": "#555555"}),
+    for inches, text, look in (
+        (0.08, "\n".join(heads), {"fontsize": _TITLE, "fontweight": "bold"}),
+        (top + 0.04, "\n".join(lines), {"color": "#555555"}),
     ):
         at = 1 - inches / (height + header)
-        fig.text(0.1 / width, at, words, va="top", **look)
+        fig.text(0.1 / width, at, text, va="top", **look)
     return fig
 
 
-def _rows(names: Sequence[str], width: float) -> list[list[str]]:
-    """Legend rows: the names in order, as many in a row as `width` inches hold."""
-    rows: list[list[str]] = []
+def _rows(names: Sequence[str], width: float) -> list[list[tuple[str, str]]]:
+    """Legend rows: the names in order with what is shown of each, as many in a row as fit."""
+    shown = words.fitted(names, width - 0.9)
+    rows: list[list[tuple[str, str]]] = []
     room = 0.0
     for name in names:
-        need = 0.6 + 0.066 * len(name)
+        need = 0.62 + words.width(shown[name])
         if need > room:
             rows.append([])
-            room = width
-        rows[-1].append(name)
+            room = width - 0.1
+        rows[-1].append((name, shown[name]))
         room -= need
     return rows
 
 
 def legend(fig: Figure, names: Sequence[str]) -> None:
     """Lay these labels out in the rows that `figure` left for them."""
-    shown: dict[str, Artist] = {}
+    drawn: dict[str, Artist] = {}
     for ax in fig.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            shown.setdefault(label, handle)
+            drawn.setdefault(label, handle)
     width, height = fig.get_size_inches()
     engine = fig.get_layout_engine()
     assert engine is not None
     top = engine.get()["rect"][3]
     for i, row in enumerate(reversed(_rows(names, width))):
+        there = [(drawn[name], shown) for name, shown in row if name in drawn]
+        if not there:
+            continue
         fig.legend(
-            [shown[n] for n in row],
-            row,
+            *zip(*there, strict=True),
             loc="lower left",
             bbox_to_anchor=(0.04 / width, top + 0.21 * i / height),
-            ncols=len(row),
+            ncols=len(there),
             columnspacing=1.4,
             handletextpad=0.4,
             borderaxespad=0,
         )
 
 
-def looks(names: list[str]) -> dict[str, tuple[str, str]]:
+def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each method; unknown ones get the spare looks in the given order."""
-    spare = iter(_OTHERS * len(names))
-    return {n: _LOOKS[n] if n in _LOOKS else next(spare) for n in names}
+    found, spare = {}, 0
+    for name in names:
+        if name in _LOOKS:
+            found[name] = _LOOKS[name]
+            continue
+        turn, i = divmod(spare, MANY)
+        found[name] = (_OTHERS[i][0], _OTHERS[(i + turn) % MANY][1])
+        spare += 1
+    return found
 
 
 def grid(fig: Figure, n: int, across: int) -> list[Axes]:
@@ -132,17 +162,46 @@ def grid(fig: Figure, n: int, across: int) -> list[Axes]:
     return flat[:n]
 
 
+def name_rows(
+    ax: Axes, at: Sequence[float], names: Sequence[str], inches: float, size: float
+) -> None:
+    """Names beside the lines of a figure, as much of each as fits."""
+    shown = words.fitted(names, inches, size)
+    ax.set_yticks(at, [shown[n] for n in names], fontsize=size)
+    ax.tick_params(axis="y", length=0)
+
+
+def head(ax: Axes, parts: Sequence[str], inches: float, size: float = 9.5) -> None:
+    """The title of a panel of this width."""
+    ax.set_title(words.heading(parts, inches, size), fontsize=size)
+
+
 def nothing(title: str, why: str) -> Figure:
     """A small figure that says why there is nothing to show."""
     return figure(title, why, 6, 0.3)
 
 
 def save(fig: Figure, stem: Path) -> None:
-    """Write `{stem}.svg` and `{stem}.png` (200 dpi) without dates or versions in them."""
+    """Write `{stem}.svg` and `{stem}.png` (200 dpi, fewer where it is very large) without dates or
+    versions in them. A canvas that cannot hold all its text grows."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(RC):
-        fig.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
-        fig.savefig(stem.with_suffix(".png"), dpi=200, metadata={"Software": None})
+        box = canvas(fig)
+        dpi = min(200, int(_PIXELS / max(box.width, box.height)))
+        fig.savefig(
+            stem.with_suffix(".svg"), bbox_inches=box, metadata={"Date": None, "Creator": None}
+        )
+        fig.savefig(stem.with_suffix(".png"), bbox_inches=box, dpi=dpi, metadata={"Software": None})
+
+
+def canvas(fig: Figure) -> Bbox:
+    """The figure's box in inches, moved out on each side where an artist reaches beyond it."""
+    for _ in range(2):  # titles move once the panels have their places
+        fig.draw_without_rendering()
+    own, found = fig.bbox_inches, fig.get_tightbbox()
+    low = [o if f >= o else f - _MARGIN for o, f in zip(own.min, found.min, strict=True)]
+    high = [o if f <= o else f + _MARGIN for o, f in zip(own.max, found.max, strict=True)]
+    return Bbox([low, high])
 
 
 def layer_of(site: str) -> int | None:

@@ -16,9 +16,9 @@ def sae_training(curves: pd.DataFrame) -> Figure:
     title = "Training of the SAEs"
     if curves.empty:
         return style.nothing(title, "No SAE that was trained here is in the cache.")
-    names = list(dict.fromkeys(curves["sae"]))
+    names, more = style.first(dict.fromkeys(curves["sae"]), style.LABELS, "SAEs")
     subtitle = "Fraction of variance unexplained: solid on held-out tokens, dotted in training."
-    fig = style.figure(title, subtitle, 6.4, 3.2, names)
+    fig = style.figure(title, subtitle + more, 6.4, 3.2, names)
     ax = fig.subplots()
     for name, (colour, marker) in style.looks(names).items():
         mine = curves[curves["sae"] == name]
