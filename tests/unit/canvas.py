@@ -30,7 +30,7 @@ def texts(fig: Figure) -> Iterator[Text]:
     ticks = {id(t) for ax in fig.axes for axis in (ax.xaxis, ax.yaxis) for t in _all_of(axis)}
     seen = [t for t in fig.findobj(Text) if id(t) not in ticks]
     for ax in fig.axes:
-        if ax.get_visible():
+        if ax.get_visible() and ax.axison:
             seen += [*_tick_labels(ax, "x"), *_tick_labels(ax, "y")]
     hidden = [ax for ax in fig.axes if not ax.get_visible()]
     yield from (
@@ -90,7 +90,7 @@ def _overlap(a: Text, one: Bbox, b: Text, other: Bbox) -> bool:
 def _alike(fig: Figure) -> list[str]:
     """Named lines of a figure that are called the same."""
     found = []
-    for ax in fig.axes:
+    for ax in (a for a in fig.axes if a.get_visible() and a.axison):
         names = [t.get_text() for t in _tick_labels(ax, "y") if t.get_text()]
         found += [f"two lines are called {n!r}" for n in set(names) if names.count(n) > 1]
     return found

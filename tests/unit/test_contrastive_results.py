@@ -83,7 +83,7 @@ def test_no_layer_is_chosen_where_no_training_row_was_held_out(finished):
     table = tables.table(without, pd.DataFrame(), "toy")
     assert not table["chosen"].any()
     (line,) = report.headline(table)
-    assert "pairs → rows, m, mean_difference (last): no layer is chosen" in line
+    assert "pairs → rows, m, resid_post, mean_difference (last): no layer is chosen" in line
 
 
 def test_vectors_and_scores_have_the_names_of_the_scripts_that_read_them(finished):

@@ -182,14 +182,17 @@ def test_figures_of_probes_that_differ_in_everything() -> None:
             ["b", "toy", "recipe_only", "all", "", "tree", 0.5, 0.5, 0.4, 0.6, 0.5, 0.5],
         ],
         columns=columns,
-    )
+    ).assign(protocol="lora-default")
     titles = [ax.get_title() for ax in figures.representations(summary).axes]
-    assert titles == ["a, ridge", "b, mlp"]
+    assert titles == ["a, toy, lora-default, ridge", "b, toy, lora-default, mlp"]
     single = summary.assign(condition="each", site=["m", "n", "m", "m", "m"])
-    assert [ax.get_title() for ax in figures.layers(single).axes] == ["a", "b"]
+    titles = [ax.get_title() for ax in figures.layers(single).axes]
+    assert titles == ["a, toy, lora-default", "b, toy, lora-default"]
     counts = pd.DataFrame(
         [[*row[:4], row[5], t, p, 3] for row in summary.to_numpy() for t in "xy" for p in "xy"],
         columns=["setting", "dataset", "source", "condition", "method", "true", "predicted", "n"],
-    )
+    ).assign(protocol="lora-default")
     titles = [ax.get_title() for ax in figures.confusion(counts, summary).axes]
-    assert titles == ["a, stats, all, ridge", "b, product, all, mlp"]
+    assert [t.replace("\n", " ") for t in titles] == [
+        "a, toy, lora-default, stats, all, ridge", "b, toy, lora-default, product, all, mlp",
+    ]  # fmt: skip

@@ -144,8 +144,11 @@ def test_headline_names_the_best_by_validation_and_the_caveats() -> None:
     mean = table[table["site"] == "resid_post.5"]["test_auc"].mean()
     assert lines[0].startswith("logreg on minilm, resid_post.5, mean reaches a mean test AUC of")
     assert f"{mean:.3f}" in lines[0] and "over 4 datasets" in lines[0]
-    assert any(line.startswith("The same without leaked test rows: logreg") for line in lines)
-    assert any("logreg by layer (minilm, mean): resid_post.0" in line for line in lines)
+    same = "The same without leaked test rows (saeprobes-0.4.2): logreg"
+    assert any(line.startswith(same) for line in lines)
+    assert any(
+        "logreg by layer (minilm, mean; saeprobes-0.4.2): resid_post.0" in line for line in lines
+    )
     assert any("the most in 131_temp_cat_Typical Time (1.5%)" in line for line in lines)
     assert "1 of 40 fits did not converge." in lines
     assert (
@@ -204,10 +207,10 @@ def test_headline_without_the_setting_normal_is_about_one_condition(setting, con
         for i, c in enumerate(conditions)
     ]
     lines = results.headline(pd.concat(rows, ignore_index=True))
-    assert f"over 4 datasets ({named}), the best of 10 probes" in lines[0]
-    assert any(
-        line.startswith("Methods on minilm, resid_post.3, mean: logreg 0.") for line in lines
-    )
+    frame = f"saeprobes-0.4.2, {named}"
+    assert f"over 4 datasets ({frame}), the best of 10 probes" in lines[0]
+    start = f"Methods on minilm, resid_post.3, mean ({frame}): logreg 0."
+    assert any(line.startswith(start) for line in lines)
 
 
 def test_a_method_without_a_condition_costs_that_condition() -> None:
@@ -236,11 +239,13 @@ def test_points_of_ood_are_means_over_seeds() -> None:
     ]
     (ax,) = figures.ood(pd.concat(rows, ignore_index=True)).axes
     inside, outside = (
-        [x.get_xdata() for x in ax.lines if x.get_marker() == "o" and filled(x) == of]
+        [x.get_xdata() for x in ax.lines if x.get_marker() in "Xh<" and filled(x) == of]
         for of in (False, True)
     )
     np.testing.assert_allclose(np.concatenate(inside), 0.8)
     np.testing.assert_allclose(np.concatenate(outside), 0.6)
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == [f"logreg, resid_post.{i}" for i in range(3)]
 
 
 def filled(line) -> bool:
@@ -255,3 +260,73 @@ def test_the_level_beside_curves_by_k_is_that_of_the_same_datasets() -> None:
     base = few[(few["method"] == "logreg") & (few["dataset"] == "66_living-room")]
     level = base[base["setting"] == "normal"]["test_auc"].mean()
     assert shown == [f"logreg, all dimensions: {level:.3f}"]
+
+
+def test_leakage_compares_means_over_the_same_seeds() -> None:
+    table = tidy_rows(2, 4)
+    other = table.assign(seed=1, test_auc=0.5, test_auc_unseen=0.4)
+    table = table.assign(test_auc=0.9, test_auc_unseen=0.9)
+    fig = figures.leakage(pd.concat([table, other], ignore_index=True))
+    drawn = [
+        y for line in fig.axes[0].lines if line.get_marker() != "None" for y in line.get_ydata()
+    ]
+    np.testing.assert_allclose(drawn, 0.05)
+
+
+def test_c1_datasets_without_other_test_rows_are_counted_and_have_no_point() -> None:
+    table = tidy_rows(3, 4)
+    table.loc[table["dataset"] == "66_living-room", "test_auc_unseen"] = np.nan
+    fig = figures.leakage(table)
+    assert " 1 without an AUC on the other rows are not shown." in fig.texts[1].get_text().replace(
+        "\n", " "
+    )
+    none = figures.leakage(table.assign(test_auc_unseen=np.nan))
+    assert not none.axes and "No dataset has a test AUC without leaked" in none.texts[1].get_text()
+
+
+def test_d4_every_protocol_has_its_own_lines_and_table(tmp_path: Path) -> None:
+    """Two protocols at one place; one of them has no number for a dataset."""
+    first = tidy_rows(2, 4)
+    second = first.assign(protocol="actprobe-1", val_auc=0.5)
+    lost = second["dataset"] == "66_living-room"
+    second.loc[lost, ["test_auc", "val_auc"]] = np.nan
+    second.loc[lost, "reason"] = "too few test rows"
+    written(tmp_path, pd.concat([first, second], ignore_index=True))
+    lines = results.told(config_for(tmp_path))
+    assert "over 2 datasets (saeprobes-0.4.2)" in lines[0]
+    assert any("over 1 dataset (actprobe-1)" in line for line in lines)
+    page = (tmp_path / "quickstart/report.html").read_text()
+    for protocol in ("saeprobes-0.4.2", "actprobe-1"):
+        assert f"<h3>{protocol}: minilm, resid_post.3, mean</h3>" in page
+        assert f"<h3>{protocol}, normal</h3>" in page
+    cells = [re.sub(r"<[^>]*>", "|", row) for row in re.findall(r"<tr>.*?</tr>", page)]
+    [left_out] = [row for row in cells if "too few test rows" in row]
+    words = [w for w in left_out.split("|") if w]
+    assert words[:4] == ["66_living-room", "some", "actprobe-1", "normal"]
+    assert words[-1] == f"{lost.sum()} fits"
+
+
+def test_d5_what_is_corrected_together_is_shown_together(tmp_path: Path) -> None:
+    """60 comparisons in a family, more than a table used to hold; a control is no part of it."""
+    rows = []
+    for i in range(61):
+        rows.append(tidy_rows(12, 4).query("site == 'resid_post.3' and method == 'logreg'"))
+        method = "logreg" if i == 0 else f"other_{i}"
+        rows[-1] = rows[-1].assign(method=method, test_auc=rows[-1]["test_auc"] - 0.001 * i)
+    rows.append(rows[1].assign(method="control_shuffled_labels"))
+    table = results.tidy(pd.concat(rows, ignore_index=True))
+    written(tmp_path, table)
+    page = (tmp_path / "quickstart/report.html").read_text()
+    comparisons = page[page.index("<h2>Comparisons") : page.index("<h2>Choice")]
+    assert "The p values are corrected for 60 comparisons." in comparisons
+    assert len(re.findall(r"<tr><td", comparisons)) == 61
+
+
+def test_h_names_from_data_are_text_in_the_page(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>\x00\u202e"
+    table = tidy_rows(2, 4)
+    table = table.assign(method=table["method"].replace("knn", name))
+    written(tmp_path, results.tidy(table))
+    page = (tmp_path / "quickstart/report.html").read_text()
+    assert "<img src=x" not in page and "\x00" not in page and "\u202e" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;\ufffd\ufffd" in page

@@ -273,4 +273,4 @@ def test_d13_probes_that_cover_fewer_datasets_are_no_candidates() -> None:
     assert chosen["method"].tolist() == ["logreg", "logreg"]
     assert select.best_by_validation(rows.assign(val_auc=np.nan)).empty
     [first, *_] = results.headline(results.tidy(rows.assign(val_auc=np.nan)))
-    assert first == "No probe has a validation AUC: none is the best by it."
+    assert first == "No probe of p has a validation AUC: none is the best by it."

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from results_rows import fake_rows
 
-from actprobe import results, store
+from actprobe import keys, results, store
 from actprobe.errors import ActprobeError
 from actprobe.results import layout, tables
 
@@ -22,8 +22,8 @@ SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
 def artefact(folder: Path, rows: pd.DataFrame, bad: str | None = None) -> Path:
     """A published probe artefact with these rows of one (source, dataset, method)."""
     first = rows.iloc[0]
-    spec = {c: first[c] for c in ("protocol", "setting", "method", "dataset")}
-    name = f"{first['dataset']}.{first['method']}.0123456789ab.parquet"
+    spec = {c: first[c] for c in ("protocol", "setting", "method", "dataset", "source")}
+    name = f"{first['dataset']}.{first['method']}.{keys.short(keys.spec_key(spec))}.parquet"
     path = folder / "probes" / first["protocol"] / first["setting"] / first["source"] / name
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {c: t for c, t in tables.COLUMNS.items() if c != "experiment"}
@@ -127,7 +127,7 @@ def test_wrong_rows_are_refused_by_name(changes: dict[str, object], message: str
 
 
 def test_an_artefact_without_a_column_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "probes/p/normal/s/d.logreg.0123456789ab.parquet"
+    path = tmp_path / f"probes/p/normal/s/d.logreg.{keys.short(keys.spec_key({}))}.parquet"
     part = store.write_table(path, pa.table({"dataset": ["d"]}), {})
     store.publish([path], [part])
     with pytest.raises(ActprobeError, match=r"d\.logreg.*no column protocol, setting"):
@@ -185,6 +185,6 @@ def test_written_tables_are_equal_byte_for_byte_and_read_back_exactly(tmp_path: 
         back = results.read_probes(tmp_path / "a/e" / layout.TABLES[name])
         pd.testing.assert_frame_equal(back, table)
     assert (
-        "5_hist_fig_ismale,17,no (9) | yes (8),,,,{}"
+        "5_hist_fig_ismale,17,,,no (9) | yes (8),,,,,,,{}"
         in (tmp_path / "a/e/tables/datasets.csv").read_text()
     )

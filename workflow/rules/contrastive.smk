@@ -6,6 +6,8 @@ OUTPUTS: {cache_dir}/contrastive/{source}/{train}.{key}.h5,
 {results_dir}/{experiment}/{tables,figures}/contrastive*, contrastive/, contrastive.html
 """
 
+from actprobe import provenance
+
 for batch in [*PLAN.of("contrastive"), *PLAN.of("baselines")]:
 
     rule:
@@ -47,6 +49,7 @@ rule contrastive_report:
             caption="../report/contrastive.rst",
             category="Tables",
         ),
+        provenance=CONTRASTIVE["tables"]["provenance"],
         html=CONTRASTIVE["report"]["html"],
     log:
         "logs/contrastive_report.log",
@@ -54,5 +57,7 @@ rule contrastive_report:
         "../../envs/actprobe.yaml"
     params:
         config=REPORTED,
+        origin=provenance.origin(PLAN, "contrastive", "baselines"),
+        contexts=PAGES,
     script:
         "../scripts/contrastive_report.py"

@@ -6,6 +6,8 @@ OUTPUTS: {cache_dir}/lora_index/*.parquet, {cache_dir}/lora_primitives/{collecti
 {results_dir}/{experiment}/{tables,figures}/lora_*, lora.html
 """
 
+from actprobe import provenance
+
 for batch in PLAN.of("lora_index"):
 
     rule:
@@ -104,6 +106,7 @@ rule lora_tables:
         "../../envs/actprobe.yaml"
     params:
         config=REPORTED,
+        origin=provenance.origin(PLAN, "lora_probes"),
     script:
         "../scripts/lora_tables.py"
 
@@ -143,5 +146,6 @@ rule lora_report:
         "../../envs/actprobe.yaml"
     params:
         config=REPORTED,
+        contexts=PAGES,
     script:
         "../scripts/lora_report.py"

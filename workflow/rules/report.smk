@@ -4,6 +4,8 @@ REQUIRED INPUTS: probe results and texts.
 OUTPUTS: {results_dir}/{experiment}/{tables,figures}/*, report.html
 """
 
+from actprobe import provenance
+
 
 rule tables:
     input:
@@ -18,6 +20,7 @@ rule tables:
     params:
         config=REPORTED,
         encoded=results.encoded(PLAN),
+        origin=provenance.origin(PLAN, "probes"),
     script:
         "../scripts/tables.py"
 
@@ -57,5 +60,6 @@ rule report:
         "../../envs/actprobe.yaml"
     params:
         config=REPORTED,
+        contexts=PAGES,
     script:
         "../scripts/report.py"

@@ -9,4 +9,6 @@ with jobs.logged(snakemake.log[0]):
         snakemake.input.directions,
         snakemake.input.baselines,
         snakemake.input.texts,
+        snakemake.params.origin,
+        snakemake.params.contexts,
     )

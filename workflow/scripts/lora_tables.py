@@ -9,4 +9,5 @@ with jobs.logged(snakemake.log[0]):
         snakemake.input.probes,
         snakemake.input.indexes,
         snakemake.input.features,
+        snakemake.params.origin,
     )

@@ -10,4 +10,5 @@ with jobs.logged(snakemake.log[0]):
         snakemake.input.probes,
         describe(snakemake.input.texts),
         snakemake.params.encoded,
+        snakemake.params.origin,
     )

@@ -29,11 +29,12 @@ def roc(made: pd.DataFrame, found: Found) -> Figure:
     columns = methods(made)
     layers = sorted({layer for _, rows in shown for layer in rows["layer"]})
     colours = ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, len(layers))))
+    width = max(4.6, 3.1 * len(columns) + 1.3)
     fig = style.figure(
         title,
         "Validation rows. Thick: the layer chosen on held-out training rows." + more,
-        3.1 * len(columns) + 1.3,
-        3.2 * len(shown),
+        width,
+        3.5 * len(shown),
     )
     axes = fig.subplots(len(shown), len(columns), squeeze=False, sharex=True, sharey=True)
     for line, (name, rows) in zip(axes, shown, strict=True):
@@ -41,10 +42,12 @@ def roc(made: pd.DataFrame, found: Found) -> Figure:
             ax.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=(0, (4, 3)))
             for row in rows[rows["method"] == method].itertuples():
                 y, scores = _scores(row, found)
+                if len(np.unique(y)) < 2 or not np.isfinite(scores).all():
+                    continue
                 x, height, _ = roc_curve(y, scores)
-                width, order = (2.6, 3) if row.chosen else (1.0, 2)
-                ax.plot(x, height, color=colours(layers.index(row.layer)), lw=width, zorder=order)
-            ax.set_title(f"{name}\n{method}" if len(shown) > 1 else method)
+                thick, order = (2.6, 3) if row.chosen else (1.0, 2)
+                ax.plot(x, height, color=colours(layers.index(row.layer)), lw=thick, zorder=order)
+            style.head(ax, [*name, method], (width - 1.6) / len(columns) - 0.2)
             ax.set_aspect("equal")
     _layer_bar(fig, axes, colours, layers)
     fig.supxlabel("false positive rate", fontsize=9)
@@ -82,19 +85,20 @@ def scores(made: pd.DataFrame, found: Found) -> Figure:
     if layers > MOST_TICKS:
         more = f"\n{MOST_TICKS} of {layers} layers.{more}"
     names = [name for name, _ in _CLASSES.values()]
+    width = max(6.4, (0.36 * min(layers, MOST_TICKS) + 1.2) * len(columns))
     fig = style.figure(
         title,
         "Mean score of each validation row, in standard deviations of its layer. Lines: medians. "
         "Bold layer: chosen on held-out training rows." + more,
-        max(6.4, (0.36 * min(layers, MOST_TICKS) + 1.2) * len(columns)),
-        2.7 * len(shown),
+        width,
+        3.0 * len(shown),
         names,
     )
     axes = fig.subplots(len(shown), len(columns), squeeze=False, sharey=True)
     for line, (name, rows) in zip(axes, shown, strict=True):
         for ax, method in zip(line, columns, strict=True):
             _violins(ax, rows[rows["method"] == method].sort_values("layer"), found)
-            ax.set_title(f"{name}\n{method}" if len(shown) > 1 else method)
+            style.head(ax, [*name, method], (width - 0.8) / len(columns) - 0.2)
         line[0].set_ylabel("score")
     fig.supxlabel("layer", fontsize=9)
     for label, colour in _CLASSES.values():
@@ -116,6 +120,8 @@ def _violins(ax: Axes, rows: pd.DataFrame, found: Found) -> None:
         values = (values - values.mean()) / (values.std() or 1.0)
         for c in (0, 1):
             part = np.clip(values[y == c], -4, 4)
+            if not len(part):
+                continue
             if np.ptp(part) > 0:
                 half = {"side": "high" if c else "low", "showextrema": False}
                 drawn = ax.violinplot([part], [at], widths=0.9, **half)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 
 import matplotlib
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from actprobe.contrastive import curves
 from actprobe.contrastive.artefact import Directions
 from actprobe.contrastive.layout import FIGURES
-from actprobe.contrastive.views import LOOKS, layer_axis, layer_name, methods, views
+from actprobe.contrastive.views import LOOKS, layer_axis, layer_name, methods, read_at, views
 from actprobe.results.figures import style
 
 _BASELINES = {
@@ -57,12 +56,13 @@ def by_layer(made: pd.DataFrame) -> Figure:
     lines = [b for b in _BASELINES if b in text.index.get_level_values("method")]
     legend = [*methods(made), _PERMUTED, _RANDOM, *(_BASELINES[b][0] for b in lines)]
     across = min(len(shown), 2)
+    width = max(6.6, 5.2 * across)
     fig = style.figure(
         title,
         "Validation rows, with 95 % intervals. A band holds 95 % of a method's directions on permuted\n"
         "labels, thin lines 95 % of random ones. Ringed: chosen on held-out training rows." + more,
-        max(6.6, 5.2 * across),
-        3.7 * math.ceil(len(shown) / across),
+        width,
+        3.9 * math.ceil(len(shown) / across),
         legend,
     )
     for ax, (name, rows) in zip(style.grid(fig, len(shown), across), shown, strict=True):
@@ -72,7 +72,7 @@ def by_layer(made: pd.DataFrame) -> Figure:
             label, colour, dashes = _BASELINES[b]
             if (*data, b) in text.index:
                 ax.axhline(text[(*data, b)], color=colour, ls=dashes, lw=1.4, label=label)
-        ax.set_title(name)
+        style.head(ax, name, (width - 0.8) / across - 0.3)
     fig.axes[0].set_ylabel("AUROC")
     style.legend(fig, legend)
     return fig
@@ -123,14 +123,14 @@ def cosine_map(cosines: Mapping[tuple[str, ...], pd.DataFrame]) -> Figure:
     if not maps:
         return style.nothing(title, "There is no direction on more than one layer.")
     shown = maps[:_MOST_MAPS]
-    more = f" The first {len(shown)} of {len(maps)} runs." if len(maps) > len(shown) else ""
-    varying = [len({run[i] for run, _ in maps}) > 1 for i in range(6)]
+    more = f" The first {len(shown)} of {len(maps):,} runs." if len(maps) > len(shown) else ""
     across = min(len(shown), 3)
+    width = max(4.6, 3.5 * across + 0.7)
     fig = style.figure(
         title,
         "1: the same direction, 0: at right angles, -1: opposite." + more,
-        max(4.4, 3.5 * across + 0.7),
-        3.4 * math.ceil(len(shown) / across),
+        width,
+        3.7 * math.ceil(len(shown) / across),
     )
     axes = fig.subplots(math.ceil(len(shown) / across), across, squeeze=False)
     for ax in axes.flat[len(shown) :]:
@@ -141,7 +141,7 @@ def cosine_map(cosines: Mapping[tuple[str, ...], pd.DataFrame]) -> Figure:
         every = math.ceil(len(names) / 12)
         ax.set_xticks(range(0, len(names), every), names[::every])
         ax.set_yticks(range(0, len(names), every), names[::every])
-        if len(names) <= 10:
+        if len(names) <= 8:
             for (i, j), value in np.ndenumerate(c.to_numpy()):
                 dark = "white" if abs(value) > 0.6 else "#333333"
                 ax.text(
@@ -153,8 +153,9 @@ def cosine_map(cosines: Mapping[tuple[str, ...], pd.DataFrame]) -> Figure:
                     fontsize=6,
                     color=dark,
                 )
-        words = [w for w, differs in zip(run, varying, strict=True) if differs]
-        ax.set_title(shorten(", ".join(words or [run[-1]]), 46))
+        train, model, kind, position, score_at, method = run
+        parts = [train, model, kind, read_at(position, score_at), method]
+        style.head(ax, parts, (width - 1.5) / across - 0.3)
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
     fig.colorbar(image, ax=axes, shrink=0.7, aspect=30, label="cosine")

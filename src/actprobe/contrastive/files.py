@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from actprobe import texts
+from actprobe import csvs, texts
 from actprobe.contrastive.artefact import Directions
 from actprobe.contrastive.scores import STATISTICS
 from actprobe.contrastive.tables import RULE, kinds
@@ -47,7 +47,7 @@ def write(root: Path, directions: Sequence[Directions], data: Mapping[str, Texts
     """Write every direction and its scores below `root`, a folder for each run.
 
     Besides what `write_vectors` writes: {dataset}/probe_stats_layer{L}.csv, with the columns of the
-    evaluation-awareness scripts (Nguyen et al. 2025) and n_tokens.
+    evaluation-awareness scripts (Nguyen et al. 2025) and n_tokens; text as `csvs` writes it.
     """
     for name, members in runs(directions).items():
         write_vectors(root / name, members)
@@ -56,7 +56,7 @@ def write(root: Path, directions: Sequence[Directions], data: Mapping[str, Texts
                 path = root / name / dataset / f"probe_stats_layer{layer_name(d.facts['site'])}.csv"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 scored = stats(d, i, dataset, data[dataset])
-                scored.to_csv(path, index=False, lineterminator="\n", float_format="%.9g")
+                csvs.write(scored, path, float_format="%.9g")
 
 
 def write_vectors(folder: Path, members: Sequence[Member]) -> None:

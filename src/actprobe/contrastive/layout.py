@@ -8,6 +8,7 @@ from typing import Any
 from actprobe.results.layout import figure_files, folder
 
 TABLE = "tables/contrastive.csv"
+PROVENANCE = "tables/contrastive_provenance.csv"
 FIGURES = (
     "contrastive_layers",
     "contrastive_roc",
@@ -22,7 +23,7 @@ def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Output files by kind ("tables", "figures", "report", "vectors": a folder) and name."""
     root = folder(config)
     return {
-        "tables": {"table": f"{root}/{TABLE}"},
+        "tables": {"table": f"{root}/{TABLE}", "provenance": f"{root}/{PROVENANCE}"},
         "figures": figure_files(root, FIGURES),
         "report": {"html": f"{root}/{REPORT}"},
         "vectors": {"vectors": f"{root}/{VECTORS}"},

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from actprobe import pages
+from actprobe import pages, provenance
 from actprobe.contrastive.baselines import METHODS as BASELINES
-from actprobe.contrastive.layout import FIGURES, REPORT, TABLE, VECTORS
+from actprobe.contrastive.layout import FIGURES, PROVENANCE, REPORT, TABLE, VECTORS
 from actprobe.contrastive.tables import RULE, RUN
-from actprobe.contrastive.views import layer_name
+from actprobe.contrastive.views import layer_name, read_at
+from actprobe.pages import Table
 from actprobe.texts import Texts
 
 MOST_ROWS = 120
@@ -23,11 +23,14 @@ MOST_ROWS = 120
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows: the tidy table, what was left out (name, reason), and warnings."""
+    """What the page shows: the tidy table, what was left out (name, reason), warnings, the table of
+    provenance, and pages of top contexts to link to."""
 
     table: pd.DataFrame
     skipped: Sequence[Mapping[str, str]]
     warnings: Sequence[str]
+    provenance: pd.DataFrame
+    contexts: Sequence[str] = ()
 
 
 def headline(table: pd.DataFrame) -> list[str]:
@@ -40,15 +43,18 @@ def headline(table: pd.DataFrame) -> list[str]:
         band = f"{where} the null band of {r.method} on permuted labels, {low:.3f} to {high:.3f}"
         if pd.isna(low):
             band = "no null band (its warning says why)"
+        if pd.isna(r.test_auc):
+            band = "of its rows one class is missing"
         lines.append(
-            f"{r.train} → {r.dataset}, {r.model}, {r.method}: AUROC {r.test_auc:.3f}"
-            f"{_interval(r)} for {r.positive} at {r.site} ({r.position}), "
+            f"{r.train} → {r.dataset}, {r.model}, {r.method}: AUROC {_number(r.test_auc) or 'not known'}"
+            f"{_interval(r)} for {r.positive} at {r.site} ({read_at(r.position, r.score_at)}), "
             f"chosen by held-out training rows; {band}."
         )
     fits = table[table["source"] != ""].drop_duplicates([*RUN, "dataset"])
     decided = set(table.loc[table["chosen"], RUN].itertuples(index=False, name=None))
     lines += [
-        f"{r.train} → {r.dataset}, {r.model}, {r.method} ({r.position}): no layer is chosen: the "
+        f"{r.train} → {r.dataset}, {r.model}, {r.kind}, {r.method} "
+        f"({read_at(r.position, r.score_at)}): no layer is chosen: the "
         "training rows cannot be held out (folds without both classes, or one group)."
         for r in fits.itertuples()
         if tuple(getattr(r, c) for c in RUN) not in decided
@@ -71,29 +77,42 @@ def answer_warnings(data: Mapping[str, Texts]) -> list[str]:
     return found
 
 
+def reading_warnings(reads: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Datasets that a model did not read as they are written. reads: of `provenance.origin`."""
+    found = []
+    for r in provenance.facts(reads):
+        for name, words in (
+            ("n_truncated", "are too long and were cut short"),
+            ("n_special_in_text", "spell out special tokens"),
+        ):
+            if r[name]:
+                of = f" of {r['n_rows']}" if r["n_rows"] else ""
+                found.append(f"{r['dataset']}, {r['model']}: {r[name]}{of} texts {words}.")
+    return found
+
+
 def write(root: Path, page: Page, config: Mapping[str, Any]) -> None:
     """Write the page; it holds everything it shows. Equal input gives equal bytes."""
     fits = page.table[page.table["source"] != ""]
     compare = ", ".join(sorted(set(fits["compare_with"]) - {""}))
-    shown = fits if len(fits) <= MOST_ROWS else fits[fits["chosen"]]
     text = pages.template("actprobe.contrastive", "report.html.j2").render(
         experiment=config["experiment"],
+        links=pages.links(config, REPORT, page.contexts),
         headline=headline(page.table),
         rule=RULE,
         warnings=page.warnings,
         figures=[pages.figure(root / "figures" / f"{name}.svg") for name in FIGURES],
         compare=compare
         and f"Cosine: with the mean difference of {compare}; in small print the AUROC without it.",
-        columns=_COLUMNS,
-        groups=[
-            {"title": _title(rows.iloc[0]), "rows": [_row(r) for r in rows.itertuples()]}
-            for _, rows in shown.groupby([*RUN, "dataset"], sort=False)
-        ],
-        baselines=[_baseline(r) for r in page.table[page.table["source"] == ""].itertuples()],
-        skipped=page.skipped,
+        directions=_directions(fits),
+        more=_more(fits),
+        baselines=_baselines(page.table[page.table["source"] == ""]),
+        skipped=_left_out(page.skipped),
         table=TABLE,
         vectors=VECTORS,
-        version=metadata.version("actprobe"),
+        provenance=page.provenance.to_dict("records"),
+        provenance_file=PROVENANCE,
+        version=provenance.version("actprobe"),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
     )
     (root / REPORT).write_text(text, encoding="utf-8")
@@ -105,17 +124,37 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _title(r: Any) -> str:
-    at = r.position if r.score_at == r.position else f"{r.position}, scored at {r.score_at}"
+def _shown(fits: pd.DataFrame) -> pd.DataFrame:
+    """All rows, or of many those of the layers that were chosen."""
+    return fits if len(fits) <= MOST_ROWS else fits[fits["chosen"]].head(MOST_ROWS)
+
+
+def _more(fits: pd.DataFrame) -> str:
+    n = len(_shown(fits))
     return (
-        f"{r.method}: {r.train} ({r.n_train:.0f} rows) → {r.dataset} ({r.n_test:.0f} rows), "
-        f"{r.model}, {r.kind}, {at}"
+        f"{n} of {len(fits):,} rows are shown, of layers that were chosen." if n < len(fits) else ""
     )
 
 
-def _row(r: Any) -> dict[str, Any]:
+def _directions(fits: pd.DataFrame) -> list[Table]:
+    """A table for each run on each validation set."""
+    return [
+        Table(_COLUMNS, [_row(r) for r in rows.itertuples()], labels=1, title=_title(rows.iloc[0]),
+              wrap=["warning"], sortable=False)
+        for _, rows in _shown(fits).groupby([*RUN, "dataset"], sort=False)
+    ]  # fmt: skip
+
+
+def _title(r: Any) -> str:
+    return (
+        f"{r.method}: {r.train} ({r.n_train:.0f} rows) → {r.dataset} ({r.n_test:.0f} rows), "
+        f"{r.model}, {r.kind}, {read_at(r.position, r.score_at)}"
+    )
+
+
+def _row(r: Any) -> list[dict[str, str]]:
     cells = [
-        (layer_name(r.layer), ""),
+        (layer_name(r.layer) or r.site, ""),
         (_number(r.val_auc), f"d′ {_number(r.val_d, 2)}"),
         (_number(r.test_auc), f"{_number(r.ci_low)}–{_number(r.ci_high)}"),
         _null(r.p_permuted, r.null_permuted_low, r.null_permuted_high),
@@ -124,7 +163,7 @@ def _row(r: Any) -> dict[str, Any]:
         (_number(r.cos_compare, 2), _number(r.auc_without_compare)),
         (r.warning, ""),
     ]
-    return {"chosen": r.chosen, "cells": [{"text": t, "small": s} for t, s in cells]}
+    return [{"text": t, "small": s, "css": "best" * bool(r.chosen)} for t, s in cells]
 
 
 def _null(p: float, low: float, high: float) -> tuple[str, str]:
@@ -135,9 +174,21 @@ def _interval(r: Any) -> str:
     return "" if pd.isna(r.ci_low) else f" [{r.ci_low:.3f}, {r.ci_high:.3f}]"
 
 
-def _baseline(r: Any) -> list[str]:
-    interval = f"{_number(r.ci_low)}–{_number(r.ci_high)}" if r.ci_low == r.ci_low else ""
-    return [r.train, r.dataset, BASELINES[r.method], _number(r.test_auc), interval]
+def _baselines(rows: pd.DataFrame) -> Table | None:
+    if rows.empty:
+        return None
+    columns = ["training set", "validation set", "baseline", "AUROC", "95 % interval"]
+    cells = [
+        [r.train, r.dataset, BASELINES[r.method], _number(r.test_auc), _interval(r).strip(" []")]
+        for r in rows.head(MOST_ROWS).itertuples()
+    ]
+    return Table(columns, cells, labels=3, of=len(rows))
+
+
+def _left_out(skipped: Sequence[Mapping[str, str]]) -> Table | None:
+    rows = list(dict.fromkeys((s["name"], s["reason"]) for s in skipped))
+    columns = ["what", "reason"]
+    return Table(columns, rows[:MOST_ROWS], labels=2, of=len(rows)) if rows else None
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actprobe import store
+from actprobe import csvs, store
 from actprobe.contrastive import artefact
 from actprobe.contrastive.artefact import RANDOM, Directions, Validated
 from actprobe.contrastive.controls import band
@@ -174,6 +174,12 @@ def _chosen(made: pd.DataFrame) -> pd.Series:
     taken = set(best[[*RUN, "source"]].itertuples(index=False, name=None))
     mine = made[[*RUN, "source"]].itertuples(index=False, name=None)
     return pd.Series([row in taken for row in mine], index=made.index)
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """The table that was written."""
+    made = csvs.read(path, _TEXT)
+    return made.assign(chosen=made["chosen"].eq(True))
 
 
 def read_baselines(paths: Iterable[str]) -> tuple[pd.DataFrame, list[dict[str, str]]]:

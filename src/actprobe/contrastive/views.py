@@ -23,24 +23,23 @@ _MOST_VIEWS = 6
 _VIEW = [*(c for c in RUN if c != "method"), "dataset"]
 
 
-def views(made: pd.DataFrame) -> tuple[list[tuple[str, pd.DataFrame]], str]:
-    """The rows of each view (one run without its method, on one validation set) with its title,
-    and a line that says so when there are more."""
+def views(made: pd.DataFrame) -> tuple[list[tuple[list[str], pd.DataFrame]], str]:
+    """The rows of each view (one run without its method, on one validation set) with the parts of
+    its title, and a line that says so when there are more."""
     groups = list(made[made["source"] != ""].groupby(_VIEW, sort=False))
     shown = groups[:_MOST_VIEWS]
-    more = f"\nThe first {len(shown)} of {len(groups)} views." if len(groups) > len(shown) else ""
-    varying = [len({view[i] for view, _ in groups}) > 1 for i in range(len(_VIEW))]
-    return [(_title(view, varying), rows) for view, rows in shown], more
+    more = f"\nThe first {len(shown)} of {len(groups):,} views." if len(groups) > len(shown) else ""
+    return [(_title(view), rows) for view, rows in shown], more
 
 
-def _title(view: Sequence[str], varying: Sequence[bool]) -> str:
-    """The data, then what tells this view from the others."""
+def _title(view: Sequence[str]) -> list[str]:
     train, model, kind, position, score_at, dataset = view
-    at = position if score_at == position else f"{position}, scored at {score_at}"
-    differs = zip(
-        (model, kind, at), (varying[1], varying[2], varying[3] or varying[4]), strict=True
-    )
-    return ", ".join([f"{train} → {dataset}", *(word for word, shown in differs if shown)])
+    return [f"{train} → {dataset}", model, kind, read_at(position, score_at)]
+
+
+def read_at(position: str, score_at: str) -> str:
+    """Where the direction was found, and where it is scored if that is elsewhere."""
+    return position if score_at == position else f"{position}, scored at {score_at}"
 
 
 def methods(made: pd.DataFrame) -> list[str]:
@@ -49,8 +48,8 @@ def methods(made: pd.DataFrame) -> list[str]:
 
 
 def layer_name(layer: float) -> str:
-    """ "embed" or the number."""
-    return "embed" if layer < 0 else f"{layer:.0f}"
+    """ "embed", the number, or nothing for a site without one."""
+    return "embed" if layer < 0 else "" if pd.isna(layer) else f"{layer:.0f}"
 
 
 def layer_axis(ax: Axes, layers: Sequence[float]) -> None:

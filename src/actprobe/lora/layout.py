@@ -15,6 +15,7 @@ TABLES = {
     "choices": "tables/lora_choices.csv",
     "confusion": "tables/lora_confusion.csv",
     "refused": "tables/lora_refused.csv",
+    "provenance": "tables/lora_provenance.csv",
 }
 FIGURES = ("lora_representations", "lora_layers", "lora_confusion")
 REPORT = "lora.html"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actprobe import store
+from actprobe import csvs, provenance, store
 from actprobe.errors import BadInput
 from actprobe.lora import index, protocol
 from actprobe.lora.catalog import CONTROLS, EVERY_LAYER, REPRESENTATIONS
@@ -20,6 +20,9 @@ from actprobe.lora.layout import TABLES
 from actprobe.lora.probe import SCHEMA
 from actprobe.results.layout import folder
 
+_TEXT = ["experiment", "setting", "protocol", "dataset", "source", "condition", "site", "method"]
+_TEXT += ["reason", "params", "key", "outliers", "most", "true", "predicted", "collection", "id"]
+_TEXT += provenance.COLUMNS
 _WHERE = ["setting", "dataset"]
 CELL = ["setting", "protocol", "dataset", "source", "condition", "site", "method"]
 _MOST = 20  # kinds of left-out tensors that are told
@@ -48,9 +51,13 @@ def make_tables(
     probes: Iterable[str],
     indexes: Iterable[str],
     features: Iterable[str],
+    origin: Mapping[str, Any] = provenance.NOWHERE,
 ) -> None:
     """Write all tables of the experiment from probe and index artefacts, and one features artefact
-    per collection, which knows the files whose weights turned out unusable."""
+    per collection, which knows the files whose weights turned out unusable.
+
+    origin: what `provenance.origin` says.
+    """
     runs, skipped = collect(probes, config["experiment"])
     summary = summarise(runs, one_split(config))
     of_layers = summary["condition"] == EVERY_LAYER
@@ -61,11 +68,12 @@ def make_tables(
         "choices": choices(runs, one_split(config)),
         "confusion": confusions(runs),
         "refused": pd.concat([refused(indexes), unusable(features), skipped], ignore_index=True),
+        "provenance": provenance.table(origin, runs["key"], config),
     }
     for name, table in tables.items():
         path = Path(folder(config)) / TABLES[name]
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False, float_format="%.6g")
+        csvs.write(table, path, float_format="%.6g")
 
 
 def collect(probes: Iterable[str], experiment: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -271,10 +279,4 @@ def unusable(features: Iterable[str]) -> pd.DataFrame:
 def read_tables(config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """The written tables by name."""
     root = Path(folder(config))
-    tables = {}
-    for name, path in TABLES.items():
-        table = pd.read_csv(root / path, keep_default_na=False, na_values=[""])
-        for c in table.columns.intersection(["site", "reason", "outliers"]):
-            table[c] = table[c].astype(object).fillna("")
-        tables[name] = table
-    return tables
+    return {name: csvs.read(root / path, _TEXT) for name, path in TABLES.items()}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         make_published,
         make_report,
         make_tables,
+        told,
         write_tables,
     )
     from actprobe.results.published import import_published
@@ -43,6 +44,7 @@ _LAZY = {
     "read_probes": "tables",
     "summarise": "tables",
     "tidy": "tables",
+    "told": "make",
     "write_figures": "figures",
     "write_tables": "make",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "read_probes",
     "summarise",
     "tidy",
+    "told",
     "write_figures",
     "write_tables",
 ]

@@ -12,91 +12,124 @@ from actprobe.results.views import count
 
 MANY_SAES = 6  # of one place
 ENOUGH = 10  # datasets from which the interval of a mean is what it says (benchmarks/calibration)
+MANY_PROTOCOLS = 4  # that have lines of their own
+MANY = 12  # numbers of one line
+MANY_PLACES = 8  # lines about SAEs
+_PLACE = ["protocol", "model", "site", "position"]
 
 
-def headline(table: pd.DataFrame, skipped: int = 0) -> list[str]:
+def headline(
+    table: pd.DataFrame, skipped: int = 0, datasets: pd.DataFrame | None = None
+) -> list[str]:
     """What the table says in a few lines of text: shown when a run ends, and atop the report.
 
-    The best probe is the one with the highest mean validation AUC among those that cover the most
-    datasets, chosen anew with each seed and tested on the test rows of that seed (see
-    `select.best_by_validation`). Protocols are not mixed: all but the line on SAEs is about the one
-    with most baselines. Without the setting `normal` the lines are about one condition of another,
-    which the first line names.
+    Every protocol has lines of its own. The best probe is the one with the highest mean validation
+    AUC among those that cover the most datasets, chosen anew with each seed and tested on the test
+    rows of that seed (see `select.best_by_validation`). A protocol without the setting `normal` is
+    told at one condition of another, which the line names. datasets: the table of that name, which
+    says how models read the texts.
     """
-    rows = views.numbered(table)
-    rows = rows[~views.control(rows)]
+    rows = views.usual(table[~views.control(table)])
     if rows.empty:
         return [f"No probe has a number; {count(skipped, 'target')} skipped."]
-    rows, condition = views.at_one_condition(rows)
-    every = summarise(rows)
-    every = views.labelled(every[every["n_datasets"] == every["n_datasets"].max()])
-    counted = every[views.baseline(every)] if views.baseline(every).any() else every
-    means = every[every["protocol"] == counted["protocol"].mode()[0]]
-    mine = rows[rows["protocol"] == means["protocol"].iloc[0]]
-    lines = [_best(mine, len(means), condition)]
-    for title, group in _comparisons(means):
-        numbers = ", ".join(f"{name} {auc:.3f}" for name, auc in group)
-        lines.append(f"{title}: {numbers}.")
-    few = best_by_validation(mine)["dataset"].nunique()
-    if FEWEST <= few < ENOUGH:
+    lines = []
+    found = views.protocols(rows)
+    for protocol in found[:MANY_PROTOCOLS]:
+        lines += _of_protocol(rows[rows["protocol"] == protocol])
+    if len(found) > MANY_PROTOCOLS:
         lines.append(
-            f"An interval over {few} datasets holds less often than it says: with AUCs near 1, those "
-            "of 95 % held the mean in 87 to 93 % of trials."
+            f"{len(found) - MANY_PROTOCOLS} more protocols: {', '.join(found[MANY_PROTOCOLS:])}; "
+            "summary.csv has their means."
         )
-    return [*lines, *_sparse(rows, every), *_caveats(table, skipped)]
+    return [*lines, *_caveats(table, skipped), *_texts_read(datasets)]
 
 
-def _best(rows: pd.DataFrame, n_probes: int, condition: str) -> str:
+def _of_protocol(rows: pd.DataFrame) -> list[str]:
+    """The lines about one protocol."""
+    frame = views.frame(rows.iloc[0])
+    every = views.labelled(summarise(rows))
+    every = every[every["n_datasets"] == every["n_datasets"].max()]
+    lines = [_best(rows, len(every), frame)]
+    for title, group in _comparisons(every, frame):
+        lines.append(f"{title}: {_numbers(group)}.")
+    return [*lines, *_few(rows, frame), *_sparse(rows, every, frame)]
+
+
+def _few(rows: pd.DataFrame, frame: str) -> list[str]:
+    """That an interval over few datasets is not all that it says."""
+    few = best_by_validation(rows)["dataset"].nunique()
+    if not FEWEST <= few < ENOUGH:
+        return []
+    return [
+        f"An interval over {few} datasets ({frame}) holds less often than it says: with AUCs near 1, "
+        "those of 95 % held the mean in 87 to 93 % of trials."
+    ]
+
+
+def _numbers(group: list[tuple[str, float]]) -> str:
+    """Names and AUCs; of many every so many."""
+    every = -(-len(group) // MANY)
+    shown = group[::every]
+    more = f" (every {every}th of {len(group)})" if every > 1 else ""
+    return ", ".join(f"{name} {auc:.3f}" for name, auc in shown) + more
+
+
+def _best(rows: pd.DataFrame, n_probes: int, frame: str) -> str:
     """What the best of these rows' probes by validation AUC reaches."""
     chosen = best_by_validation(rows)
     if chosen.empty:
-        return "No probe has a validation AUC: none is the best by it."
+        return f"No probe of {frame} has a validation AUC: none is the best by it."
     probe, seeds, of = _commonest(chosen)
     per_dataset = chosen.groupby("dataset")["test_auc"].mean()
     mean, low, high = mean_interval(per_dataset)
     interval = "" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]"
-    where = f"{count(len(per_dataset), 'dataset')}{f' ({condition})' if condition else ''}"
+    where = f"{count(len(per_dataset), 'dataset')} ({frame})"
     name = f"{probe['label']} on {views.place_name(probe)}"
     if seeds == of:
         return (
             f"{name} reaches a mean test AUC of {mean:.3f}{interval} over {where}, the best of "
-            f"{n_probes} probes by validation AUC."
+            f"{count(n_probes, 'probe')} by validation AUC."
         )
     return (
-        f"{name} is the best of {n_probes} probes by validation AUC in {seeds} of {of} seeds; what "
-        f"each seed chooses reaches a mean test AUC of {mean:.3f}{interval} over {where}."
+        f"{name} is the best of {count(n_probes, 'probe')} by validation AUC in {seeds} of {of} "
+        f"seeds; what each seed chooses reaches a mean test AUC of {mean:.3f}{interval} over {where}."
     )
 
 
 def _commonest(chosen: pd.DataFrame) -> tuple[pd.Series, int, int]:
     """The probe that most seeds chose, in how many of them, and of how many."""
     one = views.labelled(chosen.drop_duplicates("seed"))
-    times = one.groupby([*PROBE], sort=False, dropna=False)["seed"].transform("size")
+    times = one.groupby([*PROBE], sort=False, dropna=False)["seed"].transform(len)
     return one.loc[times.idxmax()], int(times.max()), len(one)
 
 
-def _sparse(rows: pd.DataFrame, means: pd.DataFrame) -> list[str]:
+def _sparse(rows: pd.DataFrame, means: pd.DataFrame, frame: str) -> list[str]:
     """A line per place with SAE probes: each SAE at its best k by validation, and the baseline."""
     sparse, base = rows[~views.baseline(rows)], means[views.baseline(means)]
     lines = []
-    for place, group in sparse.groupby(["protocol", "model", "site", "position"], sort=False):
+    for place, group in sparse.groupby(_PLACE, sort=False):
         found = []
         for source, own in group.groupby("source", sort=False):
             chosen = best_by_validation(own)
             if chosen.empty:
                 continue
             probe, seeds, of = _commonest(chosen)
-            in_seeds = "" if seeds == of else f" in {seeds} of {of} seeds"
-            words = f"{source} {_mean(chosen, 'test_auc'):.3f} (k = {probe['k']}{in_seeds})"
+            of_k = [] if pd.isna(probe["k"]) else [f"k = {probe['k']}"]
+            in_seeds = [] if seeds == of else [f"in {seeds} of {of} seeds"]
+            note = " ".join([*of_k, *in_seeds])
+            words = f"{source} {_mean(chosen, 'test_auc'):.3f}{f' ({note})' if note else ''}"
             found.append((_mean(chosen, "val_auc"), words))
         told = [words for _, words in sorted(found, key=lambda f: -f[0])[:MANY_SAES]]
-        same = base[(base[["protocol", "model", "site", "position"]] == list(place)).all(axis=1)]
+        same = base[(base[_PLACE] == list(place)).all(axis=1)]
         if len(same):
             first = same.iloc[int(same["method"].map(method_rank).argmin())]
             told.append(f"{first['method']} on all dimensions {first['test_auc']:.3f}")
         if found:
-            lines.append(f"SAE probes ({place[0]}; {', '.join(place[1:])}): {', '.join(told)}.")
-    return lines
+            lines.append(f"SAE probes ({frame}; {', '.join(place[1:])}): {', '.join(told)}.")
+    more = len(lines) - MANY_PLACES
+    return lines[:MANY_PLACES] + (
+        [f"{count(more, 'more place')} with SAE probes."] if more > 0 else []
+    )
 
 
 def _mean(rows: pd.DataFrame, column: str) -> float:
@@ -104,39 +137,41 @@ def _mean(rows: pd.DataFrame, column: str) -> float:
     return float(rows.groupby("dataset")[column].mean().mean())
 
 
-def _comparisons(means: pd.DataFrame) -> list[tuple[str, list[tuple[str, float]]]]:
+def _comparisons(means: pd.DataFrame, frame: str) -> list[tuple[str, list[tuple[str, float]]]]:
     """The layers of the method with most layers, and the methods of the place with most methods."""
     baselines = means[views.baseline(means)]
     found = []
-    by_layer = [g for _, g in baselines.groupby(["protocol", "model", "position", "label"])]
+    by_layer = [g for _, g in baselines.groupby(["model", "position", "label"])]
     by_layer.sort(key=lambda g: (-len(g), method_rank(g["label"].iloc[0])))
     if by_layer and len(widest := by_layer[0]) > 1:
         first = widest.iloc[0]
         layers = list(zip(widest["site"], widest["test_auc"], strict=True))
-        found.append((f"{first['label']} by layer ({first['model']}, {first['position']})", layers))
+        place = f"{first['model']}, {first['position']}; {frame}"
+        found.append((f"{first['label']} by layer ({place})", layers))
     by_place = [g for _, g in baselines.groupby(views.READ)]
-    by_place.sort(key=lambda g: (-len(g), -g["val_auc"].mean()))
+    by_place.sort(key=lambda g: (-len(g), -g["val_auc"].fillna(-1).mean()))
     if by_place and len(fullest := by_place[0]) > 1:
         order = views.label_order(fullest["label"])
-        place = views.place_name(fullest.iloc[0])
+        place = f"{views.place_name(fullest.iloc[0])} ({frame})"
         by_method = fullest.set_index("label")
         found.append((f"Methods on {place}", [(m, by_method["test_auc"][m]) for m in order]))
         unseen = by_method["test_auc_unseen"]
         if unseen.notna().all():
-            found.append(("The same without leaked test rows", [(m, unseen[m]) for m in order]))
+            words = f"The same without leaked test rows ({frame})"
+            found.append((words, [(m, unseen[m]) for m in order]))
     return found
 
 
 def _caveats(table: pd.DataFrame, skipped: int) -> list[str]:
     lines = []
     leaks = table.groupby("dataset")["leak_fraction"].max().dropna()
-    if leaks.max() > 0:
+    if len(leaks) and leaks.max() > 0:
         lines.append(
             f"On average {leaks.mean():.1%} of a dataset's test texts also stand in its training "
             f"rows; the most in {leaks.idxmax()} ({leaks.max():.1%})."
         )
     shared = table.groupby("dataset")["group_fraction"].max().dropna()
-    if shared.max() > 0:
+    if len(shared) and shared.max() > 0:
         lines.append(
             f"In {count(int((shared > 0).sum()), 'dataset')} test rows share groups with training rows; "
             f"the most in {shared.idxmax()} ({shared.max():.1%} of the test rows)."
@@ -150,7 +185,7 @@ def _caveats(table: pd.DataFrame, skipped: int) -> list[str]:
     known = table["converged"].notna()
     if known.any():
         stopped = int(table["converged"].eq(False).sum())
-        lines.append(f"{stopped} of {count(int(known.sum()), 'fit')} did not converge.")
+        lines.append(f"{stopped:,} of {count(int(known.sum()), 'fit')} did not converge.")
     missing = int(table["test_auc"].isna().sum())
     if missing or skipped:
         lines.append(
@@ -158,6 +193,32 @@ def _caveats(table: pd.DataFrame, skipped: int) -> list[str]:
             "report and skipped.csv say why."
         )
     if "note" in table:
-        notes = table.loc[table["note"] != "", "note"].value_counts()
+        notes = table.loc[table["note"].notna() & (table["note"] != ""), "note"].value_counts()
         lines += [f"{count(n, 'row')} {note}." for note, n in notes.items()]
+    return lines
+
+
+def _texts_read(datasets: pd.DataFrame | None) -> list[str]:
+    """What models did not read as it was written."""
+    if datasets is None:
+        return []
+    lines = []
+    cut = datasets[datasets["truncated"].fillna(0) > 0].sort_values(
+        "truncated", ascending=False, kind="stable"
+    )
+    if len(cut):
+        worst = cut.iloc[0]
+        lines.append(
+            f"Texts of {len(cut):,} of {count(len(datasets), 'dataset')} are too long for a model and "
+            f"were cut short; the most in {worst['dataset']} ({worst['truncated']:.1%} of its rows)."
+        )
+    special = datasets[datasets["special_in_text"].fillna(0) > 0].sort_values(
+        "special_in_text", ascending=False, kind="stable"
+    )
+    if len(special):
+        worst = special.iloc[0]
+        lines.append(
+            f"Texts of {len(special):,} of {count(len(datasets), 'dataset')} spell out special tokens; "
+            f"the most in {worst['dataset']} ({count(int(worst['special_in_text']), 'row')})."
+        )
     return lines

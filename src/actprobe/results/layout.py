@@ -16,7 +16,9 @@ TABLES = {
     "quiver": "tables/quiver.csv",
     "datasets": "tables/datasets.csv",
     "skipped": "tables/skipped.csv",
+    "provenance": "tables/provenance.csv",
 }
+REPORT = "report.html"
 SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
 ALWAYS = ("auc_by_layer", "auc_by_dataset", "quiver", "leakage")
 WITH_SAES = ("sae_scatter", "sae_by_dataset", "auc_by_k")
@@ -81,5 +83,5 @@ def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return {
         "tables": {name: f"{root}/{path}" for name, path in tables_of(config).items()},
         "figures": figure_files(root, figures_of(config)),
-        "report": {"html": f"{root}/report.html"},
+        "report": {"html": f"{root}/{REPORT}"},
     }

@@ -8,28 +8,35 @@ from typing import Any
 
 import pandas as pd
 
+from actprobe import csvs, provenance
 from actprobe.results import compare, figures, layout, report, saes, select, tables
-from actprobe.results.headlines import headline
 from actprobe.results.layout import SAE_TABLES, TABLES, TRAINING, folder
 from actprobe.results.views import baseline
+
+_TEXT = [*select.SLICE, "probe", "source", "reference", "candidates", "p_note"]
+_TEXT += [*tables.SKIPPED[:-1], "classes", "read_by", "provenance"]  # all but the number of fits
+_TEXT += ["sae", "architecture", "note", "key", *provenance.COLUMNS]
 
 
 def make_tables(
     config: Mapping[str, Any],
     probes: Iterable[str | Path],
     datasets: Iterable[Mapping[str, Any]],
-    encoded: Sequence[Mapping[str, str]] = (),
+    encoded: Sequence[Mapping[str, Any]] = (),
+    origin: Mapping[str, Any] = provenance.NOWHERE,
 ) -> None:
     """Collect these probe artefacts and write the tables of the config's experiment.
 
-    `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says.
+    `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says;
+    `origin`: what `provenance.origin` says.
     """
     table, skipped = tables.collect(probes, config["experiment"])
-    write_tables(config, table, skipped, tables.dataset_table(datasets))
+    known = tables.dataset_table(datasets, provenance.facts(origin["reads"]))
+    write_tables(config, table, skipped, known, provenance.table(origin, table["key"], config))
     if config.get("saes"):
         root = Path(folder(config))
-        tables.write_csv(saes.codes_table(encoded), root / SAE_TABLES["saes"])
-        tables.write_csv(saes.training_table(encoded), root / SAE_TABLES["sae_training"])
+        csvs.write(saes.codes_table(encoded), root / SAE_TABLES["saes"])
+        csvs.write(saes.training_table(encoded), root / SAE_TABLES["sae_training"])
 
 
 def write_tables(
@@ -37,18 +44,24 @@ def write_tables(
     table: pd.DataFrame,
     skipped: pd.DataFrame,
     datasets: pd.DataFrame,
+    origin: pd.DataFrame | None = None,
 ) -> None:
-    """Write a tidy table and all that follows from it; equal input gives equal bytes."""
+    """Write a tidy table and all that follows from it; equal input gives equal bytes.
+
+    origin: what `provenance.table` says.
+    """
     level = config["results"]["confidence"]
     out = {name: Path(folder(config)) / path for name, path in TABLES.items()}
     out["probes"].parent.mkdir(parents=True, exist_ok=True)
-    tables.write_csv(table, out["probes_csv"])
+    csvs.write(table, out["probes_csv"])
     tables.write_parquet(table, out["probes"])
-    tables.write_csv(tables.summarise(table, level), out["summary"])
-    tables.write_csv(compare.comparison_table(table, level), out["comparisons"])
-    tables.write_csv(select.quiver_table(table, level), out["quiver"])
-    tables.write_csv(datasets, out["datasets"])
-    tables.write_csv(tables.without_number(table, skipped), out["skipped"])
+    csvs.write(tables.summarise(table, level), out["summary"])
+    csvs.write(compare.comparison_table(table, level), out["comparisons"])
+    csvs.write(select.quiver_table(table, level), out["quiver"])
+    csvs.write(datasets, out["datasets"])
+    csvs.write(tables.without_number(table, skipped), out["skipped"])
+    origin = provenance.table(provenance.NOWHERE) if origin is None else origin
+    csvs.write(origin, out["provenance"])
 
 
 def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
@@ -59,30 +72,44 @@ def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) 
     names = list(names or layout.figures_of(config))
     figures.write_figures(table, root, [n for n in names if n != TRAINING], level)
     if TRAINING in names:
-        figures.write_training(pd.read_csv(root / SAE_TABLES["sae_training"]), root)
+        figures.write_training(_read(root / SAE_TABLES["sae_training"]), root)
 
 
-def make_report(config: Mapping[str, Any], names: Iterable[str] | None = None) -> list[str]:
-    """Write the report from the written tables and figures; returns the headline lines."""
+def make_report(
+    config: Mapping[str, Any], names: Iterable[str] | None = None, contexts: Sequence[str] = ()
+) -> list[str]:
+    """Write the report from the written tables and figures; returns the headline lines.
+
+    contexts: pages of top contexts to link to.
+    """
     root = Path(folder(config))
-    table = tables.read_probes(root / TABLES["probes"])
-    skipped, datasets = (
-        pd.read_csv(root / TABLES[name], keep_default_na=False) for name in ("skipped", "datasets")
-    )
-    comparisons, quivers = (_read_numbers(root / TABLES[n]) for n in ("comparisons", "quiver"))
     drawn = list(names or layout.figures_of(config))
+    page = _page(root, drawn, config, contexts)
+    report.write_report(root / layout.REPORT, page, config)
+    return page.headline
+
+
+def told(config: Mapping[str, Any]) -> list[str]:
+    """The headline lines of results whose tables are written."""
+    return _page(Path(folder(config)), [], config).headline
+
+
+def _page(
+    root: Path, drawn: Sequence[str], config: Mapping[str, Any], contexts: Sequence[str] = ()
+) -> report.Page:
+    table = tables.read_probes(root / TABLES["probes"])
+    names = ("skipped", "datasets", "comparisons", "quiver")
+    skipped, datasets, comparisons, quivers = (_read(root / TABLES[n]) for n in names)
     path = root / SAE_TABLES["saes"]
-    codes = pd.read_csv(path) if config.get("saes") else pd.DataFrame(columns=saes.CODES)
-    page = report.Page(table, skipped, datasets, comparisons, quivers, codes, drawn)
-    report.write_report(root / "report.html", page, config)
-    return headline(table, page.targets_skipped)
+    codes = _read(path) if config.get("saes") and drawn else pd.DataFrame(columns=saes.CODES)
+    known = _read(root / TABLES["provenance"])
+    return report.Page(
+        table, skipped, datasets, comparisons, quivers, codes, known, drawn, contexts
+    )
 
 
-def _read_numbers(path: Path) -> pd.DataFrame:
-    """A written table in which an empty field is "" in text columns and NaN in the others."""
-    text = [*select.SLICE, "probe", "source", "reference", "candidates", "p_note"]
-    rows = pd.read_csv(path, dtype=dict.fromkeys(text, "str"))
-    return rows.fillna({c: "" for c in text if c in rows})
+def _read(path: Path) -> pd.DataFrame:
+    return csvs.read(path, _TEXT)
 
 
 def make_published(source: str | Path, config: Mapping[str, Any]) -> list[str]:
@@ -91,14 +118,15 @@ def make_published(source: str | Path, config: Mapping[str, Any]) -> list[str]:
     `config` holds experiment, results_dir and results. The layouts that are read are those of
     `published.import_published`.
     """
-    from actprobe.results.published import import_published
+    from actprobe.results.published import import_published, inputs
 
     config = {**config, "imported": str(source)}
     table = import_published(source, config["experiment"])
     names = sorted(table["dataset"].unique(), key=tables.natural)
     nothing = pd.DataFrame(columns=tables.SKIPPED)
     datasets = tables.dataset_table({"dataset": name} for name in names)
-    write_tables(config, table, nothing, datasets)
+    origin = {"inputs": inputs(source, table["origin"]), "reads": []}
+    write_tables(config, table, nothing, datasets, provenance.table(origin))
     saes = bool((~baseline(table)).any())
     drawn = layout.figures(set(table["setting"]), saes)
     make_figures(config, drawn)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from actprobe import keys
 from actprobe.errors import ActprobeError
 from actprobe.results.tables import tidy
 
@@ -50,8 +51,7 @@ def import_published(folder: str | Path, experiment: str = "published") -> pd.Da
     setting IN_DISTRIBUTION, with the reason in `note`. Raises ActprobeError for a folder without
     any known file, and for a file that lacks a column, naming it.
     """
-    folder = Path(folder)
-    root = folder / "results" if (folder / "results").is_dir() else folder
+    folder, root = Path(folder), _root(folder)
     found = [rows for read in (_baselines, _saes, _package) for rows in read(root)]
     if not found:
         raise ActprobeError(
@@ -61,6 +61,21 @@ def import_published(folder: str | Path, experiment: str = "published") -> pd.Da
     rows = pd.concat(found, ignore_index=True)
     rows["note"] = rows["note"].fillna("")
     return tidy(rows.assign(experiment=experiment), str(folder))
+
+
+def _root(folder: str | Path) -> Path:
+    inside = Path(folder) / "results"
+    return inside if inside.is_dir() else Path(folder)
+
+
+def inputs(folder: str | Path, origins: Iterable[str]) -> list[dict[str, str]]:
+    """The files that these rows came from (column `origin`) with their digests, as rows of
+    `provenance.COLUMNS`."""
+    root = _root(folder)
+    return [
+        {"what": "imported file", "name": name, "value": f"sha256 {keys.file_sha256(root / name)}"}
+        for name in sorted(set(origins))
+    ]
 
 
 def fraction(values: pd.Series) -> pd.Series:

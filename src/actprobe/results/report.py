@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from actprobe import keys, pages
+from actprobe import pages, provenance
+from actprobe.pages import Table
 from actprobe.results import saes, views
+from actprobe.results.compare import claims
 from actprobe.results.headlines import headline
-from actprobe.results.select import TIES
+from actprobe.results.layout import REPORT
+from actprobe.results.select import SLICE, TIES
 
-PACKAGES = ["actprobe", "numpy", "scipy", "scikit-learn", "torch", "transformers", "matplotlib"]
-MANY = 40  # rows of a table that is also there as a file
+MANY = 400  # rows of a table that is also there as a file
+_PLACE = SLICE[1:]  # protocol, setting, model, site, position
 
 
 @dataclass(frozen=True)
@@ -31,31 +32,15 @@ class Page:
     comparisons: pd.DataFrame
     quivers: pd.DataFrame
     saes: pd.DataFrame
+    provenance: pd.DataFrame
     figures: Sequence[str]
+    contexts: Sequence[str] = field(default_factory=list)
 
     @property
-    def targets_skipped(self) -> int:
-        """Targets that could not be made; the other skipped rows are fits of targets that were."""
-        return int((self.skipped["fits"] == "").sum())
-
-
-def provenance(table: pd.DataFrame, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the results rest on, as (name, value): config, cached files, library versions."""
-    used = sorted(set(table["key"]) - {""})
-    versions = ", ".join(f"{p} {_version(p)}" for p in PACKAGES)
-    return [
-        ("config (SHA-256)", keys.spec_key(config)),
-        ("cached files", f"{len(used)}, keys together {keys.spec_key({'keys': used})}"),
-        ("python", platform.python_version()),
-        ("packages", versions),
-    ]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "-"
+    def headline(self) -> list[str]:
+        """The lines that say what came out; targets that could not be made have no number of fits."""
+        skipped = int(self.skipped["fits"].isna().sum())
+        return headline(self.table, skipped, self.datasets)
 
 
 def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> None:
@@ -65,114 +50,187 @@ def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> Non
     beside it. `config` is the resolved config. Equal input gives equal bytes.
     """
     path = Path(path)
-    table = page.table
-    columns, rows, place = _dataset_rows(table, page.datasets)
     text = pages.template("actprobe.results", "report.html.j2").render(
         experiment=config["experiment"],
-        headline=headline(table, page.targets_skipped),
+        links=pages.links(config, REPORT, page.contexts),
+        headline=page.headline,
         figures=[pages.figure(path.parent / "figures" / f"{name}.svg") for name in page.figures],
         confidence=f"{config['results']['confidence']:.0%}",
-        columns=columns,
-        rows=rows,
-        place=place,
-        comparisons=_comparison_rows(page.comparisons),
-        n_comparisons=len(page.comparisons),
-        quivers=_quiver_rows(page.quivers),
-        saes=saes.report_rows(page.saes),
+        datasets=_datasets(page.table, page.datasets),
+        comparisons=_comparisons(page.comparisons),
+        quivers=_quivers(page.quivers),
+        saes=_saes(page.saes),
         tie_rule=TIES["methods"],
-        skipped=_left_out(page.skipped),
-        provenance=provenance(table, config),
-        version=_version("actprobe"),
+        skipped=_left_out(page.skipped, page.table, page.datasets),
+        provenance=page.provenance.to_dict("records"),
+        version=provenance.version("actprobe"),
         imported=config.get("imported"),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
     )
     path.write_text(text, encoding="utf-8")
 
 
-def _comparison_rows(comparisons: pd.DataFrame) -> list[list[str]]:
-    """Cells of the comparisons worth a look: baselines and choices, not every single k."""
-    rows = comparisons[~comparisons["probe"].str.contains(", k = ")].head(MANY)
+def _comparisons(comparisons: pd.DataFrame) -> list[Table]:
+    """A table per family: all the comparisons that are corrected together, and the controls.
+
+    Of families that are too large the rows with the smallest p are shown.
+    """
+    columns = ["model", "site", "position", "probe", "SAE or source", "reference", "pairs"]
+    columns += ["difference", "interval", "wins / losses / ties", "p", "unseen"]
+    shown = comparisons[
+        claims(comparisons) | views.control(comparisons.assign(method=comparisons["probe"]))
+    ]
+    families = list(shown.groupby(["protocol", "setting"], sort=False))
+    most = max(MANY // max(len(families), 1), 20)
+    found = []
+    for (protocol, setting), rows in families:
+        some = rows
+        if len(rows) > most:
+            some = rows.loc[rows["p_wilcoxon"].sort_values(kind="stable").index[:most]].sort_index()
+        found.append(
+            Table(
+                columns,
+                [_compared(r) for _, r in some.iterrows()],
+                labels=6,
+                title=f"{protocol}, {setting}",
+                note=_family(rows, len(some)),
+                of=len(rows),
+            )
+        )
+    return found
+
+
+def _compared(r: pd.Series) -> list[str]:
     return [
-        [
-            r["setting"],
-            r["site"],
-            r["probe"],
-            r["reference"],
-            f"{r['n_pairs']:g}",
-            f"{r['delta']:+.4f}",
-            "" if pd.isna(r["ci_low"]) else f"{r['ci_low']:+.4f} … {r['ci_high']:+.4f}",
-            f"{r['wins']:g} / {r['losses']:g} / {r['ties']:g}",
-            r["p_note"] if pd.isna(r["p_holm"]) else f"{r['p_holm']:.2g} of {r['family']:g}",
-            "" if pd.isna(r["delta_unseen"]) else f"{r['delta_unseen']:+.4f}",
-        ]
-        for _, r in rows.iterrows()
+        r["model"],
+        r["site"],
+        r["position"],
+        r["probe"],
+        r["source"],
+        r["reference"],
+        f"{r['n_pairs']:g}",
+        f"{r['delta']:+.4f}",
+        "" if pd.isna(r["ci_low"]) else f"{r['ci_low']:+.4f} … {r['ci_high']:+.4f}",
+        f"{r['wins']:g} / {r['losses']:g} / {r['ties']:g}",
+        "" if pd.isna(r["p_holm"]) else f"{r['p_holm']:.2g}",
+        "" if pd.isna(r["delta_unseen"]) else f"{r['delta_unseen']:+.4f}",
     ]
 
 
-def _quiver_rows(quivers: pd.DataFrame) -> list[list[str]]:
-    return [
+def _family(rows: pd.DataFrame, shown: int) -> str:
+    """What the p values of a family are corrected for, or why there are none."""
+    n = rows["family"].dropna()
+    words = "No comparison has a p value."
+    if len(n):
+        words = f"The p values are corrected for {views.count(int(n.iloc[0]), 'comparison')}."
+        if rows["p_holm"].isna().all():
+            note = str(rows.loc[n.index, "p_note"].iloc[0])
+            words = f"{note[:1].upper()}{note[1:]}."
+    return words + f" The {shown} with the smallest p are shown." * (shown < len(rows))
+
+
+def _quivers(quivers: pd.DataFrame) -> Table | None:
+    if quivers.empty:
+        return None
+    columns = [*_PLACE, "candidates", "choices", "test AUC", "interval", "tie band", "tied"]
+    rows = [
         [
-            r["setting"],
-            r["site"],
+            *r[_PLACE],
             r["candidates"],
             f"{r['n_choices']:g}",
             f"{r['test_auc']:.4f}",
+            "" if pd.isna(r["ci_low"]) else f"{r['ci_low']:.4f} … {r['ci_high']:.4f}",
             f"{r['tie_low']:.4f} … {r['tie_high']:.4f}",
             f"{r['n_tied']:g}",
             f"{r['n_sae']:g}",
         ]
         for _, r in quivers.head(MANY).iterrows()
     ]
+    return Table([*columns, "SAE chosen"], rows, labels=6, of=len(quivers))
 
 
-def _left_out(rows: pd.DataFrame) -> list[dict[str, str]]:
-    """Rows without a number, those of one dataset and reason joined."""
-    joined = []
-    for (dataset, reason), group in rows.groupby(["dataset", "reason"], sort=False):
-        where = sorted(set(group["setting"] + ", " + group["source"] + ", " + group["method"]))
-        shown = where[0] if len(where) == 1 else f"{where[0]} and {len(where) - 1} more"
-        joined.append({"dataset": str(dataset), "where": shown, "reason": str(reason)})
-    return joined
+def _saes(codes: pd.DataFrame) -> Table | None:
+    rows = saes.report_rows(codes)
+    columns = ["SAE", "reads", "latents", "datasets", "L0", "silent", "explained", "notes"]
+    return Table(columns, rows, labels=2, wrap=["notes"]) if rows else None
 
 
-def _dataset_rows(
-    table: pd.DataFrame, datasets: pd.DataFrame
-) -> tuple[list[str], list[list[dict[str, str]]], str]:
-    """Headings and cells of the table per dataset, and the place its numbers come from."""
-    shown = views.featured(table)
-    if shown.empty:
-        return [], [], ""
+def _left_out(skipped: pd.DataFrame, table: pd.DataFrame, datasets: pd.DataFrame) -> Table | None:
+    """What has no number, and why: the sources and methods that share a reason in one row; and the
+    datasets that cannot be used and that no probe asked for."""
+    with_numbers = set(table.loc[table["test_auc"].notna(), "dataset"])
+    by = ["dataset", "protocol", "setting", "reason"]
+    rows = []
+    for (dataset, protocol, setting, reason), group in skipped.groupby(by, sort=False):
+        fits, targets = int(group["fits"].sum()), int(group["fits"].isna().sum())
+        what = [views.count(targets, "target")] if targets else []
+        what += [views.count(fits, "fit")] if fits else []
+        how_much = "some" if dataset in with_numbers else "all of it"
+        read = [_some(group["source"]), _some(group["method"])]
+        rows.append([dataset, how_much, protocol, setting, *read, reason, " and ".join(what)])
+    bad = datasets[(datasets["reason"] != "") & ~datasets["dataset"].isin(skipped["dataset"])]
+    rows += [[d["dataset"], "all of it", *[""] * 4, d["reason"], ""] for _, d in bad.iterrows()]
+    columns = ["dataset", "left out", "protocol", "setting", "sources", "methods", "reason", "what"]
+    return Table(columns, rows[:MANY], labels=7, of=len(rows)) if rows else None
+
+
+def _some(names: pd.Series) -> str:
+    """The first names, and how many more there are."""
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:4]) + (f" and {len(unique) - 4} more" if len(unique) > 4 else "")
+
+
+def _datasets(table: pd.DataFrame, datasets: pd.DataFrame) -> list[Table]:
+    """A table per protocol: the numbers of each dataset at the place with most methods."""
+    known = datasets.set_index("dataset")
+    found = []
+    for protocol in views.protocols(table):
+        rows = table[table["protocol"] == protocol]
+        shown = views.featured(rows)
+        if len(shown):
+            found.append(_of_protocol(rows, shown, known))
+    return found
+
+
+def _of_protocol(table: pd.DataFrame, shown: pd.DataFrame, known: pd.DataFrame) -> Table:
     methods = views.label_order(shown["label"])
-    classes = dict(zip(datasets["dataset"], datasets["classes"], strict=True))
     stopped = table.groupby("dataset")["converged"].agg(_unconverged)
     rows = []
     for dataset, group in shown.groupby("dataset", sort=False):
         by_method = group.set_index("label")
         best = by_method["val_auc"].fillna(-1).idxmax()
         first = group.iloc[0]
+        about = known.loc[dataset] if dataset in known.index else None
         cells = [
-            _cell(dataset, css="text"),
-            _cell(classes.get(dataset, ""), css="wrap"),
-            _cell(f"{first['n_train']} / {first['n_test']}".replace("<NA> / <NA>", "")),
-            _cell("" if pd.isna(first["leak_fraction"]) else f"{first['leak_fraction']:.1%}"),
-            _cell(stopped[dataset]),
+            str(dataset),
+            "" if about is None else about["classes"],
+            f"{first['n_train']} / {first['n_test']}".replace("<NA> / <NA>", ""),
+            _share(first["leak_fraction"]),
+            "" if about is None else _share(about["truncated"]),
+            stopped[dataset],
         ]
         for m in methods:
+            cell: Any = ""
             if m in by_method.index:
                 r = by_method.loc[m]
-                bounds = f"{r['ci_low']:.3f}–{r['ci_high']:.3f}".replace("nan–nan", "")
-                cells.append(_cell(f"{r['test_auc']:.3f}", bounds, "best" * (m == best)))
-            else:
-                cells.append(_cell(""))
+                bounds = "" if pd.isna(r["ci_low"]) else f"{r['ci_low']:.3f}–{r['ci_high']:.3f}"
+                cell = {
+                    "text": f"{r['test_auc']:.3f}",
+                    "small": bounds,
+                    "css": "best" * (m == best),
+                }
+            cells.append(cell)
         rows.append(cells)
-    headings = ["dataset", "classes", "train / test", "leaked", "unconverged", *methods]
-    return headings, rows, views.place_name(shown.iloc[0])
+    columns = ["dataset", "classes", "train / test", "leaked", "cut short", "unconverged", *methods]
+    first = shown.iloc[0]
+    title = f"{views.frame(first)}: {views.place_name(first)}"
+    return Table(columns, rows[:MANY], labels=1, title=title, wrap=["classes"], of=len(rows))
+
+
+def _share(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.1%}"
 
 
 def _unconverged(converged: pd.Series) -> str:
     """How many of these fits stopped early; "" where it is not known of any."""
     return "" if converged.isna().all() else str(int(converged.eq(False).sum()))
-
-
-def _cell(value: object, small: str = "", css: str = "") -> dict[str, str]:
-    return {"text": str(value), "small": small, "css": css}

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actprobe import store
+from actprobe import csvs, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.results.stats import CONFIDENCE, mean_interval
 
@@ -37,7 +37,8 @@ IDENTITY = [*PLACE, "dataset", "method", "k", "seed"]
 _MEANS = ["test_auc", "val_auc", "test_acc", "test_f1", "leak_fraction", "group_fraction"]
 _MEANS += ["test_auc_unseen", "test_brier", "test_ece"]
 SKIPPED = ["dataset", "protocol", "setting", "source", "method", "reason", "fits"]
-DATASETS = ["dataset", "n", "classes", "duplicates", "conflicting", "reason", "provenance"]
+DATASETS = ["dataset", "n", "texts", "multiline", "classes", "duplicates", "conflicting"]
+DATASETS += ["truncated", "special_in_text", "read_by", "reason", "provenance"]
 
 _SKIPPED_TYPES = {c: "Int64" if c == "fits" else "str" for c in SKIPPED}
 _ROUNDING = 1e-9  # a mean of ones may come out as 1.0000000000000002
@@ -190,28 +191,52 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
     return sort_rows(pd.concat([summary, counts], axis=1).reset_index(), group)
 
 
-def dataset_table(datasets: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def dataset_table(
+    datasets: Iterable[Mapping[str, Any]], reads: Iterable[Mapping[str, Any]] = ()
+) -> pd.DataFrame:
     """One row per dataset with the columns DATASETS, from what `texts.describe` says of each.
 
     `classes` (name -> rows) becomes "name (rows) | …", `bad` the `reason`, `provenance` JSON.
+    reads: what `provenance.facts` says of each dataset and model. truncated: share of the rows that a
+    model read cut short, of several models the largest; special_in_text: rows that spell out special
+    tokens, likewise; read_by: both by model. They are null where no activation file says so.
     """
+    by_dataset: dict[str, list[Mapping[str, Any]]] = {}
+    for r in reads:
+        if r["n_truncated"] is not None:
+            by_dataset.setdefault(r["dataset"], []).append(r)
+    numbers = ("n", "texts", "multiline", "duplicates", "conflicting")
     rows = [
         {
-            **{c: d.get(c) for c in ("dataset", "n", "duplicates", "conflicting")},
+            **{c: d.get(c) for c in ("dataset", *numbers)},
             "classes": " | ".join(f"{c} ({n})" for c, n in (d.get("classes") or {}).items()),
+            **_as_read(d.get("n"), by_dataset.get(d["dataset"], [])),
             "reason": d.get("bad") or "",
             "provenance": json.dumps(d.get("provenance") or {}, sort_keys=True, ensure_ascii=False),
         }
         for d in datasets
     ]
-    numbers = dict.fromkeys(["n", "duplicates", "conflicting"], "Int64")
-    types = {c: numbers.get(c, "str") for c in DATASETS}
-    return sort_rows(pd.DataFrame(rows, columns=DATASETS).astype(types), ["dataset"])
+    types = dict.fromkeys([*numbers, "special_in_text"], "Int64") | {"truncated": "float64"}
+    table = pd.DataFrame(rows, columns=DATASETS)
+    return sort_rows(table.astype({c: types.get(c, "str") for c in DATASETS}), ["dataset"])
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table; floats as the shortest text that reads back to the same number."""
-    table.to_csv(path, index=False, lineterminator="\n")
+def _as_read(n: int | None, reads: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The columns truncated, special_in_text and read_by of a dataset of n rows."""
+    told, truncated, special = [], [], []
+    for r in reads:
+        of = r["n_rows"] or n or 0
+        words = f"{r['n_truncated']} of {of} cut short"
+        truncated.append(r["n_truncated"] / max(of, 1))
+        if r["n_special_in_text"] is not None:
+            special.append(r["n_special_in_text"])
+            words += f", {r['n_special_in_text']} with special tokens"
+        told.append(f"{r['model']} ({words})")
+    return {
+        "truncated": max(truncated, default=None),
+        "special_in_text": max(special, default=None),
+        "read_by": " | ".join(told),
+    }
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
@@ -226,9 +251,5 @@ def read_probes(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if path.suffix == ".parquet":
         return tidy(pq.read_table(path).to_pandas(types_mapper=_NULLABLE.get), str(path))
-    text = {c: "str" for c, kind in COLUMNS.items() if kind == "str"}
-    header = pd.read_csv(path, nrows=0).columns
-    # An empty field means "no number" in number columns and "" in text columns.
-    missing = {c: [""] for c in header if c not in text}
-    rows = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing)
-    return tidy(rows, str(path))
+    text = [c for c, kind in COLUMNS.items() if kind == "str"]
+    return tidy(csvs.read(path, [*text, "origin", "note"]), str(path))

@@ -1,0 +1,302 @@
+"""Contrastive and LoRA results become figures and pages whatever is in them."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import canvas
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from printed import Page
+from results_tables import KINDS, name
+
+from actprobe import csvs, provenance
+from actprobe.contrastive import figures as contrastive_figures
+from actprobe.contrastive import report as contrastive_report
+from actprobe.contrastive import tables as contrastive_tables
+from actprobe.contrastive.artefact import Directions, Validated
+from actprobe.lora import figures, layout, report, results
+from actprobe.lora.catalog import EVERY_LAYER, REPRESENTATIONS
+from actprobe.results.figures import style
+
+CONFIG = {"experiment": "e", "contrastive": [{}], "lora_probes": {"p": {}}}
+SLOWLY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[str]:
+    """What is wrong with the figures that are saved."""
+    return watch(monkeypatch)
+
+
+def watch(patch: pytest.MonkeyPatch) -> list[str]:
+    found: list[str] = []
+    save = style.save
+
+    def look(fig, stem: Path) -> None:
+        save(fig, stem)
+        found.extend(f"{stem.name}: {fault}" for fault in canvas.faults(fig))
+        ET.parse(stem.with_suffix(".svg"))
+
+    patch.setattr(style, "save", look)
+    patch.setattr(style, "_PIXELS", 1000)
+    return found
+
+
+def check_page(path: Path) -> None:
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.alike() == []
+    assert "b" not in page.tags, "names are no markup"
+
+
+def directions(
+    kind: str, trains: int, models: int, layers: int, methods: int, validations: int, gone: str
+) -> list[Directions]:
+    """Directions of every training set, model and layer; `gone` says what is missing in them."""
+    rng = np.random.default_rng(0)
+    names = ["mean_difference", "logreg", "lda"][:methods]
+    found = []
+    for t, m, layer in product(range(trains), range(models), range(-1, layers - 1)):
+        site = "embed" if layer < 0 else f"resid_post.{layer}"
+        model = name(kind, f"m{m}")
+        facts = {
+            "train": name(kind, f"t{t}"), "source": f"{model}/{site}.last", "model": model, "site": site,
+            "position": "last", "score_at": "tokens", "positive": "=yes", "n_train": 40, "orders": None,
+            "compare_with": None, "left_out": {}, "null_unconverged": [],
+        }  # fmt: skip
+        held_out = (None, None) if gone == "val" else (float(rng.random()), 1.0)
+        own = {"train_auc": 1.0, "val_auc": held_out[0], "val_d": held_out[1], "converged": True,
+               "cos_compare": None}  # fmt: skip
+        validated = {name(kind, f"v{v}"): _validated(names, gone, rng) for v in range(validations)}
+        unit = rng.standard_normal((methods, 4))
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        if gone == "direction":
+            unit[:] = 0
+        found.append(
+            Directions(
+                f"{t}{m}{layer}",
+                names,
+                unit[0],
+                unit[0],
+                unit,
+                np.ones(methods),
+                unit,
+                [own] * methods,
+                validated,
+                facts,
+            )
+        )
+    return found
+
+
+def _validated(names: list[str], gone: str, rng: np.random.Generator) -> Validated:
+    y = np.zeros(20, np.uint8) if gone == "class" else np.arange(20, dtype=np.uint8) % 2
+    scores = rng.standard_normal((len(names), 20, 4))
+    if gone == "direction":
+        scores[:] = 0
+    auc = float("nan") if gone == "class" else 0.6
+    interval = (None, None) if gone in ("interval", "class") else (0.5, 0.7)
+    numbers = {
+        "n_test": 20, "test_auc": auc, "ci_low": interval[0], "ci_high": interval[1], "p_random": 0.2,
+        "p_permuted": 0.3, "length_corr": None, "first_token": None, "auc_without_compare": None,
+    }  # fmt: skip
+    null = {k: np.linspace(0.3, 0.7, 50) for k in ("random", *names)}
+    return Validated(y, scores, np.full(20, 5, np.int32), null, [numbers] * len(names))
+
+
+def contrastive(folder: Path, **shape: Any) -> None:
+    found = directions(**shape)
+    baselines = pd.DataFrame(
+        [
+            {"train": d.facts["train"], "dataset": v, "method": m, "n_train": 40, "n_test": 20,
+             "test_auc": 0.5, "ci_low": np.nan, "ci_high": np.nan}
+            for d in found for v in d.validated for m in ("baseline_length", "baseline_tfidf")
+        ]
+    ).drop_duplicates()  # fmt: skip
+    made = contrastive_tables.table(found, baselines, "e")
+    (folder / "tables").mkdir(parents=True)
+    csvs.write(made, folder / "tables/contrastive.csv")
+    back = contrastive_tables.read(folder / "tables/contrastive.csv")
+    assert contrastive_report.headline(back) == contrastive_report.headline(made)
+    contrastive_figures.write(folder, made, found, contrastive_tables.cosines(found))
+    skipped = [{"name": "x", "reason": "<b>bad</b>"}] * 2
+    page = contrastive_report.Page(
+        made, skipped, ["<b>!</b>"], provenance.table(provenance.NOWHERE)
+    )
+    contrastive_report.write(folder, page, CONFIG)
+    check_page(folder / "contrastive.html")
+    assert not any("nan" in line for line in contrastive_report.headline(made))
+
+
+USUAL = {
+    "kind": "short",
+    "trains": 1,
+    "models": 1,
+    "layers": 3,
+    "methods": 2,
+    "validations": 1,
+    "gone": "",
+}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"layers": 1, "methods": 1},
+        {"gone": "class"},
+        {"gone": "val"},
+        {"gone": "direction"},
+        {"gone": "interval", "layers": 40, "methods": 3},
+        {"kind": "mixed", "models": 3, "validations": 2, "methods": 3},
+    ],
+    ids=str,
+)
+def test_contrastive_results_become_files_that_can_be_read(shape, tmp_path, seen):
+    contrastive(tmp_path, **(USUAL | shape))
+    assert seen == []
+
+
+@pytest.mark.slow
+@SLOWLY
+@given(
+    st.fixed_dictionaries(
+        {
+            "kind": st.sampled_from(["mixed", *sorted(KINDS)]),
+            "trains": st.integers(1, 2),
+            "models": st.integers(1, 3),
+            "layers": st.sampled_from([1, 2, 9, 20]),
+            "methods": st.integers(1, 3),
+            "validations": st.integers(1, 3),
+            "gone": st.sampled_from(["", "class", "val", "interval", "direction"]),
+        }
+    )
+)
+def test_any_contrastive_results_become_files_that_can_be_read(tmp_path_factory, shape):
+    with pytest.MonkeyPatch.context() as patch:
+        found = watch(patch)
+        contrastive(tmp_path_factory.mktemp("any") / "e", **shape)
+    assert found == []
+
+
+def lora(
+    folder: Path, kind: str, probes: int, collections: int, methods: int, subsets: int, classes: int,
+    modules: int, gone: str,
+) -> None:  # fmt: skip
+    """Tables of LoRA probes of this shape, then figures and page."""
+    rng = np.random.default_rng(0)
+    representations = ["stats", "left_projector", "norm_only", "recipe_only"]
+    cells = [
+        (name(kind, f"p{p}"), "lora-1", name(kind, f"c{c}"), r, name(kind, f"s{s}"), "",
+         ["ridge", "mlp", "tree"][m])
+        for p, c, r, s, m in product(range(probes), range(collections), representations,
+                                     range(subsets), range(methods))
+    ]  # fmt: skip
+    module = "unet.down_blocks.{}.attentions.0.transformer_blocks.0.attn1.to_q".format
+    single = [
+        (name(kind, "p0"), "lora-1", name(kind, "c0"), r, EVERY_LAYER, module(i), "ridge")
+        for r, i in product(["stats", "norm_only"], range(modules))
+    ]
+    summary, layers = (_summary(c, gone, rng) for c in (cells, single))
+    chosen = summary.drop_duplicates(["setting", "dataset"])
+    choices = chosen.assign(among=9, most="stats, all, ridge", of_runs=3)[results.CHOICES]
+    names = [name(kind, f"k{i}") for i in range(classes)]
+    pairs = [(a, b, 3) for a, b in zip(names, names[1:] + names[:1], strict=True)]
+    counts = [[*cell, *pair] for cell in cells if cell[3] == "stats" for pair in pairs]
+    refused = pd.DataFrame(
+        [["c", "=x", "<b>bad</b>"]] * 2 + [["c", "y", "bad"]],
+        columns=["collection", "id", "reason"],
+    )
+    tables = {
+        "runs": summary[results.CELL],
+        "summary": summary,
+        "layers": layers,
+        "choices": choices,
+        "confusion": pd.DataFrame(counts, columns=[*results.CELL, "true", "predicted", "n"]),
+        "refused": refused,
+        "provenance": provenance.table(provenance.NOWHERE),
+    }
+    config = {**CONFIG, "results_dir": str(folder)}
+    (folder / "e/tables").mkdir(parents=True)
+    for key, table in tables.items():
+        csvs.write(table, folder / "e" / layout.TABLES[key], float_format="%.6g")
+    figures.make_figures(config)
+    report.make_report(config)
+    check_page(folder / "e/lora.html")
+    assert not any("nan" in line for line in report.told(config))
+
+
+def _summary(cells: list[tuple], gone: str, rng: np.random.Generator) -> pd.DataFrame:
+    made = pd.DataFrame(cells, columns=results.CELL)
+    scores = rng.random(len(made))
+    for c in results.SUMMARY:
+        if c not in made:
+            made[c] = scores if c.startswith(("test", "val", "train")) else 0.4
+    made["ci_low"], made["ci_high"] = made["test_acc"] * 0.9, np.minimum(1, made["test_acc"] * 1.1)
+    made["outliers"], made["reason"], made["n_runs"] = "", "", 5
+    if gone == "val":
+        made["val_acc"] = np.nan
+    if gone == "interval":
+        made[["ci_low", "ci_high", "norm_only", "recipe_only"]] = np.nan
+    if gone == "all":
+        made[["test_acc", "val_acc", "n_train", "ci_low", "ci_high"]] = np.nan
+        made["reason"] = "one class"
+    return made[results.SUMMARY]
+
+
+PLAIN = {"kind": "short", "probes": 1, "collections": 1, "methods": 1, "subsets": 2, "classes": 3,
+         "modules": 4, "gone": ""}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"subsets": 1, "classes": 2, "modules": 0},
+        {"gone": "val", "classes": 20},
+        {"gone": "interval", "classes": 60},
+        {"gone": "all"},
+        {
+            "kind": "alike",
+            "probes": 2,
+            "collections": 2,
+            "methods": 2,
+            "classes": 20,
+            "modules": 20,
+        },
+        {"kind": "long", "subsets": 9, "classes": 300, "modules": 300},
+        {"kind": "mixed", "probes": 2, "collections": 2, "methods": 3, "classes": 30},
+    ],
+    ids=str,
+)
+def test_lora_results_become_files_that_can_be_read(shape, tmp_path, seen):
+    assert set(PLAIN) >= set(shape) and "stats" in REPRESENTATIONS
+    lora(tmp_path, **(PLAIN | shape))
+    assert seen == []
+
+
+@pytest.mark.slow
+@SLOWLY
+@given(
+    st.fixed_dictionaries(
+        {
+            "kind": st.sampled_from(["mixed", *sorted(KINDS)]),
+            "probes": st.integers(1, 2),
+            "collections": st.integers(1, 3),
+            "methods": st.integers(1, 3),
+            "subsets": st.sampled_from([1, 3, 8]),
+            "classes": st.sampled_from([1, 2, 8, 30, 100]),
+            "modules": st.sampled_from([0, 1, 12, 130]),
+            "gone": st.sampled_from(["", "val", "interval", "all"]),
+        }
+    )
+)
+def test_any_lora_results_become_files_that_can_be_read(tmp_path_factory, shape):
+    with pytest.MonkeyPatch.context() as patch:
+        found = watch(patch)
+        lora(tmp_path_factory.mktemp("any"), **shape)
+    assert found == []
