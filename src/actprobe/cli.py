@@ -154,17 +154,9 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _results(args: argparse.Namespace) -> int:
-    from actprobe.results import headline, outputs, read_probes
+    from actprobe import finished
 
-    config = _config(args)
-    files = outputs(config)
-    table = files["tables"]["probes"]
-    if not Path(table).is_file():
-        raise ActprobeError(f"{table} is not there yet: run snakemake first")
-    print("\n".join(headline(read_probes(table))))
-    print(f"\ntables   {files['tables']['probes_csv']}")
-    print(f"figure   {next(v for k, v in files['figures'].items() if k.endswith('png'))}")
-    print(f"report   {files['report']['html']}")
+    print("\n".join(finished.told(_config(args))))
     return 0
 
 

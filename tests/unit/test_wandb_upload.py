@@ -125,3 +125,33 @@ def test_a_service_that_is_down_does_not_stop_a_workflow(tmp_path, monkeypatch, 
     monkeypatch.setattr("wandb.init", lambda **k: (_ for _ in ()).throw(TimeoutError("no answer")))
     assert room.follow(one_probe(config(tmp_path, "online", True))) is None
     assert "no answer; the run is not followed" in caplog.text
+
+
+def test_c11_results_of_every_kind_are_sent(client, results, tmp_path):
+    """Contrastive and LoRA results alone, too; not what else lies in the folder."""
+    import shutil
+
+    (results / "report.html").unlink()
+    shutil.rmtree(results / "figures")
+    for name in ("contrastive.html", "lora.html", "contexts/dump.a.html"):
+        (results / name).parent.mkdir(exist_ok=True)
+        (results / name).write_text("<p>page</p>")
+    vectors = results / "contrastive" / "a.m.resid_post.last.lda" / "vectors" / "layer_1.pt"
+    vectors.parent.mkdir(parents=True)
+    vectors.write_bytes(b"vector")
+    (results / "notes.txt").write_text("mine")
+    mixed = "collection,id,n,rate\n'=x,007,1,\nb,NA,2,0.5\n,,,\n"
+    (results / "tables" / "lora_refused.csv").write_text(mixed)
+    room.export_wandb(config(tmp_path, "online"))
+    [sent] = [a for a in client.service.artifacts if a.state == "COMMITTED" and a.type == "results"]
+    assert set(sent.entries) == {
+        "contexts/dump.a.html",
+        "contrastive.html",
+        "contrastive/a.m.resid_post.last.lda/vectors/layer_1.pt",
+        "lora.html",
+        "tables/lora_refused.csv",
+        "tables/summary.csv",
+    }
+    [run] = client.service.runs.values()
+    assert any(name.startswith("media/html/lora") for name in run.files)
+    assert any(name.startswith("media/table/tables/lora_refused") for name in run.files)

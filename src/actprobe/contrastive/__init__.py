@@ -15,9 +15,12 @@ from actprobe.lazy import lazy
 if TYPE_CHECKING:
     from actprobe.contrastive.artefact import Directions, load
     from actprobe.contrastive.files import runs, write_vectors
+    from actprobe.contrastive.results import told
 
-_LAZY = {"Directions": "artefact", "load": "artefact", "runs": "files", "write_vectors": "files"}
+_LAZY = {"Directions": "artefact", "load": "artefact", "runs": "files", "told": "results",
+         "write_vectors": "files"}  # fmt: skip
 
-__all__ = ["VERSION", "Directions", "load", "outputs", "runs", "targets", "write_vectors"]
+__all__ = ["VERSION", "Directions", "load", "outputs", "runs", "targets", "told",
+           "write_vectors"]  # fmt: skip
 
 __getattr__ = lazy(__name__, _LAZY)

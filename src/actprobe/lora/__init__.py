@@ -14,9 +14,10 @@ from actprobe.lora.targets import targets
 if TYPE_CHECKING:
     from actprobe.lora.features import Features, load
     from actprobe.lora.index import Index
+    from actprobe.lora.report import told
 
-_LAZY = {"Features": "features", "Index": "index", "load": "features"}
+_LAZY = {"Features": "features", "Index": "index", "load": "features", "told": "report"}
 
-__all__ = ["Features", "Index", "load", "outputs", "targets", "telling"]
+__all__ = ["Features", "Index", "load", "outputs", "targets", "telling", "told"]
 
 __getattr__ = lazy(__name__, _LAZY)

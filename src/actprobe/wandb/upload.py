@@ -15,14 +15,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actprobe import store
+from actprobe import finished, store
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.plan import Plan
 from actprobe.wandb.secrets import keep_out_of_logs, redact
 
 log = logging.getLogger(__name__)
 
-_PARTS = ("tables", "figures", "contexts")  # of a results folder, with the pages beside them
 _ROWS = 10_000  # of a table that can be browsed on the service; files are sent whole
 
 
@@ -73,9 +72,8 @@ def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()
     import wandb
 
     name = config["experiment"]
-    folder = Path(config["results_dir"], name)
-    found = [*folder.glob("*.html"), *(f for p in _PARTS for f in (folder / p).rglob("*"))]
-    files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+    folder = finished.folder(config)
+    files = finished.files(config)
     if not files:
         raise ActprobeError(f"{folder}: there are no results to export")
     run = _begin(config, "export")
@@ -84,7 +82,7 @@ def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()
         key = f.relative_to(folder).with_suffix("").as_posix()
         if f.suffix == ".csv":
             with contextlib.suppress(pd.errors.EmptyDataError):  # a table without any column
-                shown[key] = wandb.Table(dataframe=pd.read_csv(f, nrows=_ROWS))
+                shown[key] = _browsable(f)
         elif f.suffix == ".png":
             shown[key] = wandb.Image(str(f))
         elif f.suffix == ".html":
@@ -96,6 +94,17 @@ def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()
         _log_artifact(run, f"{name}-artefacts", "artefacts", cached)
     run.finish()
     return f"{run.entity}/{run.project}/{run.id}" if run.entity else str(Path(run.dir).parent)
+
+
+def _browsable(path: Path) -> Any:
+    """A table as it can be browsed on the service: text and numbers as they are in the file."""
+    import pandas as pd
+    import wandb
+
+    rows = pd.read_csv(path, nrows=_ROWS, dtype="str", keep_default_na=False)
+    numbers = {c: pd.to_numeric(rows[c].replace("", None), errors="coerce") for c in rows}
+    whole = [c for c in rows if numbers[c].notna().eq(rows[c] != "").all()]
+    return wandb.Table(dataframe=rows.assign(**{c: numbers[c] for c in whole}).astype(object))
 
 
 def _log_artifact(run: Any, name: str, kind: str, files: Mapping[Path, Path]) -> None:
