@@ -60,7 +60,7 @@ class Project:
         self.config: dict[str, Any] = {
             "experiment": "toy",
             "datasets": [],
-            "models": {"tiny": {"source": str(model)}},
+            "models": {"tiny": {"source": str(model), "prepend_bos": True}},
             "activations": [
                 {"model": "tiny", "sites": ["resid_post.0", "resid_post.1"], "positions": ["mean"]}
             ],

@@ -99,10 +99,10 @@ def wanted(known: dict[str, list[Target]]) -> list[str]:
     """What the experiment is for: the targets that no other target reads, and what tables read.
 
     The table of datasets reads all texts, that of refused LoRAs their index and one representation.
-    Everything else is made only when something needs it.
+    Everything else is made only when something needs it, and nothing for a dataset that is of no use.
     """
     everything = [t for stage in known.values() for t in stage]
-    read = {p for t in everything for p in t.inputs}
+    read = {p for t in everything for p in (*t.inputs, *t.args.get("spared", ()))}
     leaves = [t.path for t in everything if t.path not in read and t.stage != "wheels"]
     tables = [t.path for stage in ("texts", "lora_index") for t in known.get(stage, [])]
     tables += telling(t.path for t in known.get("features", []))

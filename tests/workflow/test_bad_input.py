@@ -31,6 +31,9 @@ AT_THE_DOOR = {
 
 IN_THE_TEXTS = {
     "missing column": (lambda p: edit(p, "text", "txt"), ["txt", "text"]),
+    "too few rows": (
+        lambda p: dataset(p, "text,label\nx,1\ny,0\nz,1\n"), ["dataset a", "saeprobes-0.4.2"],
+    ),
     "one class only": (lambda p: dataset(p, "text,label\nx,1\ny,1\n"), ["expected two classes"]),
     "NaN text": (lambda p: dataset(p, 'text,label\nx,1\n,0\n'), ["row"]),
     "empty text": (lambda p: dataset(p, 'text,label\nx,1\n"  ",0\n'), ["row"]),
@@ -70,3 +73,13 @@ def test_skip_lists_the_bad_dataset_in_the_report(empty):
 
     empty.config["on_bad_dataset"] = "stop"
     assert "expected two classes" in empty.snakemake(ok=False)
+
+
+def test_d15_no_model_reads_a_dataset_that_no_probe_can_use(empty):
+    dataset(empty, "text,label\nx,1\ny,0\nz,1\n")
+    empty.config["on_bad_dataset"] = "skip"
+    empty.snakemake()
+    assert {p.parent.name for p in empty.cached("activations")} == {"b"}
+    skipped = (empty.folder / "results" / "toy" / "tables" / "skipped.csv").read_text()
+    assert skipped.count("100 test rows are needed") == 2, skipped  # of two places
+    assert "Nothing to be done" in empty.snakemake("-n")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from actprobe import config, experiment
+from actprobe.contrastive import fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 # Planned with the files that they need: test_contrastive.py, test_lora_examples.py.
@@ -26,7 +27,10 @@ def planned(path, cache):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_an_example_is_planned_offline(path, tmp_path):
+def test_an_example_is_planned_offline(path, tmp_path, monkeypatch):
+    if "source: fixture/model" in path.read_text():
+        fixture.write_model(tmp_path / "fixture" / "model", n_layers=2, d_model=32)
+    monkeypatch.chdir(tmp_path)
     plan = planned(path, tmp_path / "cache")
     assert plan.batches and len(plan.pending) == len(plan.targets)
     assert not (tmp_path / "cache" / "wheels").exists()

@@ -10,6 +10,8 @@ from pathlib import Path
 import yaml
 from project import Project, write_dataset
 
+PLANS = Path(".snakemake", "actprobe")  # a plan is there when a run has read what is in the cache
+
 
 def start(project: Project, *args: str) -> subprocess.Popen:
     return subprocess.Popen(
@@ -56,7 +58,7 @@ def publish(stage: str, of: Project, to: Project) -> list[Path]:
 
 def test_files_that_another_run_made_since_the_plan_are_taken(finished, empty):
     run = start(empty)
-    wait_for(empty.folder / "logs", "texts*.log")
+    assert any("Execute" in line for line in run.stdout)  # the job is starting
     found = publish("activations", finished, empty)
     inodes = [p.stat().st_ino for p in found]
     said = run.communicate()[0]
@@ -67,20 +69,22 @@ def test_files_that_another_run_made_since_the_plan_are_taken(finished, empty):
 
 
 def test_a_failed_job_leaves_what_another_run_made(finished, empty):
-    (empty.folder / "c.csv").write_text("text,label\n,0\nx,1\n")
-    empty.config["datasets"].append({"name": "c", "path": "c.csv"})
-    run = start(empty, "texts")
-    wait_for(empty.folder / "logs", "texts*.log")
-    theirs = publish("texts", finished, empty)
+    empty.add_dataset("c")
+    with open(empty.folder / "c.csv", "a") as f:
+        f.write("x <s> y,0\ny,1\n")
+    empty.config["models"]["tiny"]["special_tokens_in_text"] = "refuse"
+    run = start(empty, "activations")
+    wait_for(empty.folder / PLANS, "plan-*.json")
+    theirs = publish("activations", finished, empty)
     said = run.communicate()[0]
     assert run.returncode == 1, said
-    assert "1 of 3 targets" in said or "1 of 1 targets" in said
-    assert len(theirs) == 2 and all(p.exists() for p in theirs)
+    assert "holds the special token '<s>'" in said
+    assert len(theirs) == 4 and all(p.exists() for p in theirs)
 
 
 def test_the_config_edited_and_dry_runs_made_during_a_run(finished, empty):
     run = start(empty)
-    wait_for(empty.folder / "logs", "texts*.log")
+    wait_for(empty.folder / PLANS, "plan-*.json")
     edited = yaml.safe_load((empty.folder / "config.yaml").read_text())
     edited["activations"][0]["sites"] = ["resid_post.2"]
     (empty.folder / "config.yaml").write_text(yaml.safe_dump(edited))

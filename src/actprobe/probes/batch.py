@@ -52,13 +52,22 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     Targets that an interrupted run had finished are taken as they are.
     """
     with Outcome(batch, config["on_bad_dataset"], _tombstone) as out:
-        todo = sorted(out.todo(), key=lambda t: (-_work(t), t.path))
+        todo = sorted(_useful(out), key=lambda t: (-_work(t), t.path))
         _tell(todo)
         progress = _Progress(batch.rule, todo)
         for t, rows in _results(todo, _workers(todo, threads, config["max_memory"])):
             with out.guard(t):
                 out.done(t, _write(t, rows()))
             progress.step(t)
+
+
+def _useful(out: Outcome) -> Iterator[Target]:
+    """What is to do, but for the datasets of which the plan says that no fit can have a number."""
+    for t in out.todo():
+        if reason := t.args.get("unfit"):
+            out.bad(t, reason)
+        else:
+            yield t
 
 
 def _tell(todo: list[Target]) -> None:

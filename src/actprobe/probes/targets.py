@@ -14,6 +14,7 @@ from actprobe.keys import DigestMemo
 from actprobe.plan import Target
 from actprobe.probes import protocol as protocols
 from actprobe.probes import refusals
+from actprobe.probes.useless import without_models
 
 VERSION = 2
 
@@ -41,7 +42,7 @@ def targets(
     A source is probed by the methods that read its kind: activations or SAE latents, of one vector
     per text or of all its tokens. Raises ConfigError for a protocol, setting, method, source or
     dataset that does not exist, with the nearest one that does, and for a setting or a named method
-    that would run nothing.
+    that would run nothing. A dataset that suits no fit is marked (see `useless`).
     """
     texts = {t.item: t for t in known.get("texts", [])}
     kinds = {
@@ -59,7 +60,7 @@ def targets(
     for n, entry in enumerate(config.get("probes") or []):
         for t in _entry(config, entry, f"probes[{n}]", texts, kinds):
             found.setdefault(t.path, t)
-    return list(found.values())
+    return without_models(found.values(), texts.values())
 
 
 def _by_source(matrices: Iterable[Target]) -> Matrices:
