@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from actprobe import store
 from actprobe.errors import BadInput
+from actprobe.sae import pickles
 from actprobe.sae.artefact import facts_of
 from actprobe.sae.formats import Sae
 from actprobe.sae.tensors import SIZES, Tensor, tensors
@@ -27,7 +28,7 @@ def convert(sae: Sae, path: str | Path, spec: Mapping[str, Any]) -> Path:
     Names, shapes and values stay as they are (bfloat16 becomes float32). One tensor is one unit of
     work. Raises BadInput for a file that is cut short or not what its name says.
     """
-    source = _Pickle(sae.weights) if sae.weights.endswith(".pt") else _Archive(sae.weights)
+    source = (_Pickle if pickles.is_pickle(sae.weights) else _Archive)(sae.weights)
     names = list(source.arrays)
     with store.Part(path, spec, source.arrays, len(names), facts_of(sae)) as part:
         for unit in part.pending:
@@ -75,16 +76,7 @@ class _Pickle:
     """A PyTorch state dict, mapped rather than loaded; only tensors are unpickled."""
 
     def __init__(self, path: str):
-        import torch
-
-        self._path = path
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            self._state = {k: v for k, v in state.items() if v.is_floating_point()}
-        except Exception as e:
-            raise BadInput(
-                f"{path}: not a PyTorch state dict of tensors, or cut short ({e})"
-            ) from e
+        self._state = {k: v for k, v in pickles.load(path).items() if v.is_floating_point()}
         self.arrays = {k: (tuple(v.shape), _dtype(v)) for k, v in self._state.items()}
 
     def pieces(self, name: str) -> Iterator[NDArray]:
@@ -93,7 +85,7 @@ class _Pickle:
         if value.ndim == 0:
             yield value.float().numpy().astype(dtype)
             return
-        step = max(1, _PIECE // (value[0].numel() * 4))
+        step = max(1, _PIECE // max(1, value[0].numel() * 4)) if len(value) else 1
         for low in range(0, len(value), step):
             piece = value[low : low + step]
             yield (piece.float() if dtype == "f4" else piece).contiguous().numpy()

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
 from threadpoolctl import threadpool_limits
 
 from actprobe import models, store
@@ -20,8 +19,9 @@ from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
 from actprobe.sae import assemble, checks, quality
-from actprobe.sae.architectures import Rule, check_folding, prepare, rule
+from actprobe.sae.architectures import Rule, check_folding, normalisation, prepare, rule
 from actprobe.sae.assemble import Window
+from actprobe.sae.blame import blaming
 from actprobe.sae.encode import DENSE, RowTile, best_so_far, encode
 from actprobe.sae.engine import Engine, engine
 from actprobe.sae.memory import sizes
@@ -30,8 +30,6 @@ from actprobe.sae.sources import open_place, require_unchanged
 from actprobe.sae.weights import Weights
 
 log = logging.getLogger(__name__)
-
-_TOGETHER = 64  # datasets whose sampled rows are reconstructed in one pass over W_dec
 
 
 @dataclass
@@ -46,15 +44,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Session:
-    """An open SAE with everything that encoding needs.
-
-    norms: decoder row norms, where latents are multiplied by them.
-    """
+    """An open SAE with everything that encoding needs."""
 
     name: str
+    settings: Mapping[str, Any]
     weights: Weights
     rule: Rule
-    norms: NDArray[np.float32] | None
     b_dec: NDArray[np.float32] | None
     engine: Engine
 
@@ -83,9 +78,11 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             for group in _groups(works, session.d_sae, size.rows):
                 _pass(group, session, size.block, out)
             usable = [w for w in works if w.usable]
-            for at in range(0, len(usable), _TOGETHER):
-                for w, found in _summaries(usable[at : at + _TOGETHER], session):
-                    out.done(w.target, _finish(w, found, session))
+            together = max(1, size.rows // (4 * quality.SAMPLE))
+            for at in range(0, len(usable), together):
+                for w, found in _summaries(usable[at : at + together], session, size.block, out):
+                    with out.guard(w.target):
+                        out.done(w.target, _finish(w, found, session))
 
 
 def _allow_open_files(n: int) -> None:
@@ -105,25 +102,22 @@ def opened(name: str, t: Target, config: Mapping[str, Any]) -> Iterator[Session]
     An SAE that could not be looked at while planning is compared with the site here (ConfigError).
     """
     settings = config["saes"][name]
-    sae = open_place(t.args["sae"])
-    if not settings["overrides"]["ignore_mismatch"]:
-        checks.require_match(name, sae, settings, config["models"], t.args["extracted"])
-    fold = settings["fold_decoder_norm"]
-    if fold:
-        check_folding(sae)
-    with Weights(sae) as weights:
+    with blaming(f"saes.{name}"):
+        sae = open_place(t.args["sae"])
+        if not settings["train"]:  # one trained here belongs to them by its key
+            checks.require_match(name, sae, config, t.args["extracted"])
+        fold = settings["fold_decoder_norm"]
+        if fold:
+            check_folding(sae)
+        weights = Weights(sae)
+    with weights:
         require_unchanged(name, config, t.spec["sae"])
-        # The decoder that speaks to the activations is W_dec / input_scale.
-        norms = weights.decoder_norms() / sae.input_scale if fold or sae.rescale else None
-        b_dec = weights.vector("b_dec") if sae.subtract_b_dec else None
-        yield Session(
-            name,
-            weights,
-            rule(sae, weights.vector, norms, fold),
-            norms,
-            b_dec,
-            engine(settings["device"], settings["product"]),
-        )
+        with blaming(f"saes.{name}"):
+            norms = weights.decoder_norms() if fold or sae.rescale != "none" else None
+            b_dec = weights.vector("b_dec") if sae.subtract_b_dec else None
+            how = rule(sae, weights.vector, norms, fold)
+        device = engine(settings["device"], settings["product"])
+        yield Session(name, settings, weights, how, b_dec, device)
         read = weights.bytes_read()
         log.info("%s: %.2f GB of %s read", name, sum(read.values()) / 1e9, ", ".join(read))
 
@@ -131,6 +125,10 @@ def opened(name: str, t: Target, config: Mapping[str, Any]) -> Iterator[Session]
 def _begin(t: Target, session: Session, out: Outcome) -> Iterator[Work]:
     """The work on a target, resumed or begun; nothing when its activations do not fit the SAE."""
     with out.guard(t), models.open_activations(t.args["activations"]) as a:
+        if t.args["extracted"]:
+            facts = store.read_header(t.args["activations"])["facts"]
+            sae, path = session.weights.sae, t.args["activations"]
+            checks.require_texts(session.name, sae, session.settings, facts, a.n_tokens, path)
         width, d_in = int(np.prod(a.shape[1:])), session.weights.sae.d_in
         if width != d_in:
             raise BadInput(
@@ -169,10 +167,12 @@ def _tile(w: Work, index: int, session: Session) -> RowTile:
     first = index * ROWS
     x = _activations(w.target.args["activations"], slice(first, min(first + ROWS, w.n)))
     sae = session.weights.sae
-    zero = np.flatnonzero(~x.any(axis=1))
-    if sae.normalize == "constant_norm_rescale" and len(zero):
-        path = w.target.args["activations"]
-        raise BadInput(f"{path}: row {first + zero[0]} is all zeros: its norm cannot be rescaled")
+    if sae.normalize == "constant_norm_rescale":
+        zero = np.flatnonzero(normalisation(x, sae)[1] == 0)
+        if len(zero):
+            path = w.target.args["activations"]
+            equal = "equal in all dimensions" if sae.center else "all zeros"
+            raise BadInput(f"{path}: row {first + zero[0]} is {equal}: its norm cannot be rescaled")
     x = prepare(x, sae, session.b_dec)
     k = session.rule.k
     best = best_so_far(w.pieces, index, len(x), k, session.d_sae) if k else None
@@ -193,39 +193,69 @@ def _activations(path: str, rows: slice | NDArray[np.int64]) -> NDArray[np.float
 
 @dataclass
 class Summary:
-    """Of the codes of a dataset: non-zeros per row [n], how many latents fire, the latents of the
-    sampled rows, and the share of variance that these explain (None where that says nothing)."""
+    """Of the codes of a dataset: non-zeros per row [n], how many latents fire, and the facts of the
+    reconstruction of sampled rows (None of a transcoder, which reconstructs another site)."""
 
     lengths: NDArray[np.int64]
     live: int
-    sample: csr_array
-    explained: float | None = None
+    quality: Mapping[str, Any] | None = None
 
 
-def _summaries(works: Sequence[Work], session: Session) -> list[tuple[Work, Summary]]:
-    """Summaries of encoded datasets; W_dec is read once for all of them."""
-    found = [_summary(w, session) for w in works]
-    if not session.weights.sae.transcoder:
-        x = [_activations(w.target.args["activations"], quality.sample(w.n)) for w in works]
-        z = [s.sample for s in found]
-        shares = quality.explained(z, x, session.weights, session.norms)
-        for summary, share in zip(found, shares, strict=True):
-            summary.explained = share
-    return list(zip(works, found, strict=True))
+def _summaries(
+    works: Sequence[Work], session: Session, block: int, out: Outcome
+) -> list[tuple[Work, Summary]]:
+    """Summaries of encoded datasets, whose sampled rows are reconstructed together."""
+    weights = session.weights
+    recon = quality.Reconstruction(weights, session.rule.multiplied, block)
+    found: list[tuple[Work, Summary, quality.Sampled | None]] = []
+    for w in works:
+        with out.guard(w.target):
+            sampled = None if weights.sae.transcoder else _sampled(w)
+            found.append((w, _summary(w, session, recon, sampled), sampled))
+    with blaming(f"saes.{session.name}"):
+        recon.finish()
+    for _, summary, sampled in found:
+        summary.quality = sampled.facts() if sampled else None
+    return [(w, summary) for w, summary, _ in found]
+
+
+def _sampled(w: Work) -> quality.Sampled:
+    rows = slice(0, w.n) if w.n <= quality.SAMPLE else quality.sample(w.n)
+    return quality.Sampled(_activations(w.target.args["activations"], rows), w.n)
 
 
 def _windows(w: Work, session: Session) -> Iterator[Window]:
     return assemble.windows(w.pieces, w.n, session.d_sae, session.rule.k, session.rule.scale)
 
 
-def _summary(w: Work, session: Session) -> Summary:
-    rows = quality.sample(w.n)
-    lengths, live, picked = np.zeros(w.n, np.int64), np.zeros(session.d_sae, bool), []
+def _summary(
+    w: Work, session: Session, recon: quality.Reconstruction, sampled: quality.Sampled | None
+) -> Summary:
+    """Raises BadInput for codes that are not finite, or that lack negative ones."""
+    rows, d_sae = quality.sample(w.n), session.d_sae
+    lengths, live = np.zeros(w.n, np.int64), np.zeros(d_sae, bool)
     for window in _windows(w, session):
+        _require_usable(window, w, session)
         lengths[window.first : window.first + len(window.lengths)] = window.lengths
         live[window.latents] = True
-        picked.append(quality.pick(window, rows, session.d_sae))
-    return Summary(lengths, int(live.sum()), vstack(picked, format="csr"))
+        if sampled is not None:
+            recon.add(sampled, *quality.pick(window, rows, d_sae))
+    return Summary(lengths, int(live.sum()))
+
+
+def _require_usable(window: Window, w: Work, session: Session) -> None:
+    path, k = w.target.args["activations"], session.rule.k
+    if not np.isfinite(window.values).all():
+        owner = np.repeat(np.arange(len(window.lengths)), window.lengths)
+        bad = owner[~np.isfinite(window.values)][0]
+        raise BadInput(f"{path}: row {window.first + bad} has latents of {session.name} that are "
+                       "not finite: its activations or the SAE's weights are too large")  # fmt: skip
+    if session.rule.signed and k and (window.lengths < k).any():
+        row = int(np.flatnonzero(window.lengths < k)[0])
+        raise BadInput(
+            f"{path}: row {window.first + row} has {window.lengths[row]} positive latents of "
+            f"{session.name}, whose k is {k}: the others would be negative, which is not supported"
+        )
 
 
 def _finish(w: Work, found: Summary, session: Session) -> Path:
@@ -244,9 +274,8 @@ def _finish(w: Work, found: Summary, session: Session) -> Path:
         },
         "live": found.live,
         "dead": d_sae - found.live,
-        "variance_explained": found.explained,
-        "sample": found.sample.shape[0],
-        "warnings": _warnings(w, session, lengths),
+        **(found.quality or {"variance_explained": None, "sample": 0}),
+        "warnings": _warnings(w, session, found),
     }
     spec = dict(w.target.spec)
     with models.open_activations(w.target.args["activations"]) as a:
@@ -254,17 +283,16 @@ def _finish(w: Work, found: Summary, session: Session) -> Path:
     return assemble.write(w.target.path, spec, facts, lengths, d_sae, _windows(w, session), offsets)
 
 
-def _warnings(w: Work, session: Session, lengths: NDArray[np.int64]) -> list[str]:
+def _warnings(w: Work, session: Session, found: Summary) -> list[str]:
     """What is wrong with codes that are empty or not sparse; also said in the log."""
-    found = []
-    share = lengths.mean() / session.d_sae
-    if not lengths.any():
-        found.append("no latent fires on any row")
+    share, said = found.lengths.mean() / session.d_sae, []
+    if not found.lengths.any():
+        said.append("no latent fires on any row")
     elif share > DENSE:
-        found.append(f"{100 * share:.0f} % of the latents fire on a row: not sparse")
-    if found:
+        said.append(f"{100 * share:.0f} % of the latents fire on a row: not sparse")
+    if said:
         log.warning(
             "%s on %s: %s; are the SAE, the site and the normalisation the right ones?",
-            session.name, w.target.item, found[0],
+            session.name, w.target.item, said[0],
         )  # fmt: skip
-    return found
+    return said
