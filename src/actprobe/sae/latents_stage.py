@@ -78,7 +78,8 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             for group in _groups(works, session.d_sae, size.rows):
                 _pass(group, session, size.block, out)
             usable = [w for w in works if w.usable]
-            together = max(1, size.rows // (4 * quality.SAMPLE))
+            fitting = max(quality.SAMPLE, size.rows // 4)  # with what they are compared with
+            together = fitting // quality.SAMPLE
             for at in range(0, len(usable), together):
                 for w, found in _summaries(usable[at : at + together], session, size.block, out):
                     with out.guard(w.target):
@@ -206,7 +207,8 @@ def _summaries(
 ) -> list[tuple[Work, Summary]]:
     """Summaries of encoded datasets, whose sampled rows are reconstructed together."""
     weights = session.weights
-    recon = quality.Reconstruction(weights, session.rule.multiplied, block)
+    rows = quality.SAMPLE * len(works)
+    recon = quality.Reconstruction(weights, session.rule.multiplied, block, rows)
     found: list[tuple[Work, Summary, quality.Sampled | None]] = []
     for w in works:
         with out.guard(w.target):

@@ -17,7 +17,7 @@ from actprobe.sae.weights import Matrix, Weights
 
 SAMPLE = 1000  # rows of a dataset that are reconstructed
 ENTRIES = 1 << 22  # codes of sampled rows held at a time
-_ROWS = 8192  # rows reconstructed at a time, where W_dec is read in several blocks
+_ROWS = 1 << 14  # most rows reconstructed at a time, where W_dec is read in several blocks
 _STRIP = 512  # the same where it is read in one
 _LINES = 1 << 27  # bytes of a decoder held at a time that has its latents last
 _Z = 1.96  # normal quantile of a 95 % interval
@@ -82,9 +82,9 @@ class Sampled:
         """1 - sum |x - x_hat|² / sum |x - mean x|², over rows, and its 95 % interval.
 
         None where the rows are all equal; no interval where the sample is the whole dataset. The
-        interval is that of a ratio of sums over rows drawn at random, with the correction for a
-        finite population (Cochran 1977, section 6.4); that the rows lie apart, one in each part of
-        the dataset, makes it no narrower. Six significant digits.
+        interval is the jackknife's of a ratio of sums over rows drawn at random, with the correction
+        for a finite population (Cochran 1977, sections 6.4 and 6.17); that the rows lie apart, one in
+        each part of the dataset, makes it no narrower. Six significant digits.
         """
         x, error = self.x[chosen], self.error[chosen]
         mean = x.mean(axis=0, dtype=np.float64) if len(x) else 0.0
@@ -98,8 +98,9 @@ class Sampled:
         n, left = len(x), 1 - len(self.x) / self.of
         if left <= 0 or n < 2:
             return _six(1 - ratio), None, None
-        residual = error - ratio * spread
-        half = _Z * np.sqrt(left * n / (n - 1) * np.sum(residual**2)) / total
+        without = (error - ratio * spread) / (1 - np.minimum(spread / total, 0.999))
+        without -= without.mean()
+        half = _Z * np.sqrt(left * (n - 1) / n * np.sum(without**2)) / total
         return _six(1 - ratio), _six(1 - ratio - half), _six(1 - ratio + half)
 
 
@@ -108,11 +109,12 @@ class Reconstruction:
     that are held together.
 
     norms: by which latents were multiplied (rescaled or folded), or None; block: decoder rows held
-    at a time.
+    at a time; rows: sampled rows that there is memory for.
     """
 
-    def __init__(self, weights: Weights, norms: Floats | None, block: int):
+    def __init__(self, weights: Weights, norms: Floats | None, block: int, rows: int):
         self._weights, self._norms, self._block = weights, norms, block
+        self._rows = min(rows, _ROWS)
         self._waiting: list[tuple[Sampled, slice, csr_array]] = []
 
     def add(self, sampled: Sampled, at: slice, z: csr_array) -> None:
@@ -146,7 +148,7 @@ class Reconstruction:
         if decoder.latents_first and len(blocks) == 1:  # read once, whatever the number of rows
             kept = _read(decoder, blocks[0])
             z = _columns(z, kept[0])
-        step = _ROWS if kept is None else _STRIP
+        step = self._rows if kept is None else _STRIP
         for low in range(0, z.shape[0], step):
             high = min(low + step, z.shape[0])
             first, last = np.searchsorted(ends, [low, high - 1], "right").tolist()
