@@ -174,3 +174,23 @@ def test_what_of_a_window_is_in_the_sample():
     at, z = quality.pick(window, np.array([2, 10, 12, 40]), 6)
     assert at == slice(1, 3) and isinstance(z, csr_array)
     assert z.toarray().tolist() == [[0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 1, 0]]
+
+
+def test_sums_do_not_depend_on_how_the_decoder_is_cut(tmp_path, monkeypatch):
+    """Blocks follow from memory and from the latents of other datasets: the number must not."""
+    p = parameters(f=700)
+    folder = save_saelens(tmp_path / "sae", p)
+    from actprobe.sae.formats import describe
+    from actprobe.sae.weights import Weights
+
+    z = csr_array(dense(p, rows(50), "standard").astype(np.float32))
+    found = []
+    with Weights(describe(folder)) as w:
+        for block, n in ((700, 50), (64, 50), (33, 7), (1, 50)):
+            monkeypatch.setattr(quality, "_STRIP", n)
+            sampled = Sampled(rows(50), 50)
+            recon = quality.Reconstruction(w, None, block, n)
+            recon.add(sampled, slice(0, 50), z)
+            recon.finish()
+            found.append(sampled.error.tobytes())
+    assert len(set(found)) == 1

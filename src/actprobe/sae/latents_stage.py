@@ -78,8 +78,9 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             for group in _groups(works, session.d_sae, size.rows):
                 _pass(group, session, size.block, out)
             usable = [w for w in works if w.usable]
-            fitting = max(quality.SAMPLE, size.rows // 4)  # with what they are compared with
-            together = fitting // quality.SAMPLE
+            together = max(
+                1, size.rows // (4 * quality.SAMPLE)
+            )  # activations, and what is made of them
             for at in range(0, len(usable), together):
                 for w, found in _summaries(usable[at : at + together], session, size.block, out):
                     with out.guard(w.target):

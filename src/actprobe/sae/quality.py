@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
+from scipy.sparse._sparsetools import csr_matvecs
 
 from actprobe.sae.architectures import normalisation
 from actprobe.sae.assemble import Window
@@ -209,7 +210,7 @@ def _decode(z: csr_array, decoder: Matrix, blocks: Sequence[NDArray[np.int64]]) 
     if decoder.latents_first:
         for latents in blocks:
             chosen, w = _read(decoder, latents)
-            out += _columns(z, chosen) @ w
+            _add_product(out, _columns(z, chosen), w)
     elif blocks:
         active = np.concatenate(blocks)
         part, step = _columns(z, active), max(1, _LINES // (4 * decoder.n))
@@ -229,6 +230,13 @@ def _columns(z: csr_array, chosen: NDArray[np.int64]) -> csr_array:
         return csr_array((z.data, column, z.indptr), (z.shape[0], len(chosen)))
     ends = np.concatenate([[0], np.cumsum(kept)])[z.indptr]
     return csr_array((z.data[kept], column[kept], ends), (z.shape[0], len(chosen)))
+
+
+def _add_product(out: Floats, z: csr_array, w: Floats) -> None:
+    """Add z [n, m] times w [m, d] to out [n, d], latent by latent: sums do not depend on how W_dec is
+    cut into blocks, which follows from memory and from the other datasets."""
+    indices, indptr = z.indices.astype(np.int64), z.indptr.astype(np.int64)
+    csr_matvecs(*z.shape, w.shape[1], indptr, indices, z.data, w.ravel(), out.ravel())
 
 
 def _squares(x: Floats) -> NDArray[np.float64]:
