@@ -382,7 +382,7 @@ def test_c4_what_a_library_raises_in_a_job_is_that_saes(tmp_path, monkeypatch):
     def strange(*_):
         raise ZeroDivisionError("a library's own words")
 
-    monkeypatch.setattr("actprobe.sae.latents_stage.Weights", strange)
+    monkeypatch.setattr("actprobe.sae.session.Weights", strange)
     sae.run(batch(ts), cfg, 1)
     with pytest.raises(
         BadInput, match=r"saes\.s: cannot be read \(ZeroDivisionError; fetch its files"
@@ -404,9 +404,7 @@ def test_c4_a_conversion_that_fails_leaves_the_reason(tmp_path):
     cfg = config(tmp_path, {"s": {"source": str(tmp_path / "sae")}}, on_bad_dataset="skip")
     known = activations(tmp_path, {"a": rows(3)})
     t = encode(cfg, known)["a"]
-    with pytest.raises(
-        BadInput, match=r"ae\.pt: not a PyTorch state dict of tensors, or cut short"
-    ):
+    with pytest.raises(BadInput, match=r"ae\.pt: not a file of torch\.save"):
         sae.open_latents(t.path)
 
 

@@ -1,19 +1,32 @@
-"""State dicts of PyTorch files: tensors by name, mapped rather than loaded where the file allows."""
+"""State dicts of PyTorch files, as people save them: in a dict around them, or behind a JSON line."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.errors import BadInput
 
 if TYPE_CHECKING:
-    import torch
+    from actprobe.files import Array
+
+_T = TypeVar("_T")
 
 SUFFIXES = (".pt", ".pth", ".bin")  # what cannot be read in place and is converted once
 _WRAPPERS = ("state_dict", "model_state_dict", "sae", "model")  # keys under which some lie
+
+
+@dataclass(frozen=True)
+class State:
+    """Float tensors by name, and those of a single number."""
+
+    arrays: dict[str, Array]
+    numbers: dict[str, float]
 
 
 def is_pickle(path: str | Path) -> bool:
@@ -21,86 +34,59 @@ def is_pickle(path: str | Path) -> bool:
     return Path(path).suffix in SUFFIXES
 
 
-def load(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a PyTorch file by name; only tensors and plain values are unpickled.
+@contextmanager
+def opened(path: str | Path) -> Iterator[State]:
+    """The state dict of a PyTorch file, mapped where the file allows; none of its code is run.
 
     A JSON line before the pickle is passed over (saev). Raises BadInput naming the file for one that
     is cut short, holds other objects, or no tensors.
     """
-    import torch
+    from actprobe.files import is_float, open_arrays
 
-    try:
-        start = header_end(path)
-        options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
-        if start:
-            with open(path, "rb") as f:
-                state = torch.load(_Rest(f, start), **options)  # type: ignore[arg-type]
-        else:
-            state = _load_mapped(path, options)
-    except MemoryError:
-        raise
-    except Exception as e:  # whatever a damaged pickle makes of it
-        raise bad_file(
-            path, e, "not a PyTorch state dict of tensors, or cut short (fetch it again, or save its "
-            "state_dict alone): ",
-        ) from None  # fmt: skip
-    found = dict(_tensors(state))
-    if not found:
-        raise BadInput(f"{path}: holds no tensors by name; expected the state_dict of an SAE")
-    return found
+    with _without_header(Path(path)) as file, ExitStack() as stack:
+        try:
+            found = stack.enter_context(open_arrays(file, "pt"))
+        except BadInput as e:
+            said = str(e).replace(str(file), str(path))
+            raise BadInput(
+                f"{said}; fetch it again, or save its state_dict alone with torch.save"
+            ) from None
+        arrays = {n: a for n, a in found.arrays.items() if is_float(a.dtype)}
+        if not arrays:
+            raise BadInput(
+                f"{path}: holds no float tensors by name; expected the state_dict of an SAE (found "
+                f"{found.told})"
+            )
+        inside = _wrapper(arrays)
+        yield State(_unwrapped(arrays, inside), _unwrapped(found.numbers, inside))
 
 
-def _load_mapped(path: str | Path, options: Mapping[str, Any]) -> Any:
-    import torch
-    from torch.serialization import _is_zipfile
-
-    with open(path, "rb") as f:
-        mapped = _is_zipfile(f)  # what older versions of torch wrote can only be loaded
-    return torch.load(path, mmap=mapped, **options)
+def _wrapper(names: Iterable[str]) -> str:
+    """The key, with its dot, of the dict that the tensors lie in; "" for none."""
+    wrappers = (f"{key}." for key in _WRAPPERS)
+    return next((w for w in wrappers if any(n.startswith(w) for n in names)), "")
 
 
-def _tensors(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    import torch
-
-    if not isinstance(state, Mapping):
-        return
-    for key in _WRAPPERS:
-        if isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    for name, value in state.items():
-        if isinstance(value, torch.Tensor):
-            yield str(name), value.detach()
+def _unwrapped(found: Mapping[str, _T], wrapper: str) -> dict[str, _T]:
+    return {n.removeprefix(wrapper): v for n, v in found.items() if n.startswith(wrapper)}
 
 
 def header_end(path: str | Path) -> int:
     """Bytes of the JSON line that a file begins with, 0 where it begins with a pickle."""
     with open(path, "rb") as f:
-        first = f.read(1)
-        if first != b"{":
-            return 0
-        return 1 + len(f.readline(1 << 20))
+        return len(f.readline(1 << 20)) if f.read(1) == b"{" and not f.seek(0) else 0
 
 
-class _Rest(io.RawIOBase):
-    """What follows a header, as a file of its own."""
-
-    def __init__(self, f: io.BufferedReader, start: int):
-        self._f, self._start = f, start
-        f.seek(start)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._f.readinto(buffer)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = self._start if whence == io.SEEK_SET else 0
-        return self._f.seek(base + offset, whence) - self._start
-
-    def tell(self) -> int:
-        return self._f.tell() - self._start
+@contextmanager
+def _without_header(path: Path) -> Iterator[Path]:
+    """The file, or a copy of what follows its header."""
+    start = header_end(path)
+    if not start:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="actprobe-sae-") as folder:
+        rest = Path(folder) / path.name
+        with open(path, "rb") as f, open(rest, "wb") as out:
+            f.seek(start)
+            shutil.copyfileobj(f, out, 1 << 24)
+        yield rest

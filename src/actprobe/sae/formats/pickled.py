@@ -24,11 +24,8 @@ def shapes(path: Path) -> dict[str, Tensor]:
 
 @lru_cache(maxsize=64)
 def _shapes(path: str, *stamp: int) -> dict[str, Tensor]:
-    return {
-        name: Tensor(path, -1, tuple(t.shape), str(t.dtype))
-        for name, t in pickles.load(path).items()
-        if t.is_floating_point()
-    }
+    with pickles.opened(path) as state:
+        return {name: Tensor(path, -1, a.shape, a.dtype) for name, a in state.arrays.items()}
 
 
 def read_goodfire(folder: Path, weights: Path) -> Sae:
