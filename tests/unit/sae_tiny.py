@@ -91,7 +91,7 @@ def config(cache: Path, saes: dict[str, dict], **more: Any) -> dict[str, Any]:
         "cache_dir": str(cache),
         "on_bad_dataset": "stop",
         "max_memory": 2 * 10**9,
-        "models": {"m": {"source": "org/tiny"}},
+        "models": configs._filled({"m": {"source": "org/tiny"}}, configs.schema("models")),
         "saes": configs._filled(bound, SCHEMA),
     } | more
 

@@ -332,7 +332,7 @@ def has_a_split(labels, recipe):
         kept = labels.keep(recipe["rows"]["most"], recipe["rows"]["kept"], seed)
         for condition in sizes.conditions(recipe["setting"]):
             try:
-                fit._split(kept, recipe, condition, seed)
+                fit.split(kept, recipe, condition, seed)
             except CannotFit:
                 continue
             return True

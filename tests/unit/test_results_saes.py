@@ -14,10 +14,11 @@ from actprobe import keys, store
 from actprobe.results import figures, layout, saes
 
 
-def facts(dead, l0, explained, warnings=()):
+def facts(dead, l0, explained, warnings=(), massive=0):
     return {
         "architecture": "topk", "live": 100 - dead, "dead": dead, "variance_explained": explained,
-        "sample": 50, "warnings": list(warnings),
+        "ordinary_explained": explained, "massive": massive, "sample": 50,
+        "warnings": list(warnings),
         "l0": {"mean": l0, "min": 1, "median": l0, "max": 9},
     }  # fmt: skip
 
@@ -28,14 +29,16 @@ def entry(folder: Path, dataset: str, trained: str = "", **kept) -> dict[str, st
         store.write_h5(path, {"data": np.zeros(1)}, {"dataset": dataset}, kept)
         store.publish([path])
     place = {"model": "m", "site": "resid_post.4", "position": "mean"}
-    return {"sae": "s", "dataset": dataset, **place, "latents": str(path), "trained": trained}
+    more = {"trained": trained, "texts": str(folder / "gone.parquet"), "tests": []}
+    return {"sae": "s", "dataset": dataset, **place, "latents": str(path), **more}
 
 
 @pytest.fixture
 def encoded(tmp_path):
     trained = tmp_path / "sae.h5"
-    curve = [[512, 0.9, 0.8, 0], [1024, 0.5, 0.4, 3]]
-    store.write_h5(trained, {"w": np.zeros(1)}, {"sae": 1}, {"training": {"curve": curve}})
+    curve = [[512, 0.9, 0.8, 0, 0.85], [1024, 0.5, 0.4, 3, 0.45]]
+    about = {"curve": curve, "rows": "all", "rows_used": 7, "rows_there": 9}
+    store.write_h5(trained, {"w": np.zeros(1)}, {"sae": 1}, {"training": about})
     store.write_bad(tmp_path / "bad.h5", {"dataset": "bad"}, "row 3 is not finite")
     store.publish([trained, tmp_path / "bad.h5"])
     return [
@@ -64,6 +67,15 @@ def test_the_report_has_one_row_per_sae(encoded, tmp_path):
     assert "not sparse (1 dataset)" in row[7] and f"{saes.GONE} (1 dataset)" in row[7]
 
 
+def test_massive_activations_are_told_with_what_they_make_of_the_number(tmp_path):
+    """The number of the report is the one without them."""
+    one = facts(20, 4.0, 0.997, massive=5) | {"ordinary_explained": 0.3}
+    [row] = saes.report_rows(saes.codes_table([entry(tmp_path, "a", **one)]))
+    assert row[6] == "0.300"
+    assert row[7].startswith("10.0% of the rows of 1 dataset have a massive activation")
+    assert row[7].endswith("with them it is 0.997")
+
+
 def test_all_latents_are_gone(tmp_path):
     [row] = saes.report_rows(saes.codes_table([entry(tmp_path, "a"), entry(tmp_path, "b")]))
     assert row == ["s", *[""] * 6, f"{saes.GONE} (2 datasets)"]
@@ -71,7 +83,11 @@ def test_all_latents_are_gone(tmp_path):
 
 def test_training_curves_are_a_table_and_a_figure(encoded, tmp_path):
     curves = saes.training_table(encoded)
-    assert curves.to_numpy().tolist() == [["s", 512, 0.9, 0.8, 0], ["s", 1024, 0.5, 0.4, 3]]
+    assert list(curves.columns) == [*saes.CURVE, *saes.TRAINED]
+    assert curves[saes.CURVE].to_numpy().tolist() == [
+        ["s", 512, 0.9, 0.8, 0, 0.85], ["s", 1024, 0.5, 0.4, 3, 0.45],
+    ]  # fmt: skip
+    assert curves[saes.TRAINED[:3]].to_numpy().tolist() == [["all", 7, 9]] * 2
     figures.write_training(curves, tmp_path / "one")
     figures.write_training(curves, tmp_path / "two")
     for name in ("sae_training.svg", "sae_training.png"):
@@ -84,10 +100,13 @@ def test_training_curves_are_a_table_and_a_figure(encoded, tmp_path):
 def test_only_latents_that_probes_read_are_told(tmp_path):
     args = {"source": "s", "model": "m", "site": "x", "position": "mean", "sae": {"local": "f"}}
     read, other = (SimpleNamespace(args=args, item=d, inputs=()) for d in "ab")
-    targets = {"a.h5": read, "b.h5": other, "p": SimpleNamespace(inputs=("a.h5", "texts"))}
+    probe = {"matrix": "a.h5", "texts": "a.parquet", "protocol": "actprobe-1"}
+    probe = SimpleNamespace(args=probe, spec={"setting": "normal"})
+    targets = {"a.h5": read, "b.h5": other, "p": probe}
     stages = {"probes": ["p"], "latents": ["a.h5", "b.h5"]}
     found = layout.encoded(SimpleNamespace(targets=targets, paths=stages.get))
     assert [(e["dataset"], e["latents"], e["trained"]) for e in found] == [("a", "a.h5", "")]
+    assert found[0]["texts"] == "a.parquet" and found[0]["tests"] == [["actprobe-1", "normal"]]
 
 
 def test_tables_and_figure_come_with_saes():

@@ -79,12 +79,6 @@ def test_k_larger_than_a_block(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_k_larger_than_the_sae(tmp_path):
-    p, told = tiny(tmp_path / "sae", "topk", k=F + 50)
-    x = rows(20)
-    assert_same(codes(tmp_path, tmp_path / "sae", x), dense(p, x, **told))
-
-
 def test_equal_values_go_to_the_lower_latent(tmp_path):
     p = parameters()
     p["W_enc"] = np.tile(p["W_enc"][:, :1], (1, 5000))  # across the border of a block

@@ -86,13 +86,61 @@ CASES["hook_z"] = Case(
     "standard", {"reshape_activations": "hook_z"}, rows(60).reshape(60, 4, D // 4),
     hook="blocks.4.attn.hook_z", entry={"overrides": {"ignore_mismatch": True}},
 )  # fmt: skip
-# Formats of others by the writer of `test_sae_formats`: sae-lens' loader, and the folder's name.
+
+
+@dataclass
+class Hub:
+    """A format of others, by a writer of `test_sae_formats`, that sae-lens reads from the hub.
+
+    loader: sae-lens' name of it; asked: what it is asked for, in the repository `repo`; written:
+    below the case's folder, where the writer writes; source: what we are given.
+    """
+
+    loader: str
+    asked: str
+    written: str
+    source: str
+    repo: str = "google/gemma-scope-2b-pt-res"
+    cfg: dict[str, Any] = field(default_factory=dict)
+    scale: float = 1
+    fold: bool = True
+
+
+def folder_of(loader: str, name: str, **more: Any) -> Hub:
+    return Hub(loader, name, name, name, **more)
+
+
+QWEN = "SAE-Res-Qwen3-1.7B-Base-W1K-L0_8"
+GOODFIRE = "Llama-3.1-8B-Instruct-SAE-l19"
 FORMATS = {
-    "gemma_scope": ("gemma_2", "layer_4_resid_post"),
-    "gemma_scope_embedding": ("gemma_2", "embedding"),
-    "gemma_scope_2": ("gemma_3", "layer_4_resid_post"),
-    "llama_scope": ("llama_scope", "layer_4"),
-    **{n: ("dictionary_learning_1", "layer_4") for n in WRITERS if n.startswith("dictionary")},
+    "gemma_scope": folder_of("gemma_2", "layer_4_resid_post"),
+    "gemma_scope_embedding": folder_of("gemma_2", "embedding"),
+    "gemma_scope_2": folder_of("gemma_3", "layer_4_resid_post"),
+    "llama_scope": folder_of("llama_scope", "layer_4", scale=0.5),
+    "llama_scope_r1_distill": folder_of("llama_scope_r1_distill", "layer_4", scale=0.5),
+    **{
+        n: folder_of("dictionary_learning_1", "layer_4", fold="topk" not in n)
+        for n in WRITERS
+        if n.startswith("dictionary")
+    },
+    "goodfire": Hub("goodfire", f"{GOODFIRE}.pth", "w", f"{GOODFIRE}.pth", f"Goodfire/{GOODFIRE}"),
+    "qresearch": Hub("deepseek_r1", "tiny-SAE-l4.pt", "w", "tiny-SAE-l4.pt"),
+    "qwen_scope": Hub(
+        "qwen_scope", "layer4.sae.pt", "w", f"{QWEN}/layer4.sae.pt",
+        "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_50",
+        {"d_sae": 1024, "activation_fn_kwargs": {"k": K}}, fold=False,
+    ),
+    "circuit_tracer": Hub("mwhanna_transcoder", "layer_4.safetensors", "w", "layer_4.safetensors"),
+    "circuit_tracer_clt": Hub(
+        "mntss_clt_layer_transcoder", "4", "w", "W_enc_4.safetensors", fold=False,
+    ),
+}  # fmt: skip
+# Where files lie in the writer's folder -> where sae-lens, and where we, look for them.
+PLACES = {
+    "goodfire": {"tiny-SAE-l4.pth": [f"{GOODFIRE}.pth"]},
+    "qwen_scope": {
+        "SAE-Res-tiny-W1K-L0_8/layer4.sae.pt": ["layer4.sae.pt", f"{QWEN}/layer4.sae.pt"]
+    },
 }
 UNFOLDED = Case("standard", {"normalize_activations": "expected_average_only_in"})
 
@@ -110,13 +158,13 @@ def oracle(tmp_path_factory):
     ours = Case("topk", x=rows(60, d=24) + 5, how="load")
     told["trained"] = ours.save(root / "trained")
     room.save_saelens(trained(root / "cache", epochs=1).path, root / "trained")
-    for name, (loader, files) in FORMATS.items():
+    for name, hub in FORMATS.items():
         np.save(makedirs(root / name) / "x.npy", rows(60))
-        WRITERS[name.removesuffix("_embedding")](root / name / files, parameters())
+        WRITERS[name.removesuffix("_embedding")](root / name / hub.written, parameters())
+        put_in_place(root / name, hub, PLACES.get(name, {}))
         told[name] = {
-            "how": "hub", "architecture": loader, "files": files, "hook": "google/gemma-scope-2b-pt-res",
-            "cfg": {"d_in": D, "d_sae": F}, "scale": 0.5 if name == "llama_scope" else 1,
-            "fold": "topk" not in name,
+            "how": "hub", "architecture": hub.loader, "files": hub.asked, "hook": hub.repo,
+            "cfg": {"d_in": D, "d_sae": F} | hub.cfg, "scale": hub.scale, "fold": hub.fold,
         }  # fmt: skip
     (root / "cases.json").write_text(json.dumps(told))
     script = Path(__file__).with_name("sae_lens_oracle.py")
@@ -124,6 +172,16 @@ def oracle(tmp_path_factory):
     out = subprocess.run(run, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr[-3000:]
     return root
+
+
+def put_in_place(folder: Path, hub: Hub, places: dict[str, list[str]]) -> None:
+    if hub.written == "w":
+        places = places or {f.name: [f.name] for f in (folder / "w").iterdir()}
+        for old, news in places.items():
+            for new in news:
+                makedirs((folder / new).parent)
+                shutil.copy(folder / "w" / old, folder / new)
+        shutil.rmtree(folder / "w")  # one SAE only is left to be found
 
 
 def assert_encodes_alike(tmp_path, folder, entry=None, files=""):
@@ -143,8 +201,9 @@ def test_encodes_as_sae_lens(tmp_path, oracle, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_reads_formats_as_sae_lens(tmp_path, oracle, name):
     """With decoder norms folded where that is possible: latents and decoder are on its scale."""
-    entry = {"overrides": {"ignore_mismatch": True}, "fold_decoder_norm": "topk" not in name}
-    assert_encodes_alike(tmp_path, oracle / name, entry, FORMATS[name][1])
+    hub = FORMATS[name]
+    entry = {"overrides": {"ignore_mismatch": True}, "fold_decoder_norm": hub.fold}
+    assert_encodes_alike(tmp_path, oracle / name, entry, hub.source)
 
 
 @pytest.mark.parametrize("name", [f"{a}-wide" for a in ARCHITECTURES])

@@ -45,7 +45,7 @@ from actprobe.sae.weights import Weights
         ({"normalize_activations": "expected_average_only_in"}, r"has to be folded"),
         ({"normalize_activations": "covariance_whitening"}, r"has to be folded"),
         ({"normalize_activations": "other"}, r"normalize_activations 'other'"),
-        ({"architecture": "topk"}, r"no usable 'k'"),
+        ({"architecture": "topk"}, r"k is missing; expected"),
     ],
 )
 def test_unsupported_saes_are_refused_while_planning(tmp_path, cfg, message):
@@ -65,7 +65,9 @@ def test_groupmax_and_unknown_dictionaries_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="not supported: activation 'groupmax'"):
         targets(config(tmp_path, {"s": {"source": str(tmp_path / "a")}}), known)
     dictionary("Strange")(tmp_path / "b", parameters())
-    with pytest.raises(ConfigError, match="not supported: dict_class 'Strange'"):
+    with pytest.raises(
+        ConfigError, match=r"not supported: trainer\.dict_class 'Strange'; known are"
+    ):
         targets(config(tmp_path, {"s": {"source": str(tmp_path / "b")}}), known)
 
 
@@ -99,10 +101,12 @@ def test_old_saelens_saes_of_another_activation_are_refused(tmp_path):
     write_json(path, cfg | {"activation_fn_str": "relu"})
     assert describe(tmp_path / "sae").architecture == "standard"
     write_json(path, cfg | {"activation_fn_str": "tanh-relu"})
-    with pytest.raises(BadInput, match=r"not supported: activation_fn 'tanh-relu'"):
+    with pytest.raises(
+        BadInput, match=r"not supported: activation_fn_str 'tanh-relu'; known are relu"
+    ):
         describe(tmp_path / "sae")
     write_json(path, cfg | {"activation_fn_kwargs": {}})
-    with pytest.raises(BadInput, match=r"no usable 'k'"):
+    with pytest.raises(BadInput, match=r"k is missing; expected a whole number"):
         describe(tmp_path / "sae")
 
 
@@ -190,9 +194,9 @@ def test_a_hook_that_names_no_known_site_is_refused():
         return mismatches(Sae("w", "topk", D, F, hook=hook), site, ["m"], None)
 
     unknown = "blocks.20.ln1.hook_normalized"
-    assert found(unknown, "resid_post.4") == [
-        f"it was made for {unknown}, which names no known site"
-    ]
+    assert found(unknown, "resid_post.4") == {
+        "site": f"it was made for {unknown}, which names no known site"
+    }
     assert not found(unknown, unknown) and not found("blocks.4.hook_own", "own.4")
     assert not found(None, "resid_post.4")
 
@@ -202,9 +206,9 @@ def test_a_transcoder_that_reads_before_the_gain_takes_no_extracted_mlp_in(hook)
     """A dump may call so what the transcoder reads; our own mlp_in is what the MLP takes."""
     sae = Sae("w", "jumprelu", D, F, transcoder=True, hook=hook)
     assert not mismatches(sae, "mlp_in.4", ["m"], None)
-    assert mismatches(sae, "mlp_in.4", ["m"], None, extracted=True) == [
-        f"it was made for {hook}, which is read before the norm's gain, and mlp_in.4 after it"
-    ]
+    assert mismatches(sae, "mlp_in.4", ["m"], None, extracted=True) == {
+        "site": f"it was made for {hook}, which is read before the norm's gain, and mlp_in.4 after it"
+    }
     taken = Sae("w", "topk", D, F, transcoder=True, hook="layers.4.mlp.input")
     assert not mismatches(taken, "mlp_in.4", ["m"], None, extracted=True)
 
@@ -331,7 +335,7 @@ def test_a_pickle_cut_short(tmp_path):
     dictionary("AutoEncoder")(tmp_path / "sae", parameters())
     file = tmp_path / "sae" / "ae.pt"
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(ActprobeError, match=r"ae\.pt: not a PyTorch state dict of tensors, or cut"):
+    with pytest.raises(ActprobeError, match=r"ae\.pt: not a zip file, or cut short.*fetch it"):
         codes(tmp_path, tmp_path / "sae", rows(5))
 
 

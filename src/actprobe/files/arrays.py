@@ -44,13 +44,15 @@ class Opened:
 
     arrays: by name, at least one-dimensional ("" for the only one of a `.npy` or a lone tensor;
     names inside containers joined with "."); metadata: plain values by name; ignored: what is no
-    array of numbers, by name, and what it is instead. Of the last two the first `limits.TOLD`.
+    array of numbers, by name, and what it is instead; numbers: tensors of a `.pt` that are a single
+    float. Of the last three the first `limits.TOLD`.
     """
 
     file: str
     arrays: dict[str, Array] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
 
     def ignore(self, name: str, what: str) -> None:
         """Note an entry that is left out."""

@@ -47,6 +47,7 @@ def open_pt(path: Path) -> Iterator[Opened]:
             name: _described(value, f"{path}: tensor {name!r}")
             for name, value in source.values(found).items()
         }
+        found.numbers.update(source.numbers())
         for name, (shape, dtype, foreign) in described.items():
             add(found, name, shape, dtype, foreign, partial(_Tensor, source, name, shape))
         yield found
@@ -110,6 +111,12 @@ class _Source:
             if sum(kept.values()) > self._size:
                 raise BadInput(f"{self.path}: its tensors have more bytes than the file")
         return self._values
+
+    def numbers(self) -> dict[str, float]:
+        """Tensors of a single float, by name; at most `limits.TOLD`."""
+        single = {n: v for n, v in self.values().items() if not v.ndim and _holds_numbers(v)}
+        floats = [(n, v) for n, v in single.items() if v.is_floating_point()]
+        return {n: v.item() for n, v in floats[: limits.TOLD]}
 
     def _load(self) -> Any:
         try:

@@ -78,18 +78,23 @@ def rows(target: Target) -> list[dict[str, Any]]:
         test = Source(_by_name(source.labels, test.labels, args), test.matrix)
     place = {k: args[k] for k in ("dataset", "model", "site", "position", "source")}
     place |= {k: target.spec[k] for k in ("protocol", "setting", "method")}
-    most = recipe["setting"].get("rows", recipe["rows"]["most"])
     found = []
     for seed in recipe["seeds"]:
-        labels = source.labels.keep(most, recipe["rows"]["kept"], seed)
+        labels = kept(source.labels, recipe, seed)
         fixed = {**place, **EMPTY, "seed": seed, "n_unused": labels.n_unused}
         fixed["key"] = keys.short(target.key)
-        kept = Source(labels, source.matrix)
+        used = Source(labels, source.matrix)
         for c in sizes.conditions(recipe["setting"], args.get("test_set", "")):
             with _named({**place, "seed": seed, "condition": c.name}):
-                rows = list(_condition(kept, test, recipe, c, seed))
+                rows = list(_condition(used, test, recipe, c, seed))
             found += [{**fixed, "condition": c.name, **row} for row in rows]
     return found
+
+
+def kept(labels: Labels, recipe: Mapping[str, Any], seed: int) -> Labels:
+    """The rows that the fits of a seed are split from."""
+    most = recipe["setting"].get("rows", recipe["rows"]["most"])
+    return labels.keep(most, recipe["rows"]["kept"], seed)
 
 
 def _named(place: Mapping[str, Any]) -> AbstractContextManager[None]:
@@ -165,7 +170,7 @@ def _condition(
     """The rows of one condition and seed: one, or one for each k."""
     ks = recipe["method"].get("ks", [None])
     try:
-        train_rows, test_rows = _split(source.labels, recipe, condition, seed)
+        train_rows, test_rows = split(source.labels, recipe, condition, seed)
         if test is not None:
             test_rows = np.arange(len(test.labels))
             _check_test_set(test.labels, recipe["split"])
@@ -187,9 +192,10 @@ def _check_test_set(labels: Labels, split: Mapping[str, Any]) -> None:
         sizes.check_classes(positives, len(labels) - positives, split.get("least_test", 1))
 
 
-def _split(
+def split(
     labels: Labels, recipe: Mapping[str, Any], condition: Condition, seed: int
 ) -> tuple[Rows, Rows]:
+    """Train and test rows of a condition, as places among the labels. Raises CannotFit."""
     split, setting = recipe["split"], recipe["setting"]
     if len(labels.classes) != 2:
         raise CannotFit(f"needs two classes, found {len(labels.classes)}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from actprobe.probes import tested
+
 if TYPE_CHECKING:
-    from actprobe.plan import Plan
+    from actprobe.plan import Plan, Target
 
 TABLES = {
     "probes_csv": "tables/probes.csv",
@@ -54,24 +57,41 @@ def tables_of(config: Mapping[str, Any]) -> dict[str, str]:
     return TABLES | (SAE_TABLES if config.get("saes") else {})
 
 
-def encoded(plan: Plan) -> list[dict[str, str]]:
+def encoded(plan: Plan) -> list[dict[str, Any]]:
     """The latents that probes read: SAE, dataset, place, and where they and the SAE are cached.
 
-    trained: the SAE's own artefact when it was trained here, else "".
+    trained: the SAE's own artefact when it was trained here, else ""; texts and tests: the dataset's
+    artefact, and the protocol and setting of every probe that tests on it (`probes.tested`).
     """
-    read = {i for p in plan.paths("probes") for i in plan.targets[p].inputs}
+    tests: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    texts: dict[str, str] = {}
+    for path in plan.paths("probes"):
+        t = plan.targets[path]
+        tests[t.args["matrix"]].add((t.args["protocol"], t.spec["setting"]))
+        texts[t.args["matrix"]] = t.args["texts"]
+        if "test_matrix" in t.args:
+            tests[t.args["test_matrix"]].add(tested.WHOLE)
+            texts[t.args["test_matrix"]] = t.args["test_texts"]
     return [
         {
             "sae": t.args["source"],
             "dataset": t.item,
             **{k: t.args[k] for k in ("model", "site", "position")},
             "latents": path,
-            "trained": t.args["sae"].get("artefact", ""),
+            "trained": t.args["sae"].get("artefact", "") if _is_trained(plan, t) else "",
+            "texts": texts[path],
+            "tests": [list(test) for test in sorted(tests[path])],
         }
         for path in plan.paths("latents")
-        if path in read
+        if path in texts
         for t in [plan.targets[path]]
     ]
+
+
+def _is_trained(plan: Plan, latents: Target) -> bool:
+    """Whether the SAE of these latents was trained here; a converted one has an artefact too."""
+    made = plan.targets.get(latents.args["sae"].get("artefact", ""))
+    return made is not None and made.args.get("make") == "train"
 
 
 def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -9,13 +9,16 @@ from typing import Any
 import pandas as pd
 
 from actprobe import keys, store
-from actprobe.errors import Damaged
+from actprobe.errors import BadInput, Damaged
 from actprobe.results.views import count
 
 CODES = ["sae", "dataset", "model", "site", "position", "architecture", "n_latents"]
-CODES += ["l0_mean", "l0_min", "l0_median", "l0_max", "silent", "variance_explained", "sample"]
-CODES += ["note", "key"]
-CURVE = ["sae", "tokens", "fvu_train", "fvu_held_out", "dead"]
+CODES += ["l0_mean", "l0_min", "l0_median", "l0_max", "silent"]
+QUALITY = ["variance_explained", "variance_explained_low", "variance_explained_high", "sample"]
+QUALITY += ["massive", "ordinary_explained", "ordinary_explained_low", "ordinary_explained_high"]
+CODES += [*QUALITY, "tested_rows_seen", "note", "key"]
+CURVE = ["sae", "tokens", "fvu_train", "fvu_held_out", "dead", "fvu_held_out_ordinary"]
+TRAINED = ["rows", "rows_used", "rows_there", "tested_rows_seen"]
 GONE = "its latents are not in the cache any more"
 
 
@@ -23,13 +26,19 @@ def codes_table(encoded: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     """One row per SAE and dataset (columns `CODES`), from the headers of the latents artefacts.
 
     encoded: what `layout.encoded` says. l0: latents that fire on a row; silent: latents that fire
-    on no row of the dataset; variance_explained: of a sample of rows, by the SAE's reconstruction.
-    Latents that were deleted or stand for a bad dataset have a row with a `note`.
+    on no row of the dataset; variance_explained: of a sample of rows, by the SAE's reconstruction,
+    with the 95 % interval for all rows where the sample is a part of them; massive: rows of the
+    sample whose norm is over ten times the median, ordinary_explained: without these;
+    tested_rows_seen: of an SAE that was trained here, the share of the rows tested by its probes
+    whose texts it was trained on. Latents that were deleted or stand for a bad dataset have a row
+    with a `note`.
     """
     rows = []
     for e in encoded:
         row = dict.fromkeys(CODES, math.nan) | {c: e[c] for c in CODES[:5]}
-        rows.append(row | _codes(e["latents"]))
+        row |= _codes(e["latents"])
+        seen = tested_rows_seen(e)
+        rows.append(row | {"tested_rows_seen": math.nan if seen is None else seen})
     return pd.DataFrame(rows, columns=CODES)
 
 
@@ -46,28 +55,46 @@ def _codes(path: str) -> dict[str, Any]:
         "n_latents": facts["live"] + facts["dead"],
         **{f"l0_{name}": value for name, value in facts["l0"].items()},
         "silent": facts["dead"],
-        "variance_explained": facts["variance_explained"],
-        "sample": facts["sample"],
+        **{name: facts.get(name) for name in QUALITY},
         "note": "; ".join(facts["warnings"]),
         "key": keys.short(header["key"]),
     }
 
 
-def training_table(encoded: Iterable[Mapping[str, str]]) -> pd.DataFrame:
-    """The training curves of SAEs that were trained here (columns `CURVE`).
+def tested_rows_seen(e: Mapping[str, Any]) -> float | None:
+    """Share of a dataset's tested rows that the SAE of an `encoded` entry was trained on; None for
+    one that was not trained here, or whose files are gone."""
+    from actprobe.sae import rows
 
-    fvu: fraction of variance unexplained, in training since the row before and on held-out tokens;
-    dead: latents that have not fired for long.
+    if not e["trained"]:
+        return None
+    try:
+        return rows.seen(e["trained"], e["texts"], [tuple(test) for test in e["tests"]])
+    except (BadInput, Damaged, OSError):
+        return None
+
+
+def training_table(encoded: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The training curves of SAEs that were trained here (columns `CURVE`, `TRAINED`).
+
+    fvu: fraction of variance unexplained, in training since the row before and on held-out tokens,
+    also without massive activations (ordinary); dead: latents that have not fired for long; rows:
+    untested or all, how many of how many, and the largest share of a dataset's tested rows among them.
     """
-    trained = {e["sae"]: e["trained"] for e in encoded if e["trained"]}
+    trained: dict[str, list[Mapping[str, Any]]] = {}
+    for e in encoded:
+        if e["trained"]:
+            trained.setdefault(e["sae"], []).append(e)
     rows = []
-    for name, path in trained.items():
+    for name, entries in trained.items():
         try:
-            curve = store.read_header(path)["facts"]["training"]["curve"]
+            about = store.read_header(entries[0]["trained"])["facts"]["training"]
         except (Damaged, OSError, KeyError):  # deleted, or a tombstone
             continue
-        rows += [[name, *point] for point in curve]
-    return pd.DataFrame(rows, columns=CURVE)
+        seen = [s for e in entries if (s := tested_rows_seen(e)) is not None]
+        told = [*(about[k] for k in TRAINED[:3]), max(seen, default=math.nan)]
+        rows += [[name, *point, *told] for point in about["curve"]]
+    return pd.DataFrame(rows, columns=[*CURVE, *TRAINED])
 
 
 def report_rows(codes: pd.DataFrame) -> list[list[str]]:
@@ -75,14 +102,15 @@ def report_rows(codes: pd.DataFrame) -> list[list[str]]:
     rows = []
     for name, group in codes.groupby("sae", sort=False):
         known = group[group["n_latents"].notna()]
-        notes = group.loc[group["note"].fillna("") != "", "note"].value_counts()
+        notes = group.loc[group["note"].notna() & (group["note"] != ""), "note"].value_counts()
         told = [f"{note} ({count(n, 'dataset')})" for note, n in notes.items()]
+        told += _massive(known) + _seen(known)
         if known.empty:
             rows.append([str(name), *[""] * 6, "; ".join(told)])
             continue
         first = known.iloc[0]
         silent = known["silent"] / known["n_latents"]
-        explained = known["variance_explained"].astype(float).dropna()
+        explained = known["ordinary_explained"].astype(float).dropna()
         rows.append(
             [
                 str(name),
@@ -96,6 +124,31 @@ def report_rows(codes: pd.DataFrame) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _massive(known: pd.DataFrame) -> list[str]:
+    """What massive activations make of the variance explained, where there are any."""
+    some = known[known["massive"].fillna(0).astype(float) > 0]
+    if some.empty:
+        return []
+    share = some["massive"].astype(float) / some["sample"].astype(float)
+    return [
+        f"{share.mean():.1%} of the rows of {count(len(some), 'dataset')} have a massive activation "
+        f"(over ten times the median norm) and are left out of the variance explained; with them it "
+        f"is {_span(some['variance_explained'].astype(float), '{:.3f}')}"
+    ]
+
+
+def _seen(known: pd.DataFrame) -> list[str]:
+    """That an SAE was trained on rows that its probes test, where it was."""
+    seen = known["tested_rows_seen"].astype(float)
+    some = seen[seen > 0]
+    if some.empty:
+        return []
+    return [
+        f"trained on rows that its probes test: {_span(some, '{:.0%}')} of those of "
+        f"{count(len(some), 'dataset')}"
+    ]
 
 
 def _span(values: pd.Series, form: str) -> str:

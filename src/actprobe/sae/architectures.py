@@ -10,8 +10,9 @@ that can be non-zero and their values, so that nothing dense leaves a block.
   topk       relu of the k largest p + b_enc; Gao et al. 2024, section 2.3
   abstopk    the k largest in magnitude of p + b_enc, signs kept
 
-With `rescale`, pre-activations are multiplied by the decoder's row norms before the choice.
-Transcoders encode like the architecture they are built on.
+With `rescale`, pre-activations are multiplied by the decoder's row norms before the choice; the
+latents are these products ("values") or what they were before ("choice"). Transcoders encode like
+the architecture they are built on.
 """
 
 from __future__ import annotations
@@ -25,38 +26,22 @@ from numpy.typing import NDArray
 
 from actprobe.errors import BadInput
 from actprobe.sae.formats import Sae
-
-NEEDS = {
-    "standard": ("b_enc",),
-    "jumprelu": ("b_enc", "threshold"),
-    "gated": ("b_gate", "b_mag", "r_mag"),
-    "topk": ("b_enc",),
-    "abstopk": ("b_enc",),
-}
-TOP_K = ("topk", "abstopk")
-
-
-def needs(sae: Sae) -> list[str]:
-    """The tensors that encoding reads, W_enc first; W_dec is none of them."""
-    names = ["W_enc", *NEEDS[sae.architecture]]
-    if sae.threshold is not None:
-        names.remove("threshold")
-    return names + ["b_dec"] * sae.subtract_b_dec
+from actprobe.sae.headers import TOP_K
 
 
 def check_folding(sae: Sae) -> None:
     """Raise BadInput where folding decoder norms would change which latents are chosen."""
-    if sae.architecture in TOP_K and not sae.rescale:
+    if sae.architecture in TOP_K and sae.rescale == "none":
         raise BadInput(
             f"{sae.weights}: fold_decoder_norm would change the top k of a {sae.architecture} SAE "
-            "without rescale_acts_by_decoder_norm"
+            "whose latents are chosen without decoder norms"
         )
 
 
 def prepare(x: NDArray[np.float32], sae: Sae, b_dec: NDArray | None) -> NDArray[np.float32]:
     """What the encoder sees of activations [n, d_in]: normalised, scaled, b_dec subtracted."""
-    center, scale = normalisation(x, sae)
-    if sae.normalize != "none":
+    if sae.normalize != "none" or sae.center:
+        center, scale = normalisation(x, sae)
         x = (x - center) / scale
     if sae.input_scale != 1:
         x = x * np.float32(sae.input_scale)
@@ -69,13 +54,15 @@ def normalisation(x: NDArray[np.float32], sae: Sae) -> tuple[NDArray, NDArray]:
     layer_norm: mean, and standard deviation (n - 1) + 1e-5; constant_norm_rescale: the norm of a
     row becomes sqrt(d). As SAELens does at run time.
     """
-    if sae.normalize == "layer_norm":
+    center = np.zeros((len(x), 1), x.dtype)
+    if sae.center or sae.normalize == "layer_norm":
         center = x.mean(axis=1, keepdims=True)
+    if sae.normalize == "layer_norm":
         return center, (x - center).std(axis=1, ddof=1, keepdims=True) + np.float32(1e-5)
     if sae.normalize == "constant_norm_rescale":
-        norm = np.linalg.norm(x, axis=1, keepdims=True)
-        return np.zeros_like(norm), norm / np.float32(np.sqrt(x.shape[1]))
-    return np.zeros((len(x), 1), x.dtype), np.ones((len(x), 1), x.dtype)
+        norm = np.linalg.norm(x - center, axis=1, keepdims=True)
+        return center, norm / np.float32(np.sqrt(x.shape[1]))
+    return center, np.ones((len(x), 1), x.dtype)
 
 
 @dataclass(frozen=True)
@@ -84,14 +71,17 @@ class Rule:
 
     vectors: float32 arrays [F]; `fire(p, slices of the block)` returns (chosen, value). chosen is
     a mask of the entries kept with that value, or, for a top k, the size by which a row's k
-    largest are chosen among those with size > 0. scale: [F], multiplies kept values (folded
-    decoder norms), or None.
+    largest are chosen among those with size > 0. scale: [F], multiplies kept values, or None;
+    multiplied: by what the latents that come out are larger than the ones W_dec speaks of, or None.
+    signed: a row without k positive values would keep negative ones, which is not done here.
     """
 
     vectors: dict[str, NDArray[np.float32]]
     fire: Callable[[Any, dict[str, Any]], tuple[Any, Any]]
     scale: NDArray[np.float32] | None = None
+    multiplied: NDArray[np.float32] | None = None
     k: int | None = None
+    signed: bool = False
 
 
 def rule(
@@ -100,21 +90,74 @@ def rule(
     norms: NDArray[np.float32] | None = None,
     fold: bool = False,
 ) -> Rule:
-    """The rule of an SAE. `vector` reads a tensor; norms: of decoder rows, where they matter."""
+    """The rule of an SAE. `vector` reads a tensor; norms: of the rows of W_dec, where they matter;
+    fold: latents are multiplied by the norms of the decoder that speaks to the activations,
+    W_dec / input_scale.
+    """
+    folded: NDArray[np.float32] | None = None
+    if fold:
+        assert norms is not None
+        folded = (np.maximum(norms, _LEAST) / np.float32(sae.input_scale)).astype(np.float32)
+    if sae.architecture in TOP_K:
+        return _top(sae, vector("b_enc"), norms, folded)
     if sae.architecture == "gated":
         v = {"gate": vector("b_gate"), "factor": np.exp(vector("r_mag")), "bias": vector("b_mag")}
-        return Rule(v, _gated, norms if fold else None)
+        return Rule(v, _gated, folded, folded)
     v = {"bias": vector("b_enc")}
-    if sae.architecture in TOP_K:
-        if sae.rescale:
-            assert norms is not None
-            v["norm"] = norms  # folded or not, these are the values
-        return Rule(v, _magnitude if sae.architecture == "abstopk" else _value, k=sae.k)
     if sae.architecture == "jumprelu":
-        threshold = vector("threshold") if sae.threshold is None else np.float32(sae.threshold)
-        v["floor"] = np.maximum(np.broadcast_to(threshold, sae.d_sae), np.float32(0))
-        return Rule(v, _above_threshold, norms if fold else None)
-    return Rule(v, _positive, norms if fold else None)
+        v["floor"] = np.maximum(_threshold(sae, vector), np.float32(0))
+        if sae.rescale == "choice":
+            assert norms is not None
+            v["norm"] = norms
+        return Rule(v, _above_threshold, folded, folded)
+    return Rule(v, _positive, folded, folded)
+
+
+_LEAST = np.float32(1e-8)  # the least norm that latents are multiplied or divided by, as in SAELens
+
+
+def _top(
+    sae: Sae,
+    bias: NDArray[np.float32],
+    norms: NDArray[np.float32] | None,
+    folded: NDArray[np.float32] | None,
+) -> Rule:
+    v = {"bias": bias}
+    scale: NDArray[np.float32] | None = None
+    multiplied: NDArray[np.float32] | None = None
+    if sae.rescale != "none":
+        assert norms is not None
+        v["norm"] = multiplied = norms  # folded or not, these are the values
+    if sae.rescale == "choice":
+        assert norms is not None
+        back = 1 / np.maximum(norms, _LEAST)
+        scale = (back if folded is None else back * folded).astype(np.float32)
+        multiplied = folded
+    fire = _magnitude if sae.architecture == "abstopk" else _value
+    return Rule(v, fire, scale, multiplied, sae.k, not sae.relu)
+
+
+def _threshold(
+    sae: Sae, vector: Callable[[str], NDArray[np.float32]]
+) -> NDArray[np.float32] | np.float32:
+    """The threshold of each latent [F]. Raises BadInput for one that was never set."""
+    if sae.threshold is not None:
+        return np.full(sae.d_sae, sae.threshold, np.float32)
+    if sae.log_threshold:
+        return np.exp(vector("log_threshold"))
+    found = vector("threshold")
+    if found.size == 1 and (one := found.reshape(-1)[0]) < 0:
+        raise BadInput(
+            f"{sae.weights}: its threshold is {one:g}, which stands for one that was never set; "
+            "expected at least 0 (save the SAE again after its threshold was estimated)"
+        )
+    if sae.jump and (found < 0).any():
+        latent = int(np.flatnonzero(found < 0)[0])
+        raise BadInput(
+            f"{sae.weights}: not supported: the threshold of latent {latent} is {found[latent]:g}: "
+            "negative latents above it would be kept; expected at least 0"
+        )
+    return np.broadcast_to(found, sae.d_sae)
 
 
 def _positive(p: Any, v: dict[str, Any]) -> tuple[Any, Any]:
@@ -124,7 +167,7 @@ def _positive(p: Any, v: dict[str, Any]) -> tuple[Any, Any]:
 
 def _above_threshold(p: Any, v: dict[str, Any]) -> tuple[Any, Any]:
     p += v["bias"]
-    return p > v["floor"], p
+    return (p * v["norm"] if "norm" in v else p) > v["floor"], p
 
 
 def _gated(p: Any, v: dict[str, Any]) -> tuple[Any, Any]:

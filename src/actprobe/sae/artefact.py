@@ -22,4 +22,7 @@ def read_sae(path: str | Path) -> Sae:
     header: Mapping[str, Any] = store.checked(path)
     if header["bad"]:
         raise BadInput(header["bad"])
-    return Sae(weights=str(path), **header["facts"]["sae"])
+    said: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in header["facts"]["sae"].items()
+    }
+    return Sae(weights=str(path), **said)

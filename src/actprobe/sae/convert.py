@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,15 @@ from numpy.typing import NDArray
 
 from actprobe import store
 from actprobe.errors import BadInput
+from actprobe.files import as_float32
+from actprobe.sae import pickles
 from actprobe.sae.artefact import facts_of
 from actprobe.sae.formats import Sae
 from actprobe.sae.tensors import SIZES, Tensor, tensors
 
 _PIECE = 1 << 25  # bytes in memory at a time
+
+Arrays = dict[str, tuple[tuple[int, ...], str]]  # shape and NumPy dtype by name
 
 
 def convert(sae: Sae, path: str | Path, spec: Mapping[str, Any]) -> Path:
@@ -27,7 +32,16 @@ def convert(sae: Sae, path: str | Path, spec: Mapping[str, Any]) -> Path:
     Names, shapes and values stay as they are (bfloat16 becomes float32). One tensor is one unit of
     work. Raises BadInput for a file that is cut short or not what its name says.
     """
-    source = _Pickle(sae.weights) if sae.weights.endswith(".pt") else _Archive(sae.weights)
+    with contextlib.ExitStack() as stack:
+        source: _Pickle | _Archive
+        if pickles.is_pickle(sae.weights):
+            source = _Pickle(stack.enter_context(pickles.opened(sae.weights)))
+        else:
+            source = _Archive(sae.weights)
+        return _write(source, sae, path, spec)
+
+
+def _write(source: _Pickle | _Archive, sae: Sae, path: str | Path, spec: Mapping[str, Any]) -> Path:
     names = list(source.arrays)
     with store.Part(path, spec, source.arrays, len(names), facts_of(sae)) as part:
         for unit in part.pending:
@@ -49,7 +63,7 @@ class _Archive:
     def __init__(self, path: str):
         self._path = path
         found: dict[str, Tensor] = tensors(path)
-        self.arrays = {
+        self.arrays: Arrays = {
             name: (t.shape, {"F64": "f8", "F32": "f4", "F16": "f2"}[t.dtype])
             for name, t in found.items()
             if t.dtype in SIZES
@@ -72,32 +86,23 @@ class _Archive:
 
 
 class _Pickle:
-    """A PyTorch state dict, mapped rather than loaded; only tensors are unpickled."""
+    """A PyTorch state dict, mapped rather than loaded."""
 
-    def __init__(self, path: str):
-        import torch
-
-        self._path = path
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            self._state = {k: v for k, v in state.items() if v.is_floating_point()}
-        except Exception as e:
-            raise BadInput(
-                f"{path}: not a PyTorch state dict of tensors, or cut short ({e})"
-            ) from e
-        self.arrays = {k: (tuple(v.shape), _dtype(v)) for k, v in self._state.items()}
+    def __init__(self, state: pickles.State):
+        self._state = state
+        kinds = {"float64": "f8", "float16": "f2"}
+        self.arrays: Arrays = {
+            n: (a.shape, kinds.get(a.dtype, "f4")) for n, a in state.arrays.items()
+        }
+        self.arrays |= dict.fromkeys(state.numbers, ((), "f8"))
 
     def pieces(self, name: str) -> Iterator[NDArray]:
-        value = self._state[name]
-        dtype = self.arrays[name][1]
-        if value.ndim == 0:
-            yield value.float().numpy().astype(dtype)
+        if name in self._state.numbers:
+            yield np.array(self._state.numbers[name])
             return
-        step = max(1, _PIECE // (value[0].numel() * 4))
-        for low in range(0, len(value), step):
-            piece = value[low : low + step]
-            yield (piece.float() if dtype == "f4" else piece).contiguous().numpy()
-
-
-def _dtype(value: Any) -> str:
-    return {"torch.float64": "f8", "torch.float16": "f2"}.get(str(value.dtype), "f4")
+        value = self._state.arrays[name]
+        size = int(np.prod(value.shape[1:], dtype=np.int64)) * 8
+        step = max(1, _PIECE // max(1, size))
+        for low in range(0, value.shape[0], step):
+            piece = value.rows(low, min(low + step, value.shape[0]))
+            yield as_float32(piece, value.dtype) if self.arrays[name][1] == "f4" else piece

@@ -78,7 +78,7 @@ def save_saelens(artefact: str | Path, folder: str | Path) -> Path:
         "apply_b_dec_to_input": sae.subtract_b_dec,
         "normalize_activations": sae.normalize,
         "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": sae.rescale,
+        "rescale_acts_by_decoder_norm": sae.rescale == "values",
         "metadata": {
             "model_name": sae.model,
             "hook_name": sae.hook,

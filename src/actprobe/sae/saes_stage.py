@@ -15,8 +15,9 @@ from actprobe import store
 from actprobe.errors import BadInput, ConfigError
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.sae import stream, training
+from actprobe.sae import rows, stream, training
 from actprobe.sae.artefact import facts_of
+from actprobe.sae.blame import blaming
 from actprobe.sae.checkpoint import Checkpoint
 from actprobe.sae.convert import convert
 from actprobe.sae.formats import Sae
@@ -34,9 +35,11 @@ def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         for t in out.todo(hold=True):
             with out.guard(t):
                 if t.args["make"] == "convert":
-                    sae = open_place(t.args["place"])
-                    require_unchanged(t.loader, config, t.spec["source"])
-                    out.done(t, convert(sae, t.path, t.spec))
+                    with blaming(f"saes.{t.loader}"):
+                        sae = open_place(t.args["place"])
+                        require_unchanged(t.loader, config, t.spec["source"])
+                        part = convert(sae, t.path, t.spec)
+                    out.done(t, part)
                 else:
                     out.done(t, _train(t, config))
 
@@ -45,7 +48,11 @@ def _train(t: Target, config: Mapping[str, Any]) -> Path:
     """Train the SAE of a target; returns the sealed part. Raises BadInput for unusable tokens."""
     settings, seed = t.spec["train"], t.spec["train"]["seed"]
     entry = config["saes"][t.loader]
-    with stream.opened(t.args["tokens"], settings["holdout"], seed) as (tokens, held_out):
+    used = rows.chosen(t)
+    with stream.opened(t.args["tokens"], settings["holdout"], seed, used.keep) as (
+        tokens,
+        held_out,
+    ):
         _require_memory(t, tokens.d, config["max_memory"])
         rng = np.random.default_rng(seed)
         first = stream.sample(tokens, FIRST, rng)
@@ -67,11 +74,13 @@ def _train(t: Target, config: Mapping[str, Any]) -> Path:
         model=entry["model"],
         hook=t.args["hook"],
     )
-    facts = facts_of(sae) | {
-        "training": {"curve": found.curve, "stopped": found.stopped, "tokens": n}
-    }
+    course = {"curve": found.curve, "stopped": found.stopped, "tokens": n, "massive": found.massive}
+    facts = facts_of(sae) | {"training": course | used.facts}
     p = found.parameters
-    arrays = {"encoder.weight": p.W_enc, "W_dec": p.W_dec, "b_enc": p.b_enc, "b_dec": p.b_dec}
+    arrays: dict[str, Any] = {
+        "encoder.weight": p.W_enc, "W_dec": p.W_dec, "b_enc": p.b_enc, "b_dec": p.b_dec,
+        rows.TEXTS: used.texts,
+    }  # fmt: skip
     return store.write_h5(t.path, arrays, t.spec, facts)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 POOL = 1 << 16  # tokens shuffled together; a constant, so that results do not depend on memory
 FIRST = 1 << 14  # tokens that set the scale of the activations
+MASSIVE = 10  # a row whose norm is so many times the median carries a massive activation
 HELD = 1 << 12  # held-out tokens that the loss is measured on
 _BASE = 300 << 20  # bytes of Python and its libraries
 

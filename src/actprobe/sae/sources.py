@@ -6,7 +6,7 @@ Planning reads configs, headers and digests, never weights.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +15,8 @@ from actprobe import hub, keys
 from actprobe.errors import BadInput, ConfigError, Unreachable
 from actprobe.keys import DigestMemo
 from actprobe.sae.formats import FORMATS, Sae, describe, detect
+from actprobe.sae.headers import require_tensors
+from actprobe.sae.pickles import is_pickle
 from actprobe.sae.remote import Remote
 from actprobe.sae.tensors import sliceable, tensors
 
@@ -24,13 +26,15 @@ class Source:
     """A located SAE.
 
     identity: enters the spec; place: how a job finds it (`open_place`); sae: None when its config
-    cannot be read before it is fetched; convert: its file cannot be read in place.
+    cannot be read before it is fetched; convert: its file cannot be read in place; bad: why it
+    cannot be used.
     """
 
     identity: Mapping[str, Any]
     place: Mapping[str, str]
     sae: Sae | None
     convert: bool
+    bad: str | None = None
 
 
 def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
@@ -45,33 +49,33 @@ def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
         )
     try:
         fmt = detect(path) if fmt == "auto" else fmt
+        files = FORMATS[fmt].members(path)
+    except BadInput as e:  # it is not there
+        raise ConfigError(f"{where}: {e}") from None
+    sae, convert, bad = None, False, None
+    try:
         sae = describe(path, fmt)
         convert = _must_convert(sae)
     except BadInput as e:
-        if fmt != "auto" and (there := FORMATS[fmt].at(path)):
-            _require_whole(there, fmt, memo)
-        raise ConfigError(f"{where}: {e}") from None
+        _require_whole(files.values(), memo)
+        bad = str(e)
     if settings["identity"] == "revision":
         if not settings["revision"]:
             raise ConfigError(f"{where}: identity: revision needs a revision")
         identity: dict[str, Any] = {"revision": settings["revision"]}
     else:
-        folder = FORMATS[fmt].at(path)
-        assert folder is not None
-        _require_whole(folder, fmt, memo)
-        identity = {
-            "files": keys.spec_key({f: memo.sha256(folder / f) for f in FORMATS[fmt].files})
-        }
-    if fmt.startswith("gemma_scope"):  # what the names of the folders alone say
-        said = {"input_scale": sae.input_scale, "transcoder": sae.transcoder}
-        identity |= {k: v for k, v in said.items() if v != getattr(Sae, k)}
-    return Source({**identity, "format": fmt}, {"path": str(path), "format": fmt}, sae, convert)
+        _require_whole(files.values(), memo)
+        identity = {"files": keys.spec_key({name: memo.sha256(f) for name, f in files.items()})}
+    said = {k: getattr(sae, k) for k in FORMATS[fmt].by_name} if sae else {}
+    identity |= {k: v for k, v in said.items() if v != getattr(Sae, k)}
+    place = {"path": str(path), "format": fmt}
+    return Source({**identity, "format": fmt}, place, sae, convert, bad)
 
 
-def _require_whole(folder: Path, fmt: str, memo: DigestMemo) -> None:
-    """Raise Damaged where files of a local folder lie in the hub cache and are not what they were."""
-    for f in FORMATS[fmt].files:
-        hub.require_whole(folder / f, memo)
+def _require_whole(files: Iterable[Path], memo: DigestMemo) -> None:
+    """Raise Damaged where local files lie in the hub cache and are not what they were."""
+    for file in files:
+        hub.require_whole(file, memo)
 
 
 def _words(source: str) -> str | None:
@@ -93,7 +97,12 @@ def require_unchanged(name: str, config: Mapping[str, Any], planned: Mapping[str
 
 
 def _must_convert(sae: Sae) -> bool:
-    return sae.weights.endswith(".pt") or not sliceable(tensors(sae.weights))
+    """Whether the weights cannot be read in place. Raises BadInput for headers that do not fit."""
+    if is_pickle(sae.weights):
+        return True
+    found = tensors(sae.weights)
+    require_tensors(sae, found)
+    return not sliceable(found)
 
 
 def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMemo) -> Source:
@@ -113,7 +122,7 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
                 f"{where}.format: cannot be seen now, give one of {', '.join(FORMATS)}: {e}"
             ) from None
         return Source(
-            identity, hub.noted({**identity, **place}, e), None, fmt == "dictionary_learning"
+            identity, hub.noted({**identity, **place}, e), None, ".pt" in FORMATS[fmt].files[-1]
         )
     convert, bad = ".pt" in Path(found.files[0]).name, found.bad  # a pickle
     try:
@@ -122,11 +131,9 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
     except BadInput as e:
         remote.require_whole()
         bad = str(e)
-    if bad is not None:
-        raise ConfigError(f"{where}.source: {bad}")
     identity = {"hub": repo, "revision": commit.sha, **_named(found.format, folder)}
     place |= {"lacks": found.lacks} if found.lacks else {}
-    return Source(identity, {**identity, **place}, found.sae, convert)
+    return Source(identity, {**identity, **place}, found.sae, convert and not bad, bad)
 
 
 def _named(fmt: str, folder: str) -> dict[str, str]:

@@ -45,10 +45,16 @@ class Tokens:
 
 
 @contextlib.contextmanager
-def opened(paths: Sequence[str], holdout: float, seed: int) -> Iterator[tuple[Tokens, Tokens]]:
+def opened(
+    paths: Sequence[str],
+    holdout: float,
+    seed: int,
+    keep: Sequence[NDArray[np.bool_]] = (),
+) -> Iterator[tuple[Tokens, Tokens]]:
     """Tokens to train on and tokens held out: a share of the rows of each dataset, at least one.
 
-    Raises BadInput when a dataset has fewer than two rows, or for another width than the first.
+    keep: for each dataset the rows that may be used [N]; all where it is empty. Raises BadInput when a
+    dataset has fewer than two rows, or for another width than the first.
     """
     rng = np.random.default_rng(seed)
     train, held = [], []
@@ -62,10 +68,14 @@ def opened(paths: Sequence[str], holdout: float, seed: int) -> Iterator[tuple[To
                     f"{path}: {n} rows of width {file.shape[1]}; training holds some rows out and "
                     f"needs at least two, of width {files[0].shape[1]}"
                 )
+            kept = keep[i] if keep else np.ones(n, bool)
+            rows = np.flatnonzero(kept)
             out = np.zeros(n, bool)
-            out[rng.choice(n, min(max(1, round(holdout * n)), n - 1), replace=False)] = True
+            if len(rows) > 1:
+                share = min(max(1, round(holdout * len(rows))), len(rows) - 1)
+                out[rows[rng.choice(len(rows), share, replace=False)]] = True
             held.append(_spans(i, file.offsets, out))
-            train.append(_spans(i, file.offsets, ~out))
+            train.append(_spans(i, file.offsets, kept & ~out))
         yield Tokens(files, np.concatenate(train)), Tokens(files, np.concatenate(held))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +12,14 @@ from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.models import hooks
 from actprobe.plan import Target, only, target
+from actprobe.probes import tested
 from actprobe.sae import checks
 from actprobe.sae.sources import locate
 
-VERSION = 2  # of latents
-SAES_VERSION = 1  # of trained and converted SAEs
+log = logging.getLogger(__name__)
+
+VERSION = 3  # of latents
+SAES_VERSION = 2  # of trained and converted SAEs
 
 _DATASET = "dataset with these activations"
 
@@ -32,37 +36,57 @@ def targets(
 ) -> list[Target]:
     """The latents that the config's `saes` ask for, and the SAEs that have to be made first.
 
-    Raises ConfigError naming the entry for an unknown model, site, position or dataset, for an SAE
-    that is damaged or not supported, and for one made for another model, site or width.
+    Raises ConfigError naming every entry with an unknown model, site, position or dataset, an SAE
+    that is damaged or not supported, or one made for other activations. With `on_bad_dataset: skip`
+    an SAE that cannot be used is no error: its latents will be tombstones.
     """
     activations: Activations = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for t in known.get("activations", []):
         activations[t.args["model"], t.args["site"]][t.args["position"]][t.item].append(t)
+    texts = {t.item: t for t in known.get("texts", [])}
     found: list[Target] = []
+    faults: list[ConfigError] = []
     for name, settings in (config.get("saes") or {}).items():
-        where = f"saes.{name}"
-        models = {*config["models"], *(model for model, _ in activations)}
-        if settings["model"] not in models:
-            known_models = nearest(settings["model"], models)
-            raise ConfigError(f"{where}: unknown model {settings['model']!r}; {known_models}")
-        sites = {site: p for (model, site), p in activations.items() if model == settings["model"]}
-        if settings["site"] not in sites:
-            hint = nearest(settings["site"], sites)
-            raise ConfigError(
-                f"{where}: no activations of {settings['model']} at site {settings['site']!r}; {hint}"
-            )
-        positions = sites[settings["site"]]
-        vectors = positions[_position(where, settings, positions)]
-        if settings["train"]:
-            made, identity, place = _trained(config, name, settings, positions)
-        else:
-            extracted = any(_extracted(t) for found in vectors.values() for t in found)
-            made, identity, place = _given(config, name, settings, memo, extracted)
-        found += [made] if made else []
-        for dataset in matching(settings["datasets"], vectors, where, _DATASET):
-            x = only(vectors[dataset], where)
-            found.append(_latents(config, name, settings, identity, place, x, made))
+        try:
+            found += _of_one(config, name, settings, activations, texts, memo)
+        except ConfigError as e:
+            faults.append(e)
+    if faults:
+        raise faults[0] if len(faults) == 1 else ConfigError("\n".join(map(str, faults)))
     return found
+
+
+def _of_one(
+    config: Mapping[str, Any],
+    name: str,
+    settings: Mapping[str, Any],
+    activations: Activations,
+    texts: Mapping[str, Target],
+    memo: DigestMemo,
+) -> list[Target]:
+    """The targets of one SAE: itself where it has to be made, and its latents."""
+    where = f"saes.{name}"
+    models = {*config["models"], *(model for model, _ in activations)}
+    if settings["model"] not in models:
+        known_models = nearest(settings["model"], models)
+        raise ConfigError(f"{where}: unknown model {settings['model']!r}; {known_models}")
+    sites = {site: p for (model, site), p in activations.items() if model == settings["model"]}
+    if settings["site"] not in sites:
+        hint = nearest(settings["site"], sites)
+        raise ConfigError(
+            f"{where}: no activations of {settings['model']} at site {settings['site']!r}; {hint}"
+        )
+    positions = sites[settings["site"]]
+    vectors = positions[_position(where, settings, positions)]
+    if settings["train"]:
+        made, identity, place = _trained(config, name, settings, positions, texts)
+    else:
+        extracted = any(_extracted(t) for found in vectors.values() for t in found)
+        made, identity, place = _given(config, name, settings, memo, extracted)
+    chosen = matching(settings["datasets"], vectors, where, _DATASET)
+    xs = [only(vectors[d], where) for d in chosen]
+    latents = [_latents(config, name, settings, identity, place, x, made) for x in xs]
+    return [*([made] if made else []), *latents]
 
 
 def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, Any]) -> str:
@@ -93,8 +117,12 @@ def _given(
 ) -> Made:
     """A published SAE: the target of its conversion if it needs one, identity, and place."""
     source = locate(name, settings, memo)
-    if source.sae is not None and not settings["overrides"]["ignore_mismatch"]:
-        checks.require_match(name, source.sae, settings, config["models"], extracted)
+    if source.bad:
+        if config["on_bad_dataset"] != "skip":
+            raise ConfigError(f"saes.{name}.source: {source.bad}")
+        log.warning("saes.%s will be left out: %s", name, source.bad)
+    elif source.sae is not None:
+        checks.require_match(name, source.sae, config, extracted)
     if not source.convert:
         return None, source.identity, source.place
     made = target(
@@ -109,6 +137,7 @@ def _trained(
     name: str,
     settings: Mapping[str, Any],
     positions: Mapping[str, Mapping[str, list[Target]]],
+    texts: Mapping[str, Target],
 ) -> Made:
     where = f"saes.{name}.train"
     tokens = positions.get("tokens", {})
@@ -122,13 +151,23 @@ def _trained(
         raise ConfigError(f"{where}.k: {training['k']} of {training['width']} latents cannot fire")
     chosen = matching(training.pop("datasets"), tokens, where, _DATASET)
     inputs = [only(tokens[d], where) for d in chosen]
+    own = [texts.get(d) for d in chosen]
+    tests = tested.tests(config, name, chosen) if training["rows"] == "untested" else {}
+    tests = {d: of for d, of in tests.items() if d in texts}
+    params = {"train": training, "tokens": [t.key for t in inputs]}
+    if tests:  # without names of datasets: an SAE is found again under others
+        params["untested"] = {
+            "texts": [t.identity if t else None for t in own],
+            "tests": [sorted(map(tested.digest, tests.get(d, []))) for d in chosen],
+        }
     made = target(
-        config["cache_dir"], "saes", SAES_VERSION, name,
-        {"train": training, "tokens": [t.key for t in inputs]},
-        loader=name, item=name, inputs=inputs,
+        config["cache_dir"], "saes", SAES_VERSION, name, params,
+        loader=name, item=name, inputs=[*inputs, *filter(None, own)],
         args={
             "make": "train",
             "tokens": [t.path for t in inputs],
+            "texts": [t.path if t else None for t in own],
+            "tests": [tests.get(d, []) for d in chosen],
             "hook": hooks.hook_of(settings["site"]),
         },
         cost=sum(t.cost for t in inputs), movable=True,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from actprobe.sae.checkpoint import Checkpoint
+from actprobe.sae.sizes import MASSIVE
 from actprobe.sae.topk import largest
 
 log = logging.getLogger(__name__)
@@ -159,12 +160,14 @@ class Trained:
     """A trained SAE on the scale of its input, and how it got there.
 
     curve: one row per measurement: tokens seen, share of variance unexplained (FVU) in training
-    since the last one and on held-out tokens, dead latents; stopped: why training ended.
+    since the last one and on held-out tokens, dead latents, FVU on held-out tokens without massive
+    activations; stopped: why training ended; massive: held-out tokens with such activations.
     """
 
     parameters: Parameters
     curve: list[list[float]]
     stopped: str
+    massive: int
 
 
 def train(
@@ -185,7 +188,11 @@ def train(
     scale = np.float32(np.sqrt(np.var(first, axis=0, dtype=np.float64).mean()))
     p = begin(width, first / scale, np.random.default_rng(settings["seed"]))
     held = held / scale
-    variance = float(np.var(held, axis=0, dtype=np.float64).mean())
+    norm = np.linalg.norm(held, axis=1)
+    ordinary = norm <= MASSIVE * np.median(norm)
+    variance, spread = (
+        float(np.var(x, axis=0, dtype=np.float64).mean()) for x in (held, held[ordinary])
+    )
     steps = max(1, int(settings["epochs"] * n / size))
     every = max(1, n // size // 10)
     rate = settings["learning_rate"] * (16384 / width) ** 0.5
@@ -212,10 +219,12 @@ def train(
         idle[codes.latents[codes.values > 0]] = 0
         losses.append(loss)
         if step % every == 0 or step == steps:
-            fvu = _error(p, held, k) / variance
-            row = [step * size, _round(np.mean(losses)), _round(fvu), len(dead)]
+            errors = _errors(p, held, k)
+            fvu = errors.mean() / variance
+            plain = errors[ordinary].mean() / spread if spread > 0 else fvu
+            row = [step * size, _round(np.mean(losses)), _round(fvu), len(dead), _round(plain)]
             curve.append(row)
-            log.info("%d tokens: FVU %.4g, held out %.4g, %d of %d dead", *row, width)
+            log.info("%d tokens: FVU %.4g, held out %.4g, %d of %d dead", *row[:4], width)
             losses = []
             best, waited = (fvu, 0) if fvu < best else (best, waited + 1)
             if waited >= settings["patience"]:
@@ -225,7 +234,7 @@ def train(
         checkpoint.save(arrays, state)
     p.b_enc *= scale
     p.b_dec *= scale
-    return Trained(p, curve, stopped)
+    return Trained(p, curve, stopped, int(np.count_nonzero(~ordinary)))
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -233,14 +242,14 @@ def _schedule(step: int, steps: int) -> float:
     return min(1.0, step / (0.05 * steps), (steps - step + 1) / (0.2 * steps))
 
 
-def _error(p: Parameters, x: Floats, k: int) -> float:
-    """Mean squared error per entry of x."""
-    total = 0.0
+def _errors(p: Parameters, x: Floats, k: int) -> NDArray[np.float64]:
+    """Mean squared error of each row of x, per entry."""
+    found = []
     for low in range(0, len(x), 1024):
         part = x[low : low + 1024]
         x_hat = top(preactivations(p, part), k).matrix() @ p.W_dec + p.b_dec
-        total += float(np.sum(np.square(x_hat - part), dtype=np.float64))
-    return total / x.size
+        found.append(np.mean(np.square(x_hat - part), axis=1, dtype=np.float64))
+    return np.concatenate(found)
 
 
 def _round(value: float | np.floating) -> float:

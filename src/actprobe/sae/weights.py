@@ -6,8 +6,10 @@ larger than memory well; `preadv` with read-ahead does both. Everything comes ou
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -15,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe.errors import BadInput
-from actprobe.sae.architectures import needs
-from actprobe.sae.formats import Sae, find
+from actprobe.sae.formats import Sae, find, has
+from actprobe.sae.headers import AWAY, odd, require_tensors
 from actprobe.sae.tensors import SIZES, Tensor, tensors
 
 Floats = NDArray[np.float32]
 
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _GATHER = 1 << 25  # bytes of decoder rows held at a time
+_BETWEEN = 3  # rows that may lie between two that are read together
 
 
 class File:
@@ -55,27 +58,51 @@ class File:
             os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
 
 
+class Scratch:
+    """Buffers that the matrices of one SAE share: new memory costs as much as reading into it."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, NDArray] = {}
+
+    def of(self, size: int, dtype: str) -> NDArray:
+        """An array of this size, which the next one of its dtype overwrites."""
+        if len(self._held.get(dtype, ())) < size:
+            self._held[dtype] = np.empty(size, dtype)
+        return self._held[dtype][:size]
+
+
 class Matrix:
     """A stored [d, F] matrix (or [F, d], latents_first) read in blocks of latents."""
 
-    def __init__(self, file: File, tensor: Tensor, latents_first: bool):
-        self._file, self._tensor, self.latents_first = file, tensor, latents_first
+    def __init__(
+        self, file: File, name: str, tensor: Tensor, latents_first: bool, scratch: Scratch
+    ):
+        self._file, self._name, self._tensor, self._scratch = file, name, tensor, scratch
+        self.latents_first = latents_first
         self.d, self.n = tensor.shape[::-1] if latents_first else tensor.shape
         self.itemsize = SIZES[tensor.dtype]
-        self._raw = np.empty(0, "u1")
-        self._float = np.empty(0, np.float32)
 
     def block(self, low: int, high: int) -> Floats:
         """Columns of latents low..high as float32 [d, high - low].
 
-        The array is a view of a buffer that the next call fills again. Raises BadInput for a weight
+        The array is a view of a buffer that the next call, of any matrix of this SAE, fills again.
+        Raises BadInput for a weight
         that is not finite: its latent would silently never fire.
         """
         out = self._block(low, high)
-        bad = np.flatnonzero(~np.isfinite(out.sum(axis=0)))
-        if len(bad):
-            raise BadInput(f"{self._file.path}: a weight of latent {low + bad[0]} is not finite")
+        self._require_finite(out, 0, np.arange(low, high))
         return out
+
+    def _require_finite(self, w: Floats, axis: int, latents: NDArray) -> None:
+        """Sums tell fast; those of large weights may overflow."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            doubtful = np.flatnonzero(~np.isfinite(w.sum(axis=axis)))
+        for i in doubtful.tolist():
+            if not np.isfinite(w.take(i, 1 - axis)).all():
+                raise BadInput(
+                    f"{self._file.path}: {self._name}: a weight of latent {latents[i]} is not "
+                    f"finite{AWAY}"
+                )
 
     def _block(self, low: int, high: int) -> Floats:
         n = high - low
@@ -96,34 +123,53 @@ class Matrix:
             self._file.soon(self._at(low, i), length)
 
     def rows(self, latents: NDArray) -> Floats:
-        """Float32 [len(latents), d]; only for a matrix stored with the latents first."""
-        raw = np.empty((len(latents), self.d), _NUMPY[self._tensor.dtype])
-        for row, latent in zip(raw, latents.tolist(), strict=True):
-            self._file.into(row, self._at(latent, 0))
-        return _float32(raw, self._tensor.dtype)
+        """Float32 [len(latents), d] of ascending latents; only where the latents come first.
 
-    def lines(self) -> Iterator[Floats]:
-        """Each of the d rows [F] of a matrix stored with the latents last; valid until the next."""
-        raw = np.empty(self.n, _NUMPY[self._tensor.dtype])
-        for i in range(self.d):
-            self._file.into(raw, self._at(0, i))
-            yield _float32(raw, self._tensor.dtype)
+        Neighbours are read in one go, with what little lies between them. Raises BadInput for a
+        weight that is not finite.
+        """
+        raw = np.empty((len(latents), self.d), _NUMPY[self._tensor.dtype])
+        most = max(1, _GATHER // (self.d * self.itemsize * (1 + _BETWEEN)))
+        edges = [0, *(np.flatnonzero(np.diff(latents) > _BETWEEN + 1) + 1).tolist(), len(latents)]
+        for low, high in itertools.pairwise(edges):
+            for a in range(low, high, most):
+                b = min(a + most, high)
+                self._run(latents[a:b], raw[a:b])
+        out = _float32(raw, self._tensor.dtype)
+        self._require_finite(out, 1, latents)
+        return out
+
+    def _run(self, latents: NDArray, out: NDArray) -> None:
+        first, n = int(latents[0]), int(latents[-1] - latents[0]) + 1
+        if n == len(latents):
+            self._file.into(out, self._at(first, 0))
+            return
+        both = self._buffer(n * self.d * self.itemsize).view(out.dtype).reshape(n, self.d)
+        self._file.into(both, self._at(first, 0))
+        np.take(both, latents - first, axis=0, out=out)
+
+    def lines(self, low: int, high: int) -> Floats:
+        """Float32 [high - low, F], dimensions low..high of every latent; only where these come last.
+
+        Raises BadInput for a weight that is not finite.
+        """
+        raw = np.empty((high - low, self.n), _NUMPY[self._tensor.dtype])
+        self._file.into(raw, self._at(0, low))
+        out = _float32(raw, self._tensor.dtype)
+        self._require_finite(out, 0, np.arange(self.n))
+        return out
 
     def _at(self, latent: int, i: int) -> int:
         index = latent * self.d + i if self.latents_first else i * self.n + latent
         return self._tensor.offset + index * self.itemsize
 
     def _buffer(self, n_bytes: int) -> NDArray:
-        if len(self._raw) < n_bytes:
-            self._raw = np.empty(n_bytes, "u1")
-        return self._raw[:n_bytes]
+        return self._scratch.of(n_bytes, "u1")
 
     def _upcast(self, raw: NDArray) -> Floats:
         if self._tensor.dtype == "F32":
             return raw
-        if len(self._float) < raw.size:
-            self._float = np.empty(raw.size, np.float32)
-        out = self._float[: raw.size]
+        out = self._scratch.of(raw.size, "f4")
         if self._tensor.dtype == "BF16":
             np.left_shift(raw, 16, out=out.view("<u4"), dtype="<u4")
         else:
@@ -148,35 +194,36 @@ class Weights:
         self.sae = sae
         self._found = tensors(sae.weights)
         self._files: dict[str, File] = {}
-        matrix = (sae.d_in, sae.d_sae)
-        shapes = {"W_enc": matrix, "W_dec": matrix, "b_dec": (sae.d_in,)}
-        decoder = [] if sae.transcoder else ["W_dec", "b_dec"]
-        for name in dict.fromkeys(needs(sae) + decoder):
-            self._check(name, shapes.get(name, (sae.d_sae,)))
-        self._refuse_scaling()
+        self._scratch = Scratch()
+        if any(t.offset < 0 for t in self._found.values()):  # planned before it was fetched
+            raise BadInput(
+                f"{sae.weights}: compressed, so it cannot be read in place; run again: now that it is "
+                "here it is planned to be converted first"
+            )
+        require_tensors(sae, self._found)
+        self._refuse_odd()
         self.encoder = self._matrix("W_enc")
 
-    def _check(self, name: str, expected: tuple[int, ...]) -> None:
-        alias, latents_first = find(self._found, name, self.sae.weights)
-        t = self._found[alias]
-        if t.dtype not in SIZES:
-            raise BadInput(f"{self.sae.weights}: {alias} is {t.dtype}; expected {', '.join(SIZES)}")
-        if t.offset < 0:  # planned before it was fetched
-            raise BadInput(
-                f"{self.sae.weights}: compressed, so it cannot be read in place; run again: now that "
-                "it is here it is planned to be converted first"
-            )
-        shape = expected[::-1] if latents_first else expected
-        if t.shape not in (shape, ()) or (t.shape == () and name != "threshold"):
-            raise BadInput(
-                f"{self.sae.weights}: {alias} has shape {list(t.shape)}, expected {list(shape)}"
-            )
-
-    def _refuse_scaling(self) -> None:
-        if "scaling_factor" in self._found and np.any(self.vector("scaling_factor") != 1):
+    def _refuse_odd(self) -> None:
+        """Refuse what the SAE does not use, unless its values say that it is not in use."""
+        if has(self._found, "scaling_factor") and np.any(self.vector("scaling_factor") != 1):
             raise BadInput(
                 f"{self.sae.weights}: not supported: a finetuning scaling_factor other than one"
             )
+        for name in odd(self.sae, self._found):
+            if not self._is_idle(self._found[name]):
+                raise BadInput(
+                    f"{self.sae.weights}: not supported: it holds {name}, which an SAE of this kind "
+                    f"({self.sae.architecture}) does not use here, and which may change its codes"
+                )
+
+    def _is_idle(self, t: Tensor) -> bool:
+        """True for a buffer that was never set (NaN), or is no float."""
+        if t.dtype not in SIZES:
+            return True
+        if np.prod(t.shape, dtype=np.int64) > _GATHER:
+            return False
+        return bool(np.isnan(self._read(t)).all())
 
     def _open(self, t: Tensor) -> File:
         if t.file not in self._files:
@@ -184,27 +231,44 @@ class Weights:
         return self._files[t.file]
 
     def _matrix(self, name: str) -> Matrix:
-        alias, latents_first = find(self._found, name, self.sae.weights)
+        alias, latents_first = self._find(name)
         t = self._found[alias]
-        return Matrix(self._open(t), t, latents_first)
+        return Matrix(self._open(t), alias, t, latents_first, self._scratch)
+
+    def _find(self, name: str) -> tuple[str, bool]:
+        return find(self._found, name, self.sae.weights, self.sae.layout, self.sae.suffix)
 
     @property
     def decoder(self) -> Matrix:
         return self._matrix("W_dec")
 
+    @cached_property
+    def b_dec(self) -> Floats:
+        """The decoder's bias [d]."""
+        return self.vector("b_dec")
+
     def vector(self, name: str) -> Floats:
-        """A whole vector as float32. Raises BadInput for a value that is no number."""
-        alias, _ = find(self._found, name, self.sae.weights)
-        t = self._found[alias]
-        raw = np.empty(t.shape, _NUMPY[t.dtype])
-        self._open(t).into(raw.reshape(-1), t.offset)
-        out = _float32(raw, t.dtype)
-        if np.isnan(out).any():
-            raise BadInput(f"{self.sae.weights}: {alias} holds a value that is no number (NaN)")
+        """A whole vector as float32. Raises BadInput for a value that is no number, or infinite.
+
+        A threshold may be infinite: its latent never fires.
+        """
+        alias, _ = self._find(name)
+        out = self._read(self._found[alias])
+        bad = np.isnan(out) if name in ("threshold", "log_threshold") else ~np.isfinite(out)
+        if bad.any():
+            first = int(np.flatnonzero(bad)[0])
+            what = "no number (NaN)" if np.isnan(out.reshape(-1)[first]) else "infinite"
+            raise BadInput(f"{self.sae.weights}: value {first} of {alias} is {what}{AWAY}")
         return out
 
+    def _read(self, t: Tensor) -> Floats:
+        raw = np.empty(t.shape, _NUMPY[t.dtype])
+        self._open(t).into(raw.reshape(-1), t.offset)
+        with np.errstate(over="ignore"):
+            return _float32(raw, t.dtype)
+
     def decoder_norms(self) -> Floats:
-        """L2 norm of each latent's decoder vector, at least 1e-8, [F]; reads W_dec in blocks."""
+        """L2 norm of each latent's decoder vector [F]; reads W_dec in blocks."""
         decoder = self.decoder
         step = max(1, _GATHER // (4 * decoder.d))
         norms = np.empty(decoder.n, np.float32)
@@ -212,7 +276,7 @@ class Weights:
             high = min(low + step, decoder.n)
             w = decoder.block(low, high)
             norms[low:high] = np.sqrt(np.einsum("dn,dn->n", w, w, dtype=np.float64))
-        return np.maximum(norms, np.float32(1e-8))
+        return norms
 
     def bytes_read(self) -> Mapping[str, int]:
         """Bytes read so far, by file."""
