@@ -14,7 +14,7 @@ import numpy as np
 import tiny
 import torch
 import transformers
-from identities import identities
+from identities import identities, same_everywhere
 
 from actprobe import config as configuration
 from actprobe import costs, experiment, models
@@ -141,7 +141,7 @@ def read(
             "models": {
                 "tiny": {
                     "source": str(folder / "model"), "device": "cpu", "exclude_special": False,
-                    "max_tokens_per_batch": 4096, **depth, **settings,
+                    "exclude_first": False, "max_tokens_per_batch": 4096, **depth, **settings,
                 }
             },
             "activations": [{"model": "tiny", "positions": ["tokens"], "sites": sites}],
@@ -173,7 +173,11 @@ def _compare(
         for site, worst in _unequal(x, other, COARSE if way == "half" else TOLERANCE):
             faults.append(f"{site}: batched and {way} differ by {worst:.0e}")
     result.sums, broken = identities(x, families.family(described))
-    result.own_states, differing = _own_states(x, folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
+    ids = tokenizer(TEXTS)["input_ids"]
+    if "embed" in x and not same_everywhere(x["embed"], ids):
+        broken.append("embed depends on the position")
+    result.own_states, differing = _own_states(x, folder, ids)
     faults += broken + differing
     result.ways = " ".join(found)
     faults += [w for w in result.refused_ways if not w.startswith("half")]
@@ -198,19 +202,17 @@ def _unequal(x: Sites, other: Sites, tolerance: float) -> Iterator[tuple[str, fl
             yield site, worst
 
 
-def _own_states(x: Sites, folder: Path) -> tuple[str, list[str]]:
+def _own_states(x: Sites, folder: Path, ids: list[list[int]]) -> tuple[str, list[str]]:
     """The residual stream against the hidden states of a plain pass over one row at a time."""
     auto = transformers.AutoModel
     model = auto.from_pretrained(folder / "model").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
     part = language_parts(model)[-1]
     n = len({s for s in x if s.startswith("resid_post.")})
     faults: dict[int, list[str]] = {0: [], 1: []}  # for hidden states before, and behind, a layer
-    for i, text in enumerate(TEXTS):
-        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    for i, row_ids in enumerate(ids):
         try:
             with torch.inference_mode():
-                states = _hidden_states(model, part, ids)
+                states = _hidden_states(model, part, torch.tensor([row_ids]))
         except Exception as e:
             return f"a pass of transformers alone raised {type(e).__name__}: {e}", []
         if states is None:

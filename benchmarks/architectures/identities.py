@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -44,6 +44,16 @@ def identities(x: Sites, family: Family | None) -> tuple[str, list[str]]:
     else:
         held.append(forms.pop())
     return "; ".join(held), broken
+
+
+def same_everywhere(rows: Sequence[np.ndarray], ids: Sequence[Sequence[int]]) -> bool:
+    """Whether a token has the same vector in every row and place: no position is in it."""
+    first: dict[int, np.ndarray] = {}
+    return all(
+        _equal(vector[None], first.setdefault(token, vector)[None])
+        for vectors, tokens in zip(rows, ids, strict=True)
+        for vector, token in zip(vectors, tokens, strict=True)
+    )
 
 
 def _all(x: Sites, site: str) -> np.ndarray:

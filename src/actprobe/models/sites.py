@@ -63,10 +63,9 @@ def language_parts(model: Any) -> list[Any]:
 
 
 def _inner(part: Any) -> Any:
-    config = getattr(part, "config", None)
-    if config is None:  # no model of its own
-        return None
-    return part.get_encoder() if config.is_encoder_decoder else part.get_decoder()
+    with suppress(AttributeError, NotImplementedError):  # it is no model of its own
+        return part.get_encoder() if part.config.is_encoder_decoder else part.get_decoder()
+    return None
 
 
 def _has_decoder(part: Any, parts: Sequence[Any]) -> bool:
@@ -126,25 +125,28 @@ def hook_point(
     kind, _, layer = site.partition(".")
     if kind == "embed":
         assert family is not None
-        table: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
-        return Point(table, False) if family.embed_apart else Point(layers[0], True)
+        if not family.embed_apart:
+            return Point(layers[0], True)
+        return Point(model.get_input_embeddings(), False)  # type: ignore[operator]
     if int(layer) >= len(layers):
         raise ActprobeError(f"site {site}: the layer list of this model has {len(layers)} layers")
     block = layers[int(layer)]
     call = sum(m is block for m in list(layers)[: int(layer)])
     if kind not in ("resid_pre", "resid_post"):
         assert family is not None
-        block = _submodule(block, getattr(family, kind))
+        block = _submodule(block, getattr(family, kind), site)
     return Point(block, kind in architectures.INPUTS, call)
 
 
-def _submodule(block: nn.Module, paths: str) -> nn.Module:
+def _submodule(block: nn.Module, paths: str, site: str) -> nn.Module:
     """The first of these paths, "a|b", that is there."""
-    *others, last = paths.split("|")
-    for path in others:
+    for path in paths.split("|"):
         with suppress(AttributeError):
             return block.get_submodule(path)
-    return block.get_submodule(last)
+    raise ActprobeError(
+        f"site {site}: {type(block).__name__} has no {paths.replace('|', ' or ')}; ask for "
+        "resid_pre and resid_post, or for other layers"
+    )
 
 
 @contextmanager
