@@ -44,6 +44,9 @@ def main() -> None:
     torch.set_num_threads(1)
     known = {} if asked.again else _known(asked.results)
     todo = asked.model_types or [t for t in tiny.model_types() if t not in known]
+    if len(todo) > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            check("llama", Path(folder))  # what this imports and remembers need not be made again
     for model_type in todo:
         known[model_type] = _in_child(model_type)
         _save(asked.results, known)

@@ -57,7 +57,7 @@ def model(module, sites=("resid_pre.1", "resid_post.1"), dtype=torch.float32, **
     described = {"num_hidden_layers": N, "hidden_size": D, "vocab_size": 50, **config}
     points = {s: Point(module.layers[int(s[-1])], s.startswith("resid_pre")) for s in sites}
     return load.Model(
-        module.to(dtype), [module], SimpleNamespace(to_dict=lambda: described), points, {},
+        module.to(dtype), [module], SimpleNamespace(to_dict=lambda: described), N, points, {},
         torch.device("cpu"), dtype, mask=False, pads=True, form=None, attention="eager",
     )  # fmt: skip
 

@@ -24,14 +24,16 @@ class Model:
     """A loaded model.
 
     module: what is run; parts: what could be (`sites.language_parts`); config: its transformers
-    config, cut like the model; points: where each site is read; paths: site -> module path; device:
-    where its inputs go; mask: whether padded batches need an attention mask; pads: whether rows of
-    several lengths may share a batch; form: of `special_cases.FORMS`; attention: the kernel in use.
+    config, cut like the model; depth: layers that were loaded; points: where each site is read;
+    paths: site -> module path; device: where its inputs go; mask: whether padded batches need an
+    attention mask; pads: whether rows of several lengths may share a batch; form: of
+    `special_cases.FORMS`; attention: the kernel in use.
     """
 
     module: nn.Module
     parts: Sequence[nn.Module]
     config: Any
+    depth: int
     points: Mapping[str, Point]
     paths: Mapping[str, str]
     device: torch.device
@@ -145,6 +147,7 @@ def load_model(
         parts[0],
         parts,
         config,
+        len(layers),
         points,
         {s: names[p.module] + (" (input)" if p.at_input else "") for s, p in points.items()},
         _input_device(module),

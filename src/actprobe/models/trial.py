@@ -9,7 +9,6 @@ and the residual stream must be where the model's own hidden states are.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,8 +20,6 @@ from actprobe.errors import ActprobeError
 from actprobe.models import extract, families, special_cases
 from actprobe.models.load import Model
 from actprobe.models.sites import Done, ModelFailed, hooked, until_all
-
-log = logging.getLogger(__name__)
 
 LENGTHS = (7, 4)  # of the rows
 _D_MODEL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")  # as wide as the stream
@@ -45,10 +42,10 @@ def trial(model: Model, name: str) -> tuple[Model, dict[str, int]]:
         model, first, states = _first_that_runs(model, rows[0])
         _require_width(first, families.d_model(config))
         if not families.is_one_of(config, special_cases.STATES_SKIP):
-            _compare_with_own(model, first, states, families.n_layers(config))
+            _compare_with_own(model, first, states)
         together = rows if model.pads else [rows[0], rows[0][::-1]]
         alone = {s: [*first[s], *h] for s, h in _read(model, together[1:])[0].items()}
-        _compare(_read(model, together)[0], alone, _TOLERANCE[model.dtype])
+        _compare(_read(model, together)[0], alone, model.dtype)
     except ModelFailed as e:
         part, kind = type(model.module).__name__, families.model_type(config)
         raise ActprobeError(
@@ -106,10 +103,10 @@ def _read(
         own = {"output_hidden_states": True} if whole else {}
         with hooked(model.points, reader) as calls, contextlib.suppress(Done):
             out = extract.run(model, use_cache=False, **own, **inputs)
+    shared = families.is_one_of(model.config.to_dict(), special_cases.SHARED_LAYERS)
     for site in model.points:
         if site not in found:
             raise ModelFailed(f"site {site} is never computed; ask for other layers")
-        shared = families.is_one_of(model.config.to_dict(), special_cases.SHARED_LAYERS)
         if calls[site] > 1 and not shared:
             raise ModelFailed(f"site {site} is computed {calls[site]} times in one pass")
     return found, getattr(out, "hidden_states", None) if whole else None
@@ -121,19 +118,17 @@ def _require_width(found: Sites, d: int | None) -> None:
             raise ModelFailed(f"site {site} has {h.shape[-1]} dimensions, expected d_model, {d}")
 
 
-def _compare_with_own(
-    model: Model, found: Sites, states: Sequence[torch.Tensor] | None, layers: int | None
-) -> None:
+def _compare_with_own(model: Model, found: Sites, states: Sequence[torch.Tensor] | None) -> None:
     """Hold the residual stream against the model's own hidden states.
 
     hidden_states[L] is the stream before layer L (in some families the one behind it); the last is
     behind the final norm and left out.
     """
-    if states is None or len(states) != (layers or 0) + 1:
+    if states is None or len(states) != model.depth + 1:
         given = "no" if states is None else len(states)
         raise ModelFailed(
-            f"the model itself gives {given} hidden states for {layers} layers, expected one before "
-            "each layer and one at the end: the layers cannot be held against them"
+            f"the model itself gives {given} hidden states for {model.depth} layers, expected one "
+            "before each layer and one at the end: the layers cannot be held against them"
         )
     behind = families.is_one_of(model.config.to_dict(), special_cases.STATES_BEHIND)
     for site, [h] in found.items():
@@ -147,13 +142,14 @@ def _compare_with_own(
             )
 
 
-def _compare(together: Sites, alone: Sites, tolerance: float) -> None:
+def _compare(together: Sites, alone: Sites, dtype: torch.dtype) -> None:
+    tolerance = _TOLERANCE[dtype]
     for site in together:
         for batched, single in zip(together[site], alone[site], strict=True):
             if not torch.isfinite(single).all():
                 continue  # found and named when a row has it
             each = _difference(batched, single)
-            worst = float(each.max() if single.dtype == torch.float32 else each.mean())
+            worst = float(each.max() if dtype == torch.float32 else each.mean())
             if not worst <= tolerance:
                 raise ModelFailed(
                     f"site {site} of a row of {len(single)} tokens differs by {worst:.1e} (relative "
