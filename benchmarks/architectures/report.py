@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from check import CRASHED, EQUAL, NOT_BUILDABLE, REFUSED, WRONG
@@ -23,11 +24,17 @@ HEAD = """# Architectures
 Every model type that `AutoModel` or `AutoModelForCausalLM` of transformers {transformers} can build
 (PyTorch {torch}), with four layers of width 32 and random weights that all matter, read by actprobe's
 own plan and job: seven rows of 11 to 35 tokens, every token of every site, in one padded batch. *Equal*
-means: equal to each row alone (largest relative L2 difference of a token below 1e-4); where transformers
-gives hidden states, equal to those of each row alone, layer by layer; the stream goes on from layer to
-layer; what attention and MLP give adds up to it, and is a linear function of z and mlp_post; equal again
-with only two layers loaded, with a shared prefix, and, roughly, in bfloat16. All numbers are in
-`results.csv`.
+means
+
+- equal to each row alone: the largest relative L2 difference of a token is {worst} over all of them and
+  {typical} in the median (a wrong mask, position or layer gives 0.1 to 10);
+- equal, layer by layer, to the hidden states that transformers gives for each row alone;
+- the stream goes on from layer to layer, what attention and MLP give adds up to it (where a norm follows
+  the sum, to its input), and is a linear function of z and of mlp_post; embed holds no position;
+- equal again with two layers loaded and with a shared prefix, where these are allowed; in bfloat16 the
+  batch is held against single rows too, and has the size that it has in float32.
+
+Each runs in a child process with a time limit; results stand in `results.csv` as they come.
 
 A tiny model shows wrong masks, layers, streams and norms. It does not show what begins beyond 35 tokens:
 `models/together.py` and `models/families.py` hold what was found by reading for that (rotary positions
@@ -39,9 +46,15 @@ def write(rows: Sequence[Row], path: Path) -> None:
     """Write the three lists."""
     text = [r for r in rows if not r["reason"].startswith(_NO_TEXT)]
     of = {o: [r for r in text if r["outcome"] == o] for o in (EQUAL, REFUSED, NOT_BUILDABLE)}
+    differences = [float(r["worst"]) for r in of[EQUAL]]
     faults = [r for r in text if r["outcome"] in (WRONG, CRASHED)]
     lines = [
-        HEAD.format(transformers=transformers.__version__, torch=torch.__version__.split("+")[0]),
+        HEAD.format(
+            transformers=transformers.__version__,
+            torch=torch.__version__.split("+")[0],
+            worst=f"{max(differences):.0e}",
+            typical=f"{float(np.median(differences)):.0e}",
+        ),
         f"{len(rows)} model types, of which {len(rows) - len(text)} read no text. Of the other "
         f"{len(text)}: {len(of[EQUAL])} equal, {len(of[REFUSED])} refused with a reason, "
         f"{len(of[NOT_BUILDABLE])} not buildable here, {len(faults)} wrong.\n",

@@ -254,7 +254,8 @@ FAMILIES = {
          "bert-generation", "data2vec-text", "ernie", "rembert", "roc_bert", "roformer", "splinter"),
         _BERT,
     ),
-    **dict.fromkeys(("nomic_bert", "gte", "jina_embeddings_v3"), _GTE),
+    **dict.fromkeys(("nomic_bert", "gte"), _GTE),
+    "jina_embeddings_v3": replace(_GTE, mlp_post="mlp.fc2"),
     "eurobert": replace(_LLAMA, causal=False),
     "albert": _ALBERT,
     "mpnet": replace(

@@ -64,7 +64,9 @@ def _first_that_runs(
     *outer, last = (replace(model, module=part) for part in model.parts)
     for candidate in outer:
         with contextlib.suppress(ModelFailed):
-            return candidate, *_read(candidate, [row], whole=True)
+            found, states = _read(candidate, [row], whole=True)
+            if states is not None:
+                return candidate, found, states
     return last, *_read(last, [row], whole=True)
 
 
