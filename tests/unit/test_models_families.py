@@ -82,6 +82,14 @@ def test_what_makes_a_refused_family_readable():
         assert families.refusal(described(model_type, **changes), "resid_post") is None
 
 
+def test_first_layers_are_loaded_alone_where_that_changes_none_of_them():
+    bert, albert, clip = (described(t) for t in ("bert", "albert", "clip"))
+    assert families.may_cut(bert, 2) and not families.may_cut(bert, 12)
+    assert not families.may_cut(albert, 2)  # the depth tells which group of weights a layer has
+    assert not families.may_cut(clip, 2)  # a part of a larger model
+    assert not families.may_cut({"model_type": "unheard_of", "num_hidden_layers": 4}, 2)
+
+
 def test_masks_are_left_out_only_where_nothing_looks_ahead():
     assert not families.needs_mask({"model_type": "llama"})
     assert families.needs_mask({"model_type": "llama", "use_bidirectional_attention": True})

@@ -92,10 +92,8 @@ def forward(
             h = torch.cat([prefix.states[site].expand(len(rows), -1, -1), h], dim=1)
         for position in wanted[site]:
             value = cut[position](h)
-            if cut[position].kind not in (
-                "mean",
-                "norms",
-            ):  # some models add up the stream in float32
+            # Some models add up the stream in float32.
+            if cut[position].kind not in ("mean", "norms"):
                 value = value.to(model.dtype)
             # All tokens of all layers would not fit on a GPU; vectors wait there for one transfer.
             found[site, position] = value.cpu() if cut[position].kind == "tokens" else value
