@@ -54,7 +54,8 @@ LAYOUTS = ("openai-gpt", "t5", "albert", "longformer", "fnet", "mamba", "lfm2", 
 @pytest.mark.parametrize("model_type", LAYOUTS)
 def test_c6_layouts_that_are_read(model_type, tmp_path):
     found = check(model_type, tmp_path)
-    assert (found.outcome, found.reason) == (EQUAL, "")
+    refused = [w for w in found.refused_ways if (model_type, w[:5]) != ("fnet", "half:")]
+    assert (found.outcome, refused) == (EQUAL, [])  # no FFT in bfloat16
 
 
 @pytest.mark.parametrize(
