@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -71,7 +72,8 @@ def check(model_type: str, folder: Path) -> Result:
             return result
         tiny.save(model_type, folder / "model", config)
     except Exception as e:
-        result.reason = f"{type(e).__name__}: {e}"
+        said = re.sub(r"'/[^']*/site-packages/", "'", str(e))
+        result.reason = f"{type(e).__name__}: {said}"
         return result
     described = json.loads((folder / "model" / "config.json").read_text())
     kinds = [k for k in SITES if families.refusal(described, k) is None] or ["resid_post"]

@@ -88,7 +88,7 @@ def _equal(rows: Sequence[Row]) -> Iterable[str]:
     yield "With `resid_pre` and `resid_post`:\n"
     yield from _grouped(r for r in rows if "attn_out" not in r["sites"])
     half = [r["model_type"] for r in rows if "half:" in r["reason"]]
-    yield "In float32 only (in bfloat16 refused: an operation is not there, or padding changes a row): "
+    yield "In float32 only (in bfloat16 refused: an operation is not there, or padding changes a row):"
     yield ", ".join(f"`{n}`" for n in half) + ".\n"
 
 
