@@ -34,6 +34,8 @@ _UNGATED = {
     "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "codegen", "phi", "opt", "biogpt",
     "starcoder2", "nemotron", "arcee", "apertus",
 }  # fmt: skip
+_MLP = ("intermediate_size", "n_inner", "encoder_ffn_dim", "ffn_dim", "d_ff", "hidden_dim")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads")
 _COMPRESSED = {".zst": 4.0, ".parquet": 2.5}  # bytes of text in a byte of the file
 _ROW_BYTES = 36  # of a row of a texts artefact beside its text: id, label, digest
 
@@ -102,29 +104,31 @@ class Model:
 
 
 def model(config: Mapping[str, Any], name: str) -> Model:
-    """The model `name` of a config, from its `config.json` if that can be read."""
+    """The model `name` of a config, from its `config.json` if that can be read.
+
+    What the file does not say, or says in a form of its own, has a stated default.
+    """
     settings = config["models"].get(name, {})
     try:
         described = _config_json(config, settings)
     except (ActprobeError, OSError, ValueError, KeyError):
         described = {}
-    text = families.text_config(described)
+    text, number = families.text_config(described), families.number
     d = families.d_model(described) or settings.get("d_model") or D_MODEL
     layers = families.n_layers(described) or settings.get("n_layers") or LAYERS
-    mlp = text.get("intermediate_size") or text.get("n_inner") or 4 * d
-    heads = text.get("num_attention_heads") or text.get("n_head") or max(1, d // 64)
-    width = heads * (text.get("head_dim") or d // heads)
-    share = (text.get("num_key_value_heads") or heads) / heads
+    mlp = number(text, *_MLP) or 4 * d
+    heads = number(text, *_HEADS) or max(1, d // 64)
+    width = heads * (number(text, "head_dim") or max(1, d // heads))
+    share = min(1.0, (number(text, "num_key_value_heads") or heads) / heads)
     attention = round(d * width * (2 + 2 * share))
-    expert = d * (text.get("moe_intermediate_size") or mlp)
+    expert = d * (number(text, "moe_intermediate_size") or mlp)
     expert *= 2 if families.model_type(described) in _UNGATED else 3
-    counts = (text.get(k) for k in ("num_local_experts", "num_experts", "n_routed_experts"))
-    experts = next((n for n in counts if n), 1)
-    used = min(experts, text.get("num_experts_per_tok") or 1)
+    experts = number(text, "num_local_experts", "num_experts", "n_routed_experts") or 1
+    used = min(experts, number(text, "num_experts_per_tok") or 1)
     unknown = "float32" if described else settings.get("dtype", "float32")
     stored = str(text.get("dtype") or text.get("torch_dtype") or unknown)
     return Model(
-        layers, d, mlp, width, text.get("vocab_size", 50_000) * d,
+        layers, d, mlp, width, (number(text, "vocab_size") or 50_000) * d,
         attention + experts * expert, attention + used * expert, BYTES.get(stored, 2),
     )  # fmt: skip
 

@@ -62,7 +62,8 @@ def test_another_error_is_no_lack_of_memory(tmp_path, monkeypatch):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     monkeypatch.setattr(extract, "_pass", fails)
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+    said = "m on tiny: the forward pass raised RuntimeError: mat1 and mat2"
+    with pytest.raises(ActprobeError, match=said):
         tiny_run(tmp_path)
 
 

@@ -136,7 +136,7 @@ def test_wrong_entries_are_refused(tmp_path, folder, change, message):
     ("fields", "site", "message"),
     [
         ({"model_type": "gpt_neox"}, "resid_mid.1", "in parallel in this model"),
-        ({"model_type": "falcon"}, "mlp_out.1", "not mapped for the model family 'falcon'"),
+        ({"model_type": "granite"}, "mlp_out.1", "not mapped for the model family 'granite'"),
         ({"model_type": "mixtral"}, "mlp_post.1", "each expert of this model has neurons"),
         ({"model_type": "opt", "do_layer_norm_before": False}, "attn_out.1", "not mapped for OPT"),
     ],
@@ -150,7 +150,7 @@ def test_sites_a_family_does_not_have(tmp_path, folder, fields, site, message):
 
 
 def test_a_family_that_is_not_mapped_still_has_its_residual_stream(tmp_path, folder):
-    describe(folder, model_type="falcon")
+    describe(folder, model_type="granite")
     wanted = {"sites": ["resid_pre.0", "resid_post.-1"], "positions": ["last"]}
     config = make_config(tmp_path, model_entry(folder), wanted)
     assert len(targets(config, write_texts(tmp_path))) == 2

@@ -12,9 +12,19 @@ import numpy as np
 import torch
 
 from actprobe.errors import ActprobeError
+from actprobe.models import together
 from actprobe.models.load import Model
 from actprobe.models.positions import BatchReduction, Reduction, for_batch
-from actprobe.models.sites import Done, Reader, hooked
+from actprobe.models.sites import (
+    Done,
+    ModelFailed,
+    Reader,
+    ReaderFailed,
+    hooked,
+    takes,
+    until_all,
+)
+from actprobe.models.special_cases import PADDED_INSIDE, TOKENS_FIRST
 from actprobe.models.tokens import Tokens
 
 Wanted = Mapping[str, Sequence[str]]  # site -> positions
@@ -37,6 +47,7 @@ class Prefix:
 
 
 # How CUDA's driver and MPS, the CPU, and cuBLAS say it.
+_DEVICES = ("CUDA error", "CUDA driver error", "cuDNN", "NCCL", "HIP error", "MPS backend")
 _NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
@@ -60,22 +71,15 @@ def forward(
     rows' other tokens alone are computed.
     """
     skip = prefix.length if prefix else 0
-    lengths = tokens.lengths[list(rows)] - skip
-    ids = np.zeros((len(rows), int(lengths.max())), np.int64)
-    types = np.zeros_like(ids)
-    for k, i in enumerate(rows):
-        ids[k, : lengths[k]] = tokens.ids[tokens.row(i)][skip:]
-        if tokens.types is not None:
-            types[k, : lengths[k]] = tokens.types[tokens.row(i)][skip:]
-    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(model.device)}
+    own = [slice(tokens.row(i).start + skip, tokens.row(i).stop) for i in rows]
+    inputs = padded(model, [tokens.ids[s] for s in own])
+    shape = inputs["input_ids"].shape
     if tokens.types is not None:
-        inputs["token_type_ids"] = torch.from_numpy(types).to(model.device)
+        types = padded(model, [tokens.types[s] for s in own])
+        inputs["token_type_ids"] = types["input_ids"]
     if prefix:
         inputs["past_key_values"] = copy.deepcopy(prefix.cache)
         inputs["past_key_values"].batch_repeat_interleave(len(rows))
-    if model.mask:
-        mask = torch.arange(ids.shape[1])[None] < torch.from_numpy(lengths)[:, None]
-        inputs["attention_mask"] = mask.long().to(model.device)
     used = {p for positions in wanted.values() for p in positions}
     cut: dict[str, BatchReduction] = {
         p: for_batch(reductions[p], tokens, rows, model.device) for p in used
@@ -83,16 +87,21 @@ def forward(
     found: dict[tuple[str, str], torch.Tensor] = {}
 
     def read(site: str, h: torch.Tensor) -> None:
-        h = h.view(*ids.shape, -1)  # some modules see a batch flattened to [tokens, d]
+        h = by_token(model, h, shape, site)
         if prefix:
             h = torch.cat([prefix.states[site].expand(len(rows), -1, -1), h], dim=1)
         for position in wanted[site]:
             value = cut[position](h)
+            # Some models add up the stream in float32.
+            if cut[position].kind not in ("mean", "norms"):
+                value = value.to(model.dtype)
             # All tokens of all layers would not fit on a GPU; vectors wait there for one transfer.
             found[site, position] = value.cpu() if cut[position].kind == "tokens" else value
 
-    with _memory_errors(), torch.inference_mode():
+    with explained(), torch.inference_mode():
         _pass(model, wanted, read, use_cache=prefix is not None, **inputs)
+        if missing := {(s, p) for s, ps in wanted.items() for p in ps} - set(found):
+            raise ModelFailed(f"site {min(missing)[0]} is never computed")
         return {k: v.cpu() for k, v in found.items()}
 
 
@@ -102,45 +111,112 @@ def make_prefix(model: Model, tokens: Tokens, length: int, sites: Iterable[str])
 
     states: dict[str, torch.Tensor] = {}
     cache = DynamicCache(config=model.config)
-    ids = torch.from_numpy(tokens.ids[:length].astype(np.int64))[None].to(model.device)
+    inputs = padded(model, [tokens.ids[:length]])
 
     def read(site: str, h: torch.Tensor) -> None:
-        states[site] = h.view(1, length, -1)
+        states[site] = by_token(model, h, (1, length), site)
 
-    with _memory_errors(), torch.inference_mode():
-        _pass(model, sites, read, input_ids=ids, past_key_values=cache, use_cache=True)
+    with explained(), torch.inference_mode():
+        _pass(model, sites, read, past_key_values=cache, use_cache=True, **inputs)
     return Prefix(length, cache, states)
+
+
+def padded(model: Model, rows: Sequence[np.ndarray]) -> dict[str, Any]:
+    """What the model takes for rows of token ids: padded on the right, with a mask if it needs one.
+
+    Raises ModelFailed for a token id that the model has no embedding for.
+    """
+    lengths = np.array([len(r) for r in rows])
+    ids = np.zeros((len(rows), int(lengths.max())), np.int64)
+    for k, row in enumerate(rows):
+        ids[k, : len(row)] = row
+    _require_known(model, ids)
+    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(model.device)}
+    if model.mask:
+        mask = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
+        inputs["attention_mask"] = mask.long().to(model.device)
+    return inputs
+
+
+def by_token(model: Model, h: torch.Tensor, shape: Sequence[int], site: str) -> torch.Tensor:
+    """An activation as [rows, tokens, d]; some modules see a batch flattened to [tokens, d].
+
+    shape: rows and tokens of the batch. Raises ModelFailed for an activation of another form.
+    """
+    rows, length = shape
+    if model.form == TOKENS_FIRST:
+        h = h.transpose(0, 1)
+    elif model.form == PADDED_INSIDE:
+        h = h[:, :length]
+    if h.shape[:-1] not in ((rows, length), (rows * length,)):
+        raise ModelFailed(
+            f"site {site} has the shape {list(h.shape)} for {rows} rows of {length} tokens, expected "
+            f"[{rows}, {length}, d]"
+        )
+    return h.reshape(rows, length, h.shape[-1])
+
+
+def known_tokens(model: Model) -> int | None:
+    """How many token ids the model has embeddings for; None where they are no table."""
+    try:
+        table = model.module.get_input_embeddings()  # type: ignore[operator]
+    except (NotImplementedError, AttributeError):  # made of hashes, say
+        return None
+    return getattr(table, "num_embeddings", None)
+
+
+def _require_known(model: Model, ids: np.ndarray) -> None:
+    """Raise ModelFailed for a token id that the model has no embedding for."""
+    known = known_tokens(model)
+    if known is not None and ids.max(initial=0) >= known:
+        raise ModelFailed(
+            f"token id {ids.max()} is not known to the model, which has embeddings for 0 to "
+            f"{known - 1}: the tokenizer belongs to another model"
+        )
 
 
 def _pass(model: Model, sites: Iterable[str], read: Reader, **inputs: Any) -> None:
     """One forward pass that ends after the last of the sites."""
-    with hooked({s: model.points[s] for s in sites}, read), contextlib.suppress(Done):
-        model.module(**inputs)
+    points = {s: model.points[s] for s in sites}
+    with hooked(points, until_all(points, read)), contextlib.suppress(Done):
+        run(model, **inputs)
+
+
+def run(model: Model, **inputs: Any) -> Any:
+    """What the model returns for these inputs, without those that it does not know."""
+    known = {k: v for k, v in inputs.items() if v is not None and takes(model.module, k)}
+    return model.module(**known)
 
 
 @contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """OutOfMemory for a lack of memory, ModelFailed for whatever else a model raises.
+
+    What the machine does not give (files, devices) and what our own code raises stays as it is.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as e:
-        raise OutOfMemory(str(e)) from e
-    except MemoryError as e:
-        raise OutOfMemory("no memory") from e
-    except RuntimeError as e:
-        if not any(words in str(e) for words in _NO_MEMORY):
+    except ReaderFailed as e:
+        raise (_lack_of_memory(e.error) or e.error) from e
+    except (OutOfMemory, ModelFailed):
+        raise
+    except Exception as e:
+        if lack := _lack_of_memory(e):
+            raise lack from e
+        if isinstance(e, torch.AcceleratorError | OSError) or _of_the_device(e):
             raise
-        raise OutOfMemory(str(e)) from e
+        raise ModelFailed(f"the forward pass raised {type(e).__name__}: {e}") from e
 
 
-def widths(model: Model) -> dict[str, int]:
-    """d of every site of the model, from a pass over one token."""
-    one = Tokens(np.zeros(1, np.int32), np.array([0, 1]), np.ones(1, bool), None, 0)
-    first = {"first": Reduction("pick", np.zeros(1, np.int64))}
-    found = forward(model, one, [0], first, {s: ["first"] for s in model.points})
-    missing = sorted(set(model.points) - {s for s, _ in found})
-    if missing:
-        raise ActprobeError(f"{type(model.module).__name__}: site {missing[0]} is never computed")
-    return {site: value.shape[-1] for (site, _), value in found.items()}
+def _of_the_device(e: Exception) -> bool:
+    return isinstance(e, RuntimeError) and any(words in str(e) for words in _DEVICES)
+
+
+def _lack_of_memory(e: Exception) -> OutOfMemory | None:
+    if isinstance(e, MemoryError):
+        return OutOfMemory("no memory")
+    said = isinstance(e, RuntimeError) and any(words in str(e) for words in _NO_MEMORY)
+    return OutOfMemory(str(e)) if said or isinstance(e, torch.OutOfMemoryError) else None
 
 
 def self_check(
@@ -159,23 +235,25 @@ def self_check(
     relative L2 norms. Raises ActprobeError when one exceeds rounding.
     """
     own = tokens.lengths - (prefix.length if prefix else 0)
-    order = np.argsort(own, kind="stable")
+    like = together.alike(model, tokens.lengths)
+    order = like[np.argsort(own[like], kind="stable")]
     order = order[own[order] <= budget // 2]
     if len(order) < 2:
         return None
     middle = len(order) // 2
     rows = list(dict.fromkeys(order[[middle, 0, middle // 2]].tolist()))
     rows = rows[: budget // int(own[rows[0]])]
-    together = forward(model, tokens, rows, reductions, wanted, prefix)
+    joint = forward(model, tokens, rows, reductions, wanted, prefix)
     alone = [forward(model, tokens, [i], reductions, wanted) for i in rows]
     worst: float | None = None
-    for (site, position), value in together.items():
+    for (site, position), value in joint.items():
         reference = torch.cat([a[site, position] for a in alone]).float()
         if not torch.isfinite(reference).all():
             continue  # found and named when the row comes up
         norm = torch.linalg.vector_norm
         each = norm(value.float() - reference, dim=1) / norm(reference, dim=1).clamp_min(1e-30)
-        relative = float(each.max())
+        # In half precision rounding sends single tokens to other experts; a mask changes all.
+        relative = float(each.max() if model.dtype == torch.float32 else each.mean())
         if not relative <= _TOLERANCE[model.dtype]:
             raise ActprobeError(
                 f"{name}: self-check failed at {site}.{position}: rows in a padded batch differ "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,9 @@ import torch
 from torch import nn
 
 from actprobe.errors import ActprobeError, ConfigError
-from actprobe.models import elementwise, families
+from actprobe.models import families, special_cases
 from actprobe.models.located import explained, require_own_code
-from actprobe.models.sites import find_layers, hook_point
+from actprobe.models.sites import Point, find_layers, hook_point, language_parts, share_layers
 from actprobe.models.view import View, keep_for
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -22,18 +23,24 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class Model:
     """A loaded model.
 
-    config: its transformers config, cut like the model; points: site -> (module, at its input?);
+    module: what is run; parts: what could be (`sites.language_parts`); config: its transformers
+    config, cut like the model; depth: layers that were loaded; points: where each site is read;
     paths: site -> module path; device: where its inputs go; mask: whether padded batches need an
-    attention mask; attention: the kernel in use.
+    attention mask; pads: whether rows of several lengths may share a batch; form: of
+    `special_cases.FORMS`; attention: the kernel in use.
     """
 
     module: nn.Module
+    parts: Sequence[nn.Module]
     config: Any
-    points: Mapping[str, tuple[nn.Module, bool]]
+    depth: int
+    points: Mapping[str, Point]
     paths: Mapping[str, str]
     device: torch.device
     dtype: torch.dtype
     mask: bool
+    pads: bool
+    form: str | None
     attention: str
 
 
@@ -47,20 +54,22 @@ def load_config(where: View, name: str, model: Mapping[str, Any]) -> Any:
     if where.called:  # transformers knows some models by name
         config._name_or_path = where.called
     where.config = config
-    text = config.get_text_config()
-    width = getattr(text, "hidden_size", None)
-    for key, found in (("n_layers", text.num_hidden_layers), ("d_model", width)):
-        if model[key] is not None and model[key] != found:
+    described = config.to_dict()
+    for key, found in (
+        ("n_layers", families.n_layers(described)), ("d_model", families.d_model(described)),
+    ):  # fmt: skip
+        if found is not None and model[key] not in (None, found):
             raise ConfigError(f"models.{name}.{key}: {model[key]}, but the model has {found}")
     return config
 
 
 def check_sites(config: Any, sites: Sequence[str], name: str) -> None:
     """Raise ConfigError for a site that the model does not have; before weights are loaded."""
-    described, n = config.to_dict(), config.get_text_config().num_hidden_layers
+    described = config.to_dict()
+    n = families.n_layers(described)
     for site in sites:
         kind, _, layer = site.partition(".")
-        if layer and int(layer) >= n:
+        if layer and n is not None and int(layer) >= n:
             raise ConfigError(
                 f"models.{name}: site {site}: the model has {n} layers, expected 0 to {n - 1}"
             )
@@ -86,17 +95,17 @@ def load_model(
     from transformers.utils import is_accelerate_available
     from transformers.utils import logging as hf_logging
 
-    described, text = config.to_dict(), config.get_text_config()
+    described = config.to_dict()
     known = families.family(described)
-    n_layers = text.num_hidden_layers
+    n_layers = families.n_layers(described) or model["n_layers"]
     needed = max((int(s.partition(".")[2] or 0) for s in sites), default=0) + 1
     keep = keep_for(described, where.files.parameters or (), needed)
-    if known is not None and needed < n_layers and text is config:
-        n_layers = _cut(text, needed)
-    if model["share_prefix"] and families.needs_mask(described):
+    if families.may_cut(described, needed):
+        n_layers = _cut(config, needed)
+    if model["share_prefix"] and not families.may_share_prefix(described):
         raise ConfigError(
-            f"models.{name}.share_prefix: only for causal decoders that are mapped "
-            f"({', '.join(f for f, v in families.FAMILIES.items() if v.causal)})"
+            f"models.{name}.share_prefix: only for causal decoders that are mapped and keep keys and "
+            f"values, not for {families.model_type(described)!r}"
         )
     if model["device_map"] is not None and not is_accelerate_available():
         raise ConfigError(
@@ -126,28 +135,38 @@ def load_model(
     module = module.eval().requires_grad_(False)
     if model["device_map"] is None:
         module = module.to(device)
-        if device.type == "cpu":
-            elementwise.lighten(module)
-    _, layers = find_layers(module, n_layers, model["layer_list"])
-    points = {s: hook_point(module, layers, known, s) for s in sites}
+    parts = language_parts(module)
+    known_list = special_cases.LAYER_LISTS.get(families.model_type(described))
+    searched = module if model["layer_list"] else parts[-1]
+    _, layers = find_layers(searched, n_layers, model["layer_list"] or known_list)
+    if families.is_one_of(described, special_cases.SHARED_LAYERS):
+        layers = share_layers(layers, n_layers)
+    points = {s: hook_point(parts[-1], layers, known, s) for s in sites}
     names = {m: path for path, m in module.named_modules()}
     return Model(
-        module,
+        parts[0],
+        parts,
         config,
+        len(layers),
         points,
-        {s: names[m] + (" (input)" if at_input else "") for s, (m, at_input) in points.items()},
+        {s: names[p.module] + (" (input)" if p.at_input else "") for s, p in points.items()},
         _input_device(module),
         options["dtype"],
         families.needs_mask(described),
+        not families.is_one_of(described, special_cases.UNPADDED),
+        special_cases.FORMS.get(families.model_type(described)),
         str(module.config._attn_implementation),
     )
 
 
-def _cut(text: Any, n: int) -> int:
+def _cut(config: Any, n: int) -> int:
     """Let a config describe only its first n layers; the weights of the others stay on disk."""
-    text.num_hidden_layers = n
-    if getattr(text, "layer_types", None):  # which layers attend locally
-        text.layer_types = text.layer_types[:n]
+    whole = families.n_layers(config.to_dict())
+    config.num_hidden_layers = n
+    for key, value in config.to_dict().items():  # what each layer attends to, and the like
+        if isinstance(value, list) and len(value) == whole:
+            with contextlib.suppress(AttributeError):  # follows from other fields
+                setattr(config, key, value[:n])
     return n
 
 

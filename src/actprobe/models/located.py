@@ -18,6 +18,8 @@ from actprobe.models.files import strings
 from actprobe.models.remote import Remote
 from actprobe.models.view import View
 
+_LONG = 2000  # characters of a message
+
 
 @contextlib.contextmanager
 def located(place: Mapping[str, str], name: str) -> Iterator[View]:
@@ -103,7 +105,8 @@ def explained(name: str, where: View) -> Iterator[None]:
             ) from None
         which = _unreadable(where) if isinstance(e, SafetensorError) else ""
         kind = "" if isinstance(e, (OSError, ValueError, ImportError)) else f"{type(e).__name__}: "
-        raise ActprobeError(f"models.{name} cannot be loaded: {which or kind}{e}") from e
+        said = str(e) if len(str(e)) < _LONG else str(e).partition("\n")[0][:_LONG]  # or all models
+        raise ActprobeError(f"models.{name} cannot be loaded: {which or kind}{said}") from e
 
 
 def _needs_code(name: str, where: View) -> str:

@@ -15,12 +15,13 @@ import torch
 from actprobe import store, texts
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
-from actprobe.models import artefact, extract, norms, reuse
-from actprobe.models.batches import batch_plan, plan_digest
+from actprobe.models import artefact, extract, norms, open_files, reuse, together
+from actprobe.models.batches import plan_digest
 from actprobe.models.positions import Reduction
 from actprobe.models.prepared import Prepared, position_of
 from actprobe.models.progress import Progress
 from actprobe.models.session import Described, Session, described
+from actprobe.models.sites import ModelFailed
 from actprobe.models.sources import provenance, require_unchanged
 from actprobe.models.tokens import shared_prefix
 from actprobe.plan import Batch, Target
@@ -39,6 +40,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     outcome; the other targets go on.
     """
     torch.set_num_threads(threads)
+    open_files.raise_limit()
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
         todo: dict[str, list[Target]] = defaultdict(list)
@@ -118,6 +120,7 @@ class _Dataset:
 
         Rounding depends on the budget, so one artefact never mixes two.
         """
+        together.require_alike(self.session.model, self.tokens.lengths, self.ids)
         begun = next(filter(None, map(self._begun, self.targets)), {})
         budget = begun.get("budget") or self.session.budget_for(self.tokens.lengths[self.lack])
         while True:
@@ -125,13 +128,20 @@ class _Dataset:
                 self.prefix = self.prefix or self._make_prefix()
                 if not self.session.checked:
                     self._self_check(budget)
-                return self._fill(budget)
+                for targets in open_files.in_turn(self.targets, self.name):
+                    self._fill(budget, targets)
+                return
             except extract.OutOfMemory as e:
                 budget = self._smaller(budget, e)
+            except ModelFailed as e:
+                raise BadInput(f"{self.session.name} on {self.name}: {e}") from e
 
     def _make_prefix(self) -> extract.Prefix | None:
-        n = shared_prefix(self.tokens) if self.session.settings["share_prefix"] else 0
-        if n < _MIN_PREFIX:
+        wanted = self.session.settings["share_prefix"]
+        n = shared_prefix(self.tokens) if wanted else 0
+        if n < _MIN_PREFIX or not together.may_share_prefix(
+            self.session.model, self.tokens.lengths
+        ):
             return None
         log.info("%s: the first %d tokens of all rows are computed once", self.name, n)
         return extract.make_prefix(self.session.model, self.tokens, n, _wanted(self.targets))
@@ -166,10 +176,11 @@ class _Dataset:
             torch.cuda.empty_cache()
         return budget
 
-    def _fill(self, budget: int) -> None:
+    def _fill(self, budget: int, targets: Sequence[Target]) -> None:
         """Run every batch that some part still lacks; write to each part what it lacks."""
         shared = self.prefix.length if self.prefix else 0
-        of_lack = batch_plan((self.tokens.lengths - shared)[self.lack], budget)
+        lengths = self.tokens.lengths[self.lack]
+        of_lack = together.plan(self.session.model, lengths, shared, budget)
         plan = [self.lack[rows].tolist() for rows in of_lack]
         facts = {
             **self.session.facts(),
@@ -178,21 +189,21 @@ class _Dataset:
             "shared_prefix": shared,
             **provenance(self.targets[0].args["place"]),
         }
-        by_position = self._norms(plan, budget)
+        by_position = self._norms(plan, budget, targets)
         with contextlib.ExitStack() as stack:
             parts = {
                 t.path: stack.enter_context(
                     self._part(t, plan, {**facts, "norms": by_position[t.path]})
                 )
-                for t in self.targets
+                for t in targets
             }
-            for t in self.targets:
+            for t in targets:
                 if t.path in self.older and len(plan) in parts[t.path].pending:
                     kept = self._kept(self.reductions[position_of(t)])
                     reuse.copy_rows(parts[t.path], self.older[t.path], kept)
                     parts[t.path].mark(len(plan))
             lacking = {path: set(part.pending) for path, part in parts.items()}
-            live = list(self.targets)
+            live = list(targets)
             todo = sorted(set().union(*lacking.values()))
             n_tokens = {u: int(self.tokens.lengths[plan[u]].sum()) for u in todo}
             total = sum(n_tokens.values())
@@ -212,14 +223,16 @@ class _Dataset:
             for t in live:
                 self.out.done(t, parts[t.path].finish())
 
-    def _norms(self, plan: Sequence[Sequence[int]], budget: int) -> dict[str, Any]:
+    def _norms(
+        self, plan: Sequence[Sequence[int]], budget: int, targets: Sequence[Target]
+    ) -> dict[str, Any]:
         """Norms by position for each target: those of its part that was begun, else measured."""
         found = {}
-        for t in self.targets:
+        for t in targets:
             begun = self._begun(t)
             if begun and begun.get("budget") == budget:
                 found[t.path] = begun.get("norms")
-        left = [t for t in self.targets if found.get(t.path) is None]
+        left = [t for t in targets if found.get(t.path) is None]
         sites = dict.fromkeys(t.args["site"] for t in left)
         rows = plan[len(plan) // 2]
         measured = (

@@ -17,10 +17,11 @@ import torch
 
 from actprobe import store
 from actprobe.errors import Damaged
-from actprobe.models import extract, load
+from actprobe.models import families, load
 from actprobe.models.batches import cheapest_budget
 from actprobe.models.located import located
 from actprobe.models.reading import Reading, reading
+from actprobe.models.trial import trial
 from actprobe.models.view import View
 from actprobe.plan import Target
 
@@ -31,6 +32,7 @@ _BUDGETS = {"cpu": 1024, "mps": 2048}  # tokens per batch when the config gives 
 # computes 150 (A100) to 300 (H100) tokens in bfloat16, by the peak rates that are published, and a
 # small model waits for its launches.
 _BATCH_TOKENS = 512
+_D_MODEL = 4096  # of a config that does not say it
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -98,10 +100,11 @@ class Described:
         model = load.load_model(self.where, self.name, self.settings, self.config, self.sites)
         _keep_freed_memory()
         budget = self.settings["max_tokens_per_batch"] or _default_budget(model)
+        model, widths = trial(model, self.name)
         took = time.monotonic() - started
         shown = (self.name, took, model.device, self.settings["dtype"], budget)
         log.info("%s: loaded in %.1f s on %s, %s, up to %d tokens per batch", *shown)
-        session = Session(self.name, self.settings, model, extract.widths(model), budget)
+        session = Session(self.name, self.settings, model, widths, budget)
         _warn_of_others(session, targets)
         return session
 
@@ -159,9 +162,10 @@ def _default_budget(model: load.Model) -> int:
     if model.device.type != "cuda":
         return _BUDGETS[model.device.type]
     free, _ = torch.cuda.mem_get_info(model.device)
-    text = model.config.get_text_config()
-    wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    fits = free // 2 // (4 * (8 * text.hidden_size + 3 * wide))
+    config = model.config.to_dict()
+    d = families.d_model(config) or _D_MODEL
+    wide = families.number(families.text_config(config), "intermediate_size") or 4 * d
+    fits = free // 2 // (4 * (8 * d + 3 * wide))
     return min(max(1 << (fits | 1).bit_length() - 1, 1024), 1 << 16)
 
 

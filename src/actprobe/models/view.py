@@ -125,13 +125,10 @@ def first_layers(parameters: Iterable[str], n: int) -> Keep:
 def keep_for(described: Mapping[str, Any], parameters: Iterable[str], layers: int) -> Keep:
     """Which parameters of a model are needed to read sites of its first layers.
 
-    described: its `config.json`. Of a family that is not mapped, or of a part of a larger model,
-    everything is loaded.
+    described: its `config.json`.
     """
-    n, mapped = families.n_layers(described), families.family(described) is not None
-    if n and layers < n and mapped and families.text_config(described) is described:
-        return first_layers(parameters, layers)
-    return everything
+    may_cut = families.may_cut(described, layers)
+    return first_layers(parameters, layers) if may_cut else everything
 
 
 def everything(parameter: str) -> bool:
