@@ -88,6 +88,7 @@ class Cache:
     def activations(
         self, dataset: str, x: np.ndarray, model: str = "m", site: str = "resid_post.0",
         position: str = "mean", attrs: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> Target:  # fmt: skip
         args = {"source": f"{model}/{site}.{position}", "model": model, "site": site}
         t = plan.target(
@@ -95,7 +96,7 @@ class Cache:
             {"x": hashlib.sha256(x.tobytes()).hexdigest()}, loader=model, item=dataset,
             args={**args, "position": position},
         )  # fmt: skip
-        store.write_h5(t.path, {"x": x}, t.spec, attrs={"x": attrs or {}})
+        store.write_h5(t.path, {"x": x}, t.spec, facts, attrs={"x": attrs or {}})
         return self._add(t)
 
     def latents(self, dataset: str, x: Latents, sae: str = "sae") -> Target:

@@ -444,6 +444,21 @@ def test_a15_a_protocol_states_its_beginning_of_sequence(cache):
                 cache.plan(config)
 
 
+@pytest.mark.parametrize(
+    ("has_bos", "n_bos", "refused"), [(True, 0, True), (True, 250, False), (False, 0, False)]
+)
+def test_a15_rows_without_the_beginning_that_their_tokenizer_has(tmp_path, has_bos, n_bos, refused):
+    cache, y = Cache(tmp_path), np.arange(250) % 2
+    cache.texts("d", y)
+    read = {"causal": True, "n_rows": 250, "n_bos": n_bos, "has_bos": has_bos}
+    cache.activations("d", np.random.default_rng(0).normal(size=(250, 4)), facts=read)
+    if refused:
+        with pytest.raises(ActprobeError, match="its rows begin with no BOS token"):
+            cache.run({"protocol": P, "methods": ["knn"]})
+    else:
+        assert cache.run({"protocol": P, "methods": ["knn"]})[0]["test_auc"] is not None
+
+
 def test_protocols_say_what_they_leave_out():
     described = " ".join(protocol.load(P)["description"].split())
     assert "of latents with equal scores the lower one is taken" in described  # D11

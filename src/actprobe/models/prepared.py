@@ -90,6 +90,7 @@ class Prepared:
             "n_truncated": tokens.n_truncated,
             "n_special_in_text": tokens.n_special,
             "n_bos": tokens.n_bos,
+            "has_bos": self.reading.tokenizer.bos_token_id is not None,
             "prepend_bos": self.reading.bos,
             "causal": self.reading.causal,
             "tokens_sha256": tokens_sha256(self.digests(t)),

@@ -111,13 +111,17 @@ def _named(place: Mapping[str, Any]) -> AbstractContextManager[None]:
 
 
 def _check_bos(target: Target) -> None:
-    """Refuse rows of a causal model without a beginning of sequence that the protocol is about."""
+    """Refuse rows of a causal model without the beginning of sequence that the protocol is about.
+
+    A tokenizer that has no such token leaves nothing out.
+    """
     args = target.args
     if protocol.load(args["protocol"])["bos"] != "added":
         return
     for path in (args[k] for k in ("matrix", "test_matrix") if k in args):
         facts = store.read_header(path)["facts"]
-        if facts.get("causal") and rows_begin_with_bos(facts) is False:
+        left_out = facts.get("has_bos", True) and rows_begin_with_bos(facts) is False
+        if facts.get("causal") and left_out:
             raise BadInput(
                 f"{path}: its rows begin with no BOS token, and {target.spec['protocol']} is about "
                 f"activations after one; write `prepend_bos: true` in models.{args['model']}, use "
