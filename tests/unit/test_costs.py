@@ -58,9 +58,9 @@ class World:
         resolved = configuration.resolve(self.config)
         made = experiment.plan(resolved)
         for path in made.paths("texts"):
-            header = store.make_header(
-                made.targets[path].spec, {"n": self.rows, "rows": "r", "content": "c"}
-            )
+            counts = [self.rows - self.rows // 2, self.rows // 2]
+            facts = {"n": self.rows, "rows": "r", "content": "c", "classes": ["0", "1"]}
+            header = store.make_header(made.targets[path].spec, facts | {"counts": counts})
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as f:
                 f.write(header)
