@@ -71,7 +71,7 @@ def config(folder: Path) -> dict[str, Any]:
                 "positive": "testing",
             },
         ],
-        "models": {"tiny": {"source": str(folder / "model")}},
+        "models": {"tiny": {"source": str(folder / "model"), "prepend_bos": True}},
         "activations": [
             {
                 "model": "tiny",

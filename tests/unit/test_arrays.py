@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from actprobe import arrays, experiment, keys, plan, store
+from actprobe import arrays, costs, experiment, keys, plan, shapes, store
 from actprobe.arrays.run import run as run_batch
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.models import load_activations, open_activations
@@ -267,7 +267,7 @@ def test_a_column_of_text_and_numbers_is_refused(tmp_path):
         (frame(label=1), {"columns": ["*l*"]}, "column 'label' would be a feature"),
         (frame(id=range(N)), {}, "column 'id' says whose its rows are; write `id: id` to match"),
         (frame(id=IDS), {"columns": ["f_*"]}, "column 'id' says whose its rows are"),
-        (frame()[["name"]], {}, "no column of numbers; expected at least one feature"),
+        (frame()[["name"]], {}, "no column of numbers among 'name'; expected at least one feature"),
         (frame().iloc[:0], {}, "no rows|no column of numbers"),
         (frame(range(11)), {}, "11 rows, but dataset d has 12.*ids to match them by"),
         (frame(range(11)), {"id": "name"}, "no row for 1 of 12 ids of dataset d, first 't11'"),
@@ -415,6 +415,17 @@ def test_the_key_follows_content_ids_and_options_alone(tmp_path):
     assert paths(tmp_path, "y.csv", made) != first
 
 
+def test_a_source_by_another_name_is_made_by_a_link(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    (t,) = make(tmp_path, "x.npy")
+    config, texts = setup(tmp_path, "x.npy")
+    config["arrays"] = {"other": config["arrays"]["own"]}
+    (other,) = targets(config, texts)
+    assert other.key == t.key and other.path != t.path
+    states = plan.make(config, [other], [other.path]).states
+    assert states[other.path].status == plan.ELSEWHERE
+
+
 def test_a_bad_file_is_skipped_with_its_reason(tmp_path):
     np.save(tmp_path / "x.npy", X[:5])
     config, texts = setup(tmp_path, "x.npy")
@@ -483,6 +494,21 @@ def test_probes_take_an_array_and_contrastive_directions_do_not(tmp_path):
     config["contrastive"] = inputs.resolve(tmp_path, [], contrastive=[entry])["contrastive"]
     with pytest.raises(ConfigError, match="no source of d matches 'own'"):
         experiment.stages(config, keys.DigestMemo(config["cache_dir"]))
+
+
+def test_costs_follow_the_size_of_the_file(tmp_path):
+    np.save(tmp_path / "d.npy", np.tile(X, 100))
+    own = {"own": {"path": str(tmp_path / "d.npy")}}
+    probes = [{"protocol": "actprobe-1", "methods": ["logreg"]}]
+    config = inputs.resolve(tmp_path, [write_dataset(tmp_path)], arrays=own, probes=probes)
+    inputs.make_texts(config)
+    made = experiment.plan(config, ("arrays", "probes"))
+    [matrix] = [t for t in made.targets.values() if t.stage == "arrays"]
+    assert shapes.array_width(matrix, shapes.Rows(N, 1.0, True)) == pytest.approx(300, rel=0.02)
+    [batch] = [b for b in made.batches if b.stage == "arrays"]
+    cost = costs.Estimator(made).cost(batch)
+    assert cost.disk_bytes == (tmp_path / "d.npy").stat().st_size and cost.gpu == 0
+    assert set(costs.estimates(made)) == {b.rule for b in made.batches}
 
 
 def test_golden(tmp_path):

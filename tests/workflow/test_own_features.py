@@ -22,7 +22,7 @@ def test_hand_made_features_are_probed_beside_a_model(empty):
     assert empty.plan() == {"texts": 2, "activations": 4, "arrays": 2, "probes": 6}
     empty.snakemake()
     root = empty.folder / "results" / "toy"
-    table = pd.read_csv(root / "tables" / "results.csv")
+    table = pd.read_csv(root / "tables" / "probes.csv")
     assert set(table["source"]) == SOURCES
     own = table[table["source"] == "counts"]
     assert (own["test_auc"] > 0.99).all() and (own["model"] == "counts").all()

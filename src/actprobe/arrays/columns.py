@@ -57,7 +57,9 @@ def _check_ids(names: Sequence[str], spec: Mapping[str, Any], place: Place) -> N
             )
 
 
-def check_meant(features: Sequence[str], spec: Mapping[str, Any], place: Place) -> None:
+def check_meant(
+    names: Sequence[str], features: Sequence[str], spec: Mapping[str, Any], place: Place
+) -> None:
     """Raise BadInput where there is no feature, or where one that no one named in full is called like
     a column of the dataset that has a meaning: a label among the features looks like a finding."""
     told = [n for n in features if n in spec["meant"] and n not in (spec["columns"] or ())]
@@ -68,7 +70,9 @@ def check_meant(features: Sequence[str], spec: Mapping[str, Any], place: Place) 
             "name if it is one"
         )
     if not features:
-        raise place.bad("no column of numbers; expected at least one feature")
+        raise place.bad(
+            f"no column of numbers among {listed(names, 12)}; expected at least one feature"
+        )
 
 
 def left_out(names: Sequence[str], features: Sequence[str], spec: Mapping[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Featur
                 "many numbers, in a column of features"
             )
         features = [schema.names[i] for i in found]
-        columns.check_meant(features, spec, place)
+        columns.check_meant(schema.names, features, spec, place)
         if (n := file.metadata.num_rows) == 0:
             raise place.bad("no rows; expected at least one")
         with place.guard(_UNREADABLE):

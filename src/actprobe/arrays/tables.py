@@ -124,7 +124,7 @@ def _table(
     x = found.matrix()
     kept = [j for j in range(len(may)) if asked or _says(x[:, j], found.cells.get((0, j), ""))]
     features = [header[may[j]] for j in kept]
-    columns.check_meant(features, spec, place)
+    columns.check_meant(header, features, spec, place)
     place = replace(place, rows=range(len(lines)), lines=lines)
     at = {j: k for k, j in enumerate(kept)}
     step = max(1, SLICE // (8 * len(kept)))

@@ -50,7 +50,7 @@ def _taken(config: Mapping[str, Any], known: Mapping[str, list[Target]]) -> dict
     found = {t.args["model"]: "a model" for t in known.get("activations", [])}
     for section, what in (("imports", "an import"), ("dumps", "a dump")):
         for name, entry in (config.get(section) or {}).items():
-            found |= {name: what, entry["model"]: f"the model of {what}"}
+            found |= {name: what, entry.get("model"): f"the model of {what}"}
     found |= dict.fromkeys(config.get("models") or {}, "a model")
     return found | dict.fromkeys(config.get("saes") or {}, "an SAE")
 
