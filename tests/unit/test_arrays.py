@@ -250,6 +250,19 @@ def test_a_column_of_text_that_begins_with_an_empty_cell_is_left_out(tmp_path):
     assert store.read_header(t.path)["facts"]["left_out"] == ["note"]
 
 
+def test_features_stand_beside_the_texts_of_a_dataset(tmp_path):
+    made = [write_dataset(tmp_path)]
+    table = pd.read_csv(tmp_path / "d.csv").assign(f=X[:, 0])
+    table.loc[5, "text"] = "12"
+    table.to_csv(tmp_path / "d.csv", index=False)
+    with pytest.raises(ActprobeError, match="column 'label' would be a feature"):
+        make(tmp_path, "d.csv", made, id="id")
+    table["label"] = ["yes", "no"] * (N // 2)
+    table.to_csv(tmp_path / "d.csv", index=False)
+    (t,) = make(tmp_path, "d.csv", made, id="id")
+    np.testing.assert_array_equal(load_activations(t.path), X[:, :1])
+
+
 def test_a_column_of_text_and_numbers_is_refused(tmp_path):
     numbers("n/a", row=0).to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(ActprobeError, match=r"column 'b' holds 'n/a' \(line 2, a number in 3\)"):

@@ -96,7 +96,10 @@ def _held(whole: int) -> bool:
 def _table(
     records: Iterator[tuple[int, list[str]]], spec: Mapping[str, Any], place: Place
 ) -> Features:
-    """Columns whose first cell is text are left out, unless they are asked for."""
+    """Columns whose first cell is text are left out, unless they are asked for.
+
+    A number further down in one is an error, but in the dataset's own texts, groups and the like.
+    """
     header = next(records)[1]
     may, asked = columns.chosen(header, spec, place), spec["columns"] is not None
     own = None if spec["id"] is None else header.index(spec["id"])
@@ -111,7 +114,7 @@ def _table(
             found = _Numbers(len(may))
             take = _taking(may)
         for i, first in texts.items():
-            if not math.isnan(number(cells[i])):
+            if header[i] not in spec["meant"] and not math.isnan(number(cells[i])):
                 raise columns.is_text(
                     header[i], first, place, f"line {lines[0]}, a number in {line}"
                 )
