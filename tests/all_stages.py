@@ -43,6 +43,7 @@ def write_inputs(folder: Path, server: Server) -> None:
     save_tiny_model(folder / "model")
     for name in ("a", "b"):
         write_dataset(folder / f"{name}.csv")
+        np.save(folder / f"{name}.npy", np.random.default_rng(0).standard_normal((160, 5)))
     fixture.write_data(folder / "fixture")
     synthetic.write(folder / "loras", per_class=8, broken=False)
     server.add_artifact(DUMP, dump_files())
@@ -70,7 +71,7 @@ def config(folder: Path) -> dict[str, Any]:
                 "positive": "testing",
             },
         ],
-        "models": {"tiny": {"source": str(folder / "model")}},
+        "models": {"tiny": {"source": str(folder / "model"), "prepend_bos": True}},
         "activations": [
             {
                 "model": "tiny",
@@ -85,6 +86,7 @@ def config(folder: Path) -> dict[str, Any]:
                 "datasets": ["statements", "validation"],
             },
         ],
+        "arrays": {"own": {"path": str(folder / "{dataset}.npy")}},
         "saes": {
             "small": {
                 "model": "tiny",
@@ -94,7 +96,11 @@ def config(folder: Path) -> dict[str, Any]:
             }
         },
         "probes": [
-            {"protocol": "saeprobes-0.4.2", "sources": ["tiny/*.mean"], "methods": ["logreg"]},
+            {
+                "protocol": "saeprobes-0.4.2",
+                "sources": ["tiny/*.mean", "own"],
+                "methods": ["logreg"],
+            },
             {"protocol": "saeprobes-0.4.2-fast", "sources": ["small"], "methods": ["ksparse_b"]},
         ],
         "contrastive": [{"train": "statements", "validate": ["validation"], "positive": "testing"}],

@@ -115,6 +115,7 @@ class Estimator:
     """Estimates for the batches of one plan."""
 
     def __init__(self, plan: Plan):
+        self._plan = plan
         self._config = plan.config
         self._datasets = shapes.datasets(plan)
         self._model = cache(lambda name: shapes.model(plan.config, name))
@@ -128,6 +129,7 @@ class Estimator:
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
             "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
             "imports": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
+            "arrays": lambda b: _Work(self._arrays(b), b.cost / _CONVERT, b.cost),
             "assemble": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
             "assemble_latents": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT_SPARSE, b.cost),
             "lora_primitives": lambda b: _Work(
@@ -212,7 +214,15 @@ class Estimator:
         item = 4 if t.args["position"] == "mean" else shapes.BYTES[settings["dtype"]]
         return self._vectors(t) * (self._width(t) * item + 4)
 
+    def _arrays(self, b: Batch) -> float:
+        """A table in text is read as a whole beside its numbers, of a Parquet file a row group."""
+        held = {"csv": 4, "tsv": 4, "parquet": 3}  # bytes in memory of a byte in the file
+        return 2 * _PYTHON + max(held.get(t.spec["format"], 0) * t.cost for t in b.targets)
+
     def _width(self, t: Target) -> int:
+        if t.args["model"] in self._config.get("arrays", {}):
+            source = self._plan.targets.get(t.args.get("matrix", ""))
+            return shapes.array_width(source, self._rows(t.item))
         return self._model(t.args["model"]).width(t.args["site"])
 
     def _latents(self, b: Batch) -> _Work:

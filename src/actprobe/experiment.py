@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
+from actprobe.arrays.targets import targets as arrays
 from actprobe.contrastive.targets import targets as contrastive
 from actprobe.errors import ConfigError
 from actprobe.interchange.targets import targets as imports
@@ -27,6 +28,7 @@ STAGES = {  # and what runs a batch of theirs
     "texts": "texts.run:run",
     "activations": "models.run:run",
     "imports": "interchange.run:run",
+    "arrays": "arrays.run:run",
     "wandb": "wandb.fetch:run",
     "assemble": "wandb.assemble:run",
     "assemble_latents": "wandb.assemble:run",
@@ -44,6 +46,7 @@ STAGES = {  # and what runs a batch of theirs
 # Stages whose artefacts are read like those of another one.
 _READ_AS = {
     "imports": "activations",
+    "arrays": "activations",
     "assemble": "activations",
     "assemble_latents": "latents",
 }
@@ -72,6 +75,7 @@ def _in_order(
     yield activations(config, known, memo)
     yield imports(config, known, memo)
     yield dumps(config, known, memo)
+    yield arrays(config, known, memo)
     yield saes(config, known, memo)
     yield probes(config, known, memo)
     yield contrastive(config, known, memo)

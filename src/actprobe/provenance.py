@@ -78,6 +78,8 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
             yield "model", args["model"], _words(spec["model"]) + told
         case "imports" if "content" in spec:
             yield "imported activations", t.name, f"digest {spec['content']} ({spec['layout']})"
+        case "arrays" if "content" in spec:
+            yield "arrays", t.name, f"sha256 {spec['content']}"
         case "assemble" | "assemble_latents" if "chunks" in spec:
             yield "dump", t.name, f"{len(spec['chunks'])} files, digests together {_digest(spec)}"
         case "saes" if "source" in spec:

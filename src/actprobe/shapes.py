@@ -156,6 +156,16 @@ def _config_json(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
         raise ValueError(str(e)) from e
 
 
+_NUMBER_BYTES = {"csv": 10, "tsv": 10}  # of one number in a file of features; else 4
+
+
+def array_width(t: Target | None, rows: Rows) -> int:
+    """Features of an `arrays` target, from the size of its file."""
+    if t is None:
+        return D_MODEL
+    return max(1, round(t.cost / rows.n / _NUMBER_BYTES.get(t.spec["format"], 4)))
+
+
 @dataclass(frozen=True)
 class Sae:
     """An SAE: width of its input, latents, and latents that fire on a row."""

@@ -33,7 +33,8 @@ def targets(
     texts = {t.item: t for t in known.get("texts", [])}
     sources: dict[str, dict[str, list[Target]]] = defaultdict(lambda: defaultdict(list))
     for t in known.get("activations", []):
-        sources[t.args["source"]][t.item].append(t)
+        if t.args["site"]:  # a direction is one of a model
+            sources[t.args["source"]][t.item].append(t)
     found: dict[str, Target] = {}
     runs: dict[tuple[str, ...], str] = {}
     for n, entry in enumerate(config.get("contrastive") or []):

@@ -13,6 +13,7 @@ from actprobe.lazy import lazy
 if TYPE_CHECKING:
     from actprobe.files.arrays import Array, Opened, open_arrays
     from actprobe.files.dtypes import as_float32, is_float, is_integer
+    from actprobe.files.npz import read_strings
 
 _LAZY = {
     "Array": "arrays",
@@ -21,8 +22,18 @@ _LAZY = {
     "is_float": "dtypes",
     "is_integer": "dtypes",
     "open_arrays": "arrays",
+    "read_strings": "npz",
 }
 
-__all__ = ["Array", "Opened", "as_float32", "check_name", "is_float", "is_integer", "open_arrays"]
+__all__ = [
+    "Array",
+    "Opened",
+    "as_float32",
+    "check_name",
+    "is_float",
+    "is_integer",
+    "open_arrays",
+    "read_strings",
+]
 
 __getattr__ = lazy(__name__, _LAZY)

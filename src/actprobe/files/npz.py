@@ -6,6 +6,7 @@ Arrays of Python objects are pickles and are never read.
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from actprobe.errors import bad_file
+from actprobe.errors import BadInput, bad_file
+from actprobe.files import limits
 from actprobe.files.arrays import Flat, Opened, add, descriptor, whole_bools
 from actprobe.files.dtypes import NUMPY
 from actprobe.files.npy import NpyHeader, read_npz_headers
@@ -80,3 +82,26 @@ class _Packed:
                 raise EOFError("it ends early")
             self._at += n
             into = into[n:]
+
+
+def read_strings(path: str | Path, name: str) -> list[str] | None:
+    """A one-dimensional array of text in an archive, such as ids; None where there is none.
+
+    NumPy's fixed widths alone (`<U12` and UTF-8 in `|S12`): an array of Python objects is a pickle.
+    """
+    headers = read_npz_headers(path)
+    h, m = headers.get(name, (None, None))
+    kind = re.fullmatch(r"([<|])([US])([1-9]\d{0,8})", h.dtype) if h else None
+    if h is None or m is None or kind is None or len(h.shape) != 1:
+        return None
+    dtype = np.dtype(h.dtype)
+    size = h.offset + h.shape[0] * dtype.itemsize
+    limits.check(f"{path}: bytes of {name!r}", size, limits.IN_MEMORY)
+    if m.size != size:
+        raise BadInput(f"{path}: {name}: {m.size:,} bytes do not fit {h.shape} {h.dtype}")
+    try:
+        with zipfile.ZipFile(path) as z:
+            values = np.frombuffer(z.read(f"{name}.npy"), dtype, offset=h.offset).tolist()
+        return [v if isinstance(v, str) else v.decode("utf-8") for v in values]
+    except DAMAGED as e:
+        raise bad_file(path, e, f"{name}: damaged or cut short: ") from None

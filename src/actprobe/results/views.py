@@ -122,7 +122,7 @@ def place_name(row: pd.Series) -> str:
     """The place of a row in words: model, site and position, behind the SAE's name if there is one."""
     read = ", ".join(str(row[c]) for c in ("model", "site", "position") if row[c])
     own = f"{row['model']}/{row['site']}.{row['position']}"
-    if row["source"] in (own, "") or not read:
+    if row["source"] in (own, read, "") or not read:
         return read or str(row["source"])
     return f"{row['source']} ({read})"
 

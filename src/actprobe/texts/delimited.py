@@ -92,20 +92,27 @@ def read(text: str, dialect: Dialect, wanted: Mapping[str, str], place: Place) -
     return table
 
 
+def records(text: str, dialect: Dialect, place: Place) -> Iterator[tuple[int, list[str]]]:
+    """The cells of every row of a table one by one, with the line it begins in; first the header's.
+
+    For tables that are too large to be held as text cell by cell. Raises BadInput with the line.
+    """
+    try:
+        yield from ((line, cells) for line, cells, _ in _rows(text, dialect, place))
+    except Malformed as e:
+        raise place.bad(str(e)) from e
+
+
 def _read(text: str, dialect: Dialect, wanted: Mapping[str, str], place: Place) -> Table:
     table = Table(
         {c: [] for c in wanted.values()}, "none" if dialect.quotes is False else "rfc4180"
     )
-    records = (_plain if dialect.quotes is False else _quoted)(text, dialect.separator)
     try:
-        header = next(records, (1, [], 1))[1]
-        if not header:
-            raise place.bad("the file is empty; expected a header row")
+        rows = _rows(text, dialect, place)
+        header = next(rows)[1]
         require_columns(wanted, header, place)
         columns = [(header.index(c), cells.append) for c, cells in table.columns.items()]
-        for line, cells, lines in records:
-            if len(cells) != len(header):
-                raise Malformed(line, _wrong_number(cells, header, dialect))
+        for line, cells, lines in rows:
             for i, append in columns:
                 append(cells[i])
             table.lines.append(line)
@@ -115,6 +122,20 @@ def _read(text: str, dialect: Dialect, wanted: Mapping[str, str], place: Place) 
         problem = e if isinstance(e, BadInput) else place.bad(str(e))
         raise BadInput(f"{problem}{_other_separator(text, dialect, wanted)}") from e
     return table
+
+
+def _rows(text: str, dialect: Dialect, place: Place) -> Iterator[Record]:
+    """The records, the header first, all of as many cells as it has."""
+    found = (_plain if dialect.quotes is False else _quoted)(text, dialect.separator)
+    first = next(found, (1, [], 1))
+    header = first[1]
+    if not header:
+        raise place.bad("the file is empty; expected a header row")
+    yield first
+    for record in found:
+        if len(record[1]) != len(header):
+            raise Malformed(record[0], _wrong_number(record[1], header, dialect))
+        yield record
 
 
 def _wrong_number(cells: list[str], header: list[str], dialect: Dialect) -> str:

@@ -51,7 +51,7 @@ def read(data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place:
         return Content(columnar.read_parquet(data, wanted, place))
     kind, dot, packed = format.partition(".")
     ending = dot + packed
-    text = _decode(_decompress(data, kind, place) if ending else data, kind, place)
+    text = decode(_decompress(data, kind, place) if ending else data, kind, place)
     if kind == "json":
         return Content(objects.read_json(text, ending, wanted, place))
     if kind == "jsonl":
@@ -84,7 +84,8 @@ def _decompress(data: bytes, kind: str, place: Place) -> bytes:
     return b"".join(content)
 
 
-def _decode(data: bytes, kind: str, place: Place) -> str:
+def decode(data: bytes, kind: str, place: Place) -> str:
+    """The text of a file in UTF-8, a byte order mark aside. Raises BadInput naming the first byte."""
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             raise _encoded(encoding, place)
