@@ -24,7 +24,7 @@ def wanted(spec: Mapping[str, Any]) -> dict[str, str]:
         found["spans.column"] = spans["column"]
     if (turns := spec.get("turns")) and turns["labels"] is not None:
         found["turns.labels"] = turns["labels"]
-    return found
+    return found | {f"generate.label: {column}": column for column in spec.get("extra", ())}
 
 
 def content(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,7 @@ def compose(
     made = Composed([], [], [])
     for i in range(n):
         with problems.of(i):
-            _add(made, i, chat, columns, filled, nulls)
+            _add(made, i, chat, columns, filled, nulls, spec.get("prompts", False))
     problems.throw()
     return made
 
@@ -55,6 +55,7 @@ def _add(
     columns: Mapping[str, Sequence[Any]],
     filled: Sequence[list[str] | None],
     nulls: bool,
+    prompts: bool,
 ) -> None:
     """Put the chat of row i together."""
 
@@ -83,6 +84,11 @@ def _add(
         messages += found
         raws += raw
     tools = forms.tools(cell(chat["tools"])) if chat["tools"] is not None else None
+    if prompts and messages[-1]["role"] == "assistant":
+        raise Malformed(
+            "the chat ends with the assistant, and waits for no answer (config key `generate`); leave "
+            "its last message out"
+        )
     one = Chat(messages, tools)
     try:
         assert one.digest

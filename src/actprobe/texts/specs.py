@@ -47,6 +47,8 @@ def spec(dataset: Mapping[str, Any], source: Source) -> dict[str, Any]:
     made |= _parts(dataset, made, where)
     if dataset["sample"]:
         made["sample"] = _sample(dataset["sample"], made, where)
+    if dataset["generate"]:
+        made |= _prompts(dataset, where)
     return made
 
 
@@ -72,16 +74,19 @@ def _chat(dataset: Mapping[str, Any], where: str) -> dict[str, Any] | None:
     if messages is not None and alpaca is not None:
         raise ConfigError(f"{where}: `messages` and `alpaca` exclude each other")
     if messages is None and alpaca is None:
-        for key in ("tools", "roles"):
-            if dataset[key]:
-                raise ConfigError(f"{where}: `{key}` is for chats; name their column in `messages`")
-        return None
+        if dataset["roles"] or (dataset["tools"] and not dataset["generate"]):
+            key = "roles" if dataset["roles"] else "tools"
+            raise ConfigError(f"{where}: `{key}` is for chats; name their column in `messages`")
+        if not dataset["generate"]:
+            return None
+        text = {"role": "user", "template": _template(dataset, where) or "{text}"}
+        return {"from": [text], "roles": {}, "tools": dataset["tools"]}
     if dataset["template"] is not None:
         raise ConfigError(
             f"{where}: `template` is for texts; in chats write the text of a message as a template: "
             'messages: [{role: user, content: "{question}"}]'
         )
-    elif alpaca is not None:
+    if alpaca is not None:
         items: list[dict[str, Any]] = [{"alpaca": dict(alpaca)}]
     else:
         given = [{"column": messages}] if isinstance(messages, str) else messages
@@ -116,8 +121,9 @@ def _parts(
     """Labels of parts: spans and turns."""
     spans, turns = dataset["spans"], dataset["turns"]
     for key in ("spans", "turns"):
-        if dataset[key] and dataset["contrastive"]:
-            raise ConfigError(f"{where}: `{key}` and `contrastive` exclude each other")
+        for other in ("contrastive", "generate"):
+            if dataset[key] and dataset[other]:
+                raise ConfigError(f"{where}: `{key}` and `{other}` exclude each other")
     if spans and turns:
         raise ConfigError(f"{where}: `spans` and `turns` exclude each other")
     if turns and "chat" not in made:
@@ -153,6 +159,17 @@ def _sample(sample: Mapping[str, Any], made: Mapping[str, Any], where: str) -> d
     if by is not None and column is None:
         raise ConfigError(f"{where}: sample.by: {by}, and the dataset has no `{by}`")
     return {**sample, "column": column}
+
+
+def _prompts(dataset: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What prompts hold instead of, or besides, the rest."""
+    if dataset["contrastive"]:
+        raise ConfigError(f"{where}: `contrastive` and `generate` exclude each other")
+    label = dataset["generate"]["label"]
+    if label is None:
+        return {"prompts": True}
+    extra = {*label["columns"], *([label["equals"]] if label["equals"] is not None else [])}
+    return {"prompts": True, "label": None, "positive": None, "extra": sorted(extra)}
 
 
 def _dialect(dataset: Mapping[str, Any], format: str) -> dict[str, Any]:

@@ -34,6 +34,8 @@ _MORE = {
     "answer": pa.field("answer", pa.string(), nullable=False),
     "messages": pa.field("messages", pa.string(), nullable=False),
     "tools": pa.field("tools", pa.string()),
+    "finish": pa.field("finish", pa.string(), nullable=False),
+    "extra": pa.field("extra", pa.string(), nullable=False),
     "spans": pa.field("spans", pa.list_(_SPAN), nullable=False),
 }
 _OPTIONAL = ("group", "split", "pair")
@@ -50,7 +52,9 @@ class Texts:
     group, split, pair: object arrays [N] of strings or None, or None where no row has any.
     answer: object array [N] of strings for contrastive pairs, else None. chats: of every row, None
     for texts. spans: of every row, None where the dataset has none (`facts["spans"]` names their
-    classes). facts: those of `tabulate`, and `provenance`.
+    classes). finish: object array [N], why a model's answer ended: end (of its turn), stop (a string
+    that stops it) or limit (of tokens); None where no model answered. extra: of prompts, the columns
+    that the labels of answers need, by name. facts: those of `tabulate`, and `provenance`.
     """
 
     dataset: str
@@ -67,6 +71,8 @@ class Texts:
     facts: Mapping[str, Any]
     chats: Sequence[Chat] | None = None
     spans: Sequence[Sequence[Span]] | None = None
+    finish: np.ndarray | None = None
+    extra: Sequence[Mapping[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -110,7 +116,9 @@ def load(path: str | Path) -> Texts:
         dataset=dataset_name(path),
         key=header["key"],
         label=labels,
-        answer=table.column("answer").to_numpy() if "answer" in table.column_names else None,
+        answer=_column(table, "answer"),
+        finish=_column(table, "finish"),
+        extra=_extra(table),
         classes=tuple(header["facts"]["classes"]),
         facts=header["facts"],
         chats=_chats(table),
@@ -118,6 +126,16 @@ def load(path: str | Path) -> Texts:
         **plain,
         **optional,
     )
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray | None:
+    return table.column(name).to_numpy() if name in table.column_names else None
+
+
+def _extra(table: pa.Table) -> list[Mapping[str, Any]] | None:
+    if "extra" not in table.column_names:
+        return None
+    return [json.loads(row) for row in table["extra"].to_pylist()]
 
 
 def _chats(table: pa.Table) -> list[Chat] | None:

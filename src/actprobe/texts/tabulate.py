@@ -23,7 +23,7 @@ from actprobe.texts import (
     turns,
 )
 from actprobe.texts import spans as annotated
-from actprobe.texts.chats import Chat
+from actprobe.texts.chats import Chat, dumps
 from actprobe.texts.checks import Place
 from actprobe.texts.read import Content, read
 from actprobe.texts.spans import Frame, Spans
@@ -41,7 +41,7 @@ def tabulate(
     `quotes`), the columns `text`, `id`, `label`, `group`, `split`, `pair` (None where there is none),
     `positive`, `keep` and `where`, `sample`, `template`; for contrastive pairs `answers`, the
     columns with the two answers, of which `positive` is one; for chats `chat`; `spans` and `turns`,
-    labels of parts.
+    labels of parts; `prompts`, whether chats wait for an answer; `extra`, columns to keep for it.
 
     facts: those of `facts.facts` and `table.identity`; multiline, rows whose text in the file has a
     line break; quoting, see `read.Content`; sample, chats, spans where there are any. Raises
@@ -280,8 +280,17 @@ class _Table:
         if rows.chats is not None:
             made |= facts.chat_columns(rows.chats)
             found["chats"] = facts.of_chats(rows.chats)
+        if extra := self.spec.get("extra"):
+            made["extra"] = [
+                dumps({c: _plain(self.columns[c][i]) for c in extra}) for i in range(len(rows.ids))
+            ]
         if spans is not None:
             made["spans"] = [[s._asdict() for s in row] for row in spans.rows]
             found["spans"] = spans.facts()
         whole = table.made(made)
         return whole, found | table.identity(whole, classes)
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON holds it."""
+    return value if isinstance(value, (str, int, float, bool, list, dict)) else cell_text(value)

@@ -13,7 +13,7 @@ from actprobe.plan import Target
 from actprobe.texts import hub_files, sources, specs
 from actprobe.texts.sources import Source
 
-STAGE = "texts"
+STAGE, PROMPTS = "texts", "prompts"
 VERSION = 4  # of the table; what depends on it is keyed by its content
 
 
@@ -82,7 +82,8 @@ def targets(
     its content, not by the file it came from. Then args holds `rows`, the digest of all rows in
     their order, for what reads them alone; `facts`, those of the header; and `bad`, why it cannot
     be used. A dataset whose file was not fetched yet, or that cannot be used, is known by its own
-    key.
+    key. Of a dataset with `generate` these are the prompts (stage `prompts`); its texts are made of
+    their answers (`actprobe.answers`).
     """
     wheels = {t.item: t for t in known.get("wheels", [])}
     raws: dict[str, Target] = {}
@@ -105,13 +106,14 @@ def _known(t: Target, look: bool) -> Target:
 
 
 def _target(config: Mapping[str, Any], dataset: Mapping[str, Any], source: Source) -> Target:
+    stage = PROMPTS if dataset["generate"] else STAGE
     return plan.target(
         config["cache_dir"],
-        STAGE,
+        stage,
         VERSION,
         dataset["name"],
         specs.spec(dataset, source),
-        loader=STAGE,
+        loader=stage,
         item=dataset["name"],
         inputs=source.inputs,
         args={**source.args, "provenance": source.provenance},
