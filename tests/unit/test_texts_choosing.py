@@ -174,7 +174,7 @@ def test_how_many_of_how_many_stands_in_the_tables(tmp_path):
     (tmp_path / "d.jsonl").write_text(jsonl(*MANY))
     [t] = build(tmp_path, {"name": "d", "path": str(tmp_path / "d.jsonl"), "sample": {"n": 9}})
     [told] = texts.describe([t.path])
-    assert (told["n"], told["of"]) == (9, 60)
+    assert (told["n"], told["sampled_from"]) == (9, 60)
 
 
 @pytest.mark.parametrize(

@@ -178,10 +178,10 @@ def write_bad(path: str, spec: Mapping[str, Any], reason: str) -> Path:
 def describe(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     """What a report says about each texts artefact, from the headers alone.
 
-    Keys: dataset, n, texts and multiline (different texts, texts of several lines), of (rows that
-    the file had, where `n` is a sample of them), classes (name -> rows), duplicates, conflicting
-    (see `checks.duplicates`), provenance, bad. For a dataset that cannot be used `bad` is the reason
-    and the others are empty.
+    Keys: dataset, n, texts and multiline (different texts, texts of several lines), sampled_from (rows
+    of which `n` are a sample), unfinished (answers that a model did not end), classes (name ->
+    rows), duplicates, conflicting (see `checks.duplicates`), provenance, bad. For a dataset that
+    cannot be used `bad` is the reason and the others are empty.
     """
     rows = []
     for path in paths:
@@ -192,7 +192,8 @@ def describe(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
             {
                 "dataset": dataset_name(path),
                 **{k: facts.get(k) for k in ("n", "texts", "multiline")},
-                "of": (facts.get("sample") or {}).get("of"),
+                "sampled_from": (facts.get("sample") or {}).get("of"),
+                "unfinished": (facts.get("generated") or {}).get("limit"),
                 "classes": dict(
                     zip(facts.get("classes", ()), facts.get("counts", ()), strict=True)
                 ),
