@@ -46,6 +46,7 @@ rule all:
 
 
 include: "workflow/rules/texts.smk"
+include: "workflow/rules/weights.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/imports.smk"
 include: "workflow/rules/arrays.smk"

@@ -37,6 +37,7 @@ _CUDA = {"float32": 2.5e13, "tf32": 2.0e14, "bfloat16": 4.0e14, "float16": 4.0e1
 _READ = 1.0 * GB  # bytes of weights in a second, from disk or page cache
 _NETWORK = 20 * MB  # bytes in a second
 _CONVERT = 100 * MB  # bytes of arrays checked, converted and written in a second
+_DEQUANTIZE = 15e6  # parameters of a GGUF file in a second
 _CONVERT_SPARSE = 25 * MB  # the same of latents
 _COPY_TOKENS = 200  # bytes of one token of a dataset that is tokenized as a whole
 
@@ -120,6 +121,7 @@ class Estimator:
         self._datasets = shapes.datasets(plan)
         self._model = cache(lambda name: shapes.model(plan.config, name))
         self._stages: dict[str, Callable[[Batch], _Work]] = {
+            "weights": self._weights,
             "activations": self._activations,
             "latents": self._latents,
             "saes": self._saes,
@@ -179,6 +181,17 @@ class Estimator:
     def _texts(self, b: Batch) -> _Work:
         sizes = [self._rows(t.item).text_bytes for t in b.targets]
         return _Work(_PYTHON + 10 * max(sizes), 1 + sum(sizes) / (5 * MB), sum(sizes) / 3)
+
+    def _weights(self, b: Batch) -> _Work:
+        model = self._model(b.targets[0].args["model"])
+        n = model.embedding + model.layers * model.layer
+        largest = 4.0 * max(model.embedding, model.layer)
+        seconds = _LOAD_SECONDS + n / _DEQUANTIZE
+        return _Work(
+            _TORCH + _MARGIN * 2 * largest,
+            seconds,
+            model.weights(model.layers, b.targets[0].spec["dtype"])[0],
+        )
 
     def _activations(self, b: Batch) -> _Work:
         settings, model = self._config["models"][b.loader], self._model(b.loader)

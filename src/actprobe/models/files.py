@@ -223,9 +223,8 @@ _MERGE = (
     "`loras`"
 )
 GGUF = (
-    "which is not read as a model: take the weights it was made from (hub:ORG/NAME), or convert it: "
-    "AutoModel.from_pretrained(FOLDER, gguf_file=FILE).save_pretrained(NEW), "
-    "AutoTokenizer.from_pretrained(FOLDER, gguf_file=FILE).save_pretrained(NEW), and give NEW"
+    "which is read as a file of its own: write source: FOLDER/FILE.gguf (of several, the one whose "
+    "precision you want)"
 )
 
 

