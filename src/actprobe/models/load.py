@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from actprobe.errors import ActprobeError, ConfigError
-from actprobe.models import families, special_cases, untrained
+from actprobe.models import adapters, families, special_cases, untrained
 from actprobe.models.located import explained, require_own_code
 from actprobe.models.sites import Point, find_layers, hook_point, language_parts, share_layers
 from actprobe.models.view import View, keep_for
@@ -144,6 +144,8 @@ def load_model(
         raise ActprobeError(
             f"models.{name}: {len(missing)} weights are not in its files, e.g. {missing[0]}"
         )
+    if where.adapters:
+        module = adapters.apply(module, where.adapters, model["merge_adapters"], name)
     module = module.eval().requires_grad_(False)
     if model["device_map"] is None:
         module = module.to(device)

@@ -17,7 +17,7 @@ import torch
 
 from actprobe import store
 from actprobe.errors import Damaged
-from actprobe.models import families, load
+from actprobe.models import adapters, families, load
 from actprobe.models.batches import cheapest_budget
 from actprobe.models.located import located
 from actprobe.models.reading import Reading, reading
@@ -118,6 +118,7 @@ def described(
     with located(targets[0].args["place"], name) as where:
         config = load.load_config(where, name, settings)
         load.check_sites(config, sites, name)
+        adapters.check(config, where.adapters, name, where.trusted)
         tokenizer = load.load_tokenizer(where, name)
         how = reading(tokenizer, config, name, settings)
         yield Described(name, settings, where, config, sites, how)

