@@ -89,8 +89,20 @@ def config(folder: Path) -> dict[str, Any]:
         "models": {
             "tiny": {"source": str(folder / "model"), "prepend_bos": True},
             "gguf": {"source": str(folder / "tiny.gguf")},
+            "untrained": {
+                "source": str(folder / "model"),
+                "weights": "random",
+                "prepend_bos": True,
+            },
         },
         "activations": [
+            {
+                "model": "tiny",
+                "minus": "untrained",
+                "sites": ["resid_post.1"],
+                "positions": ["mean"],
+                "datasets": ["a"],
+            },
             {
                 "model": "gguf",
                 "sites": ["resid_post.1"],

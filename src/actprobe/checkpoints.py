@@ -45,11 +45,13 @@ def expand(config: Mapping[str, Any]) -> dict[str, Any]:
             {**e, "sources": _every(e["sources"], several)} if e.get("sources") else e
             for e in config.get(section) or []
         ]
-    for name, sae in (config.get("saes") or {}).items():
-        if sae.get("model") in several:
+    one = {f"saes.{k}.model": v.get("model") for k, v in (config.get("saes") or {}).items()}
+    one |= {f"activations[{n}].minus": e["minus"] for n, e in enumerate(config["activations"])}
+    for where, named in one.items():
+        if named in several:
             raise ConfigError(
-                f"saes.{name}.model: {sae['model']} has {len(several[sae['model']])} checkpoints, and "
-                f"an SAE reads one model: write one of {', '.join(several[sae['model']])}"
+                f"{where}: {named} has {len(several[named])} checkpoints, and one model is expected: "
+                f"write one of {', '.join(several[named])}"
             )
     return out
 

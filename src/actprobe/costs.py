@@ -130,6 +130,7 @@ class Estimator:
             "texts": self._texts,
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
             "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
+            "differences": self._differences,
             "imports": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
             "arrays": lambda b: _Work(self._arrays(b), b.cost / _CONVERT, b.cost),
             "assemble": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
@@ -192,6 +193,10 @@ class Estimator:
             seconds,
             model.weights(model.layers, b.targets[0].spec["dtype"])[0],
         )
+
+    def _differences(self, b: Batch) -> _Work:
+        size = sum(self._vectors(t) * (self._width(t) * 4.0 + 4) for t in b.targets)
+        return _Work(2 * _PYTHON, 1 + 3 * size / _CONVERT, size)
 
     def _activations(self, b: Batch) -> _Work:
         settings, model = self._config["models"][b.loader], self._model(b.loader)

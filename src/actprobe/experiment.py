@@ -14,6 +14,7 @@ from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
 from actprobe.lora.layout import telling
 from actprobe.lora.targets import targets as loras
+from actprobe.models.differences import targets as differences
 from actprobe.models.gguf import targets as weights
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Batch, Plan, Target, make
@@ -29,6 +30,7 @@ STAGES = {  # and what runs a batch of theirs
     "texts": "texts.run:run",
     "weights": "models.gguf.convert:run",
     "activations": "models.run:run",
+    "differences": "models.subtract:run",
     "imports": "interchange.run:run",
     "arrays": "arrays.run:run",
     "wandb": "wandb.fetch:run",
@@ -48,6 +50,7 @@ STAGES = {  # and what runs a batch of theirs
 _MEANS = ("wheels", "weights")  # nothing that anybody wants for itself
 # Stages whose artefacts are read like those of another one.
 _READ_AS = {
+    "differences": "activations",
     "imports": "activations",
     "arrays": "activations",
     "assemble": "activations",
@@ -77,6 +80,7 @@ def _in_order(
     yield texts(config, known, memo, look)
     yield weights(config, known, memo)
     yield activations(config, known, memo)
+    yield differences(config, known, memo)
     yield imports(config, known, memo)
     yield dumps(config, known, memo)
     yield arrays(config, known, memo)

@@ -75,9 +75,11 @@ def run(config: dict[str, Any], *texts: Target, wheels: Iterable[Target] = ()) -
 WANTED = {"sites": ["embed", "resid_post.0", "resid_post.3"], "positions": ["last", "mean"]}
 
 
-def activations(folder: Path, source: Any, **changes: Any) -> dict[str, np.ndarray]:
+def activations(
+    folder: Path, source: Any, wanted: dict[str, Any] = WANTED, **changes: Any
+) -> dict[str, np.ndarray]:
     """The activations of `WANTED` by site and position, for a model at this source."""
-    config = make_config(folder / "cache", entry(source, **changes), WANTED)
+    config = make_config(folder / "cache", entry(source, **changes), wanted)
     found = run(
         config, write_texts(folder / "cache", texts=["ab 12", "The quick brown fox", "½ né"])
     )

@@ -131,7 +131,7 @@ def test_what_one_checkpoint_is_called():
 def test_an_sae_reads_one_checkpoint():
     saes = {"s": {"model": "pythia", "site": "resid_post.1", "source": "x"}}
     with pytest.raises(
-        ConfigError, match=r"saes\.s\.model: pythia has 2 checkpoints.*pythia@step1, py"
+        ConfigError, match=r"saes\.s\.model: pythia has 2 checkpoints, .*pythia@step1, py"
     ):
         resolved(saes=saes)
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import zipfile
+from pathlib import Path
 
 import gguf_files as files
 import gguf_models as models
@@ -20,6 +21,7 @@ from tokenizers import pre_tokenizers
 from actprobe import costs, experiment, keys, plan, shapes, store
 from actprobe.errors import ActprobeError, ConfigError, Damaged
 from actprobe.files import gguf as headers
+from actprobe.models import gguf as stage
 from actprobe.models.gguf import artefact
 from actprobe.models.gguf.opened import VOCABULARY, open_parts
 from actprobe.models.gguf.parts import Part
@@ -354,3 +356,49 @@ def test_headers_are_read_without_the_vocabulary(tiny):
     )
     assert found.tensors["blk.0.ffn_up.weight"].shape == (48, 32)
     assert artefact.size([(2, 3), (4,)], "bfloat16") == 20
+
+
+def test_golden(tmp_path):
+    """Changed output needs a new stage version, or old files would pass for new ones."""
+    from types import SimpleNamespace
+
+    from safetensors.numpy import load_file
+
+    sizes = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 64,
+             "max_position_embeddings": 64, "num_attention_heads": 2,
+             "num_key_value_heads": 1}  # fmt: skip
+    shapes_ = {
+        "token_embd.weight": (259, 32), "output_norm.weight": (32,), "blk.0.attn_norm.weight": (32,),
+        "blk.0.ffn_norm.weight": (32,), "blk.0.attn_q.weight": (32, 32), "blk.0.attn_k.weight": (16, 32),
+        "blk.0.attn_v.weight": (16, 32), "blk.0.attn_output.weight": (32, 32),
+        "blk.0.ffn_gate.weight": (64, 32), "blk.0.ffn_up.weight": (64, 32),
+        "blk.0.ffn_down.weight": (32, 64),
+    }  # fmt: skip
+    tensors = {
+        n: ((np.arange(np.prod(s)) * 37 % 101).reshape(s) / 64 - 0.75).astype(np.float32)
+        for n, s in shapes_.items()
+    }
+    values = files.values_of(SimpleNamespace(config=SimpleNamespace(**sizes)))
+    path = files.write(tmp_path / "g.gguf", values, tensors, Kind.Q8_0)
+    models.activations(
+        tmp_path, path, n_layers=1, wanted={"sites": ["embed"], "positions": ["last"]}
+    )
+    (made_,) = (tmp_path / "cache" / "weights").glob("*.safetensors")
+    found = load_file(made_)
+    digest = hashlib.sha256()
+    for name in sorted(n for n in found if "/" not in n and n != "header"):
+        digest.update(name.encode() + found[name].tobytes())
+    (tmp_path / "small").mkdir()
+    artefact.unpack(str(made_), tmp_path / "small")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "small")
+    config = json.loads((tmp_path / "small" / "config.json").read_text())
+    got = {
+        "version": stage.VERSION,
+        "parameters": digest.hexdigest(),
+        "ids": tokenizer("it's 12\n½")["input_ids"],
+        "config": {k: config[k] for k in ("model_type", "head_dim", "rope_parameters", *sizes)},
+    }
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "weights.json").read_text())
+    assert got == golden, (
+        f"the output changed: raise VERSION in models/gguf/targets.py; golden: {json.dumps(got)}"
+    )

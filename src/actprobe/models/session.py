@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,10 @@ class Session:
 
         on_cpu = self.model.device.type == "cpu"
         threads = {"threads": str(torch.get_num_threads())} if on_cpu else {}
+        peft = {"peft": version("peft")} if adapters.given(self.settings) else {}
         return {
             **threads,
+            **peft,
             "torch": str(torch.__version__),
             "transformers": transformers.__version__,
             "tokenizers": tokenizers.__version__,

@@ -28,7 +28,8 @@ def targets(
 ) -> list[Target]:
     """One target per GGUF source and precision among the models that are read."""
     wheels = {t.item: t for t in known.get("wheels", [])}
-    read = {entry["model"] for entry in config.get("activations") or []}
+    entries = config.get("activations") or []
+    read = {entry[k] for entry in entries for k in ("model", "minus") if entry.get(k)}
     found: dict[str, Target] = {}
     for name, model in config["models"].items():
         if name in read and named(model["source"]) is not None:
