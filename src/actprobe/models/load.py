@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from actprobe.errors import ActprobeError, ConfigError
-from actprobe.models import adapters, families, special_cases, untrained
+from actprobe.models import adapters, families, quantised, special_cases, untrained
 from actprobe.models.located import explained, require_own_code
 from actprobe.models.sites import Point, find_layers, hook_point, language_parts, share_layers
 from actprobe.models.view import View, keep_for
@@ -124,6 +124,7 @@ def load_model(
         options["attn_implementation"] = model["attn_implementation"]
     if model["device_map"] is not None:
         options["device_map"] = model["device_map"]
+    options |= quantised.options(config, model, device)
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     module: Any
@@ -147,8 +148,9 @@ def load_model(
     if where.adapters:
         module = adapters.apply(module, where.adapters, model["merge_adapters"], name)
     module = module.eval().requires_grad_(False)
-    if model["device_map"] is None:
+    if "device_map" not in options:
         module = module.to(device)
+    module = quantised.settled(module, config, model)
     parts = language_parts(module)
     known_list = special_cases.LAYER_LISTS.get(families.model_type(described))
     searched = module if model["layer_list"] else parts[-1]

@@ -49,7 +49,7 @@ def locate(
     added = adapters.planned(config, name, wheels, memo)
     return replace(
         found,
-        identity={**found.identity, **added.identity},
+        identity={**found.identity, **added.identity, **_rounded(config["models"][name])},
         place={**found.place, **added.place},
         inputs=(*found.inputs, *added.inputs),
     )
@@ -88,6 +88,14 @@ def _trained_or_not(found: Source, model: Mapping[str, Any]) -> Source:
         return None if name is None or files.is_weights(name) else name
 
     return replace(found, identity={**identity, "random_weights": model["seed"]}, lacks=lacks)
+
+
+def _rounded(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What `quantization` adds to the identity; a model's own method stands in its config.json."""
+    if (wanted := model["quantization"]) is None:
+        return {}
+    kind = {"kind": wanted["kind"]} if wanted["bits"] == 4 else {}
+    return {"quantization": {"method": "bitsandbytes", "bits": wanted["bits"], **kind}}
 
 
 def _beside(model: Mapping[str, Any]) -> str | None:
