@@ -65,6 +65,18 @@ def test_g8_a_setting_that_changes_no_token_costs_no_pass(tmp_path, folder, no_w
         assert header["facts"]["copied_from"] == old.key and old.key in header["from"]
 
 
+def test_a_target_is_never_copied_from_itself(tmp_path, folder, passes):
+    """Another run made it since the plan, or everything is to be made again."""
+    before = make(tmp_path, folder)
+    passes.clear()
+    after = make(tmp_path, folder)  # of targets that are there
+    assert passes, "it was computed"
+    for position, t in after.items():
+        header = store.verify(t.path)
+        assert t.key == before[position].key
+        assert t.key not in header["from"] and "copied_from" not in header["facts"]
+
+
 def test_g8_a_setting_that_cuts_a_row_is_computed(tmp_path, folder, passes):
     before = make(tmp_path, folder)
     passes.clear()

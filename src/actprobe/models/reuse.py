@@ -45,13 +45,18 @@ class Older:
 
 
 def _candidates(t: Target) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Whole artefacts of this site and position that only texts or token settings tell apart."""
+    """Whole artefacts of this site and position that only texts or token settings tell apart.
+
+    Not the target itself, which another run may have made since the plan, or which is to be made anew.
+    """
     root, name = Path(t.path.removesuffix(f"/{t.name}{_tail(t)}")), t.name.rpartition("/")[2]
     wanted = _without_tokens(t.spec)
     for path in sorted(root.glob(f"*/*/{name}.*.h5")):
         try:
             header = store.quick_check(path)
         except (Damaged, OSError):
+            continue
+        if header["key"] == t.key:
             continue
         if not header["bad"] and _without_tokens(header["spec"]) == wanted:
             yield str(path), header
