@@ -191,12 +191,12 @@ def make_config(cache: Path, model: dict[str, Any], *wanted: dict[str, Any]) -> 
     }
 
 
-def run(config: dict[str, Any], *texts: plan.Target) -> list[plan.Target]:
-    """Plan and make what is missing; returns all targets."""
+def run(config: dict[str, Any], *texts: plan.Target, everything: bool = False) -> list[plan.Target]:
+    """Plan and make what is missing, or everything; returns all targets."""
     from actprobe.models.run import run as run_batch
 
     found = targets(config, *texts)
-    made = plan.make(config, found, [t.path for t in found])
+    made = plan.make(config, found, [t.path for t in found], everything)
     for batch in made.batches:
         run_batch(batch, config, 1)
     return found

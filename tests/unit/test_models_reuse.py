@@ -42,10 +42,10 @@ def no_weights(monkeypatch):
     return lambda: monkeypatch.setattr(load, "load_model", refuse)
 
 
-def make(tmp_path: Path, folder: Path, texts=None, name="tiny", reuse=False, **model):
+def make(tmp_path: Path, folder: Path, texts=None, name="tiny", reuse=False, again=False, **model):
     wanted = {"sites": ["resid_post.1"], "positions": POSITIONS, "reuse_rows": reuse}
     config = make_config(tmp_path, model_entry(folder, **model), wanted)
-    return by_name(run(config, write_texts(tmp_path, name, texts)))
+    return by_name(run(config, write_texts(tmp_path, name, texts), everything=again))
 
 
 def content(t) -> dict[str, bytes]:
@@ -69,7 +69,7 @@ def test_a_target_is_never_copied_from_itself(tmp_path, folder, passes):
     """Another run made it since the plan, or everything is to be made again."""
     before = make(tmp_path, folder)
     passes.clear()
-    after = make(tmp_path, folder)  # of targets that are there
+    after = make(tmp_path, folder, again=True)
     assert passes, "it was computed"
     for position, t in after.items():
         header = store.verify(t.path)
