@@ -16,6 +16,7 @@ from actprobe.lora.layout import telling
 from actprobe.lora.targets import targets as loras
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Batch, Plan, Target, make
+from actprobe.probes import extensions
 from actprobe.probes.targets import targets as probes
 from actprobe.sae.targets import targets as saes
 from actprobe.texts.targets import targets as texts
@@ -58,6 +59,7 @@ def stages(config: dict[str, Any], memo: DigestMemo, look: bool = True) -> dict[
     Raises ConfigError for what the config gets wrong. Without `look` datasets are not read: that is
     enough to check a config, but not to know the keys of what depends on them.
     """
+    extensions.loaded(config)
     known: dict[str, list[Target]] = defaultdict(list)
     for found in _in_order(config, known, memo, look):
         for t in found:
@@ -85,6 +87,7 @@ def _in_order(
 
 def run(batch: Batch, config: dict[str, Any], threads: int) -> None:
     """Make a batch of any stage."""
+    extensions.loaded(config)
     module, _, name = STAGES[batch.stage].partition(":")
     getattr(import_module(f"actprobe.{module}"), name)(batch, config, threads)
 

@@ -8,6 +8,7 @@ from typing import Any
 BINARY, MULTICLASS, CONTINUOUS = "binary", "multiclass", "continuous"
 KINDS = (BINARY, MULTICLASS, CONTINUOUS)
 CLASSES = (BINARY, MULTICLASS)
+ONE_VS_REST = "one_vs_rest"  # in place of the labels: a task for each class
 
 
 def kind_of(facts: Mapping[str, Any]) -> str:

@@ -74,6 +74,11 @@ def metric(
     return register
 
 
+def registered() -> tuple[str, ...]:
+    """Names that are registered so far; light."""
+    return tuple(_REGISTERED)
+
+
 def all_metrics() -> dict[str, Metric]:
     """Every registered metric by name, those of this room first."""
     for module in _BUILT_IN:

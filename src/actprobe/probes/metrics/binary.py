@@ -32,9 +32,7 @@ def auc(y: NDArray[Any], scores: NDArray[Any]) -> float:
     return float(np.trapezoid(height, width))
 
 
-def either(
-    y: NDArray[Any], scores: NDArray[Any], predicted: NDArray[Any] | None = None
-) -> float:
+def either(y: NDArray[Any], scores: NDArray[Any], predicted: NDArray[Any] | None = None) -> float:
     """`auc` of two classes; of several the mean over the classes that both have rows and lack some.
 
     Macro average, each class against the rest (Fawcett 2006, An introduction to ROC analysis,
