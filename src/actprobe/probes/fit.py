@@ -223,9 +223,9 @@ def split(
     """Train and test rows of a condition, as places among the labels. Raises CannotFit."""
     split, setting = recipe["split"], recipe["setting"]
     if labels.kind == BINARY and len(labels.classes) != 2:
-        raise CannotFit(f"needs two classes, found {len(labels.classes)}")
-    if labels.kind != BINARY and (why := needs.binary_only(recipe)):
-        raise CannotFit(f"{why} of two classes, found {len(labels.classes) or 'values'}")
+        raise CannotFit(needs.two_classes(labels.classes))
+    if labels.kind != BINARY and needs.binary_only(recipe):
+        raise CannotFit(needs.two_classes(labels.classes))
     if split["groups"] == "ignore":
         positives = int(labels.y.sum())
         n_train, n_test = sizes.sizes(

@@ -127,8 +127,8 @@ def _check(r: Requirement, condition: Condition, facts: Facts) -> None:
 
 def _check_other_kind(r: Requirement, kind: str, facts: Facts) -> None:
     """Of several classes, or of values."""
-    if why := binary_only(r.recipe):
-        raise CannotFit(f"{why} of two classes, and the labels are {kind}")
+    if binary_only(r.recipe):
+        raise CannotFit(two_classes(facts.get("classes") or ()))
     if not fits_kind(r.recipe["method"], kind):
         raise CannotFit(f"{r.method} does not fit {kind} labels")
     _check_parts(facts)
@@ -144,12 +144,20 @@ def _classes(facts: Facts) -> list[int]:
     if not names:
         raise CannotFit("no labels; probes need them")
     if len(names) != 2:
-        shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
-        raise CannotFit(
-            f"needs two classes, found {len(names)}: {shown}; name the one that becomes class 1 "
-            "with `positive`"
-        )
+        raise CannotFit(two_classes(names))
     return list(counts)
+
+
+def two_classes(names: Sequence[str]) -> str:
+    """What to do where two classes are needed; names: of the classes, none of values."""
+    if not names:
+        return "needs two classes, found values"
+    shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
+    more = ", or write `one_vs_rest: true`" if len(names) > 2 else ""
+    return (
+        f"needs two classes, found {len(names)}: {shown}; name the one that becomes class 1 with "
+        f"`positive`{more}"
+    )
 
 
 def _check_drawn(
