@@ -76,13 +76,18 @@ class Cache:
         )  # fmt: skip
         table = {"id": list(map(str, range(n))), "text": text, "label": list(label)}
         table |= {c: columns.get(c, [None] * n) for c in ("group", "split", "pair")}
-        rows = pa.table({**table, "digest": digest}, TEXTS_SCHEMA)
+        schema = TEXTS_SCHEMA
+        if values := np.asarray(label).dtype.kind == "f":  # continuous
+            at = schema.get_field_index("label")
+            schema = schema.set(at, pa.field("label", pa.float64()))
+        rows = pa.table({**table, "digest": digest}, schema)
         if bad:
             store.write_table(t.path, TEXTS_SCHEMA.empty_table(), t.spec, bad=bad)
         else:
-            known = None if None in label else np.asarray(label, np.int32)
-            found = facts(rows.to_pydict(), known, classes)
-            store.write_table(t.path, rows, t.spec, found | {"classes": list(classes)})
+            known = None if values or None in label else np.asarray(label, np.int32)
+            found = facts(rows.to_pydict(), known, () if values else classes)
+            found |= {"kind": "continuous"} if values else {"classes": list(classes)}
+            store.write_table(t.path, rows, t.spec, found)
         return self._add(t)
 
     def activations(

@@ -62,7 +62,7 @@ class Fits:
             self.y_train = permute.exchanged(self.y_train, own.component[train], shuffler)
             self._check_train("shuffled by whole groups, ")
         component = own.component[train] if self.rule["groups"] == "disjoint" else None
-        self.folds = validation.folds(self.y_train, self.rule, seed, component)
+        self.folds = validation.folds(self.y_train, self.rule, seed, component, self.kind)
         self.X_train: Any
         self.X_test: Any
         self.X_folds: list[Matrix] | None = None

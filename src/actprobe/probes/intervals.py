@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from actprobe.probes import metrics
-from actprobe.probes.kinds import BINARY
+from actprobe.probes.kinds import BINARY, MULTICLASS
 
 LEVEL = 0.95
 _TRUSTED = 20  # rows of each class out of order, from which their variance counts for half
@@ -38,7 +38,25 @@ def main_interval(
     """The interval of a fit's main metric, for any label kind."""
     if kind == BINARY:
         return auc_interval(y, scores, cluster, level)
+    if kind == MULTICLASS:
+        return _of_classes(y, scores, cluster, level)
     return jackknife(kind, y, scores, cluster, level)
+
+
+def _of_classes(
+    y: NDArray[Any], scores: NDArray[Any], cluster: NDArray[Any], level: float
+) -> tuple[float, float]:
+    """Means of the ends of each class's interval against the rest: as if all erred together, so
+    rather too wide than too narrow. Classes without one (a single row) are left out."""
+    each = [
+        auc_interval((y == c).astype(int), scores[:, c], cluster, level)
+        for c in range(scores.shape[1])
+        if 0 < np.sum(y == c) < len(y)
+    ]
+    known = [ends for ends in each if not math.isnan(ends[0])]
+    if not known:
+        return math.nan, math.nan
+    return float(np.mean([e[0] for e in known])), float(np.mean([e[1] for e in known]))
 
 
 def jackknife(
@@ -48,7 +66,7 @@ def jackknife(
 
     Whole clusters [n] are dealt to the parts, by their names and not by chance. Student's t with one
     degree less than there are parts (Shao and Tu 1995, The Jackknife and Bootstrap, section 2.3), cut
-    to the metric's range. NaN for fewer than three parts, and where a part takes a class with it.
+    to the metric's range. NaN for fewer than three parts, and where no part changes anything.
     """
     _, at = np.unique(cluster, return_inverse=True)
     parts = min(_PARTS, int(at.max(initial=-1)) + 1)
@@ -58,6 +76,8 @@ def jackknife(
     part = np.random.RandomState(0).permutation(at.max() + 1)[at] % parts
     left = np.array([metrics.main(kind, y[part != i], scores[part != i]) for i in range(parts)])
     error = math.sqrt((parts - 1) / parts * float(np.sum((left - left.mean()) ** 2)))
+    if not error > 0:
+        return math.nan, math.nan
     half = error * float(stdtrit(parts - 1, (1 + level) / 2))
     of = metrics.main_metric(kind)
     return max(whole - half, of.low), min(whole + half, of.high)

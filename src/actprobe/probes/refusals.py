@@ -96,8 +96,12 @@ def check_kind(
     Raises ConfigError where the setting does not, or a method that the entry names.
     """
     facts = data["texts"].args.get("facts")
+    default = protocols.load(entry["protocol"])["methods"][method].get("default", True)
+    only = default if isinstance(default, list) and not entry["methods"] else None
     if not facts:
-        return True
+        return only is None or BINARY in only
+    if only is not None and (BINARY if entry["one_vs_rest"] else kind_of(facts)) not in only:
+        return False
     kind, name = kind_of(facts), data["texts"].item
     classes = len(facts.get("classes") or ())
     if entry["one_vs_rest"]:

@@ -99,7 +99,7 @@ def _search(task: Task) -> Fitted:
     unconverged = 0
     for i, (a, b) in enumerate(task.folds):
         if task.one_sided(y_train[a]):
-            found[i] = rule["one_class_fold"]
+            found[i] = 0.0 if task.kind == CONTINUOUS else rule["one_class_fold"]
             continue
         if how.get("scaler_rows", "fit") == "train":
             Z_fit, Z_val = Z_train[a], Z_train[b]
