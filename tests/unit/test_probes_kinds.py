@@ -7,7 +7,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from probes_inputs import Cache
+from probes_inputs import Cache, sparse_data
 from sklearn.metrics import r2_score, roc_auc_score
 
 from actprobe import probes, store
@@ -168,6 +168,29 @@ def test_values_through_the_stage(cache):
         assert (row["kind"], row["metric"]) == (CONTINUOUS, "r2")
         assert row["test_score"] == row["test_r2"] > 0.8 and row["test_auc"] is None
         assert row["ci_low"] < row["test_score"] < row["ci_high"]
+
+
+def test_latents_are_ranked_by_fishers_f_for_any_number_of_classes(cache):
+    from sklearn.feature_selection import f_classif
+
+    from actprobe import sae
+
+    latents, _ = sparse_data(300, 40)
+    y = np.arange(300) % 3
+    dense = latents.columns(np.arange(40))
+    dense[:, 7] += 3 * (y == 1)
+    rows, columns = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=300))])
+    latents = sae.Latents(
+        dense[rows, columns].astype(np.float32), columns.astype(np.int32), indptr, (300, 40)
+    )
+    expected = np.argsort(-np.nan_to_num(f_classif(dense, y)[0]), kind="stable")[:10]
+    assert sae.rank(latents, None, y, "fisher", 10).tolist() == expected.tolist()
+    cache.texts("d", y, classes=list("abc"))
+    cache.latents("d", latents)
+    rows = cache.run({"protocol": "actprobe-1", "methods": ["ksparse_fisher"]})
+    assert all(r["kind"] == MULTICLASS for r in rows)
+    assert np.mean([r["test_score"] for r in rows if r["k"] == 1]) > 0.6
 
 
 def test_one_class_against_the_rest_is_the_binary_task_of_that_class(cache):

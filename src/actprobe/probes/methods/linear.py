@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
-from actprobe.probes.kinds import CONTINUOUS
+from actprobe.probes.kinds import CONTINUOUS, MULTICLASS
 from actprobe.probes.methods import How, Params, Shape, method
 from actprobe.probes.methods.grids import penalties, spread, values
 
 
 @method("logreg", grid=penalties)
-def logreg(how: How, params: Params, seed: int) -> LogisticRegression:
-    return LogisticRegression(**how["solver"], **params, random_state=seed)
+def logreg(how: How, params: Params, seed: int) -> Any:
+    """Multinomial of several classes; by liblinear, which has none, one against the rest."""
+    model = LogisticRegression(**how["solver"], **params, random_state=seed)
+    if how["kind"] == MULTICLASS and how["solver"].get("solver") == "liblinear":
+        return OneVsRestClassifier(model)
+    return model
 
 
 @method("svm", grid=penalties)
