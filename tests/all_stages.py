@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,27 @@ def _saved(content: Any) -> bytes:
     return buffer.getvalue()
 
 
+CHATS = [
+    {"label": i % 2, "messages": [
+        {"role": "user", "content": f"{WORDS[i % len(WORDS)]} sees the cat"},
+        {"role": "assistant", "content": f"the dog likes {WORDS[3 * i % len(WORDS)]}"},
+    ]}
+    for i in range(24)
+]  # fmt: skip
+
+
+def save_speaker(folder: Path) -> None:
+    """The tiny model with a head and a chat template."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    save_tiny_model(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for m in messages %}sees {{ m.content }} {% endfor %}finds"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(1)
+    LlamaForCausalLM(LlamaConfig.from_pretrained(folder)).save_pretrained(folder)
+
+
 def dump_files() -> dict[str, bytes]:
     """Two chunks of activations of 20 windows of 6 tokens, and the tokens."""
     x = np.random.default_rng(0).standard_normal((40, 6, 8)).astype(np.float32)
@@ -41,6 +63,8 @@ def dump_files() -> dict[str, bytes]:
 def write_inputs(folder: Path, server: Server) -> None:
     """The outside files of the experiment below `folder`."""
     save_tiny_model(folder / "model")
+    save_speaker(folder / "speaker")
+    (folder / "chats.jsonl").write_text("".join(json.dumps(c) + "\n" for c in CHATS))
     for name in ("a", "b"):
         write_dataset(folder / f"{name}.csv")
         np.save(folder / f"{name}.npy", np.random.default_rng(0).standard_normal((160, 5)))
@@ -64,6 +88,13 @@ def config(folder: Path) -> dict[str, Any]:
                 "contrastive": {},
             },
             {
+                "name": "answered",
+                "path": str(folder / "a.csv"),
+                "sample": {"n": 40, "by": "label"},
+                "generate": {"model": "speaker", "max_new_tokens": 6},
+            },
+            {"name": "chats", "path": str(folder / "chats.jsonl"), "messages": "messages"},
+            {
                 "name": "validation",
                 "path": str(folder / "fixture/validation.json"),
                 "text": "question",
@@ -71,7 +102,10 @@ def config(folder: Path) -> dict[str, Any]:
                 "positive": "testing",
             },
         ],
-        "models": {"tiny": {"source": str(folder / "model"), "prepend_bos": True}},
+        "models": {
+            "tiny": {"source": str(folder / "model"), "prepend_bos": True},
+            "speaker": {"source": str(folder / "speaker")},
+        },
         "activations": [
             {
                 "model": "tiny",
@@ -84,6 +118,13 @@ def config(folder: Path) -> dict[str, Any]:
                 "sites": ["resid_post.1"],
                 "positions": ["last"],
                 "datasets": ["statements", "validation"],
+            },
+            {
+                "model": "speaker",
+                "sites": ["resid_post.1"],
+                "positions": ["tokens", "span.answer"],
+                "spans": {"answer": {"role": "assistant", "turn": -1}},
+                "datasets": ["answered", "chats"],
             },
         ],
         "arrays": {"own": {"path": str(folder / "{dataset}.npy")}},

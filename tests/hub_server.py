@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import struct
 import threading
@@ -31,7 +32,8 @@ import pytest
 
 TOKEN = "hf_loopbackTOKEN0123456789"
 SIGNATURE = "SIGNATUREabcdef0123456789"
-_LARGE = (".safetensors", ".bin", ".npz", ".pt")
+_LARGE = (".safetensors", ".bin", ".npz", ".pt", ".parquet")
+_DATASETS = "datasets/"  # before the names of their repositories, as in addresses
 _PIECE = 1 << 15
 
 
@@ -242,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._tree(path.removeprefix("/api/models/"))
         elif path.startswith("/api/models/"):
             self._api(path.removeprefix("/api/models/"), "blobs" in parts.query)
+        elif path.startswith("/api/datasets/"):
+            self._api(path.removeprefix("/api/"), "blobs" in parts.query)
         elif "/resolve/" in path:
             self._resolve(path.lstrip("/"))
         else:
@@ -302,7 +306,8 @@ class _Handler(BaseHTTPRequestHandler):
                     entry["lfs"] = {"size": len(content), "sha256": sha, "pointerSize": 130}
                     entry["blobId"] = git_id(f"version lfs {sha}".encode())
             siblings.append(entry)
-        body = {"_id": "1", "id": name, "sha": commit, "siblings": siblings, "private": False}
+        called = name.removeprefix(_DATASETS)
+        body = {"_id": "1", "id": called, "sha": commit, "siblings": siblings, "private": False}
         self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _tree(self, path: str) -> None:
@@ -355,8 +360,10 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("sig") != [SIGNATURE]:
             self._answer(403)
             return
-        org, name, commit, file = path.removeprefix("/storage/").split("/", 3)
-        self._send(file, owner.repos[f"{org}/{name}"].commits[commit][file], {})
+        found = re.fullmatch(r"/storage/(.+?)/([0-9a-f]{40})/(.+)", path)
+        assert found is not None
+        name, commit, file = found.groups()
+        self._send(file, owner.repos[name].commits[commit][file], {})
 
     def _send(self, file: str, content: bytes, headers: Mapping[str, str]) -> None:
         owner, low, high = self.server.owner, 0, len(content)

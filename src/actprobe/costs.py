@@ -121,12 +121,14 @@ class Estimator:
         self._model = cache(lambda name: shapes.model(plan.config, name))
         self._stages: dict[str, Callable[[Batch], _Work]] = {
             "activations": self._activations,
+            "answers": self._answers,
             "latents": self._latents,
             "saes": self._saes,
             "probes": self._probes,
             "contrastive": self._contrastive,
             "texts": self._texts,
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
+            "hub": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
             "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
             "imports": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
             "arrays": lambda b: _Work(self._arrays(b), b.cost / _CONVERT, b.cost),
@@ -179,6 +181,22 @@ class Estimator:
     def _texts(self, b: Batch) -> _Work:
         sizes = [self._rows(t.item).text_bytes for t in b.targets]
         return _Work(_PYTHON + 10 * max(sizes), 1 + sum(sizes) / (5 * MB), sum(sizes) / 3)
+
+    def _answers(self, b: Batch) -> _Work:
+        """All layers read every prompt; each token of an answer reads all weights once a batch."""
+        settings, model = self._config["models"][b.loader], self._model(b.loader)
+        dtype, cuda = settings["dtype"], settings["device"] == "cuda"
+        held, read = model.weights(model.layers, dtype)
+        tokens = sum(
+            self._tokens(t.item, settings) + self._rows(t.item).n * t.spec["max_new_tokens"]
+            for t in b.targets
+        )
+        product = 2 * (model.layers * model.active + model.embedding) * tokens
+        seconds = _LOAD_SECONDS + read / _READ + product / (_CUDA if cuda else _CPU)[dtype]
+        threads = self._config["threads"]["activations"]
+        disk = sum(4 * self._rows(t.item).n * t.spec["max_new_tokens"] for t in b.targets)
+        memory = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0) + _TORCH
+        return _Work(2 * _MARGIN * memory, seconds, disk, threads, int(cuda))
 
     def _activations(self, b: Batch) -> _Work:
         settings, model = self._config["models"][b.loader], self._model(b.loader)

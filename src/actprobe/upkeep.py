@@ -58,6 +58,8 @@ def verify(roots: Iterable[Path], set_aside: bool = False) -> Report:
             report.bytes += path.stat().st_size
             if path.suffix == ".whl":
                 texts.verify_wheel(path)
+            elif texts.is_fetched(path):
+                texts.verify_fetched(path)
             elif wandb.is_raw(path):
                 wandb.verify_file(path)
             else:

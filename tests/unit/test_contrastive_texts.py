@@ -10,7 +10,7 @@ from models_tiny import save_tokenizer
 from actprobe import keys, texts
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models.chat import template as chat_template
-from actprobe.texts.contrastive import fill, taken_apart
+from actprobe.texts.templates import fill, taken_apart
 
 ONE = [{"question": "Odd?", "positive": "(B)", "negative": "(A)"}]
 
@@ -74,7 +74,7 @@ def test_filters_and_columns_hold_for_both_rows(tmp_path):
     "template", ["Q: {text}\nAnswer: {answer}.", "{text} {answer}", "{answer}\n\n{text}"]
 )
 def test_what_a_template_joins_is_taken_apart_again(text, answer, template):
-    (joined,) = fill(template, [text], [answer])
+    (joined,) = fill(template, {"text": [text], "answer": [answer]}, 1)
     assert taken_apart(template, joined, answer) == text
     assert taken_apart("{text}?", text + "?") == text
 
@@ -102,9 +102,10 @@ def test_what_is_wrong_with_a_pair_is_said_with_its_row(tmp_path, rows, words):
 @pytest.mark.parametrize(
     ("rows", "template", "words"),
     [
-        (inputs.PAIRS, "{text}", "{text} and {answer} once each"),
-        (inputs.ROWS, "{text} {answer}", "{text} once and no {answer}"),
-        (inputs.ROWS, "{question}", "{text} once and no {answer}"),
+        (inputs.PAIRS, "{text}", "expected {answer} once in it"),
+        (inputs.PAIRS, "{text} {answer} {answer}", "expected {answer} once in it"),
+        (inputs.ROWS, "question", "expected {text} or other columns in it"),
+        (inputs.ROWS, "{text} {", "a single '{'; write '{{' where the brace is text"),
     ],
 )
 def test_a_template_must_hold_what_it_is_for(tmp_path, rows, template, words):
@@ -125,9 +126,9 @@ def test_an_answer_after_the_marker_follows_the_generation_prompt(tmp_path):
     prompt, segments = render(t.text[0])
     question = inputs.PAIRS[0]["question"]
     assert prompt == f"[system]Guess.[user]{question}\n\nAnswer:[assistant]\n\n (A)"
-    shown = [prompt[start:end] for start, end, _ in segments]
+    shown = [prompt[start:end] for start, end, *_ in segments]
     assert shown == [question, "\n\n (A)"]
-    assert [t.text[0][at : at + len(s)] for (_, _, at), s in zip(segments, shown, strict=True)] == [
+    assert [t.text[0][at : at + len(s)] for (_, _, at, *_), s in zip(segments, shown, strict=True)] == [
         question, "\n\n (A)",
     ]  # fmt: skip
 

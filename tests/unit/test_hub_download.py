@@ -334,7 +334,7 @@ def test_files_beyond_the_limit_of_http_are_left_to_the_client(tmp_path, loopbac
     monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", 1 << 20)
     asked = []
 
-    def client(repo, name, *, revision):
+    def client(repo, name, *, revision, repo_type):
         asked.append((repo, name, revision))
         monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", 1 << 40)
         fetch(tmp_path, revision, name)

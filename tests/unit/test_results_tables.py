@@ -185,6 +185,6 @@ def test_written_tables_are_equal_byte_for_byte_and_read_back_exactly(tmp_path: 
         back = results.read_probes(tmp_path / "a/e" / layout.TABLES[name])
         pd.testing.assert_frame_equal(back, table)
     assert (
-        "5_hist_fig_ismale,17,,,no (9) | yes (8),,,,,,,{}"
+        "5_hist_fig_ismale,17,,,,no (9) | yes (8),,,,,,,,{}"
         in (tmp_path / "a/e/tables/datasets.csv").read_text()
     )

@@ -17,7 +17,7 @@ from sklearn.preprocessing import LabelEncoder
 from actprobe.errors import BadInput
 from actprobe.texts.checks import Place, duplicates
 from actprobe.texts.labels import encode, encode_written
-from actprobe.texts.run import tabulate
+from actprobe.texts.tabulate import tabulate
 
 SPEC = {
     "format": "csv",
@@ -56,7 +56,7 @@ def as_bytes(format: str, columns: dict) -> bytes:
 
 def table(data: bytes | str, **spec):
     data = data.encode() if isinstance(data, str) else data
-    return tabulate(data, SPEC | spec, "d", "d.csv")
+    return tabulate([("d.csv", data)], SPEC | spec, "d")
 
 
 FORMATS = ("csv", "tsv", "csv.zst", "json", "jsonl", "jsonl.zst", "parquet")

@@ -71,6 +71,8 @@ def test_a_dataset_is_written_and_loaded(tmp_path, csv):
             "n": 3,
             "texts": 2,
             "multiline": 0,
+            "sampled_from": None,
+            "unfinished": None,
             "classes": {"no": 2, "yes": 1},
             "duplicates": 1,
             "conflicting": 2,

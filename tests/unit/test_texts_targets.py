@@ -14,7 +14,7 @@ import yaml
 from actprobe import keys
 from actprobe.errors import ConfigError
 from actprobe.texts import targets, wheel_source, wheel_targets
-from actprobe.texts.targets import FORMATS
+from actprobe.texts.sources import FORMATS
 
 SCHEMAS = Path(__file__).parents[2] / "workflow/schemas"
 SCHEMA = yaml.safe_load((SCHEMAS / "datasets.schema.yaml").read_text())

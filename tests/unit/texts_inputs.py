@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actprobe.errors import BadInput
-from actprobe.texts.run import tabulate
+from actprobe import config, experiment
+from actprobe.errors import ActprobeError, BadInput
+from actprobe.plan import Target, take_over
+from actprobe.texts import Texts
+from actprobe.texts.table import load as texts_of
+from actprobe.texts.tabulate import tabulate
 
 SPEC: dict[str, Any] = {
     "format": "csv",
@@ -26,7 +31,7 @@ SPEC: dict[str, Any] = {
 def make(data: bytes | str, **spec: Any) -> tuple[pa.Table, dict[str, Any]]:
     """Table and facts of a file; without labels unless `label` names their column."""
     data = data if isinstance(data, bytes) else data.encode()
-    return tabulate(data, SPEC | spec, "d", "d.csv")
+    return tabulate([("d.csv", data)], SPEC | spec, "d")
 
 
 def texts(data: bytes | str, **spec: Any) -> list[str]:
@@ -57,3 +62,44 @@ def parquet(*columns: tuple[str, Any]) -> bytes:
 
 def jsonl(*rows: Any) -> str:
     return "".join(json.dumps(r) + "\n" for r in rows)
+
+
+def configured(folder: Path, *entries: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A resolved config of some datasets, its cache in the folder."""
+    given = {"experiment": "e", "cache_dir": f"{folder}/cache", "results_dir": f"{folder}/results"}
+    return config.resolve(given | {"datasets": list(entries), "on_bad_dataset": "stop"} | more)
+
+
+def build(folder: Path, *entries: dict[str, Any], **more: Any) -> list[Target]:
+    """The texts targets of some datasets, made as a run makes them."""
+    resolved = configured(folder, *entries, **more)
+    planned = experiment.plan_texts(resolved)
+    take_over(planned)
+    for batch in planned.in_order():
+        experiment.run(batch, resolved, 1)
+    return [planned.targets[p] for p in planned.paths("texts")]
+
+
+def loaded(folder: Path, data: bytes | str, **entry: Any) -> Texts:
+    """A file of these bytes as a dataset without labels; jsonl unless the entry says otherwise."""
+    data = data if isinstance(data, bytes) else data.encode()
+    file = folder / f"d.{entry.get('format', 'jsonl')}"
+    file.write_bytes(data)
+    [t] = build(folder, {"name": "d", "path": str(file), "label": None, **entry})
+    return texts_of(t.path)
+
+
+def unusable(folder: Path, data: bytes | str, *words: str, **entry: Any) -> None:
+    """Assert that a file is refused, naming the dataset, with all these words."""
+    with pytest.raises(ActprobeError) as e:
+        loaded(folder, data, **entry)
+    assert "dataset d" in str(e.value)
+    missing = [w for w in words if w not in str(e.value)]
+    assert not missing, str(e.value)
+
+
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is 2 + 2?"},
+    {"role": "assistant", "content": "4"},
+]

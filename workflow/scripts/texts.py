@@ -1,7 +1,7 @@
-"""Run the pending texts targets of this rule."""
+"""Run the pending texts or prompts targets of this rule."""
 
 from actprobe import jobs
-from actprobe.texts.run import run
+from actprobe.experiment import run
 
 with jobs.logged(snakemake.log[0]):
     batch, config = jobs.load(snakemake.rule, snakemake.resources.get("mem_mb"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.hub.names import hint, looks_like_repo, split
+from actprobe.hub.names import dataset_hint, hint, looks_like_repo, split, split_dataset
 from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ __all__ = [
     "NotThere",
     "Refused",
     "anywhere",
+    "dataset_hint",
     "hint",
     "lacking",
     "listing",
@@ -64,6 +65,7 @@ __all__ = [
     "require_whole",
     "snapshot",
     "split",
+    "split_dataset",
 ]
 
 __getattr__ = lazy(__name__, _LAZY)

@@ -18,6 +18,7 @@ from actprobe.errors import ActprobeError, Unreachable
 from actprobe.hub import transfer
 from actprobe.hub.asking import LONGEST_WAIT, Dropped, cause, keep_out_of_logs, offline
 from actprobe.hub.layout import Entry, length
+from actprobe.hub.names import of_client
 from actprobe.hub.placing import blob_of, point, unfinished, writable
 from actprobe.hub.transfer import check, new_hash, opened
 from actprobe.store.files import out_of_space
@@ -117,7 +118,8 @@ class _File:
         from huggingface_hub import hf_hub_download
 
         log.info("%s: left to the hub's client, because of its size", self.what)
-        hf_hub_download(self.repo, self.name, revision=self.commit)
+        repo, kind = of_client(self.repo)
+        hf_hub_download(repo, self.name, revision=self.commit, repo_type=kind)
 
     def _fill(self, f: BinaryIO) -> None:
         """Bring the part to its full length and the right digest; twice at most."""

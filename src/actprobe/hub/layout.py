@@ -2,8 +2,8 @@
 
 Layout (huggingface_hub, "Understand caching"): `models--ORG--NAME/snapshots/COMMIT/FILE` points to
 `blobs/DIGEST`; `refs/REVISION` holds the commit that a branch was when somebody last fetched it;
-`trees/COMMIT.json` lists the files of a commit. A blob's name is the SHA-256 of its bytes, for small
-files the id that git gives them.
+`trees/COMMIT.json` lists the files of a commit. Datasets lie in `datasets--ORG--NAME`. A blob's name
+is the SHA-256 of its bytes, for small files the id that git gives them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from actprobe.errors import ActprobeError, Damaged
+from actprobe.hub.names import DATASETS
 from actprobe.keys import DigestMemo
 
 _TREE_VERSION = 1
@@ -45,7 +46,8 @@ def root() -> Path:
 
 def storage(repo: str) -> Path:
     """The folder of a repository in the local hub cache."""
-    return root() / f"models--{repo.replace('/', '--')}"
+    called = repo if repo.startswith(DATASETS) else f"models/{repo}"
+    return root() / called.replace("/", "--")
 
 
 def snapshot(repo: str, commit: str) -> Path:

@@ -1,9 +1,14 @@
-"""Sources of the config that name the hub: `hub:ORG/NAME` and `hub:ORG/NAME/FOLDER`."""
+"""What of the config names the hub: models `hub:ORG/NAME` and `hub:ORG/NAME/FOLDER`, datasets
+`hub:ORG/NAME@COMMIT/FILE`.
+
+Inside, a repository of datasets is called `datasets/ORG/NAME`, as in the hub's own addresses.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 from actprobe.errors import ConfigError
 
@@ -14,6 +19,43 @@ _PAGE = re.compile(
     r"(?:/(?:tree|blob|resolve)/([^/]+)(?:/(.+))?)?/?"
 )
 _PREFIX = re.compile(r"(?:hf://|huggingface:|hf:|hub\s*:|hub://)(?:models/)?\s*(.+)", re.IGNORECASE)
+
+
+DATASETS = "datasets/"
+_DATASET = re.compile(rf"({_PART}/{_PART})(?:@([^/@\s]+))?(?:/(.+))?")
+_DATASET_PAGE = re.compile(
+    rf"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)datasets/({_PART}/{_PART})"
+    r"(?:(?:/(?:tree|blob|resolve|viewer)/|@)([^/?]+)(?:/([^?]+))?)?/?(?:\?.*)?"
+)
+
+
+def of_client(repo: str) -> tuple[str, str]:
+    """What the hub's client calls a repository, and its kind."""
+    if repo.startswith(DATASETS):
+        return repo.removeprefix(DATASETS), "dataset"
+    return repo, "model"
+
+
+def split_dataset(path: str, where: str) -> tuple[str, str | None, str]:
+    """Repository, revision (None where none is given) and file of a dataset's `hub:` path.
+
+    path: without its `hub:`; a revision may be written with %2F for a slash. Raises ConfigError.
+    """
+    found = _DATASET.fullmatch(path)
+    if found is None or ".." in PurePosixPath(found[3] or "").parts:
+        words = dataset_hint(path) or "hub:ORG/NAME@COMMIT/FILE"
+        raise ConfigError(f"{where}: hub:{path} is no dataset of the hub; write {words}")
+    repo, revision, file = found.groups()
+    return DATASETS + repo, None if revision is None else unquote(revision), file or ""
+
+
+def dataset_hint(path: str) -> str | None:
+    """The words to write for an address of a dataset's page or file; None for anything else."""
+    page = _DATASET_PAGE.fullmatch(path)
+    if page is None:
+        return None
+    repo, revision, file = page.groups()
+    return f"hub:{repo}@{revision or 'COMMIT'}" + (f"/{file}" if file else "/FILE")
 
 
 def split(source: str, subfolder: str | None, where: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from actprobe.errors import ActprobeError, ConfigError, Unreachable
 from actprobe.hub import asking
 from actprobe.hub.asking import Line, Refused
+from actprobe.hub.names import of_client
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ def _try(line: Line, repo: str, commit: str, name: str) -> None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     def question() -> Any:
-        return get_hf_file_metadata(hf_hub_url(repo, name, revision=commit), timeout=asking.ANSWER)
+        called, kind = of_client(repo)
+        url = hf_hub_url(called, name, repo_type=kind, revision=commit)
+        return get_hf_file_metadata(url, timeout=asking.ANSWER)
 
     line.ask(f"hub:{repo}/{name} at {commit[:8]}", repo, question)
 

@@ -14,6 +14,7 @@ from actprobe.errors import ActprobeError, ConfigError
 from actprobe.hub import asking, commits, download, layout, placing, transfer
 from actprobe.hub.asking import Line, NotThere
 from actprobe.hub.layout import Entry, Listing
+from actprobe.hub.names import of_client
 from actprobe.keys import DigestMemo
 from actprobe.wandb.progress import Progress
 
@@ -89,19 +90,22 @@ class Hub:
         """Commit of a revision and, when asked for, its files."""
         from huggingface_hub import HfApi
 
+        called, kind = of_client(repo)
+
         def question() -> tuple[Any, Listing]:
-            api = HfApi()
-            info = api.model_info(
-                repo, revision=revision, timeout=asking.ANSWER, files_metadata=files
-            )
+            info: Any = HfApi().repo_info(
+                called, repo_type=kind, revision=revision, timeout=asking.ANSWER,
+                files_metadata=files,
+            )  # fmt: skip
             if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
                 raise ValueError("it names no commit")
             return info, {s.rfilename: _entry(s) for s in info.siblings or ()} if files else {}
 
         what = f"hub:{repo} at {_shown(revision)}"
         info, listed = self._once((repo, revision), what, repo, question, line)
-        if info.id and info.id != repo:
-            log.warning("hub:%s is called %s there; write source: hub:%s", repo, info.id, info.id)
+        if info.id and info.id != called:
+            key = "path" if kind == "dataset" else "source"
+            log.warning("hub:%s is called %s there; write %s: hub:%s", repo, info.id, key, info.id)
         return info.sha, listed
 
     def _once(

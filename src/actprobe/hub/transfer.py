@@ -14,6 +14,7 @@ from typing import Any
 from actprobe.hub import asking, layout
 from actprobe.hub.asking import Dropped, within
 from actprobe.hub.layout import Entry
+from actprobe.hub.names import of_client
 
 STALL = 20.0  # seconds without a byte before a connection is given up
 
@@ -50,7 +51,8 @@ def opened(repo: str, commit: str, name: str, at: int) -> Iterator[Any]:
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
         if at:
             headers["Range"] = f"bytes={at}-"
-        session, url = get_session(), hf_hub_url(repo, name, revision=commit)
+        called, kind = of_client(repo)
+        session, url = get_session(), hf_hub_url(called, name, repo_type=kind, revision=commit)
         request = session.build_request("GET", url, headers=headers, timeout=httpx2.Timeout(STALL))
         response = session.send(request, stream=True)
         try:

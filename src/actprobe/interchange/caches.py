@@ -13,7 +13,7 @@ from actprobe import store
 from actprobe.errors import BadInput
 from actprobe.interchange.layouts import INFO, METADATA, NOTE, read_json, read_object
 from actprobe.texts import Texts
-from actprobe.texts.contrastive import taken_apart
+from actprobe.texts.templates import taken_apart
 
 _GUESS = "You must guess whether"  # begins the instruction of the prompts that are no leak
 _CUT = "..."

@@ -30,7 +30,7 @@ from actprobe.models import Activations, open_activations
 from actprobe.models.hooks import hook_of
 from actprobe.plan import Target
 from actprobe.texts import Texts
-from actprobe.texts.contrastive import taken_apart
+from actprobe.texts.templates import taken_apart
 
 log = logging.getLogger(__name__)
 

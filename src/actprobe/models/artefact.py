@@ -45,6 +45,10 @@ def begin(
     }
     if keep is not None:
         arrays |= {"offsets": ((n + 1,), "int64"), "token_ids": ((rows,), "int32")}
+        if tokens.chars is not None:
+            arrays["chars"] = ((rows, 2), "int32")
+        if tokens.said is not None:
+            arrays["said"] = ((rows, 3), "int16")
     part = store.Part(path, spec, arrays, units, facts, {"x": {"dtype": dtype}})
     if part.pending:
         part["n_tokens"][:] = tokens.lengths
@@ -52,6 +56,10 @@ def begin(
         if keep is not None:
             part["offsets"][:] = kept_offsets(tokens, keep)
             part["token_ids"][:] = tokens.ids[keep]
+            if tokens.chars is not None:
+                part["chars"][:] = tokens.chars[keep]
+            if tokens.said is not None:
+                part["said"][:] = tokens.said[keep]
     return part
 
 
@@ -82,14 +90,18 @@ class Activations:
     """An open activation artefact.
 
     x: [N, d], or [T, d] for position `tokens` (float32, float16, or uint16 bfloat16 bits);
-    n_tokens: int32 [N], tokens that the model read; offsets: int64 [N+1] and token_ids: int32 [T]
-    for position `tokens`, else None.
+    n_tokens: int32 [N], tokens that the model read. For position `tokens`, else None: offsets: int64
+    [N+1]; token_ids: int32 [T]; chars: int32 [T, 2], the characters of the row's text that each token
+    covers, where the tokenizer tells; said: int16 [T, 3], role, message and part of each token of a
+    conversation (`segments`).
     """
 
     x: h5py.Dataset
     n_tokens: np.ndarray
     offsets: np.ndarray | None
     token_ids: np.ndarray | None
+    chars: np.ndarray | None = None
+    said: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,6 +128,7 @@ def open_activations(path: str | Path, key: str | None = None) -> Iterator[Activ
             f["n_tokens"][:],
             f["offsets"][:] if ragged else None,
             f["token_ids"][:] if ragged else None,
+            *(f[name][:] if name in f else None for name in ("chars", "said")),
         )
 
 

@@ -1,17 +1,17 @@
-"""Chat templates: a text becomes a conversation, and it is known where the text stands in it."""
+"""Chat templates: what they make of messages, and of a text that becomes a conversation."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actprobe.errors import BadInput, ConfigError
+from actprobe.models.segments import PART, ROLE, Rendered, Segment
 
-Segment = tuple[int, int, int]  # start and end in the rendered string, start in the row's text
-Render = Callable[[str], tuple[str, list[Segment]]]
+Render = Callable[[str], Rendered]
 
-_KEYS = ("add_generation_prompt",)  # of `chat` and of transformers alike
+_KEYS = ("add_generation_prompt", "fold_system")  # of `chat`; the first one of transformers too
 _MARK = "\u2063actprobe\u2063"  # stands for the user message to see what comes before it
 # Some templates print the day on which they are rendered: this macro, put in front, hides the
 # function that tells them, so that tokens are the same tomorrow.
@@ -28,6 +28,53 @@ _FIXED_DAY = (
 )
 
 
+class Template:
+    """A model's chat template with the variables of the config, its day fixed.
+
+    chat: `variables` of the model `name` in the config. Raises ConfigError when there is none, and
+    for variables that are not the user's to give.
+    """
+
+    def __init__(self, tokenizer: Any, chat: Mapping[str, Any], name: str = "X") -> None:
+        self.where = f"models.{name}.chat"
+        self._tokenizer, self._variables = tokenizer, dict(chat["variables"])
+        self._sources = {offered: self._source(offered) for offered in (False, True)}
+        _check_variables(tokenizer, self._variables, f"{self.where}.variables")
+
+    def _source(self, tools: bool) -> str:
+        """The template's text: some models have one of its own for chats with tools."""
+        tokenizer, where = self._tokenizer, self.where
+        if not tokenizer.chat_template:
+            raise ConfigError(
+                f"{where}: this model's tokenizer has no chat template: it was not trained on "
+                f"conversations; leave {where} out, or take the model's chat version"
+            )
+        try:
+            source = tokenizer.get_chat_template(tools=[{}] if tools else None)
+        except ValueError as e:  # several, none of them the default
+            raise ConfigError(f"{where}: {e}") from None
+        return _FIXED_DAY + source if "strftime_now" in source else source
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Any] | None = None,
+        prompt: bool = False,
+    ) -> str:
+        """The messages as one string; prompt: with what begins the assistant's answer.
+
+        Raises whatever the template raises.
+        """
+        more = {"tools": list(tools)} if tools else {}
+        return self._tokenizer.apply_chat_template(
+            [dict(m) for m in messages],
+            chat_template=self._sources[bool(tools)],
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **{**self._variables, **more},
+        )
+
+
 def template(tokenizer: Any, chat: Mapping[str, Any], name: str = "X") -> Render:
     """A function from a text to the rendered conversation and where the text stands in it.
 
@@ -37,21 +84,15 @@ def template(tokenizer: Any, chat: Mapping[str, Any], name: str = "X") -> Render
     name. Raises ConfigError when there is no template, it fails whatever the text, or it does not
     show the user message, the function BadInput for a text that the template alters.
     """
-    where = f"models.{name}.chat"
-    source = _source(tokenizer, where)
-    _check_variables(tokenizer, chat["variables"], f"{where}.variables")
+    made = Template(tokenizer, chat, name)
+    where = made.where
     before, after = chat["user"].split("{text}", 1)
     system, answer_after = chat["system"], chat["answer_after"]
 
     def render(user: str, system: str | None) -> str:
         messages = [] if system is None else [{"role": "system", "content": system}]
-        return tokenizer.apply_chat_template(
-            [*messages, {"role": "user", "content": user}],
-            chat_template=source,
-            tokenize=False,
-            add_generation_prompt=chat["add_generation_prompt"],
-            **chat["variables"],
-        )
+        messages.append({"role": "user", "content": user})
+        return made.render(messages, prompt=chat["add_generation_prompt"])
 
     if system is not None and not _takes_system(render, system):
         before, system = f"{system}\n\n{before}", None
@@ -64,8 +105,9 @@ def template(tokenizer: Any, chat: Mapping[str, Any], name: str = "X") -> Render
         ) from e
     if not found:
         raise ConfigError(f"{where}: the model's chat template does not show the user message")
+    turn = 0 if system is None else 1
 
-    def rendered(text: str) -> tuple[str, list[Segment]]:
+    def rendered(text: str) -> Rendered:
         question, answer = text, ""
         if answer_after and answer_after in text:
             question, _, answer = text.rpartition(answer_after)
@@ -79,26 +121,17 @@ def template(tokenizer: Any, chat: Mapping[str, Any], name: str = "X") -> Render
         low = max(len(before), stripped)
         high = min(len(before) + len(question), stripped + len(shown))
         shift = len(prefix) - stripped
-        segments = [(low + shift, high + shift, low - len(before))]
+        content, n = PART["content"], high - low
+        segments = [
+            Segment(low + shift, high + shift, low - len(before), n, ROLE["user"], turn, content)
+        ]
         if answer:
-            segments.append((len(string), len(string) + len(answer), len(text) - len(answer)))
+            end, n = len(string), len(answer)
+            at = len(text) - n
+            segments.append(Segment(end, end + n, at, n, ROLE["assistant"], turn + 1, content))
         return string + answer, segments
 
     return rendered
-
-
-def _source(tokenizer: Any, where: str) -> str:
-    """The template's text, its day fixed."""
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            f"{where}: this model's tokenizer has no chat template: it was not trained on "
-            f"conversations; leave {where} out, or take the model's chat version"
-        )
-    try:
-        source = tokenizer.get_chat_template()
-    except ValueError as e:  # several, none of them the default
-        raise ConfigError(f"{where}: {e}") from None
-    return _FIXED_DAY + source if "strftime_now" in source else source
 
 
 def _check_variables(tokenizer: Any, variables: Mapping[str, Any], where: str) -> None:

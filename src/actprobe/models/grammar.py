@@ -100,6 +100,11 @@ def is_masked(position: Any) -> bool:
     return position in _MASKED
 
 
+def is_said(position: Any) -> bool:
+    """Whether a position of the spec is a span of what somebody says in a chat."""
+    return isinstance(position, Mapping) and bool({"role", "turn", "part"} & set(position["span"]))
+
+
 def position_spec(name: Any, spans: Mapping[str, Any], where: str) -> Any:
     """What a position means, as it stands in the spec. Raises ConfigError for an unknown one."""
     if re.fullmatch(r"-?\d+", str(name)):

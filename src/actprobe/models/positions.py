@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from actprobe.errors import BadInput
+from actprobe.models import said
 from actprobe.models.tokens import Tokens
 
 
@@ -89,7 +90,34 @@ def _span(
     texts: Sequence[str],
     names: Sequence[str],
 ) -> Reduction:
-    """Tokens that begin inside the span.
+    """The tokens of a span, reduced."""
+    if {"role", "turn", "part"} & set(span):
+        keep, n_split = said.tokens(tokens, span), 0
+        what = f"has no token of {said.words(span)} (nothing is, or it was cut off)"
+    else:
+        keep, n_split = _within(tokens, span, texts, names)
+        what = "has no token that begins in the span (it lies inside one, or was cut off)"
+    _require(_counts(tokens, keep) > 0, names, what, None)
+    if span["reduce"] in ("mean", "max"):
+        keep &= mask.on(tokens)
+        what = f"has no tokens in the span besides {mask}"
+        _require(_counts(tokens, keep) > 0, names, what, None)
+        return Reduction(span["reduce"], keep=keep, edges=n_split)
+    where = np.flatnonzero(keep)
+    row = np.searchsorted(tokens.offsets, where, side="right") - 1
+    index = np.zeros(len(names), np.int64)
+    ordered = slice(None, None, -1) if span["reduce"] == "first" else slice(None)
+    index[row[ordered]] = (where - tokens.offsets[row])[ordered]  # the last assignment stays
+    if span["reduce"] == "after":
+        index += 1
+        _require(index < tokens.lengths, names, "has no token after the span", None)
+    return Reduction("pick", index, edges=n_split)
+
+
+def _within(
+    tokens: Tokens, span: Mapping[str, Any], texts: Sequence[str], names: Sequence[str]
+) -> tuple[np.ndarray, int]:
+    """Tokens that begin inside a span of characters, bool [T], and rows with an edge inside one.
 
     The white space that a tokenizer puts before a word belongs to the word: "yes" is the first
     token in "Answer: yes" that begins behind "Answer: ", though " yes" may be one token.
@@ -100,20 +128,7 @@ def _span(
     low, high = np.repeat(edges, tokens.lengths, axis=0).T
     keep = (low <= begin) & (begin < high) & (begin < end)
     split = [(begin < edge) & (edge < end) for edge in (low, high)]
-    n_split = int((_counts(tokens, split[0] | split[1]) > 0).sum())
-    what = "has no token that begins in the span (it lies inside one, or was cut off)"
-    _require(_counts(tokens, keep) > 0, names, what, None)
-    if span["reduce"] in ("mean", "max"):
-        keep &= mask.on(tokens)
-        what = f"has no tokens in the span besides {mask}"
-        _require(_counts(tokens, keep) > 0, names, what, None)
-        return Reduction(span["reduce"], keep=keep, edges=n_split)
-    where = np.flatnonzero(keep)
-    row = np.searchsorted(tokens.offsets, where, side="right") - 1
-    index = np.zeros(len(edges), np.int64)
-    ordered = slice(None) if span["reduce"] == "last" else slice(None, None, -1)
-    index[row[ordered]] = (where - tokens.offsets[row])[ordered]  # the last assignment stays
-    return Reduction("pick", index, edges=n_split)
+    return keep, int((_counts(tokens, split[0] | split[1]) > 0).sum())
 
 
 def _words(tokens: Tokens, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

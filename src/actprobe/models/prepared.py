@@ -32,6 +32,7 @@ class Prepared:
     def __init__(self, reading: Reading, rows: Texts, targets: Sequence[Target], out: Outcome):
         self.reading, self.name = reading, targets[0].item
         self.ids: list[str] = []
+        self._bos = False
         self.reductions: dict[str, Reduction] = {}
         self._tokens: Tokens | None = None
         self._digests: dict[str, np.ndarray] = {}
@@ -64,7 +65,8 @@ class Prepared:
         arrays = [r.read for r in self.reductions.values()]
         if self._tokens is not None:
             t = self._tokens
-            arrays += [t.ids, t.content, *(a for a in (t.chars, t.types) if a is not None)]
+            more = (t.chars, t.types, t.said)
+            arrays += [t.ids, t.content, *(a for a in more if a is not None)]
         return sum(a.nbytes for a in arrays)
 
     def let_go(self) -> None:
@@ -91,7 +93,7 @@ class Prepared:
             "n_special_in_text": tokens.n_special,
             "n_bos": tokens.n_bos,
             "has_bos": self.reading.tokenizer.bos_token_id is not None,
-            "prepend_bos": self.reading.bos,
+            "prepend_bos": self._bos,
             "causal": self.reading.causal,
             "tokens_sha256": tokens_sha256(self.digests(t)),
         }
@@ -102,11 +104,14 @@ class Prepared:
         return facts
 
     def _tokenise(self, rows: Texts, targets: Sequence[Target]) -> list[str]:
-        text, self.ids = rows.text.tolist(), rows.id.tolist()
-        spans = any(isinstance(t.spec["position"], Mapping) for t in targets)
+        self.ids, self._bos = rows.id.tolist(), self.reading.prepends_bos(rows.chats is not None)
+        positions = [t.spec["position"] for t in targets]
+        chars = any(isinstance(p, Mapping) for p in positions)
+        if not chars and "tokens" in positions:  # which keeps them where there are any
+            chars = self.reading.has_offsets
         with self._named():
-            self._tokens = self.reading.encode(text, self.ids, spans)
-        return text
+            self._tokens = self.reading.encode(rows.rows, self.ids, chars)
+        return rows.text.tolist()
 
     def _plan(self, t: Target, text: Sequence[str]) -> None:
         p = position_of(t)

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from actprobe.models.chat import Segment
+from actprobe.models.segments import NO_TURN, Rendered
+
+NOBODY = (0, NO_TURN, 0)
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Rows:
 
     ids: int32 [T]; lengths: int64 [n]; own: bool [T], tokens of the row's text, neither added by
     the tokenizer nor of a template; chars: int32 [T, 2], the characters of the text that each
-    covers, zeros where they are not known; types: int8 [T].
+    covers, zeros where they are not known; types: int8 [T]; said: int32 [T, 3], who says each, in
+    which turn, and what it is (`segments`): (0, -1, 0) for what nobody says.
     """
 
     ids: np.ndarray
@@ -26,6 +29,7 @@ class Rows:
     own: np.ndarray
     chars: np.ndarray
     types: np.ndarray
+    said: np.ndarray
 
     @property
     def starts(self) -> np.ndarray:
@@ -54,6 +58,7 @@ class Rows:
             self.own[keep],
             self.chars[keep],
             self.types[keep],
+            self.said[keep],
         )
 
     def fronted(self, rows: np.ndarray, token: int) -> Rows:
@@ -65,6 +70,7 @@ class Rows:
             np.insert(self.own, at, False),
             np.insert(self.chars, at, 0, axis=0),
             np.insert(self.types, at, 0),
+            np.insert(self.said, at, NOBODY, axis=0),
         )
 
     def replaced(self, row: int, other: Rows) -> Rows:
@@ -76,7 +82,7 @@ class Rows:
         parts = {
             name: np.concatenate([mine[:low], getattr(other, name), mine[high:]])
             for name, mine in (("ids", self.ids), ("own", self.own), ("chars", self.chars),
-                               ("types", self.types))
+                               ("types", self.types), ("said", self.said))
         }  # fmt: skip
         return replace(self, lengths=lengths, **parts)
 
@@ -89,6 +95,7 @@ def joined(pieces: Sequence[Rows]) -> Rows:
         np.concatenate([p.own for p in pieces]),
         np.concatenate([p.chars for p in pieces]),
         np.concatenate([p.types for p in pieces]),
+        np.concatenate([p.said for p in pieces]),
     )
 
 
@@ -128,21 +135,34 @@ def flat(batch: Mapping[str, Any]) -> Rows:
         chars = np.fromiter(chained(chained(batch["offset_mapping"])), np.int32).reshape(-1, 2)
     if "token_type_ids" in batch:
         types = np.fromiter(chained(batch["token_type_ids"]), np.int8)
-    return Rows(ids, lengths, own, chars, types)
+    return Rows(ids, lengths, own, chars, types, nobody(len(ids)))
 
 
-def on_texts(rows: Rows, rendered: Sequence[tuple[str, list[Segment]]]) -> Rows:
+def nobody(n: int) -> np.ndarray:
+    """`said` of n tokens that nobody says."""
+    return np.tile(np.array(NOBODY, np.int32), (n, 1))
+
+
+def on_texts(rows: Rows, rendered: Sequence[Rendered]) -> Rows:
     """Rows of conversations whose characters, of the rendered strings until now, are the texts'.
 
-    What covers none of the text is the template's.
+    A token belongs to what it covers a character of, the first where these are several; what covers
+    nothing that is said is the template's.
     """
-    own, chars = np.zeros_like(rows.own), np.zeros_like(rows.chars)
+    own, chars, said = np.zeros_like(rows.own), np.zeros_like(rows.chars), nobody(len(rows.ids))
     ends = np.cumsum(rows.lengths)
     for (_, segments), low, high in zip(rendered, rows.starts, ends, strict=True):
-        for start, end, at in segments:
-            first = np.maximum(rows.chars[low:high, 0], start)
-            last = np.minimum(rows.chars[low:high, 1], end)
+        begin, end = rows.chars[low:high].T
+        for s in segments:
+            first, last = np.maximum(begin, s.start), np.minimum(end, s.end)
             hit = last > first
-            chars[low:high][hit] = np.stack([first, last], 1)[hit] - start + at
+            covered = np.stack([first, last], 1) - s.start + s.at
+            if s.end - s.start != s.n:
+                covered[:] = s.at, s.at + s.n
+            new = hit & ~own[low:high]
+            chars[low:high][new] = covered[new]
+            said[low:high][new] = s.role, s.turn, s.part
+            more = hit & ~new & (said[low:high, 1] == s.turn)
+            chars[low:high, 1][more] = covered[more, 1]
             own[low:high] |= hit
-    return replace(rows, own=own, chars=chars)
+    return replace(rows, own=own, chars=chars, said=said)

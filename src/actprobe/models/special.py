@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from actprobe.models.chat import Segment
+from actprobe.models.segments import Segment
 
 
 class Special:
@@ -59,8 +59,8 @@ def plain_in_chat(
     """
     ids, chars = _encoded(tokenizer, string, plain=False)
     inside = np.zeros(len(ids), bool)
-    for start, end, _ in segments:
-        inside |= np.minimum(chars[:, 1], end) > np.maximum(chars[:, 0], start)
+    for s in segments:
+        inside |= np.minimum(chars[:, 1], s.end) > np.maximum(chars[:, 0], s.start)
     walls = np.flatnonzero(special.among(np.array(ids)) & ~inside).tolist()
     found: dict[bool, tuple[list[int], list[np.ndarray]]] = {p: ([], []) for p in (False, True)}
     edges = [0, *(int(e) for w in walls for e in chars[w]), len(string)]

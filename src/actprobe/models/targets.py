@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.models import families
-from actprobe.models.grammar import expand_site, is_masked, position_spec
+from actprobe.models.grammar import expand_site, is_masked, is_said, position_spec
 from actprobe.models.sources import Source, locate
 from actprobe.models.templates import check_chat
 from actprobe.plan import Target, target
 
 STAGE = "activations"
-VERSION = 4
+VERSION = 5
 _TOKENS = (  # settings of a model that decide what it reads
     "max_length", "truncation_side", "add_special_tokens", "prepend_bos", "special_tokens_in_text",
     "chat",
@@ -50,6 +50,7 @@ def targets(
         spans = entry.get("spans") or {}
         positions = {p: position_spec(p, spans, where) for p in entry["positions"]}
         chosen = matching(entry.get("datasets", ["*"]), texts, where, "dataset") if texts else []
+        _check_chats(name, model, source, [texts[d] for d in chosen], positions, where)
         for dataset in chosen:
             for site in sites:
                 for position, meaning in positions.items():
@@ -59,6 +60,28 @@ def targets(
                     )  # fmt: skip
                     found[t.path] = t
     return list(found.values())
+
+
+def _check_chats(
+    name: str,
+    model: Mapping[str, Any],
+    source: Source,
+    chosen: Sequence[Target],
+    positions: Mapping[str, Any],
+    where: str,
+) -> None:
+    """Raise ConfigError for chats without a template, and for spans of chats in texts."""
+    facts = {t.item: t.args.get("facts") for t in chosen}
+    chats = [d for d, f in facts.items() if f and f.get("chats")]
+    if chats:
+        check_chat(name, model, source.place, f"datasets.{chats[0]} holds chats")
+    spans = [p for p, meaning in positions.items() if is_said(meaning)]
+    plain = [d for d, f in facts.items() if f and not f.get("chats")]
+    if spans and plain and not model["chat"]:
+        raise ConfigError(
+            f"{where}: position {spans[0]} is for chats, and dataset {plain[0]} holds texts; name the "
+            f"datasets of chats in `datasets`, or write models.{name}.chat: {{}}"
+        )
 
 
 def _sites(

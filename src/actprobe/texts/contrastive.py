@@ -1,8 +1,7 @@
-"""Contrastive pairs: a question with two answers becomes two rows; templates put texts together."""
+"""Contrastive pairs: a question with two answers becomes two rows."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,20 +75,3 @@ def counts(answer: Sequence[str], label: Sequence[int]) -> dict[str, list[int]]:
     for (a, y), n in Counter(zip(answer, label, strict=True)).items():
         found[a][y] += n
     return found
-
-
-def fill(template: str, texts: Sequence[str], answers: Sequence[str] | None = None) -> list[str]:
-    """`template` with each text for {text} and its answer for {answer}."""
-    pieces = re.split(r"(\{text\}|\{answer\})", template)
-    rows = zip(texts, answers or [""] * len(texts), strict=True)
-    return [
-        "".join({"{text}": text, "{answer}": answer}.get(p, p) for p in pieces)
-        for text, answer in rows
-    ]
-
-
-def taken_apart(template: str, text: str, answer: str = "") -> str:
-    """The {text} that `fill` put into a template once, with this answer."""
-    before, _, after = template.partition("{text}")
-    start, end = (len(p.replace("{answer}", answer)) for p in (before, after))
-    return text[start : len(text) - end]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from actprobe.texts.chats import Chat, dumps
 from actprobe.texts.checks import duplicates
 
 
@@ -22,10 +23,11 @@ def facts(
     least: the smallest class: `class`, `rows`, `texts` (different ones); None without labels.
     duplicates: see `checks.duplicates`. groups, pairs: `number` of different ones, `rows` that are
     in one, rows of the `largest`; None where no row is in any. splits: split -> rows, without the
-    rows that have none; None likewise.
+    rows that have none; None likewise. Rows without a label (-1) are in no class.
     """
     n = len(content["text"])
-    counts = [] if label is None else np.bincount(label, minlength=len(classes)).tolist()
+    known = None if label is None else label[label >= 0]
+    counts = [] if known is None else np.bincount(known, minlength=len(classes)).tolist()
     repeated = duplicates(content["digest"], None if label is None else label.tolist())
     return {
         "n": n,
@@ -59,3 +61,28 @@ def _joined(names: Sequence[str | None]) -> dict[str, int] | None:
 def lines(texts: Sequence[str]) -> int:
     """How many texts have a line break (CR or LF) inside."""
     return sum("\n" in text or "\r" in text for text in texts)
+
+
+def of_chats(chats: Sequence[Chat]) -> dict[str, Any]:
+    """Counts of a dataset of chats.
+
+    messages: in all; most: of one chat; roles: role -> messages; tools, calls, reasoning: chats with
+    definitions of tools, with a call of one, with reasoning.
+    """
+    roles = Counter(m["role"] for c in chats for m in c.messages)
+    return {
+        "messages": roles.total(),
+        "most": max(len(c.messages) for c in chats),
+        "roles": dict(sorted(roles.items())),
+        "tools": sum(bool(c.tools) for c in chats),
+        "calls": sum(any(p.kind == "call" for p in c.parts) for c in chats),
+        "reasoning": sum(any(p.kind == "reasoning" for p in c.parts) for c in chats),
+    }
+
+
+def chat_columns(chats: Sequence[Chat]) -> dict[str, list[str | None]]:
+    """The columns of a table that hold its chats."""
+    return {
+        "messages": [dumps(c.messages) for c in chats],
+        "tools": [dumps(c.tools) if c.tools else None for c in chats],
+    }

