@@ -46,7 +46,9 @@ rule all:
 
 
 include: "workflow/rules/texts.smk"
+include: "workflow/rules/weights.smk"
 include: "workflow/rules/activations.smk"
+include: "workflow/rules/differences.smk"
 include: "workflow/rules/imports.smk"
 include: "workflow/rules/arrays.smk"
 include: "workflow/rules/wandb.smk"

@@ -54,7 +54,8 @@ def _parts(node: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
 
 
 def _children(node: dict[str, Any], depth: int) -> list[str]:
-    return [line for k, n, r in _parts(node) for line in _entry(k, n, r, depth)]
+    parts = {k: (n, r) for k, n, r in _parts(node)}  # a mapping or a list of such: said once
+    return [line for k, (n, r) in parts.items() for line in _entry(k, n, r, depth)]
 
 
 def _entry(key: str, node: dict[str, Any], required: bool, depth: int) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import gguf_files
 import numpy as np
 import torch
 import yaml
@@ -60,11 +61,25 @@ def dump_files() -> dict[str, bytes]:
     return {**chunks, "all_token_ids.pt": _saved(words)}
 
 
+def write_gguf(path: Path) -> None:
+    """A Llama of two layers with random weights."""
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128,
+    )  # fmt: skip
+    model = LlamaModel(config)
+    gguf_files.write(path, gguf_files.values_of(model), gguf_files.tensors_of(model))
+
+
 def write_inputs(folder: Path, server: Server) -> None:
     """The outside files of the experiment below `folder`."""
     save_tiny_model(folder / "model")
     save_speaker(folder / "speaker")
     (folder / "chats.jsonl").write_text("".join(json.dumps(c) + "\n" for c in CHATS))
+    write_gguf(folder / "tiny.gguf")
     for name in ("a", "b"):
         write_dataset(folder / f"{name}.csv")
         np.save(folder / f"{name}.npy", np.random.default_rng(0).standard_normal((160, 5)))
@@ -105,8 +120,27 @@ def config(folder: Path) -> dict[str, Any]:
         "models": {
             "tiny": {"source": str(folder / "model"), "prepend_bos": True},
             "speaker": {"source": str(folder / "speaker")},
+            "gguf": {"source": str(folder / "tiny.gguf")},
+            "untrained": {
+                "source": str(folder / "model"),
+                "weights": "random",
+                "prepend_bos": True,
+            },
         },
         "activations": [
+            {
+                "model": "tiny",
+                "minus": "untrained",
+                "sites": ["resid_post.1"],
+                "positions": ["mean"],
+                "datasets": ["a"],
+            },
+            {
+                "model": "gguf",
+                "sites": ["resid_post.1"],
+                "positions": ["last"],
+                "datasets": ["a"],
+            },
             {
                 "model": "tiny",
                 "sites": ["resid_post.1"],

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from actprobe import checkpoints
 from actprobe.errors import ConfigError
 from actprobe.keys import canonical_json
 
@@ -110,7 +111,7 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     config["max_memory"] = parse_size(config["max_memory"], "max_memory")
     for key in ("cache_dir", "results_dir"):
         config[key] = _folder(config[key], key)
-    return config
+    return checkpoints.expand(config)
 
 
 def _folder(text: str, key: str) -> str:

@@ -37,6 +37,7 @@ _CUDA = {"float32": 2.5e13, "tf32": 2.0e14, "bfloat16": 4.0e14, "float16": 4.0e1
 _READ = 1.0 * GB  # bytes of weights in a second, from disk or page cache
 _NETWORK = 20 * MB  # bytes in a second
 _CONVERT = 100 * MB  # bytes of arrays checked, converted and written in a second
+_DEQUANTIZE = 15e6  # parameters of a GGUF file in a second
 _CONVERT_SPARSE = 25 * MB  # the same of latents
 _COPY_TOKENS = 200  # bytes of one token of a dataset that is tokenized as a whole
 
@@ -120,6 +121,7 @@ class Estimator:
         self._datasets = shapes.datasets(plan)
         self._model = cache(lambda name: shapes.model(plan.config, name))
         self._stages: dict[str, Callable[[Batch], _Work]] = {
+            "weights": self._weights,
             "activations": self._activations,
             "answers": self._answers,
             "latents": self._latents,
@@ -130,6 +132,7 @@ class Estimator:
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
             "hub": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
             "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
+            "differences": self._differences,
             "imports": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
             "arrays": lambda b: _Work(self._arrays(b), b.cost / _CONVERT, b.cost),
             "assemble": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
@@ -197,6 +200,21 @@ class Estimator:
         disk = sum(4 * self._rows(t.item).n * t.spec["max_new_tokens"] for t in b.targets)
         memory = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0) + _TORCH
         return _Work(2 * _MARGIN * memory, seconds, disk, threads, int(cuda))
+
+    def _weights(self, b: Batch) -> _Work:
+        model = self._model(b.targets[0].args["model"])
+        n = model.embedding + model.layers * model.layer
+        largest = 4.0 * max(model.embedding, model.layer)
+        seconds = _LOAD_SECONDS + n / _DEQUANTIZE
+        return _Work(
+            _TORCH + _MARGIN * 2 * largest,
+            seconds,
+            model.weights(model.layers, b.targets[0].spec["dtype"])[0],
+        )
+
+    def _differences(self, b: Batch) -> _Work:
+        size = sum(self._vectors(t) * (self._width(t) * 4.0 + 4) for t in b.targets)
+        return _Work(2 * _PYTHON, 1 + 3 * size / _CONVERT, size)
 
     def _activations(self, b: Batch) -> _Work:
         settings, model = self._config["models"][b.loader], self._model(b.loader)

@@ -15,6 +15,8 @@ from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
 from actprobe.lora.layout import telling
 from actprobe.lora.targets import targets as loras
+from actprobe.models.differences import targets as differences
+from actprobe.models.gguf import targets as weights
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Batch, Plan, Target, make
 from actprobe.probes import extensions
@@ -31,7 +33,9 @@ STAGES = {  # and what runs a batch of theirs
     "prompts": "texts.run:run",
     "answers": "answers.run:run",
     "texts": "texts.run:run",
+    "weights": "models.gguf.convert:run",
     "activations": "models.run:run",
+    "differences": "models.subtract:run",
     "imports": "interchange.run:run",
     "arrays": "arrays.run:run",
     "wandb": "wandb.fetch:run",
@@ -50,8 +54,10 @@ STAGES = {  # and what runs a batch of theirs
 }
 # What runs a batch of a loader that makes a stage's artefacts in a way of its own: texts of answers.
 _OF_LOADER = {("texts", "answers"): "answers.rows:run"}
+_MEANS = ("wheels", "weights")  # nothing that anybody wants for itself
 # Stages whose artefacts are read like those of another one.
 _READ_AS = {
+    "differences": "activations",
     "imports": "activations",
     "arrays": "activations",
     "assemble": "activations",
@@ -80,8 +86,10 @@ def _in_order(
     """Each room's targets; a room sees what the rooms before it yielded."""
     yield wheels(config)
     yield texts(config, known, memo, look)
+    yield weights(config, known, memo)
     yield answers(config, known, memo)
     yield activations(config, known, memo)
+    yield differences(config, known, memo)
     yield imports(config, known, memo)
     yield dumps(config, known, memo)
     yield arrays(config, known, memo)
@@ -120,7 +128,7 @@ def wanted(known: dict[str, list[Target]]) -> list[str]:
     """
     everything = [t for stage in known.values() for t in stage]
     read = {p for t in everything for p in (*t.inputs, *t.args.get("spared", ()))}
-    leaves = [t.path for t in everything if t.path not in read and t.stage != "wheels"]
+    leaves = [t.path for t in everything if t.path not in read and t.stage not in _MEANS]
     tables = [t.path for stage in ("texts", "lora_index") for t in known.get(stage, [])]
     tables += telling(t.path for t in known.get("features", []))
     return list(dict.fromkeys(tables + leaves))

@@ -18,7 +18,8 @@ from typing import Any
 from actprobe import hub, store
 from actprobe.errors import ActprobeError
 from actprobe.keys import short
-from actprobe.models import families
+from actprobe.models import families, gguf
+from actprobe.models.differences import MINUS
 from actprobe.plan import Plan, Target
 from actprobe.sae.formats import describe
 from actprobe.sae.sources import open_place
@@ -108,7 +109,8 @@ def model(config: Mapping[str, Any], name: str) -> Model:
 
     What the file does not say, or says in a form of its own, has a stated default.
     """
-    settings = config["models"].get(name, {})
+    models = config["models"]  # a difference has the shapes of what it is taken of
+    settings = models.get(name) or models.get(name.partition(MINUS)[0]) or {}
     try:
         described = _config_json(config, settings)
     except (ActprobeError, OSError, ValueError, KeyError):
@@ -136,6 +138,8 @@ def model(config: Mapping[str, Any], name: str) -> Model:
 def _config_json(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Raises OSError, ValueError or KeyError when it cannot be read now."""
     source, below = settings["source"], settings.get("subfolder") or ""
+    if gguf.named(source) is not None:
+        return {**gguf.anywhere(config, settings), "dtype": settings["dtype"]}
     kind, _, rest = source.partition(":")
     if kind == "hub":
         repo, folder = hub.split(rest, below, "models")

@@ -277,10 +277,13 @@ def test_i7_a_guessed_number_of_layers(tmp_path, loopback, tiny):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"model-Q4.gguf": b"GGUF"}, r"no model here: it holds model-Q4\.gguf, which is not read"),
+        (
+            {"model-Q4.gguf": b"GGUF"},
+            r"no model here: it holds model-Q4\.gguf, which is read as a file",
+        ),
         (
             {"config.json": b"{}", "x-Q4.gguf": b"G"},
-            r"has no weights .*holds x-Q4\.gguf, which is not",
+            r"has no weights .*holds x-Q4\.gguf, which is read as a file of its own",
         ),
         ({"sub/config.json": b"{}"}, r"but in sub: write subfolder: sub"),
         ({"config.json": b"{}", "model.fp16.safetensors": b"1"}, "a variant of the weights"),

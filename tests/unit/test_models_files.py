@@ -281,19 +281,16 @@ def test_h_an_adapter_alone_is_no_model(tmp_path, folder):
         key(tmp_path, folder)
 
 
-@pytest.mark.parametrize("way", ["folder", "file", "missing", "with config"])
-def test_h_gguf_is_refused_with_what_to_do(tmp_path, folder, way):
+@pytest.mark.parametrize("way", ["folder", "with config"])
+def test_h_a_folder_with_gguf_says_what_to_write(tmp_path, folder, way):
     (folder / "model.safetensors").unlink()
     write(folder, "model-Q4.gguf", "GGUF")
-    source = folder
     if way == "folder":
         (folder / "config.json").unlink()
-    elif way != "with config":
-        source = folder / ("model-Q4.gguf" if way == "file" else "nothing.gguf")
     with pytest.raises(
-        ConfigError, match=r"not read as a model: take .*hub:ORG/NAME.*gguf_file=FILE"
+        ConfigError, match=r"holds model-Q4\.gguf, .*: write source: FOLDER/FILE\.gguf"
     ):
-        key(tmp_path, source)
+        key(tmp_path, folder)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_b1_no_flipped_bit_reaches_a_result(experiment):
         (parent, path) for path, t in targets.items() for parent in t.inputs if parent in targets
     )
     stages = {(targets[a].stage, targets[b].stage) for a, b in pairs}
-    assert len(stages) >= 16 and {("texts", "arrays"), ("arrays", "probes")} <= stages, stages
+    assert len(stages) >= 18 and {("texts", "arrays"), ("arrays", "probes")} <= stages, stages
     rng = random.Random(0)
     told = remade = 0
     for i in range(FLIPS):

@@ -21,6 +21,12 @@ IN_MEMORY = 1 << 30  # bytes of a file that can only be read as a whole
 REPEATED = 1 << 30  # bytes that a tensor may have more than the file holds of it
 PACKED = 1_100  # bytes out of one compressed byte; deflate makes no more
 UNPACKED = 1 << 28  # bytes of a compressed HDF5 chunk, which is unpacked as a whole
+GGUF_HEADER = 256 << 20  # bytes of a GGUF header, whose largest part is a vocabulary
+GGUF_VALUES = 10_000  # key-value pairs of it
+GGUF_KEY = 65_535  # characters of a key, as the format has it
+GGUF_STRING = 16 << 20  # bytes of a value, such as a chat template
+GGUF_ARRAY = 8_000_000  # values of an array
+GGUF_PADDING = 1 << 20  # bytes between tensors, and behind the last one
 TOLD = 100  # ignored entries and plain values that are named
 
 

@@ -114,6 +114,11 @@ def small(names: Collection[str], described: Iterable[Any] = ()) -> tuple[str, .
     )
 
 
+def is_weights(path: str) -> bool:
+    """Whether a path is one of weights, or of their index."""
+    return matches(PurePosixPath(path).name, _LARGE)
+
+
 def _within(name: str, folders: Collection[str]) -> bool:
     """Whether a file lies in a folder that is named by a path of at least two parts."""
     return any(str(p) in folders for p in list(PurePosixPath(name).parents)[:-2])
@@ -223,9 +228,8 @@ _MERGE = (
     "`loras`"
 )
 GGUF = (
-    "which is not read as a model: take the weights it was made from (hub:ORG/NAME), or convert it: "
-    "AutoModel.from_pretrained(FOLDER, gguf_file=FILE).save_pretrained(NEW), "
-    "AutoTokenizer.from_pretrained(FOLDER, gguf_file=FILE).save_pretrained(NEW), and give NEW"
+    "which is read as a file of its own: write source: FOLDER/FILE.gguf (of several, the one whose "
+    "precision you want)"
 )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from actprobe.errors import ActprobeError, ConfigError
-from actprobe.models import families, special_cases
+from actprobe.models import adapters, families, quantised, special_cases, untrained
 from actprobe.models.located import explained, require_own_code
 from actprobe.models.sites import Point, find_layers, hook_point, language_parts, share_layers
 from actprobe.models.view import View, keep_for
@@ -100,7 +100,8 @@ def load_model(
     n_layers = families.n_layers(described) or model["n_layers"]
     needed = max((int(s.partition(".")[2] or 0) for s in sites), default=0) + 1
     keep = keep_for(described, where.files.parameters or (), needed)
-    if families.may_cut(described, needed):
+    random = model["weights"] == "random"
+    if families.may_cut(described, needed) and not random:
         n_layers = _cut(config, needed)
     if model["share_prefix"] and not families.may_share_prefix(described):
         raise ConfigError(
@@ -112,19 +113,31 @@ def load_model(
             f"models.{name}.device_map: needs the package accelerate, which is not installed here "
             "(pip install accelerate)"
         )
+    if model["device_map"] is not None and random:
+        raise ConfigError(
+            f"models.{name}: device_map spreads weights as they are read, and weights: random reads "
+            "none; leave one of the two out"
+        )
     device = pick_device(model["device"])
     options: dict[str, Any] = {"dtype": _DTYPES[model["dtype"]], "config": config}
     if model["attn_implementation"]:
         options["attn_implementation"] = model["attn_implementation"]
     if model["device_map"] is not None:
         options["device_map"] = model["device_map"]
+    options |= quantised.options(config, model, device)
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
+    module: Any
+    info: dict[str, Any] = {"missing_keys": ()}
+    left_out: list[str] = []
     with explained(name, where):
-        left_out = where.show_weights(keep)
-        module, info = AutoModel.from_pretrained(
-            **where.arguments, **options, output_loading_info=True
-        )
+        if random:
+            module = untrained.initialise(where, options, model["seed"])
+        else:
+            left_out = where.show_weights(keep)
+            module, info = AutoModel.from_pretrained(
+                **where.arguments, **options, output_loading_info=True
+            )
     where.require_unchanged()
     missing = [k for k in sorted(info["missing_keys"]) if not k.startswith("pooler.")]
     missing = [k for k in missing if not any(f".{p}".endswith(f".{k}") for p in left_out)]
@@ -132,9 +145,12 @@ def load_model(
         raise ActprobeError(
             f"models.{name}: {len(missing)} weights are not in its files, e.g. {missing[0]}"
         )
+    if where.adapters:
+        module = adapters.apply(module, where.adapters, model["merge_adapters"], name)
     module = module.eval().requires_grad_(False)
-    if model["device_map"] is None:
+    if "device_map" not in options:
         module = module.to(device)
+    module = quantised.settled(module, config, model)
     parts = language_parts(module)
     known_list = special_cases.LAYER_LISTS.get(families.model_type(described))
     searched = module if model["layer_list"] else parts[-1]

