@@ -18,6 +18,7 @@ from actprobe.plan import Plan, Target
 from actprobe.sae import Latents
 from actprobe.texts.facts import facts
 from actprobe.texts.table import SCHEMA as TEXTS_SCHEMA
+from actprobe.texts.table import made
 
 
 def data(n: int, d: int, seed: int = 0, strength: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -76,11 +77,9 @@ class Cache:
         )  # fmt: skip
         table = {"id": list(map(str, range(n))), "text": text, "label": list(label)}
         table |= {c: columns.get(c, [None] * n) for c in ("group", "split", "pair")}
-        schema = TEXTS_SCHEMA
         if values := np.asarray(label).dtype.kind == "f":  # continuous
-            at = schema.get_field_index("label")
-            schema = schema.set(at, pa.field("label", pa.float64()))
-        rows = pa.table({**table, "digest": digest}, schema)
+            table |= {"label": pa.nulls(n, pa.int32()), "value": list(label)}
+        rows = made({**table, "digest": digest})
         if bad:
             store.write_table(t.path, TEXTS_SCHEMA.empty_table(), t.spec, bad=bad)
         else:

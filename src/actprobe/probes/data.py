@@ -79,8 +79,11 @@ class Labels:
 @lru_cache(maxsize=32)
 def labels(path: str) -> Labels:
     """Read a texts artefact. Raises BadInput for a tombstone or a dataset without labels."""
-    table = store.read_table(path, ["label", "group", "split", "pair", "digest"])
-    row = np.flatnonzero(table["label"].is_valid().to_numpy())
+    facts = store.read_header(path)["facts"]
+    kind = kind_of(facts)
+    label = "value" if kind == CONTINUOUS else "label"
+    table = store.read_table(path, [label, "group", "split", "pair", "digest"])
+    row = np.flatnonzero(table[label].is_valid().to_numpy())
     if not len(row):
         raise BadInput(f"{path}: no row has a label; probes need labels")
     digest = table["digest"].to_numpy(zero_copy_only=False)[row]
@@ -89,9 +92,7 @@ def labels(path: str) -> Labels:
         for c in ("group", "split", "pair")
     )
     named = [names for names in (group, pair) if names is not None]
-    facts = store.read_header(path)["facts"]
-    kind = kind_of(facts)
-    y = table["label"].to_numpy(zero_copy_only=False)[row]
+    y = table[label].to_numpy(zero_copy_only=False)[row]
     return Labels(
         row,
         y.astype(np.float64 if kind == CONTINUOUS else np.int64),
