@@ -136,13 +136,15 @@ def _row(dataset, place, probe, rng) -> dict:  # type: ignore[no-untyped-def]
     source, method, k = probe
     auc = float(np.round(rng.beta(6, 2), 3))
     return {
-        "dataset": dataset, "model": model, "site": site, "position": position, "protocol": protocol,
+        "dataset": dataset, "label": "", "kind": "binary", "metric": "auc", "chance": 0.5,
+        "model": model, "site": site, "position": position, "protocol": protocol,
         "source": source or f"{model}/{site}.{position}", "setting": setting, "condition": condition,
         "method": method, "k": k, "seed": seed, "n_train": 100, "n_test": 30, "n_unused": 0,
-        "val_auc": round(min(1.0, auc + 0.02), 2), "test_auc": auc, "test_acc": auc, "test_f1": auc,
+        "val_score": round(min(1.0, auc + 0.02), 2), "test_score": auc, "test_auc": auc,
+        "test_acc": auc, "test_f1": auc,
         "ci_low": max(0.0, auc - 0.1), "ci_high": min(1.0, auc + 0.1),
         "converged": bool(rng.random() < 0.9), "leak_fraction": float(np.round(rng.random() / 2, 2)),
-        "test_auc_unseen": max(0.0, auc - 0.1 * rng.random()), "reason": "", "params": "{}",
+        "test_score_unseen": max(0.0, auc - 0.1 * rng.random()), "reason": "", "params": "{}",
         "key": "0123456789ab", "group_fraction": None,
     }  # fmt: skip
 
@@ -150,8 +152,8 @@ def _row(dataset, place, probe, rng) -> dict:  # type: ignore[no-untyped-def]
 def _without(rows: pd.DataFrame, shape: Shape, rng) -> pd.DataFrame:  # type: ignore[no-untyped-def]
     """The rows with what the shape calls missing taken out."""
     gone = {
-        "unseen": ["test_auc_unseen"],
-        "val": ["val_auc"],
+        "unseen": ["test_score_unseen"],
+        "val": ["val_score"],
         "interval": ["ci_low", "ci_high"],
         "leak": ["leak_fraction"],
         "converged": ["converged"],
@@ -167,7 +169,8 @@ def _without(rows: pd.DataFrame, shape: Shape, rng) -> pd.DataFrame:  # type: ig
     for name, columns in gone.items():
         if name in shape.missing:
             rows = rows.assign(**dict.fromkeys(columns, None))
-    numbers = ["val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high", "test_auc_unseen"]
+    numbers = ["val_score", "test_score", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high"]
+    numbers += ["test_score_unseen"]
     rows.loc[lost, numbers] = np.nan
     rows.loc[lost, "reason"] = "=one class <only> in the test rows"
     return rows

@@ -69,7 +69,7 @@ def check(shape: Shape, folder: Path, patch: pytest.MonkeyPatch) -> None:
     page = Page(text)
     assert page.alike() == []
     assert "b" not in page.tags, "names are no markup"
-    numbers = made[made["test_auc"].notna()]
+    numbers = made[made["test_score"].notna()]
     told = [line for line in lines if "test AUC of" in line or "by layer" in line]
     assert all(any(p in line for p in set(numbers["protocol"])) for line in told)
     cells = {cell for t in page.tables for row in t for cell, _ in row}
