@@ -48,7 +48,7 @@ def fake_rows(n_datasets: int = 12, layers: int = 6, seed: int = 0) -> pd.DataFr
                         "ci_low": auc - 0.015,
                         "ci_high": min(auc + 0.012, 1.0),
                         "converged": not (i == 2 and layer == 5),
-                        "leak_fraction": i / 200,
+                        "leak_fraction": i % 200 / 200,
                         "group_fraction": None,
                         "test_score_unseen": auc - 0.002 * i / n_datasets,
                         "chance": 0.5,
@@ -85,7 +85,7 @@ def continuous(n_datasets: int = 12, layers: int = 6) -> pd.DataFrame:
     methods = {"logreg": "ridge", "pca": "pca", "knn": "knn", "xgboost": "xgboost", "mlp": "mlp"}
     r2 = 3.2 * rows["test_score"] - 2.2
     numbers = {
-        "val_score": r2 + 0.01, "test_score": r2, "ci_low": r2 - 0.05,
+        "val_score": np.minimum(r2 + 0.01, 1), "test_score": r2, "ci_low": r2 - 0.05,
         "ci_high": np.minimum(r2 + 0.05, 1), "test_score_unseen": r2 - 0.01, "chance": 0.0,
         "test_r2": r2, "test_spearman": np.sqrt(np.clip(r2, 0, 1)), "test_rmse": 12 * np.sqrt(1 - r2),
     }  # fmt: skip

@@ -29,6 +29,11 @@ EXAMPLES = {
     "many layers and SAEs": Shape(2, "long", layers=40, models=2, saes=8),
     "sites without layers": Shape(3, layers=0, saes=1, seeds=2),
     "1,000 datasets": Shape(1000, saes=1, ks=(1,)),
+    "values": Shape(4, labels=("continuous",), settings=EVERY, methods=3, saes=2),
+    "labels of all kinds": Shape(6, labels=("continuous", "binary", "multiclass"), saes=1),
+    "one-versus-rest": Shape(
+        3, "long", classes=50, methods=3, saes=1, settings=("normal", "scarcity")
+    ),
 }
 
 

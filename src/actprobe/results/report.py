@@ -21,6 +21,7 @@ from actprobe.results.select import TIES
 from actprobe.results.tables import TASK, summarise
 
 MANY = 400  # rows of a table that is also there as a file
+_LONG = 160  # letters of a cell about a dataset, such as its classes
 _PLACE = ["protocol", "setting", "model", "site", "position"]
 
 
@@ -229,7 +230,7 @@ def _of_part(table: pd.DataFrame, shown: pd.DataFrame, known: pd.DataFrame) -> T
         cells = [
             str(dataset),
             *([str(label)] if of_labels else []),
-            "" if about is None else about["classes"],
+            "" if about is None else _cut(about["classes"]),
             f"{first['n_train']} / {first['n_test']}".replace("<NA> / <NA>", ""),
             _share(first["leak_fraction"]),
             "" if about is None else _share(about["truncated"]),
@@ -270,8 +271,9 @@ def metrics_by_probe(table: pd.DataFrame) -> list[Table]:
 
 def _metrics(means: pd.DataFrame, title: str) -> Table:
     shown = [m for m in all_metrics().values() if means[m.column].notna().any()]
-    differ = views.differing(means, ["model", "site", "position", "source"])
-    names = [*differ, "probe"]
+    own = means["model"] + "/" + means["site"] + "." + means["position"]
+    source = ["source"] if (means["source"] != own).any() else []
+    names = [*views.differing(means, ["model", "site", "position", *source]), "probe"]
     rows = [
         [
             *(str(r[c]) for c in names),
@@ -280,8 +282,9 @@ def _metrics(means: pd.DataFrame, title: str) -> Table:
         ]
         for _, r in means.head(MANY).iterrows()
     ]
-    columns = [*names, "datasets", *(scores.short(m) for m in shown)]
-    return Table(columns, rows, labels=len(names), title=title, of=len(means))
+    columns = [*names, "datasets", *(m.name for m in shown)]
+    note = "; ".join(f"{m.name}: {m.label}" for m in shown) + "."
+    return Table(columns, rows, labels=len(names), title=title, note=note, of=len(means))
 
 
 def _words(table: pd.DataFrame) -> dict[str, str]:
@@ -292,6 +295,11 @@ def _words(table: pd.DataFrame) -> dict[str, str]:
         "score": scores.any_of(m.label for m in found),
         "validation": scores.any_of(f"validation {scores.short(m)}" for m in found),
     }
+
+
+def _cut(text: str) -> str:
+    """The beginning of a long text; the file of the table has the whole."""
+    return text if len(text) <= _LONG else f"{text[:_LONG].rstrip()} …"
 
 
 def _share(value: float) -> str:

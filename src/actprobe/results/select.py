@@ -21,7 +21,7 @@ BY = ("dataset", "label", "condition", "seed")
 SLICE = ["experiment", "protocol", "setting", "metric", "model", "site", "position"]
 PROBE = [*SLICE, "source", "method", "k"]
 TIES = {
-    "methods": "baselines first (logreg, pca, knn, xgboost, mlp), then smaller k, then name",
+    "methods": "baselines first (logreg, ridge, pca, knn, xgboost, mlp), then smaller k, then name",
     "rows": "the first row of the table",
 }
 # Validation scores closer than this are equal: they are averages of fractions with small

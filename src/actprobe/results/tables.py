@@ -37,7 +37,15 @@ _BEHIND: dict[str, Any] = {
 }
 SCORES = ["val_score", "test_score", "ci_low", "ci_high", "test_score_unseen", "chance"]
 SHARES = ["leak_fraction", "group_fraction"]
-METHODS = ["logreg", "pca", "knn", "xgboost", "mlp", "attention"]  # the order of tables and figures
+METHODS = [
+    "logreg",
+    "ridge",
+    "pca",
+    "knn",
+    "xgboost",
+    "mlp",
+    "attention",
+]  # the order of tables and figures
 PLACE = ["experiment", "protocol", "setting", "metric", "model", "site", "position", "source"]
 PLACE += ["condition"]
 TASK = ["dataset", "label"]  # what a probe is trained for
