@@ -175,6 +175,8 @@ def _of_classes(rows: pd.DataFrame, shape: Shape) -> pd.DataFrame:
     binary = rows["kind"] == "binary"
     if not shape.classes or not binary.any():
         return rows
+    rows = rows.head(max(MOST_ROWS // shape.classes, 1))
+    binary = rows["kind"] == "binary"
     labels = [name(shape.kind, f"c{i}") for i in range(shape.classes)]
     every = [rows[binary].assign(label=label) for label in labels]
     return pd.concat([rows[~binary], *every], ignore_index=True)

@@ -32,7 +32,7 @@ EXAMPLES = {
     "values": Shape(4, labels=("continuous",), settings=EVERY, methods=3, saes=2),
     "labels of all kinds": Shape(6, labels=("continuous", "binary", "multiclass"), saes=1),
     "one-versus-rest": Shape(
-        3, "long", classes=50, methods=3, saes=1, settings=("normal", "scarcity")
+        3, "long", classes=12, methods=3, saes=1, settings=("normal", "scarcity")
     ),
 }
 
