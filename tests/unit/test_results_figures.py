@@ -333,12 +333,13 @@ def test_h_names_from_data_are_text_in_the_page(tmp_path: Path) -> None:
 
 
 def test_a_place_without_a_dataset_for_every_method_is_an_empty_panel(tmp_path: Path) -> None:
-    """Beside one with curves, whose scale and reference line it shares."""
+    """Beside one with curves, and alone."""
     table = with_saes(4)
     table["test_score"] -= 0.4  # so that an AUC of 0.5 is in sight
     apart = table[table["method"].isin(["logreg", "knn"])].assign(site="resid_post.1", source="x")
     one = apart["dataset"] == "5_hist_fig_ismale"
     apart = apart[one == (apart["method"] == "knn")]
     both = pd.concat([table, apart], ignore_index=True)
-    figures.write_figures(both, tmp_path, ["scarcity"])
+    for rows in (both, apart):
+        figures.write_figures(rows, tmp_path, ["scarcity"])
     assert figures.scarcity(both).axes[1].get_title().endswith("0 of 4 datasets")
