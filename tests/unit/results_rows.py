@@ -86,7 +86,7 @@ def continuous(n_datasets: int = 12, layers: int = 6) -> pd.DataFrame:
     r2 = 3.2 * rows["test_score"] - 2.2
     numbers = {
         "val_score": np.minimum(r2 + 0.01, 1), "test_score": r2, "ci_low": r2 - 0.05,
-        "ci_high": np.minimum(r2 + 0.05, 1), "test_score_unseen": r2 - 0.01, "chance": 0.0,
+        "ci_high": np.minimum(r2 + 0.05, 1), "test_score_unseen": r2 - 0.01, "chance": None,
         "test_r2": r2, "test_spearman": np.sqrt(np.clip(r2, 0, 1)), "test_rmse": 12 * np.sqrt(1 - r2),
     }  # fmt: skip
     gone = ["test_auc", "test_acc", "test_f1", "test_brier", "test_ece"]

@@ -98,6 +98,16 @@ def test_d15_fits_without_a_number_are_skipped_rows_with_their_reason(tmp_path: 
     assert reasons["needs 1024 train rows"]["size"] == len(few)
 
 
+def test_a_tombstone_of_one_versus_rest_tasks_names_its_dataset(tmp_path: Path) -> None:
+    spec = {"protocol": "p", "setting": "normal", "method": "knn", "labels": "one_vs_rest"}
+    name = f"a.b.one_vs_rest.knn.{keys.short(keys.spec_key(spec))}.parquet"
+    path = tmp_path / "probes/p/normal/m/resid_post.3.mean" / name
+    path.parent.mkdir(parents=True)
+    store.publish([path], [store.write_table(path, pa.table({}), spec, bad="too few rows")])
+    [row] = results.collect([path], "e")[1].to_dict("records")
+    assert (row["dataset"], row["label"], row["source"]) == ("a.b", "", "m/resid_post.3.mean")
+
+
 def test_nothing_but_tombstones_still_gives_tables(tmp_path: Path) -> None:
     path = artefact(tmp_path, fake_rows(1, 1), bad="empty file")
     table, skipped = results.collect([path], "e")

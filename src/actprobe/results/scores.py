@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from typing import Any
 
 import pandas as pd
 
 from actprobe.errors import ActprobeError
+from actprobe.probes import extensions
 from actprobe.probes.kinds import BINARY
 from actprobe.probes.metrics import Metric, all_metrics, main_metric
 
@@ -23,7 +23,7 @@ Range = tuple[float, float]
 def extend(config: Mapping[str, Any]) -> None:
     """Let the files of `extensions` register their metrics: their columns are numbers like others."""
     if config.get("extensions"):
-        import_module("actprobe.probes.extensions").load(config)
+        extensions.loaded(config)
 
 
 def known(name: str, where: str = "the table") -> Metric:
@@ -85,17 +85,19 @@ def any_of(texts: Iterable[str]) -> str:
 def chance(metric: Metric, rows: pd.DataFrame) -> float:
     """The value of a metric for predictions that know nothing, NaN where that is not known.
 
-    Of an AUC 0.5; of a metric around 0, as R² and correlations, 0; of others the mean of the column
-    `chance` over the datasets of these rows.
+    Of an AUC 0.5; of a metric around 0, as R² and correlations, 0; of the accuracy the mean of the
+    column `chance` over the datasets of these rows.
     """
     if metric.name in CHANCE:
         return CHANCE[metric.name]
     if metric.low < 0 < metric.high:
         return 0.0
+    if not own_chance(metric):
+        return math.nan
     values = rows.groupby(["dataset", "label"])["chance"].mean()
     return float(values.mean()) if values.notna().any() else math.nan
 
 
 def own_chance(metric: Metric) -> bool:
-    """Whether each dataset has a chance level of its own (see `chance`)."""
-    return metric.name not in CHANCE and not metric.low < 0 < metric.high
+    """Whether each dataset has a chance level of its own, in the column `chance`."""
+    return metric.name == "acc"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from actprobe import csvs, store
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.probes.kinds import KINDS
+from actprobe.probes.kinds import KINDS, ONE_VS_REST
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import scores
 from actprobe.results.stats import CONFIDENCE, mean_interval
@@ -35,8 +35,8 @@ _BEHIND: dict[str, Any] = {
     **dict.fromkeys(["leak_fraction", "group_fraction", "test_score_unseen", "chance"], "float64"),
     **dict.fromkeys(["reason", "params", "key"], "str"),
 }
-SCORES = ["val_score", "test_score", "ci_low", "ci_high", "test_score_unseen", "chance"]
-SHARES = ["leak_fraction", "group_fraction"]
+SCORES = ["val_score", "test_score", "ci_low", "ci_high", "test_score_unseen"]
+SHARES = ["leak_fraction", "group_fraction", "chance"]
 METHODS = [
     "logreg",
     "ridge",
@@ -202,8 +202,10 @@ def _place(path: str, spec: Mapping[str, str]) -> dict[str, str]:
     place = {c: spec[c] for c in ("protocol", "setting", "method")}
     below = path.rpartition(f"/probes/{place['protocol']}/{place['setting']}/")[2]
     source, _, name = below.rpartition("/")
-    task = {"dataset": name.rsplit(".", 3)[0], "label": spec.get("label", "")}
-    return {**place, "source": source, **task}
+    dataset = name.rsplit(".", 3)[0]
+    if spec.get("labels") == ONE_VS_REST:
+        dataset = dataset.removesuffix(f".{ONE_VS_REST}")
+    return {**place, "source": source, "dataset": dataset, "label": ""}
 
 
 def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:

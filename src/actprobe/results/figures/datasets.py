@@ -48,9 +48,7 @@ def scores_by_dataset(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Fi
     note = " One method only." if len(methods) == 1 else ""
     note += style.cut_off(rows["test_score"], metric)
     ticks = scores.own_chance(metric) and rows["chance"].notna().any()
-    note += (
-        " Grey ticks: without what is read (the most frequent class, or the mean)." if ticks else ""
-    )
+    note += " Grey ticks: always the most frequent class." if ticks else ""
     fig = style.figure(
         title,
         f"{place_name(rows.iloc[0])}; {rows['frame'].iloc[0]}.{note}{hidden}\n"

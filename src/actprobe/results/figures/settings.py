@@ -106,6 +106,8 @@ def _of_place(rows: pd.DataFrame, told: list[str]) -> Panel:
 def _draw(ax: Axes, lines: Lines, names: list[str], metric: Metric, confidence: float) -> None:
     looks = style.looks(names)
     for name, values in lines.items():
+        if values.empty:  # no dataset is left: an axis that has no data has no logarithm
+            continue
         points = [mean_interval(v, confidence, scores.span(metric)) for _, v in values.items()]
         mean, low, high = np.array(points, dtype=float).reshape(-1, 3).T
         color, marker = looks[name]

@@ -187,8 +187,7 @@ FLOOR = -1.0  # below which a metric without a lower end is not drawn
 def reference(ax: Axes, axis: str, level: float) -> None:
     """A broken line at this level of an axis ("x", "y") if it is in sight."""
     low, high = sorted(getattr(ax, f"get_{axis}lim")())
-    drawn = any(len(line.get_xydata()) for line in ax.lines)  # an empty axis has no scale yet
-    if drawn and low < level < high:
+    if ax.lines and low < level < high:
         line = ax.axvline if axis == "x" else ax.axhline
         line(level, color="#888888", lw=0.8, ls=(0, (4, 3)), zorder=1)
 
