@@ -138,7 +138,7 @@ def test_the_labels_of_a_dataset_count_as_one_dataset():
     table = results.tidy(pd.concat([many, fake_rows(3, 1)]).assign(experiment="e"))
     [row] = results.summarise(table).to_dict("records")
     means = table.groupby("dataset")["test_score"].mean()
-    assert (row["n_datasets"], row["n_labels"]) == (4, 13)
+    assert (row["n_datasets"], row["n_tasks"]) == (4, 13)
     assert row["test_score"] == pytest.approx(means.mean())
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(results.mean_interval(means)[1:])
 
@@ -154,7 +154,7 @@ def test_a_label_is_compared_with_itself():
     wide = table.pivot(index=["dataset", "label"], columns="method", values="test_score")
     assert row["delta"] == pytest.approx((wide["knn"] - wide["logreg"]).mean())
     [first, *_] = results.headline(table)
-    assert "over 2 datasets with 20 labels" in first
+    assert "over 2 datasets with 20 tasks" in first
 
 
 def test_a_page_of_300_labels_can_be_read(tmp_path):

@@ -48,7 +48,7 @@ def _of_part(rows: pd.DataFrame) -> list[str]:
     """The lines about one protocol and metric."""
     frame = rows["frame"].iloc[0]
     every = views.named(summarise(rows))
-    every = every[every["n_labels"] == every["n_labels"].max()]
+    every = every[every["n_tasks"] == every["n_tasks"].max()]
     lines = [_best(rows, len(every), frame)]
     for title, group in _comparisons(every, frame):
         lines.append(f"{title}: {_numbers(group)}.")
@@ -85,9 +85,9 @@ def _best(rows: pd.DataFrame, n_probes: int, frame: str) -> str:
     means = views.per_dataset(chosen, "test_score")
     mean, low, high = mean_interval(means, within=scores.span(metric))
     interval = "" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]"
-    labels = len(chosen.drop_duplicates(TASK))
-    of_labels = f" with {count(labels, 'label')}" if labels > len(means) else ""
-    where = f"{count(len(means), 'dataset')}{of_labels} ({frame})"
+    tasks = len(chosen.drop_duplicates(TASK))
+    of_tasks = f" with {count(tasks, 'task')}" if tasks > len(means) else ""
+    where = f"{count(len(means), 'dataset')}{of_tasks} ({frame})"
     name = f"{probe['probe']} on {views.place_name(probe)}"
     if seeds == of:
         return (

@@ -212,10 +212,9 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
     """Means over datasets per place, method and k, with the interval of the mean test score.
 
     Seeds, and then the labels of a dataset, are averaged within a dataset first, so that a dataset
-    counts once. Every registered metric has a mean, over the datasets that have it. `n_datasets`
-    counts the datasets with a number, `n_labels` their labels (a dataset without one-versus-rest
-    labels counts as one), `n_without` the rows without a number, `n_unconverged` the fits whose solver
-    stopped early.
+    counts once. Every registered metric has a mean, over the datasets that have it. `n_datasets` counts
+    the datasets with a number, `n_tasks` the pairs of dataset and label with one, `n_without` the rows
+    without a number, `n_unconverged` the fits whose solver stopped early.
     """
     group = [*PLACE, "method", "k"]
     values = [*_MEANS[:2], *(m.column for m in all_metrics().values()), *_MEANS[2:]]
@@ -234,7 +233,7 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
     ]
     labels = per_task["test_score"].groupby(group, dropna=False, sort=False).count()
     summary.insert(0, "n_datasets", grouped["test_score"].count())
-    summary.insert(1, "n_labels", labels)
+    summary.insert(1, "n_tasks", labels)
     summary.insert(3, "ci_low", [low for low, _ in bounds])
     summary.insert(4, "ci_high", [high for _, high in bounds])
     flags = table.assign(
