@@ -102,7 +102,6 @@ def _in_order(
 
 def run(batch: Batch, config: dict[str, Any], threads: int) -> None:
     """Make a batch of any stage."""
-    extensions.loaded(config)
     how = _OF_LOADER.get((batch.stage, batch.loader), STAGES[batch.stage])
     module, _, name = how.partition(":")
     getattr(import_module(f"actprobe.{module}"), name)(batch, config, threads)

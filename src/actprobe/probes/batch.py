@@ -55,6 +55,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     A worker's numbers do not depend on the others: any number of workers gives the same bytes.
     Targets that an interrupted run had finished are taken as they are.
     """
+    extensions.loaded(config)
     with Outcome(batch, config["on_bad_dataset"], _tombstone) as out:
         todo = sorted(_useful(out), key=lambda t: (-_work(t), t.path))
         _tell(todo)

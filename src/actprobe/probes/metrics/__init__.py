@@ -14,15 +14,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from actprobe.errors import ConfigError
 from actprobe.probes.kinds import BINARY, CONTINUOUS, KINDS, MULTICLASS
 
-Numbers = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[Any]
+
 MAIN = {BINARY: "auc", MULTICLASS: "auc", CONTINUOUS: "r2"}
 _BUILT_IN = ("binary", "multiclass", "continuous")
 
@@ -101,4 +102,4 @@ def main(kind: str, y: Numbers, scores: Numbers) -> float:
     """The main metric of these scores; NaN where it is not defined, as where a class is missing."""
     if not len(y):
         return math.nan
-    return float(main_metric(kind).function(y, scores, np.empty(0)))
+    return float(main_metric(kind).function(y, scores, scores))  # none looks at predicted labels
