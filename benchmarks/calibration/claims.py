@@ -17,6 +17,7 @@ from actprobe.probes import protocol, splits
 
 METHODS = ("mean_difference", "logreg", "lda")
 PLACE = {"experiment": "e", "protocol": "p", "setting": "normal", "condition": "", "model": "m"}
+PLACE |= {"label": "", "kind": "binary", "metric": "auc"}
 PLACE |= {"site": "resid_post.0", "position": "last", "source": "m/resid_post.0.last", "k": None}
 
 
@@ -92,8 +93,8 @@ def family(n_probes: int, n: int, trials: int = 100) -> tuple[float, int]:
         base = rng.beta(20, 1.5, n)
         values = np.clip(base + 0.02 * rng.standard_normal((len(names), n)), 0, 1)
         rows = [
-            {**PLACE, "dataset": f"d{i}", "method": m, "seed": 0, "val_auc": 0.9,
-             "test_auc": values[j, i], "test_auc_unseen": math.nan}
+            {**PLACE, "dataset": f"d{i}", "method": m, "seed": 0, "val_score": 0.9,
+             "test_score": values[j, i], "test_score_unseen": math.nan}
             for j, m in enumerate(names) for i in range(n)
         ]  # fmt: skip
         table = subjects.corrected(pd.DataFrame(rows).astype({"k": "Int64"}))
@@ -147,9 +148,10 @@ def shuffled_rows(grouped: bool, trials: int = 20) -> list[dict[str, Any]]:
 
 
 def shuffled(what: str, grouped: bool) -> tuple[float, int]:
-    """The mean of a column of these rows, or the share of fits that have a validation AUC."""
+    """The mean validation or test AUC of these rows, or the share of fits that have the former."""
+    column = what.split()[-1].replace("_auc", "_score")
     rows = [r for r in shuffled_rows(grouped) if not r.get("reason")]
-    found = np.array([r["val_auc" if what == "has val_auc" else what] for r in rows], float)
+    found = np.array([r[column] for r in rows], float)
     if what == "has val_auc":
         return float(np.mean(~np.isnan(found))), len(found)
     return float(np.nanmean(found)), int((~np.isnan(found)).sum())

@@ -77,9 +77,9 @@ def best_told(table: pd.DataFrame) -> float:
     """The mean test AUC that the headline tells of the best probe by validation."""
     if hasattr(select, "best_by_validation"):
         chosen = select.best_by_validation(table)
-        return float(chosen.groupby("dataset")["test_auc"].mean().mean())
+        return float(chosen.groupby("dataset")["test_score"].mean().mean())
     means = tables.summarise(table)
-    return float(means.loc[means["val_auc"].idxmax(), "test_auc"])
+    return float(means.loc[means["val_score"].idxmax(), "test_score"])
 
 
 def shared(rows: int, labels: np.ndarray, components: np.ndarray) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def main() -> None:
         config = configured(folder)
         subprocess.run(["snakemake", "--cores", "2", "--configfile", str(config)], check=True)
         ours = pd.read_parquet("results/parity/tables/probes.parquet")
+        ours = ours.rename(columns={"val_score": "val_auc"})  # as the package calls it
         theirs = peer(sys.argv[1], folder, config, sorted(ours["dataset"].unique()))
     on = ["dataset", "method", "k"]
     both = ours.merge(theirs, on=on, suffixes=("", "_peer"))

@@ -19,6 +19,7 @@ from actprobe.models.differences import targets as differences
 from actprobe.models.gguf import targets as weights
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Batch, Plan, Target, make
+from actprobe.probes import extensions
 from actprobe.probes.targets import targets as probes
 from actprobe.sae.targets import targets as saes
 from actprobe.texts.targets import targets as texts
@@ -70,6 +71,7 @@ def stages(config: dict[str, Any], memo: DigestMemo, look: bool = True) -> dict[
     Raises ConfigError for what the config gets wrong. Without `look` datasets are not read: that is
     enough to check a config, but not to know the keys of what depends on them.
     """
+    extensions.loaded(config)
     known: dict[str, list[Target]] = defaultdict(list)
     for found in _in_order(config, known, memo, look):
         for t in found:

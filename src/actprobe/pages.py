@@ -71,9 +71,14 @@ def template(package: str, name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def figure(svg: Path) -> dict[str, str]:
-    """An SVG file as a `uri` that needs no file beside the page, and its `caption`."""
-    caption = " ".join((CAPTIONS / f"{svg.stem}.rst").read_text(encoding="utf-8").split())
+def figure(svg: Path, **words: str) -> dict[str, str]:
+    """An SVG file as a `uri` that needs no file beside the page, and its `caption` with these words.
+
+    Captions are templates, as Snakemake's report reads them too.
+    """
+    written = (CAPTIONS / f"{svg.stem}.rst").read_text(encoding="utf-8")
+    caption = " ".join(jinja2.Template(written).render(words).split())
+    caption = caption[:1].upper() + caption[1:]
     data = base64.b64encode(svg.read_bytes()).decode()
     return {"uri": f"data:image/svg+xml;base64,{data}", "caption": caption}
 

@@ -93,7 +93,7 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
         case "probes" | "lora_probes" if "recipe" in spec:
             name = " ".join(str(spec[k]) for k in ("protocol", "setting", "method") if k in spec)
             yield "recipe", name, f"digest {spec['recipe']}"
-            if labels := spec.get("labels"):
+            if t.stage == "lora_probes" and (labels := spec.get("labels")):
                 words = labels if isinstance(labels, str) else keys.spec_key(labels)
                 yield (
                     "labels of LoRAs",

@@ -18,6 +18,7 @@ from actprobe.plan import Plan, Target
 from actprobe.sae import Latents
 from actprobe.texts.facts import facts
 from actprobe.texts.table import SCHEMA as TEXTS_SCHEMA
+from actprobe.texts.table import made
 
 
 def data(n: int, d: int, seed: int = 0, strength: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -76,13 +77,16 @@ class Cache:
         )  # fmt: skip
         table = {"id": list(map(str, range(n))), "text": text, "label": list(label)}
         table |= {c: columns.get(c, [None] * n) for c in ("group", "split", "pair")}
-        rows = pa.table({**table, "digest": digest}, TEXTS_SCHEMA)
+        if values := np.asarray(label).dtype.kind == "f":  # continuous
+            table |= {"label": pa.nulls(n, pa.int32()), "value": list(label)}
+        rows = made({**table, "digest": digest})
         if bad:
             store.write_table(t.path, TEXTS_SCHEMA.empty_table(), t.spec, bad=bad)
         else:
-            known = None if None in label else np.asarray(label, np.int32)
-            found = facts(rows.to_pydict(), known, classes)
-            store.write_table(t.path, rows, t.spec, found | {"classes": list(classes)})
+            known = None if values or None in label else np.asarray(label, np.int32)
+            found = facts(rows.to_pydict(), known, () if values else classes)
+            found |= {"kind": "continuous"} if values else {"classes": list(classes)}
+            store.write_table(t.path, rows, t.spec, found)
         return self._add(t)
 
     def activations(

@@ -58,6 +58,8 @@ class Shape:
     ks: tuple[int, ...] = (1, 16)
     seeds: int = 1
     baselines: bool = True
+    labels: tuple[str, ...] = ("binary",)  # label kinds, of which the datasets have one in turn
+    classes: int = 0  # one-versus-rest labels of each dataset
     missing: frozenset[str] = field(default_factory=frozenset)
     seed: int = 0
 
@@ -78,6 +80,10 @@ SHAPES = st.builds(
     ks=st.sampled_from([(1,), (1, 16, 128)]),
     seeds=st.integers(1, 2),
     baselines=st.sampled_from([True, True, True, False]),
+    labels=st.sampled_from(
+        [("binary",), ("continuous",), ("multiclass",), ("continuous", "binary", "multiclass")]
+    ),
+    classes=st.sampled_from([0, 0, 0, 3]),
     missing=st.frozensets(
         st.sampled_from(
             [
@@ -128,6 +134,7 @@ def table(shape: Shape) -> pd.DataFrame:
     if len(every) > MOST_ROWS and shape.datasets < 1000:
         every = [every[i] for i in sorted(rng.choice(len(every), MOST_ROWS, replace=False))]
     rows = pd.DataFrame([_row(*one, rng) for one in every])
+    rows = _of_classes(_of_kinds(rows, shape), shape)
     return results.tidy(_without(rows, shape, rng).assign(experiment="e"))
 
 
@@ -136,22 +143,50 @@ def _row(dataset, place, probe, rng) -> dict:  # type: ignore[no-untyped-def]
     source, method, k = probe
     auc = float(np.round(rng.beta(6, 2), 3))
     return {
-        "dataset": dataset, "model": model, "site": site, "position": position, "protocol": protocol,
+        "dataset": dataset, "label": "", "kind": "binary", "metric": "auc", "chance": 0.5,
+        "model": model, "site": site, "position": position, "protocol": protocol,
         "source": source or f"{model}/{site}.{position}", "setting": setting, "condition": condition,
         "method": method, "k": k, "seed": seed, "n_train": 100, "n_test": 30, "n_unused": 0,
-        "val_auc": round(min(1.0, auc + 0.02), 2), "test_auc": auc, "test_acc": auc, "test_f1": auc,
+        "val_score": round(min(1.0, auc + 0.02), 2), "test_score": auc, "test_auc": auc,
+        "test_acc": auc, "test_f1": auc,
         "ci_low": max(0.0, auc - 0.1), "ci_high": min(1.0, auc + 0.1),
         "converged": bool(rng.random() < 0.9), "leak_fraction": float(np.round(rng.random() / 2, 2)),
-        "test_auc_unseen": max(0.0, auc - 0.1 * rng.random()), "reason": "", "params": "{}",
+        "test_score_unseen": max(0.0, auc - 0.1 * rng.random()), "reason": "", "params": "{}",
         "key": "0123456789ab", "group_fraction": None,
     }  # fmt: skip
+
+
+def _of_kinds(rows: pd.DataFrame, shape: Shape) -> pd.DataFrame:
+    """The rows with the label kinds of the shape: those of continuous labels have R² down to -5."""
+    turn = pd.factorize(rows["dataset"])[0] % len(shape.labels)
+    kind = pd.Series(shape.labels, dtype="object").iloc[turn].to_numpy()
+    rows = rows.assign(kind=kind, test_r2=np.nan)
+    values = rows["kind"] == "continuous"
+    scores = ["val_score", "test_score", "ci_low", "ci_high", "test_score_unseen"]
+    rows.loc[values, scores] = 6 * rows.loc[values, scores] - 5
+    rows.loc[values, "test_r2"] = rows.loc[values, "test_score"]
+    rows.loc[values, ["test_auc", "test_acc", "test_f1"]] = np.nan
+    rows.loc[values, "metric"] = "r2"
+    return rows
+
+
+def _of_classes(rows: pd.DataFrame, shape: Shape) -> pd.DataFrame:
+    """The rows of two classes once for each one-versus-rest label of their dataset."""
+    binary = rows["kind"] == "binary"
+    if not shape.classes or not binary.any():
+        return rows
+    rows = rows.head(max(MOST_ROWS // shape.classes, 1))
+    binary = rows["kind"] == "binary"
+    labels = [name(shape.kind, f"c{i}") for i in range(shape.classes)]
+    every = [rows[binary].assign(label=label) for label in labels]
+    return pd.concat([rows[~binary], *every], ignore_index=True)
 
 
 def _without(rows: pd.DataFrame, shape: Shape, rng) -> pd.DataFrame:  # type: ignore[no-untyped-def]
     """The rows with what the shape calls missing taken out."""
     gone = {
-        "unseen": ["test_auc_unseen"],
-        "val": ["val_auc"],
+        "unseen": ["test_score_unseen"],
+        "val": ["val_score"],
         "interval": ["ci_low", "ci_high"],
         "leak": ["leak_fraction"],
         "converged": ["converged"],
@@ -167,7 +202,8 @@ def _without(rows: pd.DataFrame, shape: Shape, rng) -> pd.DataFrame:  # type: ig
     for name, columns in gone.items():
         if name in shape.missing:
             rows = rows.assign(**dict.fromkeys(columns, None))
-    numbers = ["val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high", "test_auc_unseen"]
+    numbers = ["val_score", "test_score", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high"]
+    numbers += ["test_score_unseen"]
     rows.loc[lost, numbers] = np.nan
     rows.loc[lost, "reason"] = "=one class <only> in the test rows"
     return rows

@@ -10,13 +10,25 @@ import yaml
 from actprobe import config
 
 
-def test_config_reference_is_written_from_the_schemas(root):
-    spec = importlib.util.spec_from_file_location("w", root / "docs" / "write_config_reference.py")
+def written_by(root, name):
+    spec = importlib.util.spec_from_file_location("w", root / "docs" / name)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_config_reference_is_written_from_the_schemas(root):
+    module = written_by(root, "write_config_reference.py")
     assert module.TARGET.read_text(encoding="utf-8") == module.reference(), (
         "run: python docs/write_config_reference.py"
+    )
+
+
+def test_protocols_are_written_from_their_files(root):
+    module = written_by(root, "write_protocols.py")
+    assert module.TARGET.read_text(encoding="utf-8") == module.page(), (
+        "run: python docs/write_protocols.py"
     )
 
 

@@ -41,6 +41,7 @@ def shown(found):
                     f"{text[: s.start]}[{names[s.label]}: {text[s.start : s.end]}]{text[s.end :]}"
                 )
         label = "-" if found.label is None else found.classes[found.label[i]]
+        label = label if found.value is None else f"{found.value[i]:g}"
         rows.append(f"{label} | {text}".replace("\n", "⏎"))
     return rows
 
@@ -67,7 +68,7 @@ def test_every_example_gives_its_rows(root, tmp_path, loopback, monkeypatch):
             if rows:
                 assert shown(found) == rows[0], heading
             assert len(found) > 0
-    assert tried == 13
+    assert tried == 14
 
 
 def made(resolved):

@@ -10,8 +10,11 @@ import pytest
 from probes_inputs import data, sparse_data
 
 from actprobe import sae
-from actprobe.probes import methods, metrics, protocol
-from actprobe.probes.search import search
+from actprobe.probes import metrics, protocol
+from actprobe.probes.methods import Shape, family
+from actprobe.probes.methods import prepare as preparing
+from actprobe.probes.metrics.binary import auc
+from actprobe.probes.search import Task, search
 from actprobe.probes.sizes import CannotFit
 from actprobe.probes.validation import folds
 
@@ -29,17 +32,15 @@ PROTOCOL = protocol.load("saeprobes-0.4.2")
 TOLERANCE = {"mlp": 0.05, "xgboost": 0.02}
 
 
+def grid(method, n, d, smallest, seed):
+    return family(method["family"]).grid(method, Shape(n, d, smallest), seed)
+
+
 def probe(X, y, n_train, method, seed=42, rule=PROTOCOL["validation"]):
     """Fit on the first rows, test on the others."""
-    return search(
-        X[:n_train].astype(float),
-        y[:n_train],
-        X[n_train:].astype(float),
-        method,
-        folds(y[:n_train], rule, seed),
-        rule,
-        seed,
-    )
+    pieces = folds(y[:n_train], rule, seed)
+    rows = X[:n_train].astype(float), y[:n_train], X[n_train:].astype(float)
+    return search(Task(*rows, method, pieces, rule, seed))
 
 
 @pytest.mark.parametrize("case", ORACLE, ids=lambda c: f"{c['method']}-{c['n_train']}-{c['k']}")
@@ -52,8 +53,8 @@ def test_same_numbers_as_the_package(case):
         best = sae.rank(latents, np.arange(n), y[:n], method["ranking"], case["k"])
         X = latents.columns(best)
     fitted = probe(X, y, n, method)
-    scores = metrics.evaluate(y[n:], fitted.scores, fitted.predicted)
-    found = [fitted.val_auc, *(scores[m] for m in ("test_auc", "test_acc", "test_f1"))]
+    scores = metrics.measure("binary", y[n:], fitted.scores, fitted.predicted)
+    found = [fitted.val_score, *(scores[m] for m in ("test_auc", "test_acc", "test_f1"))]
     assert found == pytest.approx(case["result"], abs=TOLERANCE.get(case["method"], 1e-6))
 
 
@@ -63,27 +64,27 @@ def test_two_train_rows_and_constant_columns(method):
     X[:, 3:] = 1.0
     fitted = probe(X, y, 2, PROTOCOL["methods"][method])
     assert np.isfinite(fitted.scores).all() and set(fitted.predicted) <= {0, 1}
-    assert fitted.val_auc == metrics.auc(y[:2], probe(X[[0, 1, 0, 1]], y[[0, 1, 0, 1]], 2,
+    assert fitted.val_score == auc(y[:2], probe(X[[0, 1, 0, 1]], y[[0, 1, 0, 1]], 2,
                                          PROTOCOL["methods"][method]).scores)  # fmt: skip
 
 
 def test_all_columns_constant_is_a_coin_toss():
     y = np.arange(260) % 2
     fitted = probe(np.ones((260, 5)), y, 160, PROTOCOL["methods"]["logreg"])
-    assert metrics.auc(y[160:], fitted.scores) == 0.5
+    assert auc(y[160:], fitted.scores) == 0.5
 
 
 def test_more_columns_than_rows_and_all_of_them_constant():
     y = np.arange(260) % 2
     for name in ("saeprobes-0.4.2-fast", "actprobe-1"):
         fitted = probe(np.ones((260, 200)), y, 160, protocol.load(name)["methods"]["logreg"])
-        assert metrics.auc(y[160:], fitted.scores) == 0.5
+        assert auc(y[160:], fitted.scores) == 0.5
 
 
 def test_the_first_of_equal_hyperparameters_wins():
     X, y = data(200, 4, strength=60.0)
     fitted = probe(X, y, 150, PROTOCOL["methods"]["logreg"])
-    assert fitted.val_auc == 1.0 and fitted.params == {"C": 1e5}
+    assert fitted.val_score == 1.0 and fitted.params == {"C": 1e5}
 
 
 def test_a_solver_that_stops_early_is_not_converged():
@@ -101,7 +102,7 @@ def test_labels_are_not_touched():
     X, y = data(200, 5, strength=8.0)
     upright = probe(X, y, 150, PROTOCOL["methods"]["logreg"])
     flipped = probe(X, 1 - y, 150, PROTOCOL["methods"]["logreg"])
-    assert metrics.auc(y[150:], upright.scores) > 0.9
+    assert auc(y[150:], upright.scores) > 0.9
     assert np.allclose(upright.scores, 1 - flipped.scores, atol=1e-3)
 
 
@@ -111,7 +112,7 @@ def test_a_seed_of_the_method_overrides_the_seed():
     mlp = PROTOCOL["methods"]["mlp"]
     assert (probe(X, y, 150, mlp | {"seed": 7}).scores != probe(X, y, 150, mlp).scores).any()
     pieces = folds(y[:150], PROTOCOL["validation"], 42)
-    same = search(X[:150], y[:150], X[150:], mlp, pieces, PROTOCOL["validation"], 7)
+    same = search(Task(X[:150], y[:150], X[150:], mlp, pieces, PROTOCOL["validation"], 7))
     assert (probe(X, y, 150, mlp | {"seed": 7}).scores == same.scores).all()
 
 
@@ -121,7 +122,7 @@ def test_rotation_has_the_optimum_of_the_whole_problem():
 
     X, y = data(120, 300, seed=3)
     X = X.astype(float) + np.linspace(-5, 300, 300)
-    fit, rotation = methods.rotate(X[:60])
+    fit, rotation = preparing.rotate(X[:60])
     other = rotation(X[60:])
     assert fit.shape == (60, 59) and other.shape == (60, 59)
     exact = {"C": 0.1, "solver": "newton-cholesky", "tol": 1e-10}
@@ -140,22 +141,20 @@ def test_the_fast_preset_finds_the_optimum(k):
     one, two = probe(X, y, 300, fast), probe(X, y, 300, exact)
     assert two.unconverged == 0
     assert one.params == two.params
-    assert metrics.auc(y[300:], one.scores) == pytest.approx(
-        metrics.auc(y[300:], two.scores), abs=1e-3
-    )
+    assert auc(y[300:], one.scores) == pytest.approx(auc(y[300:], two.scores), abs=1e-3)
 
 
 def test_a_penalty_that_keeps_its_weight_against_the_mean_loss():
     fast = protocol.load("saeprobes-0.4.2-fast")["methods"]["ksparse_b"]
-    assert methods.grid(fast, 1024, 1, 1, 0)[0] == {"C": 1.0}
-    assert methods.grid(fast, 64, 1, 1, 0)[0] == {"C": 16.0}
+    assert grid(fast, 1024, 1, 1, 0)[0] == {"C": 1.0}
+    assert grid(fast, 64, 1, 1, 0)[0] == {"C": 16.0}
 
 
 def test_one_direction_and_a_control():
     own = protocol.load("actprobe-1")
     X, y = data(600, 20, seed=5, strength=4.0)
     mean = {
-        name: np.mean([metrics.auc(y[400:], probe(X, y, 400, own["methods"][name], s).scores)
+        name: np.mean([auc(y[400:], probe(X, y, 400, own["methods"][name], s).scores)
                        for s in range(20)])
         for name in ("mean_difference", "control_random_direction")
     }  # fmt: skip
@@ -173,12 +172,12 @@ def test_pca_components_do_not_depend_on_the_global_random_state():
 
 def test_grids():
     logreg, pca, knn = (PROTOCOL["methods"][m] for m in ("logreg", "pca", "knn"))
-    assert [g["C"] for g in methods.grid(logreg, 1, 1, 1, 0)] == list(np.logspace(5, -5, 10))
-    components = [g["n_components"] for g in methods.grid(pca, 1024, 384, 0, 0)]
+    assert [g["C"] for g in grid(logreg, 1, 1, 1, 0)] == list(np.logspace(5, -5, 10))
+    components = [g["n_components"] for g in grid(pca, 1024, 384, 0, 0)]
     assert components == [1, 2, 4, 7, 12, 21, 35, 59, 99]
-    assert methods.grid(knn, 14, 384, 11, 0)[-1]["n_neighbors"] <= 11
-    assert methods.grid(knn, 14, 384, 0, 0) == [{"n_neighbors": 1}]
-    [mlp] = methods.grid(PROTOCOL["methods"]["mlp"], 1, 1, 1, seed=42)
+    assert grid(knn, 14, 384, 11, 0)[-1]["n_neighbors"] <= 11
+    assert grid(knn, 14, 384, 0, 0) == [{"n_neighbors": 1}]
+    [mlp] = grid(PROTOCOL["methods"]["mlp"], 1, 1, 1, 42)
     assert mlp == {
         "hidden_layer_sizes": [16, 16, 16],
         "learning_rate_init": pytest.approx(0.0031622776601683794),
@@ -214,7 +213,7 @@ def test_support_vectors_and_discriminants(name, n_train, d):
     fitted, again, logreg = (
         probe(X, y, n_train, method[m], rule=rule) for m in (name, name, "logreg")
     )
-    found, expected = (metrics.auc(y[n_train:], f.scores) for f in (fitted, logreg))
+    found, expected = (auc(y[n_train:], f.scores) for f in (fitted, logreg))
     assert found == pytest.approx(expected, abs=0.03)
     assert ((fitted.scores >= 0) & (fitted.scores <= 1)).all() and fitted.converged
     assert np.mean((fitted.scores > 0.5) == fitted.predicted) > 0.99

@@ -9,6 +9,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from actprobe.probes import leakage, metrics
+from actprobe.probes.kinds import BINARY
+from actprobe.probes.metrics.binary import auc
 
 
 def test_auc_is_scikit_learns_to_the_last_bit():
@@ -17,25 +19,25 @@ def test_auc_is_scikit_learns_to_the_last_bit():
         for digits in (0, 1, 2, 17):
             y = rng.permutation(np.arange(n) % 2)
             s = np.round(y * rng.rand() + rng.standard_normal(n), digits)
-            assert metrics.auc(y, s) == roc_auc_score(y, s)
-            assert metrics.auc(y, s.astype(np.float32)) == roc_auc_score(y, s.astype(np.float32))
-            assert metrics.auc(y, np.zeros(n)) == 0.5
-    assert math.isnan(metrics.auc(np.array([], int), np.array([])))
+            assert auc(y, s) == roc_auc_score(y, s)
+            assert auc(y, s.astype(np.float32)) == roc_auc_score(y, s.astype(np.float32))
+            assert auc(y, np.zeros(n)) == 0.5
+    assert math.isnan(auc(np.array([], int), np.array([])))
 
 
 def test_one_class_has_no_auc():
     y, s = np.ones(5, int), np.linspace(0, 1, 5)
-    found = metrics.evaluate(y, s, np.ones(5, int))
+    found = metrics.measure(BINARY, y, s, np.ones(5, int))
     assert math.isnan(found["test_auc"]) and found["test_acc"] == 1.0
 
 
 def test_calibration():
     y = np.repeat([0, 1], 50)
-    sure = metrics.evaluate(y, y.astype(float), y)
+    sure = metrics.measure(BINARY, y, y.astype(float), y)
     assert sure["test_brier"] == 0 and sure["test_ece"] == 0
-    vague = metrics.evaluate(y, np.full(100, 0.5), y)
+    vague = metrics.measure(BINARY, y, np.full(100, 0.5), y)
     assert vague["test_brier"] == 0.25 and vague["test_ece"] == 0
-    wrong = metrics.evaluate(y, np.full(100, 0.9), y)
+    wrong = metrics.measure(BINARY, y, np.full(100, 0.9), y)
     assert wrong["test_ece"] == pytest.approx(0.4)
 
 

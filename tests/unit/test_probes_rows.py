@@ -13,7 +13,7 @@ from probes_inputs import Cache, data, sparse_data
 from actprobe import probes, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.probes import data as labelled
-from actprobe.probes import fit, methods, permute, protocol, sizes, splits
+from actprobe.probes import fit, fits, methods, permute, protocol, search, sizes, splits
 from actprobe.probes.sizes import CannotFit, Condition
 
 P = "saeprobes-0.4.2"
@@ -147,7 +147,7 @@ def test_d3_groups_that_train_and_test_are_told_beside_repeated_texts(cache):
     add(cache, y, x, group=names)
     [row] = cache.run({"protocol": P, "methods": ["knn"], "groups": "ignore"})
     assert row["test_auc"] > 0.9 and row["leak_fraction"] == 0
-    assert row["group_fraction"] > 0.9 and not row["test_auc_unseen"] > 0.9
+    assert row["group_fraction"] > 0.9 and not row["test_score_unseen"] > 0.9
     kept = cache.run({"protocol": "actprobe-1", "methods": ["knn"]})
     assert {r["group_fraction"] for r in kept} == {0.0}
     assert np.mean([r["test_auc"] for r in kept]) < 0.75
@@ -184,7 +184,7 @@ def test_d7_too_few_test_rows_have_a_reason_instead_of_a_number(cache):
     rows = cache.run({"protocol": "actprobe-1", "methods": ["logreg"]})
     reason = "1 positive and 1 negative test rows are usable, at least 5 of each class needed"
     assert {r["reason"] for r in rows} == {reason}
-    assert all(math.isnan(r["test_auc"]) for r in rows)
+    assert all(math.isnan(r["test_score"]) for r in rows)
     told = probes.unfit(probes.requirements("actprobe-1", ["normal"], ["logreg"]), facts_of(cache))
     assert told.startswith(reason) and "'no': 4 rows, 'yes': 4 rows" in told
 
@@ -214,13 +214,13 @@ def test_d7_intervals_take_equal_texts_for_one_row(cache):
 def test_d12_folds_are_those_of_the_shuffled_labels(cache, monkeypatch):
     """Of 8 train rows every pair of both classes is left out: of both shuffled classes."""
     seen = []
-    own = fit.search
+    own = fits.search
 
-    def spy(X, y, X_test, method, folds, *rest):
-        seen.append((y, folds))
-        return own(X, y, X_test, method, folds, *rest)
+    def spy(task):
+        seen.append((task.y_train, task.folds))
+        return own(task)
 
-    monkeypatch.setattr(fit, "search", spy)
+    monkeypatch.setattr(fits, "search", spy)
     add(cache, np.arange(60) % 2)
     entry = {"protocol": "actprobe-1", "settings": ["scarcity"]}
     rows = cache.run({**entry, "methods": ["control_shuffled_labels"]})
@@ -229,7 +229,7 @@ def test_d12_folds_are_those_of_the_shuffled_labels(cache, monkeypatch):
     for y, folds in eight:
         assert len(folds) == y.sum() * (8 - y.sum())
         assert all(len(set(y[b])) == 2 for _, b in folds)
-    assert all(math.isfinite(r["val_auc"]) for r in rows if r["n_train"] == 8)
+    assert all(math.isfinite(r["val_score"]) for r in rows if r["n_train"] == 8)
 
 
 def test_labels_are_exchanged_between_whole_groups_and_within_mixed_ones():
@@ -248,14 +248,14 @@ def test_a_control_shuffles_the_labels_of_whole_groups(cache):
     """With labels constant per author, single shuffled rows would be another problem."""
     seen = []
 
-    def spy(X, y, *rest):
-        seen.append(y)
+    def spy(task):
+        seen.append(task.y_train)
         raise CannotFit("seen")
 
     y, x, names = authors()
     labels = add(cache, y, x, group=names)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "search", spy)
+        patch.setattr(fits, "search", spy)
         cache.run({"protocol": "actprobe-1", "methods": ["control_shuffled_labels"]})
     how = protocol.load("actprobe-1")
     for seed, found in enumerate(seen):
@@ -272,10 +272,6 @@ def test_a_control_shuffles_the_labels_of_whole_groups(cache):
     ("facts", "reason"),
     [
         ({"classes": [], "counts": []}, "no labels"),
-        (
-            {"classes": ["a", "b", "c"], "counts": [90, 90, 1]},
-            "found 3: 'a', 'b', 'c'; name the one that becomes class 1 with `positive`",
-        ),
         ({"classes": ["a", "b"], "counts": [400, 1]}, "'a': 400 rows, 'b': 1 rows"),
         ({"classes": ["a", "b"], "counts": [400, 400]}, None),
     ],
@@ -284,6 +280,15 @@ def test_a_control_shuffles_the_labels_of_whole_groups(cache):
 def test_c12_d15_what_cannot_be_probed_is_known_from_the_header(name, facts, reason):
     told = probes.unfit(probes.requirements(name, ["normal", "scarcity"], ["logreg"]), facts)
     assert told is None if reason is None else reason in told
+
+
+def test_c12_several_classes_need_rows_of_each_or_a_choice():
+    facts = {"classes": ["a", "b", "c"], "counts": [90, 90, 1]}
+    told = probes.unfit(probes.requirements(P, ["normal"], ["logreg"]), facts)
+    assert "found 3: 'a', 'b', 'c'; name the one that becomes class 1 with `positive`" in told
+    needed = probes.requirements("actprobe-1", ["normal"], ["logreg"])
+    assert "a class has 0 test rows" in probes.unfit(needed, facts)
+    assert probes.unfit(needed, facts | {"counts": [90, 90, 90]}) is None
 
 
 def test_d15_one_setting_that_runs_is_enough():
@@ -361,20 +366,20 @@ def test_d15_a_reason_from_the_header_is_never_wrong(cache, name, setting):
 
 
 def test_scores_that_are_no_numbers_are_the_reason_of_one_fit(cache, monkeypatch):
-    monkeypatch.setattr(methods, "scores", lambda model, X: np.full(len(X), np.nan))
+    monkeypatch.setattr(search, "scores", lambda model, X, *kind: np.full(len(X), np.nan))
     add(cache, np.arange(250) % 2)
     [row] = cache.run({"protocol": P, "methods": ["knn"]})
     assert row["reason"] == "the fitted probe scores rows with what is no number"
 
 
 def test_one_number_of_latents_without_a_fit_leaves_the_others(cache, monkeypatch):
-    def only_small(X, *args):
-        if X.shape[1] > 16:
+    def only_small(task):
+        if task.X_train.shape[1] > 16:
             raise CannotFit("too many")
-        return own(X, *args)
+        return own(task)
 
-    own = fit.search
-    monkeypatch.setattr(fit, "search", only_small)
+    own = fits.search
+    monkeypatch.setattr(fits, "search", only_small)
     y = np.arange(250) % 2
     cache.texts("a", y)
     cache.latents("a", sparse_data(250, 60)[0])
@@ -384,13 +389,10 @@ def test_one_number_of_latents_without_a_fit_leaves_the_others(cache, monkeypatc
 
 
 def test_what_a_library_raises_is_the_reason_of_one_target(cache, monkeypatch):
-    def broken(method, params, seed):
-        if method["family"] == "knn":
-            raise TypeError("neighbours: unexpected")
-        return own(method, params, seed)
+    def broken(how, params, seed):
+        raise TypeError("neighbours: unexpected")
 
-    own = methods.estimator
-    monkeypatch.setattr(methods, "estimator", broken)
+    monkeypatch.setitem(methods._REGISTERED, "knn", replace(methods.family("knn"), make=broken))
     add(cache, np.arange(250) % 2)
     entry = {"protocol": P, "methods": ["knn", "logreg"]}
     with pytest.raises(
@@ -420,7 +422,7 @@ def test_what_the_machine_lacks_is_no_reason_to_skip(cache, monkeypatch, error):
     def fails(*args):
         raise error
 
-    monkeypatch.setattr(fit, "search", fails)
+    monkeypatch.setattr(fits, "search", fails)
     add(cache, np.arange(250) % 2)
     with pytest.raises(type(error)):
         cache.run({"protocol": P, "methods": ["logreg"]}, on_bad="skip")

@@ -186,7 +186,10 @@ def test_published_protocols_are_frozen(name):
     [
         ("seeds: []", r"seeds: \[\] should be non-empty"),
         ("seed: 1", "'seed' was unexpected"),
-        ("methods: {logreg: {family: forest}}", "methods.logreg.family: 'forest' is not one of"),
+        (
+            "methods: {logreg: {family: forest}}",
+            "methods.logreg.family: nobody has registered 'forest'",
+        ),
         ("extends: nothing", "unknown protocol 'nothing'"),
         ("rows: .nan", "rows: nan is not of type 'object'"),
         (

@@ -11,7 +11,10 @@ from probes_inputs import Cache, as_latents
 
 from actprobe import plan, sae, store
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.probes import attention, metrics, protocol
+from actprobe.probes import protocol
+from actprobe.probes.methods import attention
+from actprobe.probes.metrics.binary import auc
+from actprobe.probes.search import Task
 from actprobe.probes.splits import CannotFit
 from actprobe.probes.tokens import Ragged, concat_pca
 
@@ -81,6 +84,10 @@ def cache(tmp_path):
     return cache
 
 
+def fit(train, y, test, how, seed):
+    return attention.attention(Task(train, y, test, how, [], {}, seed))
+
+
 def test_rows_keep_their_last_tokens():
     tokens = Ragged(np.arange(6, dtype=np.float32)[:, None], np.array([0, 3, 4, 6]))
     chosen = tokens.rows(np.array([2, 0]), most=2)
@@ -92,8 +99,8 @@ def test_attention_finds_the_token_that_counts():
     tokens, y = ragged(400)
     at = np.arange(400)
     train, test = tokens.rows(at[:300], 99), tokens.rows(at[300:], 99)
-    fitted = attention.fit(train, y[:300], test, QUICK, seed=1)
-    assert metrics.auc(y[300:], fitted.scores) > 0.95 and fitted.val_auc > 0.95
+    fitted = fit(train, y[:300], test, QUICK, seed=1)
+    assert auc(y[300:], fitted.scores) > 0.95 and fitted.val_score > 0.95
     assert set(fitted.predicted) == {0, 1} and 1 <= fitted.params["step"] <= 300
 
 
@@ -114,15 +121,15 @@ def test_attention_is_that_of_padded_rows_with_a_mask():
 def test_a_row_does_not_depend_on_longer_rows_beside_it():
     tokens, y = ragged(60)
     train = tokens.rows(np.arange(40), 99)
-    alone = attention.fit(train, y[:40], tokens.rows(np.array([41]), 99), QUICK, 0)
-    among = attention.fit(train, y[:40], tokens.rows(np.arange(40, 60), 99), QUICK, 0)
+    alone = fit(train, y[:40], tokens.rows(np.array([41]), 99), QUICK, 0)
+    among = fit(train, y[:40], tokens.rows(np.arange(40, 60), 99), QUICK, 0)
     assert alone.scores[0] == pytest.approx(among.scores[1], abs=1e-6)
 
 
 def test_attention_is_the_same_twice_and_differs_by_seed():
     tokens, y = ragged(60)
-    one, two, other = (attention.fit(tokens, y, tokens, QUICK, s) for s in (3, 3, 4))
-    assert (one.scores == two.scores).all() and one.val_auc == two.val_auc
+    one, two, other = (fit(tokens, y, tokens, QUICK, s) for s in (3, 3, 4))
+    assert (one.scores == two.scores).all() and one.val_score == two.val_score
     assert (one.scores != other.scores).any()
 
 
@@ -130,17 +137,17 @@ def test_one_class_among_the_validation_rows():
     tokens, _ = ragged(20)
     y = np.zeros(20, int)
     y[np.random.RandomState(0).permutation(20)[:8]] = 1  # all within the fit part
-    fitted = attention.fit(tokens, y, tokens, QUICK, seed=0)
-    assert math.isnan(fitted.val_auc) and fitted.params["step"] == QUICK["steps"]
+    fitted = fit(tokens, y, tokens, QUICK, seed=0)
+    assert math.isnan(fitted.val_score) and fitted.params["step"] == QUICK["steps"]
 
 
 def test_what_attention_cannot_read():
     tokens, y = ragged(20)
     with pytest.raises(CannotFit, match="too few"):
-        attention.fit(tokens.rows(np.array([0]), 9), y[:1], tokens, QUICK, 0)
+        fit(tokens.rows(np.array([0]), 9), y[:1], tokens, QUICK, 0)
     empty = Ragged(tokens.x, np.append(tokens.offsets, tokens.offsets[-1]))
     with pytest.raises(CannotFit, match="1 rows have no token"):
-        attention.fit(empty, np.append(y, 1), tokens, QUICK, 0)
+        fit(empty, np.append(y, 1), tokens, QUICK, 0)
 
 
 def test_components_of_each_position_come_from_the_rows_that_reach_it():

@@ -29,6 +29,11 @@ EXAMPLES = {
     "many layers and SAEs": Shape(2, "long", layers=40, models=2, saes=8),
     "sites without layers": Shape(3, layers=0, saes=1, seeds=2),
     "1,000 datasets": Shape(1000, saes=1, ks=(1,)),
+    "values": Shape(4, labels=("continuous",), settings=EVERY, methods=3, saes=2),
+    "labels of all kinds": Shape(6, labels=("continuous", "binary", "multiclass"), saes=1),
+    "one-versus-rest": Shape(
+        3, "long", classes=12, methods=3, saes=1, settings=("normal", "scarcity")
+    ),
 }
 
 
@@ -69,7 +74,7 @@ def check(shape: Shape, folder: Path, patch: pytest.MonkeyPatch) -> None:
     page = Page(text)
     assert page.alike() == []
     assert "b" not in page.tags, "names are no markup"
-    numbers = made[made["test_auc"].notna()]
+    numbers = made[made["test_score"].notna()]
     told = [line for line in lines if "test AUC of" in line or "by layer" in line]
     assert all(any(p in line for p in set(numbers["protocol"])) for line in told)
     cells = {cell for t in page.tables for row in t for cell, _ in row}

@@ -51,7 +51,7 @@ def test_everything_is_equal_byte_for_byte_on_a_second_run(tmp_path: Path) -> No
     before = [p.read_bytes() for p in paths]
     written(tmp_path, tidy_rows())
     assert [p.read_bytes() for p in paths] == before
-    assert b"<dc:date>" not in (tmp_path / "quickstart/figures/auc_by_layer.svg").read_bytes()
+    assert b"<dc:date>" not in (tmp_path / "quickstart/figures/scores_by_layer.svg").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -61,17 +61,17 @@ def test_everything_is_equal_byte_for_byte_on_a_second_run(tmp_path: Path) -> No
 )
 def test_figures_are_drawn_where_little_applies(tmp_path: Path, table: pd.DataFrame) -> None:
     written(tmp_path, table)
-    for name in ("auc_by_layer", "auc_by_dataset"):
+    for name in ("scores_by_layer", "scores_by_dataset"):
         svg = (tmp_path / f"quickstart/figures/{name}.svg").read_text()
         assert svg.rstrip().endswith("</svg>")
 
 
 def test_layers_are_lines_and_single_layers_points() -> None:
-    fig = figures.auc_by_layer(tidy_rows(4, 5))
+    fig = figures.scores_by_layer(tidy_rows(4, 5))
     (ax,) = fig.axes
     drawn = {line.get_label(): line for line in ax.get_lines()}
     table = tidy_rows(4, 5)
-    means = table[table["method"] == "logreg"].groupby("site")["test_auc"].mean()
+    means = table[table["method"] == "logreg"].groupby("site")["test_score"].mean()
     np.testing.assert_allclose(drawn["logreg"].get_ydata(), means)
     assert {"pca", "knn", "xgboost", "mlp"} <= set(ax.get_legend_handles_labels()[1])
     assert "logreg" in drawn and "pca" not in drawn
@@ -101,7 +101,7 @@ def test_sae_probes_stand_beside_the_baseline_of_their_place() -> None:
     np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], -0.02)
     heat = figures.sae_by_dataset(table).axes[0].collections[0].get_array()
     np.testing.assert_allclose(heat, np.full((6, 1), -0.02))
-    lines = {line.get_label(): line for line in figures.auc_by_k(table).axes[0].lines}
+    lines = {line.get_label(): line for line in figures.scores_by_k(table).axes[0].lines}
     np.testing.assert_array_equal(lines["sae_16k, ksparse_b"].get_xdata(), [1, 16, 128])
 
 
@@ -109,18 +109,18 @@ def test_curves_show_only_datasets_with_every_condition() -> None:
     table = with_saes()
     lost = (table["dataset"] == "66_living-room") & (table["condition"] == "1024")
     lost &= table["method"] == "knn"
-    table.loc[lost, "test_auc"] = np.nan
+    table.loc[lost, "test_score"] = np.nan
     (ax,) = figures.scarcity(table).axes
     assert ax.get_title() == "minilm, resid_post.3, mean: 5 of 6 datasets"
     lines = {line.get_label(): line for line in ax.lines}
     assert set(lines) == {"logreg", "pca", "knn", "xgboost", "mlp", "sae_16k, ksparse_b"}
     kept = table[(table["setting"] == "scarcity") & (table["dataset"] != "66_living-room")]
-    means = kept[kept["method"] == "pca"].groupby("condition")["test_auc"].mean()
+    means = kept[kept["method"] == "pca"].groupby("condition")["test_score"].mean()
     np.testing.assert_allclose(lines["pca"].get_ydata(), means[["16", "1024"]])
 
 
 def test_quiver_figure_draws_the_tie_band() -> None:
-    table = with_saes().assign(val_auc=0.9)
+    table = with_saes().assign(val_score=0.9)
     fig = figures.quiver(table)
     quivers = results.quiver_table(table)
     bars = {(round(b.get_x(), 6), round(b.get_width(), 6)) for ax in fig.axes for b in ax.patches}
@@ -133,15 +133,15 @@ def test_quiver_figure_draws_the_tie_band() -> None:
 def test_featured_place_has_most_methods_and_is_chosen_without_test_scores() -> None:
     table = tidy_rows(4, 5)
     assert set(views.featured(table)["site"]) == {"resid_post.3"}
-    alone = table[table["method"] == "logreg"].assign(test_auc=0.5)
-    alone.loc[alone["site"] == "resid_post.1", "test_auc"] = 1.0
+    alone = table[table["method"] == "logreg"].assign(test_score=0.5)
+    alone.loc[alone["site"] == "resid_post.1", "test_score"] = 1.0
     assert set(views.featured(alone)["site"]) == {"resid_post.4"}
 
 
 def test_headline_names_the_best_by_validation_and_the_caveats() -> None:
     lines = results.headline(tidy_rows(4, 6), skipped=2)
     table = tidy_rows(4, 6)
-    mean = table[table["site"] == "resid_post.5"]["test_auc"].mean()
+    mean = table[table["site"] == "resid_post.5"]["test_score"].mean()
     assert lines[0].startswith("logreg on minilm, resid_post.5, mean reaches a mean test AUC of")
     assert f"{mean:.3f}" in lines[0] and "over 4 datasets" in lines[0]
     same = "The same without leaked test rows (saeprobes-0.4.2): logreg"
@@ -162,7 +162,7 @@ def test_headline_tells_saes_apart_and_mixes_no_protocols() -> None:
     [line] = [x for x in results.headline(table) if x.startswith("SAE probes")]
     assert line.startswith("SAE probes (saeprobes-0.4.2; minilm, resid_post.3, mean): sae_")
     assert "(k = " in line and ", logreg on all dimensions 0." in line
-    other = table[~views.baseline(table)].assign(protocol="other", val_auc=1.0)
+    other = table[~views.baseline(table)].assign(protocol="other", val_score=1.0)
     mixed = results.headline(pd.concat([table, other], ignore_index=True))
     alone = results.headline(table)
     assert mixed[:3] == alone[:3] and any(x.startswith("SAE probes (other;") for x in mixed)
@@ -170,9 +170,9 @@ def test_headline_tells_saes_apart_and_mixes_no_protocols() -> None:
 
 def test_report_holds_everything_and_needs_no_network(tmp_path: Path) -> None:
     table = tidy_rows()
-    table.loc[0, ["test_auc", "val_auc"]] = np.nan
+    table.loc[0, ["test_score", "val_score"]] = np.nan
     table.loc[0, "reason"] = "the test rows hold <one> class"
-    lost = [["9_bad", "p", "normal", "s", "logreg", "9_bad.csv: no rows", None]]
+    lost = [["9_bad", "", "p", "normal", "s", "logreg", "9_bad.csv: no rows", None]]
     written(tmp_path, table, lost)
     page = (tmp_path / "quickstart/report.html").read_text()
     assert page.count("data:image/svg+xml;base64,") == 4
@@ -203,7 +203,7 @@ def test_the_room_is_light_to_import() -> None:
 def test_headline_without_the_setting_normal_is_about_one_condition(setting, conditions, named):
     normal = tidy_rows(4, 6)
     rows = [
-        normal.assign(setting=setting, condition=c, test_auc=normal["test_auc"] - 0.1 * i)
+        normal.assign(setting=setting, condition=c, test_score=normal["test_score"] - 0.1 * i)
         for i, c in enumerate(conditions)
     ]
     lines = results.headline(pd.concat(rows, ignore_index=True))
@@ -233,7 +233,7 @@ def test_points_of_ood_are_means_over_seeds() -> None:
     normal = normal[normal["method"] == "logreg"]
     ood = normal.assign(setting="ood", condition="x_OOD")
     rows = [
-        t.assign(seed=s, test_auc=auc)
+        t.assign(seed=s, test_score=auc)
         for t, aucs in ((normal, (0.9, 0.7)), (ood, (0.5, 0.7)))
         for s, auc in enumerate(aucs)
     ]
@@ -255,17 +255,17 @@ def filled(line) -> bool:
 def test_the_level_beside_curves_by_k_is_that_of_the_same_datasets() -> None:
     table = with_saes()
     few = table[views.baseline(table) | (table["dataset"] == "66_living-room")]
-    (ax,) = figures.auc_by_k(few).axes
+    (ax,) = figures.scores_by_k(few).axes
     shown = [t.get_text() for t in ax.texts]
     base = few[(few["method"] == "logreg") & (few["dataset"] == "66_living-room")]
-    level = base[base["setting"] == "normal"]["test_auc"].mean()
+    level = base[base["setting"] == "normal"]["test_score"].mean()
     assert shown == [f"logreg, all dimensions: {level:.3f}"]
 
 
 def test_leakage_compares_means_over_the_same_seeds() -> None:
     table = tidy_rows(2, 4)
-    other = table.assign(seed=1, test_auc=0.5, test_auc_unseen=0.4)
-    table = table.assign(test_auc=0.9, test_auc_unseen=0.9)
+    other = table.assign(seed=1, test_score=0.5, test_score_unseen=0.4)
+    table = table.assign(test_score=0.9, test_score_unseen=0.9)
     fig = figures.leakage(pd.concat([table, other], ignore_index=True))
     drawn = [
         y for line in fig.axes[0].lines if line.get_marker() != "None" for y in line.get_ydata()
@@ -275,21 +275,21 @@ def test_leakage_compares_means_over_the_same_seeds() -> None:
 
 def test_c1_datasets_without_other_test_rows_are_counted_and_have_no_point() -> None:
     table = tidy_rows(3, 4)
-    table.loc[table["dataset"] == "66_living-room", "test_auc_unseen"] = np.nan
+    table.loc[table["dataset"] == "66_living-room", "test_score_unseen"] = np.nan
     fig = figures.leakage(table)
-    assert " 1 without an AUC on the other rows are not shown." in fig.texts[1].get_text().replace(
-        "\n", " "
-    )
-    none = figures.leakage(table.assign(test_auc_unseen=np.nan))
+    assert " 1 without a number on the other rows are not shown." in fig.texts[
+        1
+    ].get_text().replace("\n", " ")
+    none = figures.leakage(table.assign(test_score_unseen=np.nan))
     assert not none.axes and "No dataset has a test AUC without leaked" in none.texts[1].get_text()
 
 
 def test_d4_every_protocol_has_its_own_lines_and_table(tmp_path: Path) -> None:
     """Two protocols at one place; one of them has no number for a dataset."""
     first = tidy_rows(2, 4)
-    second = first.assign(protocol="actprobe-1", val_auc=0.5)
+    second = first.assign(protocol="actprobe-1", val_score=0.5)
     lost = second["dataset"] == "66_living-room"
-    second.loc[lost, ["test_auc", "val_auc"]] = np.nan
+    second.loc[lost, ["test_score", "val_score"]] = np.nan
     second.loc[lost, "reason"] = "too few test rows"
     written(tmp_path, pd.concat([first, second], ignore_index=True))
     lines = results.told(config_for(tmp_path))
@@ -312,7 +312,7 @@ def test_d5_what_is_corrected_together_is_shown_together(tmp_path: Path) -> None
     for i in range(61):
         rows.append(tidy_rows(12, 4).query("site == 'resid_post.3' and method == 'logreg'"))
         method = "logreg" if i == 0 else f"other_{i}"
-        rows[-1] = rows[-1].assign(method=method, test_auc=rows[-1]["test_auc"] - 0.001 * i)
+        rows[-1] = rows[-1].assign(method=method, test_score=rows[-1]["test_score"] - 0.001 * i)
     rows.append(rows[1].assign(method="control_shuffled_labels"))
     table = results.tidy(pd.concat(rows, ignore_index=True))
     written(tmp_path, table)
@@ -330,3 +330,16 @@ def test_h_names_from_data_are_text_in_the_page(tmp_path: Path) -> None:
     page = (tmp_path / "quickstart/report.html").read_text()
     assert "<img src=x" not in page and "\x00" not in page and "\u202e" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;\ufffd\ufffd" in page
+
+
+def test_a_place_without_a_dataset_for_every_method_is_an_empty_panel(tmp_path: Path) -> None:
+    """Beside one with curves, and alone."""
+    table = with_saes(4)
+    table["test_score"] -= 0.4  # so that an AUC of 0.5 is in sight
+    apart = table[table["method"].isin(["logreg", "knn"])].assign(site="resid_post.1", source="x")
+    one = apart["dataset"] == "5_hist_fig_ismale"
+    apart = apart[one == (apart["method"] == "knn")]
+    both = pd.concat([table, apart], ignore_index=True)
+    for rows in (both, apart):
+        figures.write_figures(rows, tmp_path, ["scarcity"])
+    assert figures.scarcity(both).axes[1].get_title().endswith("0 of 4 datasets")

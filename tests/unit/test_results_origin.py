@@ -92,6 +92,13 @@ def test_d17_every_input_is_named_with_what_identifies_it(experiment):
     assert {"config", "cached files"} <= {r["what"] for r in rows}
 
 
+def test_tasks_of_one_class_against_the_rest_name_no_labels_of_loras():
+    recipe = {"protocol": "p", "setting": "normal", "method": "knn", "recipe": "r" * 64}
+    t = target("probes", "a", {**recipe, "labels": "one_vs_rest"})
+    named = provenance.origin(Plan({"cache_dir": "cache"}, {t.path: t}, [], {}, {}, []), "probes")
+    assert [row["what"] for row in named["inputs"]] == ["recipe"]
+
+
 def test_d17_how_activations_were_computed_is_told_from_their_headers(experiment):
     for item, version in (("a", "9.9"), ("b", "10.0")):
         write(of_stage(experiment, "activations", item)[1], torch=version)

@@ -206,7 +206,7 @@ def test_layer_20_in_detail(table: pd.DataFrame) -> None:
     rows = of(table, model="gemma-2-9b", setting="normal", site="resid_post.20")
     rows = rows[rows["method"].isin(BASELINES)]
     logreg = rows[rows["method"] == "logreg"]
-    assert logreg[["test_acc", "test_f1", "val_auc"]].mean().to_list() == pytest.approx(
+    assert logreg[["test_acc", "test_f1", "val_score"]].mean().to_list() == pytest.approx(
         [0.9035231267, 0.9034711249, 0.9452963943], abs=6e-11
     )
     chosen = select.quiver(rows, tolerance=0)
@@ -240,7 +240,7 @@ def notebook(table: pd.DataFrame, setting: str, rule: str, kind: str, exact: boo
     rows = rows[rows["method"].isin([*BASELINES, rule])]
     rows = rows.assign(sae=~rows["method"].isin(BASELINES)).sort_values(["sae", "line"])
     if not exact:
-        rows["val_auc"] = rows["val_auc"].map(as_read_by_pandas_2)
+        rows["val_score"] = rows["val_score"].map(as_read_by_pandas_2)
     found = []
     for some in (rows[~rows["sae"]], rows):
         ordered = some.reset_index(drop=True).sort_values("sae", ascending=False, kind=kind)
@@ -331,7 +331,7 @@ def test_scarcity_imbalance_and_noise(
     assert reference["test_auc"].mean() == pytest.approx(logreg, abs=6e-11)
     narrow = newer[~newer["source"].str.contains("width_(?:131k|1m)/")]
     assert narrow.groupby("k")["test_auc"].mean().to_list() == pytest.approx(sae, abs=6e-11)
-    read = {c: newer[c].map(as_read_by_pandas_2) for c in ("val_auc", "test_auc")}
+    read = {c: newer[c].map(as_read_by_pandas_2) for c in ("val_score", "test_score")}
     best = select.quiver(newer.assign(**read).sort_values("line"), ties="rows", tolerance=0)
     delta_of = matched(best, reference).eval("probe - reference")
     assert ((delta_of > 0).sum(), len(delta_of)) == (wins, groups)

@@ -14,10 +14,18 @@ from actprobe.results import stats as stats_room
 
 
 def candidates(rows: list[tuple[str, str, int | None, float, float]]) -> pd.DataFrame:
-    """Tidy rows from (dataset, method, k, val_auc, test_auc), in this order."""
-    columns = ["dataset", "method", "k", "val_auc", "test_auc"]
+    """Tidy rows from (dataset, method, k, val_score, test_score), in this order."""
+    columns = ["dataset", "method", "k", "val_score", "test_score"]
     table = pd.DataFrame(rows, columns=columns).assign(
-        experiment="e", protocol="p", setting="normal", condition="", model="m", seed=42
+        experiment="e",
+        protocol="p",
+        setting="normal",
+        condition="",
+        model="m",
+        seed=42,
+        label="",
+        kind="binary",
+        metric="auc",
     )
     table["site"], table["position"], table["reason"] = "resid_post.3", "last", ""
     table["source"] = np.where(table["k"].isna(), "m/resid_post.3.last", "sae")
@@ -64,7 +72,7 @@ def test_rows_without_a_number_cannot_be_chosen() -> None:
 
 def test_arms_add_sae_probes_at_two_sizes_and_never_controls() -> None:
     table = with_saes()
-    control = table[table["method"] == "pca"].assign(method="control_shuffled", val_auc=1.0)
+    control = table[table["method"] == "pca"].assign(method="control_shuffled", val_score=1.0)
     sets = select.arms(pd.concat([table, control]))
     assert list(sets) == ["baselines", "baselines + ksparse_b"]
     assert set(sets["baselines + ksparse_b"]["k"].dropna()) == {16, 128}
@@ -79,8 +87,8 @@ def test_quiver_table_has_a_row_per_setting_and_candidate_set() -> None:
         ["scarcity", "baselines"],
         ["scarcity", "baselines + ksparse_b"],
     ]
-    assert (quivers["tie_low"] <= quivers["test_auc"]).all()
-    assert (quivers["test_auc"] <= quivers["tie_high"]).all()
+    assert (quivers["tie_low"] <= quivers["test_score"]).all()
+    assert (quivers["test_score"] <= quivers["tie_high"]).all()
 
 
 def test_unmatched_results_are_refused_with_examples() -> None:
@@ -132,7 +140,7 @@ def test_holm_on_the_textbook_case() -> None:
 def test_comparison_table_is_paired_and_reports_what_it_left_out() -> None:
     table = with_saes()
     lost = (table["method"] == "ksparse_b") & (table["dataset"] == "66_living-room")
-    table.loc[lost, ["test_auc", "test_auc_unseen"]] = np.nan
+    table.loc[lost, ["test_score", "test_score_unseen"]] = np.nan
     table.loc[lost, "reason"] = "no live latents"
     rows = results.comparison_table(table).set_index(["setting", "probe"])
     sparse = rows.loc[("normal", "ksparse_b, k = 16")]
@@ -159,7 +167,7 @@ def test_controls_are_no_reference_and_count_for_no_correction() -> None:
     base = table[table["method"] == "pca"]
     kept = table[~table["method"].isin(["logreg", "pca", "knn", "xgboost", "mlp"])]
     known = pd.concat([kept, base.assign(method="svm")], ignore_index=True)
-    control = base.assign(method="control_random_direction", test_auc=0.5)
+    control = base.assign(method="control_random_direction", test_score=0.5)
     both = pd.concat([known, control], ignore_index=True)
     found = compare.comparison_table(both)
     assert set(found["reference"]) == {"svm", "quiver: baselines"}
@@ -181,7 +189,7 @@ def family(n_probes: int, n_datasets: int, ks: int = 0) -> pd.DataFrame:
         ]
     for k in range(ks):
         rows += [(f"d{i}", "ksparse_b", k + 1, 0.8, base[i] - 0.1) for i in range(n_datasets)]
-    return candidates(rows).assign(test_auc_unseen=np.nan)
+    return candidates(rows).assign(test_score_unseen=np.nan)
 
 
 def test_d5_a_family_is_what_claims_something_and_is_counted() -> None:
@@ -246,7 +254,7 @@ def test_d2_skewed_datasets_are_covered() -> None:
 
 
 def seeds(*choices: tuple[int, str, float, float]) -> pd.DataFrame:
-    """Tidy rows of one dataset from (seed, method, val_auc, test_auc)."""
+    """Tidy rows of one dataset from (seed, method, val_score, test_score)."""
     rows = candidates([("a", method, None, val, test) for _, method, val, test in choices])
     return rows.assign(seed=[seed for seed, *_ in choices])
 
@@ -271,6 +279,6 @@ def test_d13_probes_that_cover_fewer_datasets_are_no_candidates() -> None:
     )
     chosen = select.best_by_validation(rows)
     assert chosen["method"].tolist() == ["logreg", "logreg"]
-    assert select.best_by_validation(rows.assign(val_auc=np.nan)).empty
-    [first, *_] = results.headline(results.tidy(rows.assign(val_auc=np.nan)))
+    assert select.best_by_validation(rows.assign(val_score=np.nan)).empty
+    [first, *_] = results.headline(results.tidy(rows.assign(val_score=np.nan)))
     assert first == "No probe of p has a validation AUC: none is the best by it."

@@ -14,6 +14,7 @@ from results_rows import fake_rows
 
 from actprobe import keys, results, store
 from actprobe.errors import ActprobeError
+from actprobe.probes.metrics import all_metrics
 from actprobe.results import layout, tables
 
 SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
@@ -26,9 +27,11 @@ def artefact(folder: Path, rows: pd.DataFrame, bad: str | None = None) -> Path:
     name = f"{first['dataset']}.{first['method']}.{keys.short(keys.spec_key(spec))}.parquet"
     path = folder / "probes" / first["protocol"] / first["setting"] / first["source"] / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {c: t for c, t in tables.COLUMNS.items() if c != "experiment"}
+    columns = {c: t for c, t in tables.columns().items() if c != "experiment"}
     schema = pa.schema([(c, tables._ARROW[t]) for c, t in columns.items()])
-    table = pa.Table.from_pandas(rows[list(columns)], schema=schema, preserve_index=False)
+    table = pa.Table.from_pandas(
+        rows.reindex(columns=list(columns)), schema=schema, preserve_index=False
+    )
     part = store.write_table(path, table.slice(0, 0) if bad else table, spec, bad=bad)
     store.publish([path], [part])
     return path
@@ -55,7 +58,7 @@ def test_collect_joins_artefacts_and_lists_tombstones(tmp_path: Path) -> None:
 
     table, skipped = results.collect(reversed(paths), "quickstart")
 
-    assert list(table.columns) == list(tables.COLUMNS)
+    assert list(table.columns) == list(tables.columns())
     assert len(table) == 3 * (4 + 4)
     assert set(table["experiment"]) == {"quickstart"}
     assert table["dataset"].unique().tolist() == [
@@ -67,6 +70,7 @@ def test_collect_joins_artefacts_and_lists_tombstones(tmp_path: Path) -> None:
     assert skipped.to_dict("records") == [
         {
             "dataset": "9_bad set.v2",
+            "label": "",
             "protocol": "saeprobes-0.4.2",
             "setting": "normal",
             "source": "minilm/resid_post.0.mean",
@@ -79,19 +83,29 @@ def test_collect_joins_artefacts_and_lists_tombstones(tmp_path: Path) -> None:
 def test_d15_fits_without_a_number_are_skipped_rows_with_their_reason(tmp_path: Path) -> None:
     table = tidy_rows(setting="scarcity", condition="64")
     few = tidy_rows(setting="scarcity", condition="1024")
-    table.loc[0, ["test_auc", "val_auc"]], table.loc[0, "reason"] = np.nan, "one class"
-    few[["test_auc", "val_auc"]], few["reason"] = np.nan, "needs 1024 train rows"
+    table.loc[0, ["test_score", "val_score"]], table.loc[0, "reason"] = np.nan, "one class"
+    few[["test_score", "val_score"]], few["reason"] = np.nan, "needs 1024 train rows"
     both = results.tidy(pd.concat([table, few]))
     tombstone = pd.DataFrame(
-        [["x", "p", "s", "a", "knn", "bad file", None]], columns=tables.SKIPPED
+        [["x", "", "p", "s", "a", "knn", "bad file", None]], columns=tables.SKIPPED
     )
     results.write_tables(config_for(tmp_path), both, tombstone, tables.dataset_table([]))
     rows = pd.read_csv(tmp_path / "e/tables/skipped.csv")
-    assert rows["fits"].sum() == both["test_auc"].isna().sum() == 1 + len(few)
+    assert rows["fits"].sum() == both["test_score"].isna().sum() == 1 + len(few)
     reasons = rows.groupby("reason")["fits"].agg(["size", "sum"]).T.to_dict()
     assert reasons["one class"] == {"size": 1, "sum": 1}
     assert reasons["bad file"] == {"size": 1, "sum": 0}
     assert reasons["needs 1024 train rows"]["size"] == len(few)
+
+
+def test_a_tombstone_of_one_versus_rest_tasks_names_its_dataset(tmp_path: Path) -> None:
+    spec = {"protocol": "p", "setting": "normal", "method": "knn", "labels": "one_vs_rest"}
+    name = f"a.b.one_vs_rest.knn.{keys.short(keys.spec_key(spec))}.parquet"
+    path = tmp_path / "probes/p/normal/m/resid_post.3.mean" / name
+    path.parent.mkdir(parents=True)
+    store.publish([path], [store.write_table(path, pa.table({}), spec, bad="too few rows")])
+    [row] = results.collect([path], "e")[1].to_dict("records")
+    assert (row["dataset"], row["label"], row["source"]) == ("a.b", "", "m/resid_post.3.mean")
 
 
 def test_nothing_but_tombstones_still_gives_tables(tmp_path: Path) -> None:
@@ -114,8 +128,11 @@ def test_rows_are_sorted_as_a_reader_counts() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_auc": 1.2}, r"test_auc must lie in \[0, 1\].*5_hist_fig_ismale.*test_auc=1.2"),
-        ({"test_auc": np.nan}, "no test_auc and no reason"),
+        (
+            {"test_score": 1.2},
+            r"test_score must lie in \[0, 1\].*5_hist_fig_ismale.*test_score=1.2",
+        ),
+        ({"test_score": np.nan}, "no test_score and no reason"),
         ({"dataset": ""}, "dataset must not be empty"),
         ({"dataset": "one", "site": "x", "source": "y"}, "two rows for one fit"),
         ({"n_train": "many"}, "column n_train is not Int64"),
@@ -136,7 +153,10 @@ def test_an_artefact_without_a_column_is_refused(tmp_path: Path) -> None:
 
 def test_rows_obey_the_published_schema_and_its_columns_are_the_tables() -> None:
     schema = yaml.safe_load((SCHEMAS / "results-table.schema.yaml").read_text())
-    assert list(schema["properties"]) == schema["required"] == list(tables.COLUMNS)
+    metrics = {m.column for m in all_metrics().values()}
+    fixed = [c for c in tables.columns() if c not in metrics]
+    assert list(schema["properties"]) == schema["required"] == fixed
+    assert {"test_auc", "test_r2", "test_balanced_acc"} <= metrics
     table = tidy_rows(k=None).astype(object)
     for row in table.where(table.notna(), None).to_dict("records"):
         jsonschema.validate(row, schema)
@@ -151,18 +171,18 @@ def test_config_schema_has_defaults_that_the_library_shares() -> None:
 
 def test_summary_is_the_mean_over_datasets_after_seeds() -> None:
     table = tidy_rows()
-    other = table.assign(seed=43, test_auc=table["test_auc"] - 0.1)
+    other = table.assign(seed=43, test_score=table["test_score"] - 0.1)
     both = results.tidy(pd.concat([table, other]))
     first = results.summarise(both).iloc[0]
     mine = table[(table["site"] == "resid_post.0")]
     assert (first["site"], first["method"], first["n_datasets"]) == ("resid_post.0", "logreg", 3)
-    assert first["test_auc"] == pytest.approx(mine["test_auc"].mean() - 0.05)
-    assert first["ci_low"] < first["test_auc"] < first["ci_high"]
+    assert first["test_score"] == pytest.approx(mine["test_score"].mean() - 0.05)
+    assert first["ci_low"] < first["test_score"] < first["ci_high"]
 
 
 def test_summary_counts_rows_without_numbers_and_unconverged_fits() -> None:
     rows = fake_rows(3, 1).assign(experiment="e", converged=[False, True, None])
-    rows.loc[0, ["test_auc", "val_auc"]] = np.nan
+    rows.loc[0, ["test_score", "val_score"]] = np.nan
     rows.loc[0, "reason"] = "one class in the test rows"
     summary = results.summarise(results.tidy(rows))
     assert summary[["n_datasets", "n_without", "n_unconverged"]].iloc[0].tolist() == [2, 1, 1]
@@ -170,7 +190,7 @@ def test_summary_counts_rows_without_numbers_and_unconverged_fits() -> None:
 
 def test_written_tables_are_equal_byte_for_byte_and_read_back_exactly(tmp_path: Path) -> None:
     table = tidy_rows()
-    table["test_auc_other"] = table["test_auc"].where(table.index > 3)
+    table["mine_other"] = table["test_score"].where(table.index > 3)
     datasets = tables.dataset_table(
         [{"dataset": "5_hist_fig_ismale", "n": 17, "classes": {"no": 9, "yes": 8}, "bad": None}]
     )

@@ -125,7 +125,7 @@ def test_keep_filters_rows_and_leaves_their_numbers():
         ("text,label,id\na,0,x\nb,1,\n", {"id": "id"}, r"row 1 \(line 3\): the id is missing"),
         ("text,label\na,0\nb,0\n", {}, "all 2 labels are '0'; expected two classes or more"),
         ("text,label\na,0\nb,\nc,nan\n", {}, r"row 1 \(line 3\): the label is missing.*\(2 such"),
-        ("text,label\na,0.5\nb,1\n", {}, r"row 0 \(line 2\): the label 0.5 is not a class"),
+        ("text,label\na,0.5\nb,1\n", {"label_kind": "multiclass"}, "the label 0.5 is not a class"),
         ('[{"text": null, "label": 0}]', {"format": "json"}, r"row 0 \(counted from 0\): the text is "
          "missing"),
         ('[{"text": 3, "label": 0}]', {"format": "json"}, "text is of type int; expected a string"),

@@ -106,7 +106,8 @@ def test_progress_and_scores_are_logged_as_files_arrive(client, tmp_path):
     pending = dict.fromkeys(paths, State(MISSING))
     plan = Plan(config(tmp_path, "online", True), targets, paths, {}, pending, [])
     follower = Follower(plan, every=60)
-    columns = {"dataset": ["d"], "source": ["m/s.mean"], "method": ["knn"], "test_auc": [0.75]}
+    columns = {"dataset": ["d"], "source": ["m/s.mean"], "method": ["knn"], "test_score": [0.75]}
+    columns |= {"label": [""], "metric": ["auc"]}
     store.publish([paths[1]], [store.write_table(paths[1], pa.table(columns), {})])
     follower.look()
     Path(paths[0]).touch()

@@ -16,13 +16,13 @@ from actprobe.probes.targets import VERSION, targets
 if TYPE_CHECKING:
     from actprobe.probes.batch import run
     from actprobe.probes.intervals import auc_interval
-    from actprobe.probes.metrics import auc
+    from actprobe.probes.metrics.binary import auc
     from actprobe.probes.permute import arrangements, exchanged
     from actprobe.probes.splits import components
 
 _LAZY = {
     "arrangements": "permute",
-    "auc": "metrics",
+    "auc": "metrics.binary",
     "auc_interval": "intervals",
     "components": "splits",
     "exchanged": "permute",

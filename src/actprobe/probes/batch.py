@@ -23,26 +23,30 @@ from actprobe import store
 from actprobe.errors import ActprobeError
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.probes import fit, memory, needs
+from actprobe.probes import extensions, fit, memory, metrics, needs
 
 Rows = Callable[[], list[dict[str, Any]]]
 
 log = logging.getLogger(__name__)
 
-_TEXT = ("dataset", "model", "site", "position", "source", "protocol", "setting", "condition")
-_METRICS = ("val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high")
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in (*_TEXT, "method")),
-        *((name, pa.int32()) for name in ("k", "seed", "n_train", "n_test", "n_unused")),
-        *((name, pa.float64()) for name in _METRICS),
-        ("converged", pa.bool_()),
-        *((name, pa.float64()) for name in ("leak_fraction", "group_fraction")),
-        *((name, pa.float64()) for name in ("test_auc_unseen", "test_brier", "test_ece")),
-        *((name, pa.string()) for name in ("reason", "params", "key")),
-    ]
-)
+_TEXT = ("dataset", "label", "model", "site", "position", "source", "protocol", "setting")
+_NUMBERS = ("val_score", "test_score", "ci_low", "ci_high", "leak_fraction", "group_fraction")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def columns() -> pa.Schema:
+    """The table of an artefact: what says which fit a row is, and every registered metric."""
+    measured = [m.column for m in metrics.all_metrics().values()]
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in (*_TEXT, "condition", "method", "kind", "metric")),
+            *((name, pa.int32()) for name in ("k", "seed", "n_train", "n_test", "n_unused")),
+            *((name, pa.float64()) for name in (*_NUMBERS, "test_score_unseen", "chance")),
+            ("converged", pa.bool_()),
+            *((name, pa.float64()) for name in measured),
+            *((name, pa.string()) for name in ("reason", "params", "key")),
+        ]
+    )
 
 
 def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
@@ -51,6 +55,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     A worker's numbers do not depend on the others: any number of workers gives the same bytes.
     Targets that an interrupted run had finished are taken as they are.
     """
+    extensions.loaded(config)
     with Outcome(batch, config["on_bad_dataset"], _tombstone) as out:
         todo = sorted(_useful(out), key=lambda t: (-_work(t), t.path))
         _tell(todo)
@@ -86,11 +91,11 @@ def _tell(todo: list[Target]) -> None:
 
 
 def _write(t: Target, rows: list[dict[str, Any]]) -> Path:
-    return store.write_table(t.path, pa.Table.from_pylist(rows, SCHEMA), t.spec)
+    return store.write_table(t.path, pa.Table.from_pylist(rows, columns()), t.spec)
 
 
 def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:
-    return store.write_table(path, SCHEMA.empty_table(), spec, bad=reason)
+    return store.write_table(path, columns().empty_table(), spec, bad=reason)
 
 
 def _size(t: Target) -> int:
@@ -120,7 +125,9 @@ def _results(todo: list[Target], workers: int) -> Iterator[tuple[Target, Rows]]:
                 yield t, partial(_rows, t)
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, initializer=_start_worker)
+    pool = ProcessPoolExecutor(
+        workers, spawn, initializer=_start_worker, initargs=(extensions.paths(),)
+    )
     try:
         with _worker_environment(), _killed_workers_named():
             futures = {pool.submit(_rows, t): t for t in todo}
@@ -173,8 +180,9 @@ def _worker_environment() -> Iterator[None]:
                 os.environ[variable] = value
 
 
-def _start_worker() -> None:
-    """End this worker when its parent is killed: it would wait for work for ever."""
+def _start_worker(own_files: tuple[str, ...]) -> None:
+    """Know what the parent knows, and end when it is killed: a worker would wait for work for ever."""
+    extensions.load(own_files)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

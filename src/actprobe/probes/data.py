@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from actprobe import sae, store
 from actprobe.errors import BadInput
 from actprobe.probes import splits, tokens
+from actprobe.probes.kinds import BINARY, CONTINUOUS, kind_of
 from actprobe.probes.splits import Rows
 
 _BLOCK = 1 << 25  # bytes of activations that are read at a time
@@ -22,14 +23,15 @@ _BLOCK = 1 << 25  # bytes of activations that are read at a time
 class Labels:
     """Labelled rows of a texts artefact, in dataset order.
 
-    row: their places in the dataset; y: 0/1 labels; digest: of each text; component: rows with the
-    same text, group or pair share one; group: rows with the same group or pair share one, None where
-    the dataset has neither; group_name: names of the groups, or None; split: the dataset's own split,
-    or None. All [n]. n_rows: rows of the dataset; n_unused: labelled rows that were left out.
+    row: their places in the dataset; y: 0/1 labels, class numbers, or values; digest: of each text;
+    component: rows with the same text, group or pair share one; group: rows with the same group or
+    pair share one, None where the dataset has neither; group_name: names of the groups, or None; split:
+    the dataset's own split, or None. All [n]. classes: names by number, () of values; n_rows: rows of
+    the dataset; n_unused: labelled rows that were left out; kind: of the label.
     """
 
     row: Rows
-    y: NDArray[np.int64]
+    y: NDArray[Any]
     digest: NDArray[Any]
     component: Rows
     group: Rows | None
@@ -38,9 +40,16 @@ class Labels:
     classes: tuple[str, ...]
     n_rows: int
     n_unused: int = 0
+    kind: str = BINARY
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def against_rest(self, number: int) -> Labels:
+        """The same rows with two classes: one of the present ones, and all others."""
+        name = self.classes[number]
+        y = (self.y == number).astype(np.int64)
+        return replace(self, y=y, classes=(f"not {name}", name), kind=BINARY)
 
     def keep(self, most: int, kept: str, seed: int) -> Labels:
         """At most `most` of these rows, in dataset order.
@@ -70,8 +79,11 @@ class Labels:
 @lru_cache(maxsize=32)
 def labels(path: str) -> Labels:
     """Read a texts artefact. Raises BadInput for a tombstone or a dataset without labels."""
-    table = store.read_table(path, ["label", "group", "split", "pair", "digest"])
-    row = np.flatnonzero(table["label"].is_valid().to_numpy())
+    facts = store.read_header(path)["facts"]
+    kind = kind_of(facts)
+    label = "value" if kind == CONTINUOUS else "label"
+    table = store.read_table(path, [label, "group", "split", "pair", "digest"])
+    row = np.flatnonzero(table[label].is_valid().to_numpy())
     if not len(row):
         raise BadInput(f"{path}: no row has a label; probes need labels")
     digest = table["digest"].to_numpy(zero_copy_only=False)[row]
@@ -80,16 +92,18 @@ def labels(path: str) -> Labels:
         for c in ("group", "split", "pair")
     )
     named = [names for names in (group, pair) if names is not None]
+    y = table[label].to_numpy(zero_copy_only=False)[row]
     return Labels(
         row,
-        table["label"].to_numpy(zero_copy_only=False)[row].astype(np.int64),
+        y.astype(np.float64 if kind == CONTINUOUS else np.int64),
         digest.astype("S64"),
         splits.components(digest, *named),
         splits.components(*named) if named else None,
         group,
         split,
-        tuple(store.read_header(path)["facts"]["classes"]),
+        tuple(facts["classes"]),
         len(table),
+        kind=kind,
     )
 
 

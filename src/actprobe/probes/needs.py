@@ -12,6 +12,8 @@ from typing import Any
 
 from actprobe.probes import protocol as protocols
 from actprobe.probes import sizes
+from actprobe.probes.kinds import BINARY, kind_of
+from actprobe.probes.methods import fits_kind
 from actprobe.probes.sizes import CannotFit, Condition
 
 Facts = Mapping[str, Any]
@@ -73,6 +75,14 @@ def unfit(needed: Sequence[Requirement], facts: Facts) -> str | None:
     return first
 
 
+def binary_only(recipe: Mapping[str, Any]) -> str | None:
+    """What of a recipe is about two classes alone; None where it takes every label kind."""
+    if recipe["split"]["groups"] == "ignore":
+        return "the split draws so many rows"
+    vary = recipe["setting"].get("vary")
+    return {"ratio": "ratios are", "noise": "flipped labels are"}.get(vary or "")
+
+
 def remarks(needed: Sequence[Requirement], facts: Facts) -> list[str]:
     """What the results will not show at first sight: rows, groups and splits that are not used."""
     labelled = sum(facts.get("counts") or ())
@@ -99,6 +109,9 @@ def _of(facts: Facts) -> str:
 
 def _check(r: Requirement, condition: Condition, facts: Facts) -> None:
     """Raise CannotFit where this condition cannot have a number."""
+    if (kind := kind_of(facts)) != BINARY:
+        _check_other_kind(r, kind, facts)
+        return
     negatives, positives = _classes(facts)
     rows = min(negatives + positives, r.most)
     split, setting = r.recipe["split"], r.recipe["setting"]
@@ -112,17 +125,39 @@ def _check(r: Requirement, condition: Condition, facts: Facts) -> None:
         _check_test_set(facts["test"], split)
 
 
+def _check_other_kind(r: Requirement, kind: str, facts: Facts) -> None:
+    """Of several classes, or of values."""
+    if binary_only(r.recipe):
+        raise CannotFit(two_classes(facts.get("classes") or ()))
+    if not fits_kind(r.recipe["method"], kind):
+        raise CannotFit(f"{r.method} does not fit {kind} labels")
+    _check_parts(facts)
+    if facts.get("splits") or "test_set" in r.recipe["setting"]:
+        return
+    split = r.recipe["split"]
+    rows = facts.get("counts") or [facts.get("n", 0)]
+    sizes.check_each([int(split["test_fraction"] * n) for n in rows], split["least_test"])
+
+
 def _classes(facts: Facts) -> list[int]:
     counts, names = facts.get("counts") or [], list(facts.get("classes") or [])
     if not names:
         raise CannotFit("no labels; probes need them")
     if len(names) != 2:
-        shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
-        raise CannotFit(
-            f"needs two classes, found {len(names)}: {shown}; name the one that becomes class 1 "
-            "with `positive`"
-        )
+        raise CannotFit(two_classes(names))
     return list(counts)
+
+
+def two_classes(names: Sequence[str]) -> str:
+    """What to do where two classes are needed; names: of the classes, none of values."""
+    if not names:
+        return "needs two classes, found values"
+    shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
+    more = ", or write `one_vs_rest: true`" if len(names) > 2 else ""
+    return (
+        f"needs two classes, found {len(names)}: {shown}; name the one that becomes class 1 with "
+        f"`positive`{more}"
+    )
 
 
 def _check_drawn(

@@ -12,17 +12,16 @@ Rng = np.random.RandomState | np.random.Generator
 
 
 def exchanged(y: NDArray[Any], group: NDArray[Any], rng: Rng) -> NDArray[Any]:
-    """0/1 labels y [n] in a random order in which no group [n] changes what it is.
+    """Labels or values y [n] in a random order in which no group [n] changes what it is.
 
-    Rows of a group with both labels exchange them among themselves (the two rows of a pair swap or
+    Rows of a group with several labels exchange them among themselves (the two rows of a pair swap or
     do not); groups of one label exchange theirs as wholes, so that an author whose texts all have
     one label still has one. Without such groups this is an ordinary permutation. Winkler et al.
     2015, Multi-level block permutation.
     """
     _, at = np.unique(group, return_inverse=True)
-    size, positive = np.bincount(at), np.bincount(at, weights=y)
-    mixed = (positive > 0) & (positive < size)
-    label_of = (positive == size).astype(y.dtype)
+    lowest, highest = _extremes(y, at)
+    mixed, label_of = lowest < highest, lowest.copy()
     label_of[~mixed] = rng.permutation(label_of[~mixed])
     found = label_of[at]
     rows = np.flatnonzero(mixed[at])
@@ -31,6 +30,14 @@ def exchanged(y: NDArray[Any], group: NDArray[Any], rng: Rng) -> NDArray[Any]:
         shuffled = rows[np.lexsort((rng.permutation(len(rows)), at[rows]))]
         found[shuffled] = y[before]
     return found
+
+
+def _extremes(y: NDArray[Any], at: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Lowest and highest label of each group."""
+    order = np.lexsort((y, at))
+    first = np.flatnonzero(np.diff(at[order], prepend=-1))
+    last = np.append(first[1:], len(y)) - 1
+    return y[order[first]], y[order[last]]
 
 
 def arrangements(y: NDArray[Any], group: NDArray[Any]) -> float:

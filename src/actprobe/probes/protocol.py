@@ -16,6 +16,7 @@ import yaml
 from actprobe import keys
 from actprobe.config import nearest, require_plain, schema
 from actprobe.errors import ConfigError
+from actprobe.probes.methods import families
 
 FOLDER = Path(__file__).parent / "protocols"
 
@@ -57,12 +58,23 @@ def _load(name: str, above: tuple[str, ...]) -> dict[str, Any]:
         where = ".".join(map(str, error.path)) or "the file"
         raise ConfigError(f"protocol {path}: {where}: {error.message}")
     require_plain(protocol, f"protocol {path}")
+    _check_families(protocol, path)
     _check_ranges(protocol, path)
     if protocol["name"] != path.name.removesuffix(".yaml"):
         raise ConfigError(f"protocol {path}: its name is {protocol['name']!r}, not the file's name")
     if path.parent != FOLDER and protocol["name"] in names():
         raise ConfigError(f"protocol {path}: {protocol['name']!r} is taken by a built-in protocol")
     return protocol
+
+
+def _check_families(protocol: Mapping[str, Any], path: Path) -> None:
+    for name, how in protocol["methods"].items():
+        if how["family"] not in families():
+            raise ConfigError(
+                f"protocol {path}: methods.{name}.family: nobody has registered {how['family']!r}; "
+                f"{nearest(how['family'], families())} (your own are registered by files that "
+                "`extensions` of the config names)"
+            )
 
 
 def _check_ranges(protocol: Mapping[str, Any], path: Path) -> None:

@@ -7,6 +7,10 @@ from typing import Any
 
 from actprobe.errors import ConfigError
 from actprobe.plan import Target
+from actprobe.probes import protocol as protocols
+from actprobe.probes.kinds import BINARY, CONTINUOUS, MULTICLASS, kind_of
+from actprobe.probes.methods import fits_kind
+from actprobe.probes.needs import binary_only
 
 # What a protocol of single rows ignores, by the key of `probes` that lets it: columns of a dataset, what
 # the facts of its texts call them, and words.
@@ -77,3 +81,60 @@ def check_bos(
             f"and model {model} has `prepend_bos: false`; write `prepend_bos: auto` there, or use "
             "actprobe-1, which takes any"
         )
+
+
+def check_kind(
+    recipe: Mapping[str, Any],
+    method: str,
+    setting: str,
+    entry: Mapping[str, Any],
+    data: Mapping[str, Target],
+    where: str,
+) -> bool:
+    """Whether a method fits the labels of a dataset, as far as they are known.
+
+    Raises ConfigError where the setting does not, or a method that the entry names.
+    """
+    facts = data["texts"].args.get("facts")
+    default = protocols.load(entry["protocol"])["methods"][method].get("default", True)
+    only = default if isinstance(default, list) and not entry["methods"] else None
+    if not facts:
+        return only is None or BINARY in only
+    if only is not None and (BINARY if entry["one_vs_rest"] else kind_of(facts)) not in only:
+        return False
+    kind, name = kind_of(facts), data["texts"].item
+    classes = len(facts.get("classes") or ())
+    if entry["one_vs_rest"]:
+        if kind != MULTICLASS:
+            raise ConfigError(
+                f"{where}: one_vs_rest is for labels of several classes; those of {name} are {kind}"
+            )
+        return True
+    if kind == BINARY:
+        return True
+    found = (
+        f"the labels of {name} are continuous"
+        if kind == CONTINUOUS
+        else (f"{name} has {classes} classes")
+    )
+    remedy = (
+        ""
+        if kind == CONTINUOUS
+        else "; name one class with `positive` in `datasets`, or write `one_vs_rest: true` here"
+    )
+    if why := binary_only(recipe):
+        raise ConfigError(
+            f"{where}: {found}, and in {entry['protocol']}, {setting}, {why} of two classes{remedy}; "
+            "actprobe-1 takes any labels in the setting normal"
+        )
+    fits = fits_kind(recipe["method"], kind)
+    if not fits and entry["methods"]:
+        fitting = [
+            m
+            for m, how in protocols.load(entry["protocol"])["methods"].items()
+            if fits_kind(how, kind)
+        ]
+        raise ConfigError(
+            f"{where}: {found}, which {method} does not fit; these do: {', '.join(fitting)}{remedy}"
+        )
+    return fits

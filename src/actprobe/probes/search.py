@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context
 
-from actprobe.probes import methods, metrics
-from actprobe.probes.methods import Matrix, Method, Params
+from actprobe.probes import metrics
+from actprobe.probes.kinds import BINARY, CONTINUOUS
+from actprobe.probes.methods import How, Params, Shape, family
+from actprobe.probes.methods.prepare import Matrix, Transform, columns, fit, prepare, scores
 from actprobe.probes.validation import Fold
 
 TEST_BYTES = 1 << 28  # of test rows that are prepared and scored at a time
@@ -19,109 +21,142 @@ TEST_BYTES = 1 << 28  # of test rows that are prepared and scored at a time
 
 @dataclass(frozen=True)
 class Fitted:
-    """A probe's answers. scores: probability of class 1 [n_test]; predicted: labels [n_test].
+    """A probe and its answers.
 
-    val_auc: the chosen hyperparameters' mean AUC over folds, or the train AUC where there were
-    none; converged: of the final fit; unconverged: how many fits of the search were not.
+    scores: of the test rows, as `methods.prepare.scores` says; predicted: labels or values [n_test].
+    val_score: the chosen hyperparameters' mean main metric over folds, or that of the train rows where
+    there were none; converged: of the final fit; unconverged: how many fits of the search were not.
+    model, transform: the fitted estimator and what stands before it, for whoever keeps the probe.
     """
 
     scores: NDArray[np.float64]
     predicted: NDArray[Any]
-    val_auc: float
+    val_score: float
     converged: bool
     unconverged: int
     params: Params
+    model: Any = None
+    transform: Transform | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a fit starts from.
+
+    X_train [n, d] float64 (or what the method reads), y_train [n]: 0/1, class numbers, or values;
+    X_test [m, d], of which a block at a time is prepared and scored. how: the method's entry; rule:
+    the protocol's validation; folds: from `validation.folds` by that rule, empty for train sets too
+    small to validate; X_folds: for each fold the train rows with the columns that it chose itself, in
+    place of X_train. kind: of the label; n_classes: 0 for values.
+    """
+
+    X_train: Any
+    y_train: NDArray[Any]
+    X_test: Any
+    how: How
+    folds: list[Fold]
+    rule: Mapping[str, Any]
+    seed: int
+    kind: str = BINARY
+    n_classes: int = 2
+    X_folds: list[Matrix] | None = None
+
+    def one_sided(self, y: NDArray[Any]) -> bool:
+        """Whether rows with these labels cannot be fitted: a class is missing, or all are equal."""
+        return len(np.unique(y)) < (2 if self.kind == CONTINUOUS else self.n_classes)
+
+    def scores(self, model: Any, X: Matrix) -> NDArray[np.float64]:
+        return scores(model, X, self.kind, self.n_classes)
+
+    def estimator(self, params: Params, seed: int) -> Any:
+        own = {k: v for k, v in params.items() if k != "n_components"}
+        return family(self.how["family"]).make({**self.how, "kind": self.kind}, own, seed)
+
+
+def search(task: Task) -> Fitted:
+    """Fit one method, by its own search or by the common one."""
+    found = family(task.how["family"])
+    return found.make(task) if found.own_search else _search(task)
 
 
 @config_context(assume_finite=True, skip_parameter_validation=True)
-def search(
-    X_train: Matrix,
-    y_train: NDArray[Any],
-    X_test: Matrix,
-    method: Method,
-    folds: list[Fold],
-    rule: Mapping[str, Any],
-    seed: int,
-    X_folds: list[Matrix] | None = None,
-) -> Fitted:
-    """Fit one method. X_train [n, d] float64, y_train 0/1 [n]; X_test [m, d], float32 or float64, of
-    which a block at a time is prepared and scored.
+def _search(task: Task) -> Fitted:
+    """Every point of the grid on every fold, then the best on all train rows.
 
-    rule: the protocol's validation; folds: from `validation.folds` by that rule, empty for train
-    sets too small to validate; X_folds: for each fold the train rows [n, d] with the columns that
-    it chose itself, in place of X_train. A fold whose fit part has one class scores
-    `one_class_fold`. Of equal scores (to `digits`, where given) the first hyperparameters win; so
-    they do when no fold has a score (val_auc is then NaN).
+    A fold whose fit part lacks a class scores `one_class_fold`. Of equal scores (to `digits`, where
+    given) the first hyperparameters win; so they do when no fold has a score (val_score is then NaN).
     """
+    X_train, y_train, how, rule = task.X_train, task.y_train, task.how, task.rule
     n, d = X_train.shape
-    seed = method.get("seed", seed)
-    Z_train, transform = methods.prepare(method, seed, X_train, y_train)
-    test = _Test(X_test, transform, method.get("tiny_scores") == "unscaled" and not folds)
-    if not folds:
-        return _final(method, method["tiny"], Z_train, y_train, test, seed)
-    smallest = min(len(a) for a, _ in folds)
-    candidates = methods.grid(method, n, d, smallest, seed)
-    scores = np.empty((len(folds), len(candidates)))
+    seed = how.get("seed", task.seed)
+    Z_train, transform = prepare(how, seed, X_train, y_train)
+    test = _Test(task, transform, how.get("tiny_scores") == "unscaled" and not task.folds)
+    if not task.folds:
+        return _final(task, how["tiny"], Z_train, test, seed)
+    smallest = min(len(a) for a, _ in task.folds)
+    candidates = family(how["family"]).grid(how, Shape(n, d, smallest), seed)
+    found = np.empty((len(task.folds), len(candidates)))
     unconverged = 0
-    for i, (a, b) in enumerate(folds):
-        if len(np.unique(y_train[a])) < 2:
-            scores[i] = rule["one_class_fold"]
+    for i, (a, b) in enumerate(task.folds):
+        if task.one_sided(y_train[a]):
+            found[i] = 0.0 if task.kind == CONTINUOUS else rule["one_class_fold"]
             continue
-        if method.get("scaler_rows", "fit") == "train":
+        if how.get("scaler_rows", "fit") == "train":
             Z_fit, Z_val = Z_train[a], Z_train[b]
         else:
-            X = X_train if X_folds is None else X_folds[i]
-            Z_fit, of_fold = methods.prepare(method, seed, X[a], y_train[a])
+            X = X_train if task.X_folds is None else task.X_folds[i]
+            Z_fit, of_fold = prepare(how, seed, X[a], y_train[a])
             Z_val = of_fold(X[b])
         for j, params in enumerate(candidates):
-            model = methods.estimator(method, params, seed)
-            unconverged += not methods.fit(model, methods.columns(Z_fit, params), y_train[a])
-            probability = methods.scores(model, methods.columns(Z_val, params))
-            scores[i, j] = metrics.auc(y_train[b], probability)
-    mean = np.array([np.mean(column) for column in scores.T.copy()])
+            model = task.estimator(params, seed)
+            unconverged += not fit(model, columns(Z_fit, params), y_train[a])
+            said = task.scores(model, columns(Z_val, params))
+            found[i, j] = metrics.main(task.kind, y_train[b], said)
+    mean = np.array([np.mean(column) for column in found.T.copy()])
     best = int(np.argmax(np.round(mean, rule["digits"]) if "digits" in rule else mean))
-    final = _final(method, candidates[best], Z_train, y_train, test, seed)
-    return replace(final, val_auc=float(mean[best]), unconverged=unconverged)
+    final = _final(task, candidates[best], Z_train, test, seed)
+    return replace(final, val_score=float(mean[best]), unconverged=unconverged)
 
 
 @dataclass(frozen=True)
 class _Test:
-    """Test rows x [m, d] and what prepares them; unscaled: they are scored (not classified) as they
+    """Test rows [m, d] and what prepares them; unscaled: they are scored (not classified) as they
     are, which is what sae-probes does with probes of two or three rows."""
 
-    x: NDArray[Any]
-    transform: methods.Transform
+    task: Task
+    transform: Transform
     unscaled: bool
 
     def answers(self, model: Any, params: Params) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Scores and predicted labels [m] of a fitted model."""
-        most = max(1, TEST_BYTES // (8 * self.x.shape[1]))
-        scores, predicted = [], []
-        for first in range(0, len(self.x), most):
-            x = self.x[first : first + most].astype(np.float64, copy=False)
-            z = methods.columns(self.transform(x), params)
-            scored = methods.columns(x, params) if self.unscaled else z
-            scores.append(methods.scores(model, scored))
+        rows = self.task.X_test
+        most = max(1, TEST_BYTES // (8 * rows.shape[1]))
+        said, predicted = [], []
+        for first in range(0, len(rows), most):
+            x = rows[first : first + most].astype(np.float64, copy=False)
+            z = columns(self.transform(x), params)
+            said.append(self.task.scores(model, columns(x, params) if self.unscaled else z))
             predicted.append(model.predict(z))
-        return np.concatenate(scores), np.concatenate(predicted)
+        return np.concatenate(said), np.concatenate(predicted)
 
 
-def _final(
-    method: Method, params: Params, X: Matrix, y: NDArray[Any], test: _Test, seed: int
-) -> Fitted:
+def _final(task: Task, params: Params, X: Matrix, test: _Test, seed: int) -> Fitted:
     """The fit on all train rows X [n, d]."""
-    if method.get("refit") == "permuted":
+    y = task.y_train
+    if task.how.get("refit") == "permuted":
         order = np.random.RandomState(seed).permutation(len(X))
         X, y = X[order], y[order]
-    X = methods.columns(X, params)
-    model = methods.estimator(method, params, seed)
-    converged = methods.fit(model, X, y)
-    scores, predicted = test.answers(model, params)
+    X = columns(X, params)
+    model = task.estimator(params, seed)
+    converged = fit(model, X, y)
+    said, predicted = test.answers(model, params)
     return Fitted(
-        scores=scores,
+        scores=said,
         predicted=predicted,
-        val_auc=metrics.auc(y, methods.scores(model, X)),
+        val_score=metrics.main(task.kind, y, task.scores(model, X)),
         converged=converged,
         unconverged=0,
         params=params,
+        model=model,
+        transform=test.transform,
     )

@@ -6,7 +6,7 @@ The jobs deal rows by these rules, and the plan tells by the same ones what cann
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,3 +128,10 @@ def check_classes(positives: int, negatives: int, least: int) -> None:
             f"{positives} positive and {negatives} negative test rows are usable, at least "
             f"{least} of each class needed"
         )
+
+
+def check_each(rows: Iterable[int], least: int) -> None:
+    """Raise CannotFit where one of the classes, or all values, have fewer than `least` test rows."""
+    fewest = min(rows)
+    if fewest < least:
+        raise CannotFit(f"a class has {fewest} test rows, at least {least} of each needed")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe.probes import sizes
+from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.probes.sizes import CannotFit, Condition
 
 Rows = NDArray[np.int64]
@@ -97,9 +98,9 @@ def sides(
         return rng.permutation(train), rng.permutation(test)
     _, component = np.unique(component, return_inverse=True)
     counts = np.stack(
-        [np.bincount(component[y == c], minlength=component.max() + 1) for c in (0, 1)]
+        [np.bincount(component[y == c], minlength=component.max() + 1) for c in np.unique(y)]
     )
-    allowed, taken = test_fraction * counts.sum(axis=1), np.zeros(2)
+    allowed, taken = test_fraction * counts.sum(axis=1), np.zeros(len(counts))
     in_test = np.zeros(counts.shape[1], bool)
     for c in rng.permutation(counts.shape[1]):
         if (taken + counts[:, c] <= allowed).all():
@@ -128,13 +129,17 @@ def disjoint(
     setting: Mapping[str, Any],
     split: Mapping[str, Any],
     seed: int,
+    kind: str = BINARY,
 ) -> tuple[Rows, Rows]:
     """Train and test rows that share no component, for any setting.
 
     Test rows are the same for all conditions but ratios; train rows of a smaller condition are a
-    subset. Both sides have `condition.ratio` positives and, over ratios, one size. Raises CannotFit
-    when a side has too few rows of a class.
+    subset. Of two classes both sides have `condition.ratio` positives and, over ratios, one size; of
+    several they are as frequent as they come, and values are dealt as one class. Raises CannotFit when
+    a side has too few rows of a class.
     """
+    if kind != BINARY:
+        return _whole_sides(y, component, given, condition, setting, split, seed, kind)
     elsewhere = "test_set" in setting
     if elsewhere:
         train, test = np.random.RandomState(seed).permutation(len(y)), np.empty(0, np.int64)
@@ -148,3 +153,25 @@ def disjoint(
     if not elsewhere:
         sizes.check_tested(usable[1], condition.ratio, split["least_test"])
     return take(train, y, n_train, condition.ratio), take(test, y, usable[1], condition.ratio)
+
+
+def _whole_sides(
+    y: NDArray[Any],
+    component: Rows,
+    given: NDArray[Any] | None,
+    condition: Condition,
+    setting: Mapping[str, Any],
+    split: Mapping[str, Any],
+    seed: int,
+    kind: str,
+) -> tuple[Rows, Rows]:
+    """`disjoint` of labels that are not two classes."""
+    dealt = np.zeros(len(y), np.int64) if kind == CONTINUOUS else y
+    if "test_set" in setting:
+        train, test = np.random.RandomState(seed).permutation(len(y)), np.empty(0, np.int64)
+    else:
+        train, test = sides(dealt, component, split["test_fraction"], seed, given)
+        sizes.check_each(
+            np.bincount(dealt[test], minlength=int(dealt.max()) + 1), split["least_test"]
+        )
+    return train[: sizes.disjoint_train(len(train), condition, setting, split)], test

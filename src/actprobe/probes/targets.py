@@ -12,11 +12,12 @@ from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
+from actprobe.probes import extensions, refusals
 from actprobe.probes import protocol as protocols
-from actprobe.probes import refusals
+from actprobe.probes.kinds import ONE_VS_REST
 from actprobe.probes.useless import without_models
 
-VERSION = 2
+VERSION = 3
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
 _SECONDS = {
@@ -110,7 +111,10 @@ def _entry(
                     refusals.check_bos(protocol, models, data, where)
                     for method in methods:
                         ran.add((setting, method))
-                        yield _target(config["cache_dir"], entry["protocol"], setting, method, data)
+                        recipe = protocols.recipe(protocol, setting, method)
+                        if not refusals.check_kind(recipe, method, setting, entry, data, where):
+                            continue
+                        yield _target(config["cache_dir"], entry, setting, method, data)
     _check_ran(protocol, entry, ran, where)
 
 
@@ -209,11 +213,12 @@ def _data(
 
 def _target(
     cache_dir: str,
-    protocol: str,
+    entry: Mapping[str, Any],
     setting: str,
     method: str,
     data: Mapping[str, Target],
 ) -> Target:
+    protocol = entry["protocol"]
     name, matrix = protocols.load(protocol)["name"], data["matrix"]
     source = matrix.args["source"]
     params = {
@@ -223,6 +228,13 @@ def _target(
         "method": method,
         **{role.replace("matrix", t.stage): t.identity for role, t in data.items()},
     }
+    family = protocols.load(protocol)["methods"][method]["family"]
+    if own := extensions.used(family):
+        params["extensions"] = own
+    each = ""
+    if entry["one_vs_rest"]:
+        params["labels"] = ONE_VS_REST
+        each = ".one_vs_rest"
     args = {
         **{k: matrix.args[k] for k in ("source", "model", "site", "position")},
         "dataset": matrix.item,
@@ -236,7 +248,7 @@ def _target(
         cache_dir,
         "probes",
         VERSION,
-        f"{name}/{setting}/{source}/{matrix.item}.{method}",
+        f"{name}/{setting}/{source}/{matrix.item}{each}.{method}",
         params,
         loader=f"{name}.{setting}.{loaded}",
         item=matrix.item,

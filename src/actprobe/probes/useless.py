@@ -31,8 +31,8 @@ def without_models(found: Iterable[Target], texts: Iterable[Target]) -> list[Tar
 
 def _reason(t: Target, facts: Mapping[str, Mapping | None]) -> str | None:
     of = facts.get(t.args["texts"])
-    if not of:
-        return None  # not read yet
+    if not of or "labels" in t.spec:
+        return None  # not read yet, or a task for each class
     if test := facts.get(t.args.get("test_texts", "")):
         of = {**of, "test": test}
     return unfit(_needed(t.args["protocol"], t.spec["setting"], t.spec["method"]), of)

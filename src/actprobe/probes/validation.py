@@ -7,19 +7,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import LeavePOut, StratifiedKFold
+from sklearn.model_selection import KFold, LeavePOut, StratifiedKFold
+
+from actprobe.probes.kinds import BINARY, CONTINUOUS
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def folds(
-    y: NDArray[Any], rule: Mapping[str, Any], seed: int, component: NDArray[Any] | None = None
+    y: NDArray[Any],
+    rule: Mapping[str, Any],
+    seed: int,
+    component: NDArray[Any] | None = None,
+    kind: str = BINARY,
 ) -> list[Fold]:
     """(fit rows, validation rows) of each fold; indices into the train rows.
 
-    y: train labels [n]. By n: nothing, every pair left out, stratified folds, or the last rows held
-    out. Folds of the middle two need both classes in their validation part. With `component` [n],
-    rows that share a component with a validation row leave the fit part.
+    y: train labels [n]. By n: nothing, every pair left out, stratified folds (of values: plain ones),
+    or the last rows held out. Folds of the middle two need two labels in their validation part. With
+    `component` [n], rows that share a component with a validation row leave the fit part.
     """
     n = len(y)
     if n <= rule["none_up_to"]:
@@ -28,8 +34,9 @@ def folds(
         if n <= rule["leave_pairs_out_up_to"]:
             cv = LeavePOut(2)
         else:
-            cv = StratifiedKFold(rule["folds"], shuffle=True, random_state=seed)
-        found = [(a, b) for a, b in cv.split(np.zeros((n, 1)), y) if len(np.unique(y[b])) == 2]
+            deal = KFold if kind == CONTINUOUS else StratifiedKFold
+            cv = deal(min(rule["folds"], n), shuffle=True, random_state=seed)
+        found = [(a, b) for a, b in cv.split(np.zeros((n, 1)), y) if len(np.unique(y[b])) > 1]
     else:
         held_out = min(int(rule["holdout"]["fraction"] * n), rule["holdout"]["rows"])
         found = [(np.arange(n - held_out), np.arange(n - held_out, n))]

@@ -12,16 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from actprobe.errors import ActprobeError
+from actprobe.probes.kinds import BINARY
+from actprobe.probes.metrics import Metric, main_metric
+from actprobe.results import scores
 from actprobe.results.select import BASELINES, BY, SLICE, TOLERANCE, arms, quiver
 from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.tables import method_rank, sort_rows
-from actprobe.results.views import CONTROL, EACH_K, baseline, control, labelled
+from actprobe.results.views import CONTROL, EACH_K, baseline, control, named
 
 COMPARISONS = [*SLICE, "probe", "source", "reference"]
 COMPARISONS += ["n_datasets", "n_pairs", "n_unmatched", "delta", "ci_low", "ci_high"]
 COMPARISONS += ["wins", "losses", "ties", "p_wilcoxon", "family", "p_holm", "p_note"]
 COMPARISONS += ["delta_unseen"]
-FAMILY = ["experiment", "protocol", "setting"]
+FAMILY = ["experiment", "protocol", "setting", "metric"]
 
 
 class Unmatched(ActprobeError):
@@ -32,7 +35,7 @@ def matched(
     probe: pd.DataFrame,
     reference: pd.DataFrame,
     on: Sequence[str] = BY,
-    value: str = "test_auc",
+    value: str = "test_score",
 ) -> pd.DataFrame:
     """`value` of both sides by dataset and condition: the columns of `on`, probe, reference.
 
@@ -67,7 +70,7 @@ def _words(on: Sequence[str], key: Any) -> str:
 
 
 def common(
-    probe: pd.DataFrame, reference: pd.DataFrame, on: Sequence[str] = BY, value: str = "test_auc"
+    probe: pd.DataFrame, reference: pd.DataFrame, on: Sequence[str] = BY, value: str = "test_score"
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Both sides cut down to the groups for which both have a number, and how many groups went."""
     sides = [rows[rows[value].notna()] for rows in (probe, reference)]
@@ -76,19 +79,24 @@ def common(
     return kept[0], kept[1], len(keys[0].symmetric_difference(keys[1]))
 
 
-def compare(pairs: pd.DataFrame, confidence: float = CONFIDENCE) -> dict[str, float]:
+def compare(
+    pairs: pd.DataFrame, confidence: float = CONFIDENCE, metric: Metric | None = None
+) -> dict[str, float]:
     """What the pairs of `matched` say about probe minus reference.
 
-    delta: mean over pairs. ci_low, ci_high: `mean_interval` of the datasets' mean deltas; a dataset's
-    conditions share their rows and are no independent evidence. p_wilcoxon: two-sided signed-rank
-    test over datasets (Wilcoxon 1945), NaN when no delta differs from zero; p_least: the smallest p
-    that so many differing datasets can give. wins, losses, ties count pairs; differences within
-    TOLERANCE are ties.
+    metric: of the values (default: that of two classes). delta: mean over pairs, after one over the
+    labels of a dataset. ci_low, ci_high: `mean_interval` of the datasets' mean deltas; a dataset's
+    labels and conditions share their rows and are no independent evidence. p_wilcoxon: two-sided
+    signed-rank test over datasets (Wilcoxon 1945), NaN when no delta differs from zero; p_least: the
+    smallest p that so many differing datasets can give. wins (the probe is better), losses and ties
+    count pairs; differences within TOLERANCE are ties.
     """
-    delta = pairs["probe"] - pairs["reference"]
-    per_dataset = delta.groupby(pairs["dataset"]).mean()
-    _, low, high = mean_interval(per_dataset, confidence, (-1.0, 1.0))
-    wins, losses = delta > TOLERANCE, delta < -TOLERANCE
+    metric = metric or main_metric(BINARY)
+    delta = _over_labels(pairs)
+    per_dataset = delta.groupby("dataset").mean()
+    _, low, high = mean_interval(per_dataset, confidence, scores.differences(metric))
+    better = scores.goodness(pairs["probe"] - pairs["reference"], metric)
+    wins, losses = better > TOLERANCE, better < -TOLERANCE
     per_dataset = per_dataset.where(per_dataset.abs() > TOLERANCE, 0.0)
     differing = int((per_dataset != 0).sum())
     return {
@@ -103,6 +111,13 @@ def compare(pairs: pd.DataFrame, confidence: float = CONFIDENCE) -> dict[str, fl
         "p_wilcoxon": float(stats.wilcoxon(per_dataset).pvalue) if differing else np.nan,
         "p_least": 0.5 ** (differing - 1) if differing else np.nan,
     }
+
+
+def _over_labels(pairs: pd.DataFrame) -> pd.Series:
+    """Differences of pairs, those of a dataset's labels averaged; `dataset` is a level of the index."""
+    by = [c for c in pairs.columns if c not in ("label", "probe", "reference")]
+    each = pairs["probe"] - pairs["reference"]
+    return each.groupby([pairs[c] for c in by], dropna=False, sort=False).mean()
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:
@@ -120,13 +135,13 @@ def comparison_table(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.
     """Every probe against its place's reference, on the groups that both have; columns COMPARISONS.
 
     The reference is the first baseline of the place in the usual order (logreg where it is there);
-    a control is none. "by validation" is the best SAE probe by val_auc; a "quiver" with SAE probes
+    a control is none. "by validation" is the best SAE probe by val_score; a "quiver" with SAE probes
     is compared with that of the baselines. n_unmatched counts groups that only one side has.
     delta_unseen is the mean difference without test rows whose text, group or pair also trains. The
     corrected p values are those of `corrected`.
     """
     found = []
-    for place, rows in labelled(table).groupby(SLICE, sort=False):
+    for place, rows in named(table).groupby(SLICE, sort=False):
         where = dict(zip(SLICE, place, strict=True))
         for probe, source, reference, a, b in _pairings(rows):
             names = {"probe": probe, "source": source, "reference": reference}
@@ -152,8 +167,8 @@ def claims(comparisons: pd.DataFrame) -> pd.Series:
 def corrected(rows: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """`rows` with family, p_holm and p_note.
 
-    A family are the claims with a p value of one experiment, protocol and setting; `family` is their
-    number. p_holm: their p values after Holm's correction. Where not even the smallest possible p
+    A family are the claims with a p value of one experiment, protocol, setting and metric; `family` is
+    their number. p_holm: their p values after Holm's correction. Where not even the smallest possible p
     would pass `alpha` after it, p_holm is NaN and p_note says what is missing.
     """
     rows = rows.assign(family=pd.NA, p_holm=np.nan, p_note="")
@@ -183,11 +198,11 @@ def _pairings(
     base = rows[baseline(rows) & ~control(rows)]
     if base.empty:
         return
-    first = min(base["label"].unique(), key=method_rank)
-    reference = base[base["label"] == first]
-    for (source, label), probe in rows.groupby(["source", "label"], sort=False):
-        if label != first:
-            yield str(label), str(source), first, probe, reference
+    first = min(base["probe"].unique(), key=method_rank)
+    reference = base[base["probe"] == first]
+    for (source, name), probe in rows.groupby(["source", "probe"], sort=False):
+        if name != first:
+            yield str(name), str(source), first, probe, reference
     for method, sparse in rows[~baseline(rows) & ~control(rows)].groupby("method", sort=False):
         yield f"{method} by validation", "", first, quiver(sparse), reference
     candidates = arms(rows)
@@ -198,11 +213,12 @@ def _pairings(
 
 def _pair(probe: pd.DataFrame, reference: pd.DataFrame, confidence: float) -> dict[str, float]:
     a, b, gone = common(probe, reference)
+    metric = scores.metric_of(reference)
     numbers: dict[str, float] = {"n_pairs": 0}
     if len(a):
-        numbers |= compare(matched(a, b), confidence)
-    unseen = common(probe, reference, value="test_auc_unseen")[:2]
+        numbers |= compare(matched(a, b), confidence, metric)
+    unseen = common(probe, reference, value="test_score_unseen")[:2]
     if len(unseen[0]):
-        pairs = matched(*unseen, value="test_auc_unseen")
-        numbers["delta_unseen"] = float((pairs["probe"] - pairs["reference"]).mean())
+        pairs = matched(*unseen, value="test_score_unseen")
+        numbers["delta_unseen"] = float(_over_labels(pairs).mean())
     return {**numbers, "n_unmatched": gone}

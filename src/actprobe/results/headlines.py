@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
-from actprobe.results import views
+from actprobe.results import scores, views
 from actprobe.results.select import PROBE, best_by_validation
 from actprobe.results.stats import FEWEST, mean_interval
-from actprobe.results.tables import method_rank, summarise
+from actprobe.results.tables import TASK, method_rank, summarise
 from actprobe.results.views import count
 
 MANY_SAES = 6  # of one place
@@ -15,7 +17,7 @@ ENOUGH = 10  # datasets from which the interval of a mean is what it says (bench
 MANY_PROTOCOLS = 4  # that have lines of their own
 MANY = 12  # numbers of one line
 MANY_PLACES = 8  # lines about SAEs
-_PLACE = ["protocol", "model", "site", "position"]
+_PLACE = ["protocol", "metric", "model", "site", "position"]
 
 
 def headline(
@@ -23,32 +25,30 @@ def headline(
 ) -> list[str]:
     """What the table says in a few lines of text: shown when a run ends, and atop the report.
 
-    Every protocol has lines of its own. The best probe is the one with the highest mean validation
-    AUC among those that cover the most datasets, chosen anew with each seed and tested on the test
-    rows of that seed (see `select.best_by_validation`). A protocol without the setting `normal` is
-    told at one condition of another, which the line names. datasets: the table of that name, which
-    says how models read the texts.
+    Every protocol has lines of its own, and so has every metric in it. The best probe is the one with
+    the best mean validation score among those that cover the most datasets, chosen anew with each seed
+    and tested on the test rows of that seed (see `select.best_by_validation`). A protocol without
+    the setting `normal` is told at one condition of another, which the line names. datasets: the table
+    of that name, which says how models read the texts.
     """
     rows = views.usual(table[~views.control(table)])
     if rows.empty:
         return [f"No probe has a number; {count(skipped, 'target')} skipped."]
     lines = []
-    found = views.protocols(rows)
-    for protocol in found[:MANY_PROTOCOLS]:
-        lines += _of_protocol(rows[rows["protocol"] == protocol])
+    found = views.parts(rows)
+    for part in found[:MANY_PROTOCOLS]:
+        lines += _of_part(views.of_part(rows, part))
     if len(found) > MANY_PROTOCOLS:
-        lines.append(
-            f"{len(found) - MANY_PROTOCOLS} more protocols: {', '.join(found[MANY_PROTOCOLS:])}; "
-            "summary.csv has their means."
-        )
+        more = [views.of_part(rows, part)["frame"].iloc[0] for part in found[MANY_PROTOCOLS:]]
+        lines.append(f"{len(more)} more protocols: {'; '.join(more)}; summary.csv has their means.")
     return [*lines, *_caveats(table, skipped), *_texts_read(datasets)]
 
 
-def _of_protocol(rows: pd.DataFrame) -> list[str]:
-    """The lines about one protocol."""
-    frame = views.frame(rows.iloc[0])
-    every = views.labelled(summarise(rows))
-    every = every[every["n_datasets"] == every["n_datasets"].max()]
+def _of_part(rows: pd.DataFrame) -> list[str]:
+    """The lines about one protocol and metric."""
+    frame = rows["frame"].iloc[0]
+    every = views.named(summarise(rows))
+    every = every[every["n_tasks"] == every["n_tasks"].max()]
     lines = [_best(rows, len(every), frame)]
     for title, group in _comparisons(every, frame):
         lines.append(f"{title}: {_numbers(group)}.")
@@ -60,51 +60,56 @@ def _few(rows: pd.DataFrame, frame: str) -> list[str]:
     few = best_by_validation(rows)["dataset"].nunique()
     if not FEWEST <= few < ENOUGH:
         return []
-    return [
-        f"An interval over {few} datasets ({frame}) holds less often than it says: with AUCs near 1, "
-        "those of 95 % held the mean in 87 to 93 % of trials."
-    ]
+    measured = ""
+    if scores.metric_of(rows).name == "auc":
+        measured = ": with AUCs near 1, those of 95 % held the mean in 87 to 93 % of trials"
+    return [f"An interval over {few} datasets ({frame}) holds less often than it says{measured}."]
 
 
 def _numbers(group: list[tuple[str, float]]) -> str:
-    """Names and AUCs; of many every so many."""
+    """Names and scores; of many every so many."""
     every = -(-len(group) // MANY)
     shown = group[::every]
     more = f" (every {every}th of {len(group)})" if every > 1 else ""
-    return ", ".join(f"{name} {auc:.3f}" for name, auc in shown) + more
+    return ", ".join(f"{name} {score:.3f}" for name, score in shown) + more
 
 
 def _best(rows: pd.DataFrame, n_probes: int, frame: str) -> str:
-    """What the best of these rows' probes by validation AUC reaches."""
+    """What the best of these rows' probes by validation score reaches."""
     chosen = best_by_validation(rows)
+    metric = scores.metric_of(rows)
+    validation = f"validation {scores.short(metric)}"
     if chosen.empty:
-        return f"No probe of {frame} has a validation AUC: none is the best by it."
+        return f"No probe of {frame} has a {validation}: none is the best by it."
     probe, seeds, of = _commonest(chosen)
-    per_dataset = chosen.groupby("dataset")["test_auc"].mean()
-    mean, low, high = mean_interval(per_dataset)
+    means = views.per_dataset(chosen, "test_score")
+    mean, low, high = mean_interval(means, within=scores.span(metric))
     interval = "" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]"
-    where = f"{count(len(per_dataset), 'dataset')} ({frame})"
-    name = f"{probe['label']} on {views.place_name(probe)}"
+    tasks = len(chosen.drop_duplicates(TASK))
+    of_tasks = f" with {count(tasks, 'task')}" if tasks > len(means) else ""
+    where = f"{count(len(means), 'dataset')}{of_tasks} ({frame})"
+    name = f"{probe['probe']} on {views.place_name(probe)}"
     if seeds == of:
         return (
-            f"{name} reaches a mean test AUC of {mean:.3f}{interval} over {where}, the best of "
-            f"{count(n_probes, 'probe')} by validation AUC."
+            f"{name} reaches a mean {metric.label} of {mean:.3f}{interval} over {where}, the best of "
+            f"{count(n_probes, 'probe')} by {validation}."
         )
     return (
-        f"{name} is the best of {count(n_probes, 'probe')} by validation AUC in {seeds} of {of} "
-        f"seeds; what each seed chooses reaches a mean test AUC of {mean:.3f}{interval} over {where}."
+        f"{name} is the best of {count(n_probes, 'probe')} by {validation} in {seeds} of {of} seeds; "
+        f"what each seed chooses reaches a mean {metric.label} of {mean:.3f}{interval} over {where}."
     )
 
 
 def _commonest(chosen: pd.DataFrame) -> tuple[pd.Series, int, int]:
     """The probe that most seeds chose, in how many of them, and of how many."""
-    one = views.labelled(chosen.drop_duplicates("seed"))
+    one = views.named(chosen.drop_duplicates("seed"))
     times = one.groupby([*PROBE], sort=False, dropna=False)["seed"].transform(len)
     return one.loc[times.idxmax()], int(times.max()), len(one)
 
 
 def _sparse(rows: pd.DataFrame, means: pd.DataFrame, frame: str) -> list[str]:
     """A line per place with SAE probes: each SAE at its best k by validation, and the baseline."""
+    metric = scores.metric_of(rows)
     sparse, base = rows[~views.baseline(rows)], means[views.baseline(means)]
     lines = []
     for place, group in sparse.groupby(_PLACE, sort=False):
@@ -117,49 +122,52 @@ def _sparse(rows: pd.DataFrame, means: pd.DataFrame, frame: str) -> list[str]:
             of_k = [] if pd.isna(probe["k"]) else [f"k = {probe['k']}"]
             in_seeds = [] if seeds == of else [f"in {seeds} of {of} seeds"]
             note = " ".join([*of_k, *in_seeds])
-            words = f"{source} {_mean(chosen, 'test_auc'):.3f}{f' ({note})' if note else ''}"
-            found.append((_mean(chosen, "val_auc"), words))
+            score = views.per_dataset(chosen, "test_score").mean()
+            words = f"{source} {score:.3f}{f' ({note})' if note else ''}"
+            val = views.per_dataset(chosen, "val_score").mean()
+            found.append((scores.goodness(val, metric), words))
         told = [words for _, words in sorted(found, key=lambda f: -f[0])[:MANY_SAES]]
         same = base[(base[_PLACE] == list(place)).all(axis=1)]
         if len(same):
             first = same.iloc[int(same["method"].map(method_rank).argmin())]
-            told.append(f"{first['method']} on all dimensions {first['test_auc']:.3f}")
+            told.append(f"{first['method']} on all dimensions {first['test_score']:.3f}")
         if found:
-            lines.append(f"SAE probes ({frame}; {', '.join(place[1:])}): {', '.join(told)}.")
+            lines.append(f"SAE probes ({frame}; {', '.join(place[2:])}): {', '.join(told)}.")
     more = len(lines) - MANY_PLACES
     return lines[:MANY_PLACES] + (
         [f"{count(more, 'more place')} with SAE probes."] if more > 0 else []
     )
 
 
-def _mean(rows: pd.DataFrame, column: str) -> float:
-    """Mean over datasets of the means over their rows."""
-    return float(rows.groupby("dataset")[column].mean().mean())
-
-
 def _comparisons(means: pd.DataFrame, frame: str) -> list[tuple[str, list[tuple[str, float]]]]:
     """The layers of the method with most layers, and the methods of the place with most methods."""
     baselines = means[views.baseline(means)]
     found = []
-    by_layer = [g for _, g in baselines.groupby(["model", "position", "label"])]
-    by_layer.sort(key=lambda g: (-len(g), method_rank(g["label"].iloc[0])))
+    by_layer = [g for _, g in baselines.groupby(["model", "position", "probe"])]
+    by_layer.sort(key=lambda g: (-len(g), method_rank(g["probe"].iloc[0])))
     if by_layer and len(widest := by_layer[0]) > 1:
         first = widest.iloc[0]
-        layers = list(zip(widest["site"], widest["test_auc"], strict=True))
+        layers = list(zip(widest["site"], widest["test_score"], strict=True))
         place = f"{first['model']}, {first['position']}; {frame}"
-        found.append((f"{first['label']} by layer ({place})", layers))
+        found.append((f"{first['probe']} by layer ({place})", layers))
     by_place = [g for _, g in baselines.groupby(views.READ)]
-    by_place.sort(key=lambda g: (-len(g), -g["val_auc"].fillna(-1).mean()))
+    by_place.sort(key=lambda g: (-len(g), -_validated(g)))
     if by_place and len(fullest := by_place[0]) > 1:
-        order = views.label_order(fullest["label"])
+        order = views.probe_order(fullest["probe"])
         place = f"{views.place_name(fullest.iloc[0])} ({frame})"
-        by_method = fullest.set_index("label")
-        found.append((f"Methods on {place}", [(m, by_method["test_auc"][m]) for m in order]))
-        unseen = by_method["test_auc_unseen"]
+        by_method = fullest.set_index("probe")
+        found.append((f"Methods on {place}", [(m, by_method["test_score"][m]) for m in order]))
+        unseen = by_method["test_score_unseen"]
         if unseen.notna().all():
             words = f"The same without leaked test rows ({frame})"
             found.append((words, [(m, unseen[m]) for m in order]))
     return found
+
+
+def _validated(means: pd.DataFrame) -> float:
+    """How good these probes are on validation rows; less than any where none has such a number."""
+    val = scores.goodness(means["val_score"].mean(), scores.metric_of(means))
+    return -math.inf if pd.isna(val) else float(val)
 
 
 def _caveats(table: pd.DataFrame, skipped: int) -> list[str]:
@@ -186,7 +194,7 @@ def _caveats(table: pd.DataFrame, skipped: int) -> list[str]:
     if known.any():
         stopped = int(table["converged"].eq(False).sum())
         lines.append(f"{stopped:,} of {count(int(known.sum()), 'fit')} did not converge.")
-    missing = int(table["test_auc"].isna().sum())
+    missing = int(table["test_score"].isna().sum())
     if missing or skipped:
         lines.append(
             f"{count(missing, 'fit')} gave no number, {count(skipped, 'target')} skipped; the "

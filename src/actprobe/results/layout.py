@@ -23,8 +23,8 @@ TABLES = {
 }
 REPORT = "report.html"
 SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
-ALWAYS = ("auc_by_layer", "auc_by_dataset", "quiver", "leakage")
-WITH_SAES = ("sae_scatter", "sae_by_dataset", "auc_by_k")
+ALWAYS = ("scores_by_layer", "scores_by_dataset", "quiver", "leakage")
+WITH_SAES = ("sae_scatter", "sae_by_dataset", "scores_by_k")
 TRAINING = "sae_training"
 OF_SETTINGS = ("scarcity", "imbalance", "label_noise", "ood")
 

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from actprobe import csvs, provenance
-from actprobe.results import compare, figures, layout, report, saes, select, tables
+from actprobe.results import compare, figures, layout, report, saes, scores, select, tables
 from actprobe.results.layout import SAE_TABLES, TABLES, TRAINING, folder
 from actprobe.results.views import baseline
 
-_TEXT = [*select.SLICE, "probe", "source", "reference", "candidates", "p_note"]
+_TEXT = [*select.SLICE, "label", "probe", "source", "reference", "candidates", "p_note"]
 _TEXT += [*tables.SKIPPED[:-1], "classes", "read_by", "provenance"]  # all but the number of fits
 _TEXT += ["sae", "architecture", "note", "key", *provenance.COLUMNS]
 
@@ -30,6 +30,7 @@ def make_tables(
     `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says;
     `origin`: what `provenance.origin` says.
     """
+    scores.extend(config)
     table, skipped = tables.collect(probes, config["experiment"])
     known = tables.dataset_table(datasets, provenance.facts(origin["reads"]))
     write_tables(config, table, skipped, known, provenance.table(origin, table["key"], config))
@@ -66,6 +67,7 @@ def write_tables(
 
 def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
     """Draw the figures that the config calls for (or `names`) from the written tables."""
+    scores.extend(config)
     root = Path(folder(config))
     level = config["results"]["confidence"]
     table = tables.read_probes(root / TABLES["probes"])
@@ -97,6 +99,7 @@ def told(config: Mapping[str, Any]) -> list[str]:
 def _page(
     root: Path, drawn: Sequence[str], config: Mapping[str, Any], contexts: Sequence[str] = ()
 ) -> report.Page:
+    scores.extend(config)
     table = tables.read_probes(root / TABLES["probes"])
     names = ("skipped", "datasets", "comparisons", "quiver")
     skipped, datasets, comparisons, quivers = (_read(root / TABLES[n]) for n in names)

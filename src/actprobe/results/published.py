@@ -16,6 +16,8 @@ import pandas as pd
 
 from actprobe import keys
 from actprobe.errors import ActprobeError
+from actprobe.probes.kinds import BINARY
+from actprobe.probes.metrics import main_metric
 from actprobe.results.tables import tidy
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ NOTE = (
 
 
 def import_published(folder: str | Path, experiment: str = "published") -> pd.DataFrame:
-    """The tidy table of all published results below `folder`.
+    """The tidy table of all published results below `folder`; their scores are AUCs of two classes.
 
     Besides the tidy columns there are `origin` and `line`, the file and row a result came from,
     and `note`. Fractions become the nearest multiple of 1/20 (the files hold both 0.15 and
@@ -60,7 +62,9 @@ def import_published(folder: str | Path, experiment: str = "published") -> pd.Da
         )
     rows = pd.concat(found, ignore_index=True)
     rows["note"] = rows["note"].fillna("")
-    return tidy(rows.assign(experiment=experiment), str(folder))
+    rows = rows.rename(columns={"val_auc": "val_score"}).assign(test_score=rows["test_auc"])
+    told = {"experiment": experiment, "kind": BINARY, "metric": main_metric(BINARY).name}
+    return tidy(rows.assign(**told), str(folder))
 
 
 def _root(folder: str | Path) -> Path:

@@ -12,14 +12,17 @@ import yaml
 
 from actprobe import pages, provenance
 from actprobe.pages import Table
-from actprobe.results import saes, views
+from actprobe.probes.metrics import all_metrics
+from actprobe.results import saes, scores, views
 from actprobe.results.compare import claims
 from actprobe.results.headlines import headline
 from actprobe.results.layout import REPORT
-from actprobe.results.select import SLICE, TIES
+from actprobe.results.select import TIES
+from actprobe.results.tables import TASK, summarise
 
 MANY = 400  # rows of a table that is also there as a file
-_PLACE = SLICE[1:]  # protocol, setting, model, site, position
+_LONG = 160  # letters of a cell about a dataset, such as its classes
+_PLACE = ["protocol", "setting", "model", "site", "position"]
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,20 @@ def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> Non
     beside it. `config` is the resolved config. Equal input gives equal bytes.
     """
     path = Path(path)
+    words = _words(page.table)
     text = pages.template("actprobe.results", "report.html.j2").render(
         experiment=config["experiment"],
         links=pages.links(config, REPORT, page.contexts),
         headline=page.headline,
-        figures=[pages.figure(path.parent / "figures" / f"{name}.svg") for name in page.figures],
+        figures=[
+            pages.figure(path.parent / "figures" / f"{name}.svg", score=words["score"])
+            for name in page.figures
+        ],
+        **words,
         confidence=f"{config['results']['confidence']:.0%}",
         datasets=_datasets(page.table, page.datasets),
         comparisons=_comparisons(page.comparisons),
+        metrics=metrics_by_probe(page.table),
         quivers=_quivers(page.quivers),
         saes=_saes(page.saes),
         tie_rule=TIES["methods"],
@@ -80,10 +89,11 @@ def _comparisons(comparisons: pd.DataFrame) -> list[Table]:
     shown = comparisons[
         claims(comparisons) | views.control(comparisons.assign(method=comparisons["probe"]))
     ]
-    families = list(shown.groupby(["protocol", "setting"], sort=False))
+    families = list(shown.groupby(["protocol", "setting", "metric"], sort=False))
+    mixed = comparisons["metric"].nunique() > 1
     most = max(MANY // max(len(families), 1), 20)
     found = []
-    for (protocol, setting), rows in families:
+    for (protocol, setting, metric), rows in families:
         some = rows
         if len(rows) > most:
             some = rows.loc[rows["p_wilcoxon"].sort_values(kind="stable").index[:most]].sort_index()
@@ -92,7 +102,7 @@ def _comparisons(comparisons: pd.DataFrame) -> list[Table]:
                 columns,
                 [_compared(r) for _, r in some.iterrows()],
                 labels=6,
-                title=f"{protocol}, {setting}",
+                title=f"{protocol}, {setting}" + f", {scores.known(metric).label}" * mixed,
                 note=_family(rows, len(some)),
                 of=len(rows),
             )
@@ -132,13 +142,15 @@ def _family(rows: pd.DataFrame, shown: int) -> str:
 def _quivers(quivers: pd.DataFrame) -> Table | None:
     if quivers.empty:
         return None
-    columns = [*_PLACE, "candidates", "choices", "test AUC", "interval", "tie band", "tied"]
+    labels = {m: scores.known(m).label for m in quivers["metric"].unique()}
+    columns = [*_PLACE, "score", "candidates", "choices", "mean", "interval", "tie band", "tied"]
     rows = [
         [
             *r[_PLACE],
+            labels[r["metric"]],
             r["candidates"],
             f"{r['n_choices']:g}",
-            f"{r['test_auc']:.4f}",
+            f"{r['test_score']:.4f}",
             "" if pd.isna(r["ci_low"]) else f"{r['ci_low']:.4f} … {r['ci_high']:.4f}",
             f"{r['tie_low']:.4f} … {r['tie_high']:.4f}",
             f"{r['n_tied']:g}",
@@ -146,7 +158,7 @@ def _quivers(quivers: pd.DataFrame) -> Table | None:
         ]
         for _, r in quivers.head(MANY).iterrows()
     ]
-    return Table([*columns, "SAE chosen"], rows, labels=6, of=len(quivers))
+    return Table([*columns, "SAE chosen"], rows, labels=7, of=len(quivers))
 
 
 def _saes(codes: pd.DataFrame) -> Table | None:
@@ -158,7 +170,8 @@ def _saes(codes: pd.DataFrame) -> Table | None:
 def _left_out(skipped: pd.DataFrame, table: pd.DataFrame, datasets: pd.DataFrame) -> Table | None:
     """What has no number, and why: the sources and methods that share a reason in one row; and the
     datasets that cannot be used and that no probe asked for."""
-    with_numbers = set(table.loc[table["test_auc"].notna(), "dataset"])
+    with_numbers = set(table.loc[table["test_score"].notna(), "dataset"])
+    labelled = ["labels"] if (skipped["label"] != "").any() else []
     by = ["dataset", "protocol", "setting", "reason"]
     rows = []
     for (dataset, protocol, setting, reason), group in skipped.groupby(by, sort=False):
@@ -166,12 +179,24 @@ def _left_out(skipped: pd.DataFrame, table: pd.DataFrame, datasets: pd.DataFrame
         what = [views.count(targets, "target")] if targets else []
         what += [views.count(fits, "fit")] if fits else []
         how_much = "some" if dataset in with_numbers else "all of it"
-        read = [_some(group["source"]), _some(group["method"])]
-        rows.append([dataset, how_much, protocol, setting, *read, reason, " and ".join(what)])
+        read = [_some(group[c]) for c in ("source", "method")]
+        of = [_some(group["label"])] if labelled else []
+        where = [dataset, how_much, *of, protocol, setting, *read]
+        rows.append([*where, reason, " and ".join(what)])
     bad = datasets[(datasets["reason"] != "") & ~datasets["dataset"].isin(skipped["dataset"])]
-    rows += [[d["dataset"], "all of it", *[""] * 4, d["reason"], ""] for _, d in bad.iterrows()]
-    columns = ["dataset", "left out", "protocol", "setting", "sources", "methods", "reason", "what"]
-    return Table(columns, rows[:MANY], labels=7, of=len(rows)) if rows else None
+    nowhere = [""] * (4 + len(labelled))
+    rows += [[d["dataset"], "all of it", *nowhere, d["reason"], ""] for _, d in bad.iterrows()]
+    columns = [
+        "dataset",
+        "left out",
+        *labelled,
+        "protocol",
+        "setting",
+        "sources",
+        "methods",
+        "reason",
+    ]
+    return Table([*columns, "what"], rows[:MANY], len(columns), of=len(rows)) if rows else None
 
 
 def _some(names: pd.Series) -> str:
@@ -181,33 +206,35 @@ def _some(names: pd.Series) -> str:
 
 
 def _datasets(table: pd.DataFrame, datasets: pd.DataFrame) -> list[Table]:
-    """A table per protocol: the numbers of each dataset at the place with most methods."""
+    """A table per protocol and metric: the numbers of each dataset at the place with most methods."""
     known = datasets.set_index("dataset")
-    found = []
-    for protocol in views.protocols(table):
-        rows = table[table["protocol"] == protocol]
-        shown = views.featured(rows)
-        if len(shown):
-            found.append(_of_protocol(rows, shown, known))
-    return found
+    usual = views.usual(table)
+    return [
+        _of_part(views.of_part(table, part), views.at_fullest(views.of_part(usual, part)), known)
+        for part in views.parts(table)
+    ]
 
 
-def _of_protocol(table: pd.DataFrame, shown: pd.DataFrame, known: pd.DataFrame) -> Table:
-    methods = views.label_order(shown["label"])
-    stopped = table.groupby("dataset")["converged"].agg(_unconverged)
+def _of_part(table: pd.DataFrame, shown: pd.DataFrame, known: pd.DataFrame) -> Table:
+    methods = views.probe_order(shown["probe"])
+    metric = scores.metric_of(shown)
+    stopped = table.groupby(TASK)["converged"].agg(_unconverged)
+    of_labels = ["label"] if (shown["label"] != "").any() else []
     rows = []
-    for dataset, group in shown.groupby("dataset", sort=False):
-        by_method = group.set_index("label")
-        best = by_method["val_auc"].fillna(-1).idxmax()
+    for (dataset, label), group in shown.groupby(TASK, sort=False):
+        by_method = group.set_index("probe")
+        val = scores.goodness(by_method["val_score"], metric).dropna()
+        best = val.idxmax() if len(val) else None
         first = group.iloc[0]
         about = known.loc[dataset] if dataset in known.index else None
         cells = [
             str(dataset),
-            "" if about is None else about["classes"],
+            *([str(label)] if of_labels else []),
+            "" if about is None else _cut(about["classes"]),
             f"{first['n_train']} / {first['n_test']}".replace("<NA> / <NA>", ""),
             _share(first["leak_fraction"]),
             "" if about is None else _share(about["truncated"]),
-            stopped[dataset],
+            stopped[dataset, label],
         ]
         for m in methods:
             cell: Any = ""
@@ -215,16 +242,64 @@ def _of_protocol(table: pd.DataFrame, shown: pd.DataFrame, known: pd.DataFrame) 
                 r = by_method.loc[m]
                 bounds = "" if pd.isna(r["ci_low"]) else f"{r['ci_low']:.3f}–{r['ci_high']:.3f}"
                 cell = {
-                    "text": f"{r['test_auc']:.3f}",
+                    "text": f"{r['test_score']:.3f}",
                     "small": bounds,
                     "css": "best" * (m == best),
                 }
             cells.append(cell)
         rows.append(cells)
-    columns = ["dataset", "classes", "train / test", "leaked", "cut short", "unconverged", *methods]
+    names = ["dataset", *of_labels]
+    columns = [*names, "classes", "train / test", "leaked", "cut short", "unconverged", *methods]
     first = shown.iloc[0]
-    title = f"{views.frame(first)}: {views.place_name(first)}"
-    return Table(columns, rows[:MANY], labels=1, title=title, wrap=["classes"], of=len(rows))
+    title = f"{first['frame']}: {views.place_name(first)}"
+    kept = rows[:MANY]
+    return Table(columns, kept, labels=len(names), title=title, wrap=["classes"], of=len(rows))
+
+
+def metrics_by_probe(table: pd.DataFrame) -> list[Table]:
+    """A table per protocol and label kind: means over datasets of every registered metric that has
+    numbers, by probe, in the setting and condition that stand for the protocol."""
+    usual = views.usual(table)
+    several = usual["kind"].nunique() > 1
+    found = []
+    for part in views.parts(usual):
+        for kind, rows in views.of_part(usual, part).groupby("kind", sort=False):
+            title = rows["frame"].iloc[0] + f", {kind}" * several
+            found.append(_metrics(views.named(summarise(rows)), title))
+    return found
+
+
+def _metrics(means: pd.DataFrame, title: str) -> Table:
+    shown = [m for m in all_metrics().values() if means[m.column].notna().any()]
+    own = means["model"] + "/" + means["site"] + "." + means["position"]
+    source = ["source"] if (means["source"] != own).any() else []
+    names = [*views.differing(means, ["model", "site", "position", *source]), "probe"]
+    rows = [
+        [
+            *(str(r[c]) for c in names),
+            f"{r['n_datasets']:g}",
+            *("" if pd.isna(r[m.column]) else f"{r[m.column]:.3f}" for m in shown),
+        ]
+        for _, r in means.head(MANY).iterrows()
+    ]
+    columns = [*names, "datasets", *(m.name for m in shown)]
+    note = "; ".join(f"{m.name}: {m.label}" for m in shown) + "."
+    return Table(columns, rows, labels=len(names), title=title, note=note, of=len(means))
+
+
+def _words(table: pd.DataFrame) -> dict[str, str]:
+    """What the scores of this table are called: `score`, and `validation` for those that choose."""
+    names = scores.in_order(table.loc[table["test_score"].notna(), "metric"])
+    found = [scores.known(n) for n in names] or [scores.metric_of(table.iloc[:0])]
+    return {
+        "score": scores.any_of(m.label for m in found),
+        "validation": scores.any_of(f"validation {scores.short(m)}" for m in found),
+    }
+
+
+def _cut(text: str) -> str:
+    """The beginning of a long text; the file of the table has the whole."""
+    return text if len(text) <= _LONG else f"{text[:_LONG].rstrip()} …"
 
 
 def _share(value: float) -> str:

@@ -3,54 +3,68 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actprobe import csvs, store
 from actprobe.errors import ActprobeError, BadInput
+from actprobe.probes.kinds import KINDS, ONE_VS_REST
+from actprobe.probes.metrics import all_metrics
+from actprobe.results import scores
 from actprobe.results.stats import CONFIDENCE, mean_interval
 
-# Column -> pandas type, in the order of the written table; what each means is said in
-# workflow/schemas/results-table.schema.yaml.
-COLUMNS: dict[str, Any] = {
-    **dict.fromkeys(["experiment", "protocol", "setting", "condition"], "str"),
-    **dict.fromkeys(["dataset", "model", "site", "position", "source", "method"], "str"),
+# Column -> pandas type, in the order of the written table, before and behind the registered metrics;
+# what each means is said in workflow/schemas/results-table.schema.yaml.
+_BEFORE: dict[str, Any] = {
+    **dict.fromkeys(["experiment", "protocol", "setting", "condition", "dataset", "label"], "str"),
+    **dict.fromkeys(["model", "site", "position", "source", "method"], "str"),
     **dict.fromkeys(["k", "seed", "n_train", "n_test", "n_unused"], "Int64"),
-    **dict.fromkeys(["val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high"], "float64"),
-    "converged": "boolean",
-    **dict.fromkeys(["leak_fraction", "group_fraction", "test_auc_unseen"], "float64"),
-    **dict.fromkeys(["test_brier", "test_ece"], "float64"),
-    "reason": "str",
-    "params": "str",
-    "key": "str",
+    **dict.fromkeys(["kind", "metric"], "str"),
+    **dict.fromkeys(["val_score", "test_score", "ci_low", "ci_high"], "float64"),
 }
-METRICS = ["val_auc", "test_auc", "test_acc", "test_f1"]
-METHODS = ["logreg", "pca", "knn", "xgboost", "mlp", "attention"]  # the order of tables and figures
-PLACE = ["experiment", "protocol", "setting", "model", "site", "position", "source", "condition"]
-IDENTITY = [*PLACE, "dataset", "method", "k", "seed"]
-_MEANS = ["test_auc", "val_auc", "test_acc", "test_f1", "leak_fraction", "group_fraction"]
-_MEANS += ["test_auc_unseen", "test_brier", "test_ece"]
-SKIPPED = ["dataset", "protocol", "setting", "source", "method", "reason", "fits"]
+_BEHIND: dict[str, Any] = {
+    "converged": "boolean",
+    **dict.fromkeys(["leak_fraction", "group_fraction", "test_score_unseen", "chance"], "float64"),
+    **dict.fromkeys(["reason", "params", "key"], "str"),
+}
+SCORES = ["val_score", "test_score", "ci_low", "ci_high", "test_score_unseen"]
+SHARES = ["leak_fraction", "group_fraction", "chance"]
+METHODS = [
+    "logreg",
+    "ridge",
+    "pca",
+    "knn",
+    "xgboost",
+    "mlp",
+    "attention",
+]  # the order of tables and figures
+PLACE = ["experiment", "protocol", "setting", "metric", "model", "site", "position", "source"]
+PLACE += ["condition"]
+TASK = ["dataset", "label"]  # what a probe is trained for
+IDENTITY = [*PLACE, *TASK, "method", "k", "seed"]
+_MEANS = ["test_score", "val_score", "leak_fraction", "group_fraction"]
+_MEANS += ["test_score_unseen", "chance"]
+SKIPPED = ["dataset", "label", "protocol", "setting", "source", "method", "reason", "fits"]
 DATASETS = ["dataset", "n", "sampled_from", "texts", "multiline", "classes", "duplicates"]
-DATASETS += [
-    "conflicting",
-    "unfinished",
-    "truncated",
-    "special_in_text",
-    "read_by",
-    "reason",
-    "provenance",
-]
+DATASETS += ["conflicting", "unfinished", "truncated", "special_in_text", "read_by", "reason"]
+DATASETS += ["provenance"]
 
 _SKIPPED_TYPES = {c: "Int64" if c == "fits" else "str" for c in SKIPPED}
 _ROUNDING = 1e-9  # a mean of ones may come out as 1.0000000000000002
 _ARROW = {"str": pa.string(), "Int64": pa.int64(), "float64": pa.float64(), "boolean": pa.bool_()}
+
+
+def columns() -> dict[str, Any]:
+    """Column -> pandas type of the tidy table; every registered metric is one."""
+    return _BEFORE | {m.column: "float64" for m in all_metrics().values()} | _BEHIND
 
 
 def natural(text: str) -> tuple[tuple[int, float, str], ...]:
@@ -82,12 +96,13 @@ def tidy(rows: pd.DataFrame, origin: str = "the table") -> pd.DataFrame:
     """`rows` with exactly the tidy columns first (extra ones follow by name), typed and sorted.
 
     Text columns that are missing become empty, numbers become null. Raises ActprobeError naming
-    the first rows that are no valid result: a number that is no probability, no number and no
-    reason, an empty dataset or method, or two rows for one fit.
+    the first rows that are no valid result: a number outside its metric's range, no number and no
+    reason, an empty dataset or method, a label kind or metric that is none, or two rows for one fit.
     """
-    extra = sorted(set(rows.columns) - set(COLUMNS))
-    table = rows.reset_index(drop=True).reindex(columns=[*COLUMNS, *extra])
-    for column, kind in COLUMNS.items():
+    types = columns()
+    extra = sorted(set(rows.columns) - set(types))
+    table = rows.reset_index(drop=True).reindex(columns=[*types, *extra])
+    for column, kind in types.items():
         values = table[column]
         if kind == "str":
             values = values.astype(object).where(values.notna(), "")
@@ -100,25 +115,38 @@ def tidy(rows: pd.DataFrame, origin: str = "the table") -> pd.DataFrame:
 
 
 def _check(table: pd.DataFrame, origin: str) -> None:
-    for column, kind in COLUMNS.items():
-        if kind != "float64":
-            continue
-        outside = table[column].notna() & ~table[column].between(-_ROUNDING, 1 + _ROUNDING)
-        _refuse(table[outside], origin, f"{column} must lie in [0, 1]", [column])
     for column in ["dataset", "method", "setting", "source", "protocol"]:
         _refuse(table[table[column] == ""], origin, f"{column} must not be empty")
-    silent = table["test_auc"].isna() & (table["reason"] == "")
-    _refuse(table[silent], origin, "no test_auc and no reason")
+    what = f"kind must be one of {', '.join(KINDS)}"
+    _refuse(table[~table["kind"].isin(KINDS)], origin, what, ["kind"])
+    for column in SHARES:
+        _check_range(table, column, (0.0, 1.0), origin)
+    for metric in all_metrics().values():
+        _check_range(table, metric.column, scores.span(metric), origin)
+    for name, rows in table.groupby("metric", sort=False):
+        metric = scores.known(str(name), origin)
+        for column in SCORES:
+            _check_range(rows, column, scores.span(metric), origin)
+    silent = table["test_score"].isna() & (table["reason"] == "")
+    _refuse(table[silent], origin, "no test_score and no reason")
     twice = table.duplicated(IDENTITY, keep=False)
     _refuse(table[twice], origin, "two rows for one fit", ["key"])
+
+
+def _check_range(rows: pd.DataFrame, column: str, within: scores.Range, origin: str) -> None:
+    low, high = within
+    slack = _ROUNDING * np.maximum(1.0, rows[column].abs())
+    outside = rows[column].notna() & ~rows[column].between(low - slack, high + slack)
+    ends = f"{'[' if math.isfinite(low) else '('}{low:g}, {high:g}{']' if math.isfinite(high) else ')'}"
+    _refuse(rows[outside], origin, f"{column} must lie in {ends}", [column])
 
 
 def _refuse(rows: pd.DataFrame, origin: str, what: str, show: Iterable[str] = ()) -> None:
     if rows.empty:
         return
-    columns = ["setting", "condition", "source", "dataset", "method", "k", *show]
+    named = ["setting", "condition", "source", "dataset", "label", "method", "k", *show]
     first = "; ".join(
-        ", ".join(f"{c}={row[c]}" for c in columns if not pd.isna(row[c]) and row[c] != "")
+        ", ".join(f"{c}={row[c]}" for c in named if not pd.isna(row[c]) and row[c] != "")
         for _, row in rows.head(3).iterrows()
     )
     raise ActprobeError(f"{origin}: {what}: {len(rows)} rows, first {first}")
@@ -127,18 +155,19 @@ def _refuse(rows: pd.DataFrame, origin: str, what: str, show: Iterable[str] = ()
 def collect(paths: Iterable[str | Path], experiment: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tidy table of these probe artefacts, and the skipped ones with their reasons.
 
-    Returns (table, skipped): `table` has the columns COLUMNS plus any extra ones of the artefacts,
+    Returns (table, skipped): `table` has the columns of `columns` plus any extra ones of the artefacts,
     `skipped` the columns SKIPPED, one row per tombstone (see `without_number`). Raises ActprobeError
-    when a table lacks a column, Damaged when an artefact is.
+    when a table lacks a column that is no metric's, Damaged when an artefact is.
     """
     tables, skipped = [], []
+    needed = [c for c in {**_BEFORE, **_BEHIND} if c != "experiment"]
     for path in map(str, paths):
         try:
             t = store.read_table(path)
         except BadInput as e:
             skipped.append({**_place(path, store.read_header(path)["spec"]), "reason": str(e)})
             continue
-        lacking = [c for c in COLUMNS if c not in t.column_names and c != "experiment"]
+        lacking = [c for c in needed if c not in t.column_names]
         if lacking:
             raise ActprobeError(f"{path}: no column {', '.join(lacking)}; found {t.column_names}")
         tables.append(t)
@@ -155,7 +184,7 @@ def without_number(table: pd.DataFrame, skipped: pd.DataFrame) -> pd.DataFrame:
     Besides `skipped`, the targets that could not be made, whose `fits` is null, one row for the fits
     of a target that share a reason; `fits` is their number.
     """
-    missing = table[table["test_auc"].isna()]
+    missing = table[table["test_score"].isna()]
     where = [c for c in SKIPPED if c != "fits"]
     counted = missing.groupby(where, sort=False).size().reset_index(name="fits")
     rows = pd.concat([skipped, counted.reindex(columns=SKIPPED)], ignore_index=True)
@@ -173,25 +202,42 @@ def _place(path: str, spec: Mapping[str, str]) -> dict[str, str]:
     place = {c: spec[c] for c in ("protocol", "setting", "method")}
     below = path.rpartition(f"/probes/{place['protocol']}/{place['setting']}/")[2]
     source, _, name = below.rpartition("/")
-    return {**place, "source": source, "dataset": name.rsplit(".", 3)[0]}
+    dataset = name.rsplit(".", 3)[0]
+    if spec.get("labels") == ONE_VS_REST:
+        dataset = dataset.removesuffix(f".{ONE_VS_REST}")
+    return {**place, "source": source, "dataset": dataset, "label": ""}
 
 
 def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
-    """Means over datasets per place, method and k, with the interval of the mean test AUC.
+    """Means over datasets per place, method and k, with the interval of the mean test score.
 
-    Seeds are averaged within a dataset first. `n_datasets` counts the datasets with a number,
-    `n_without` the rows without one, `n_unconverged` the fits whose solver stopped early.
+    Seeds, and then the labels of a dataset, are averaged within a dataset first, so that a dataset
+    counts once. Every registered metric has a mean, over the datasets that have it. `n_datasets` counts
+    the datasets with a number, `n_tasks` the pairs of dataset and label with one, `n_without` the rows
+    without a number, `n_unconverged` the fits whose solver stopped early.
     """
     group = [*PLACE, "method", "k"]
-    per_dataset = table.groupby([*group, "dataset"], dropna=False, sort=False)[_MEANS].mean()
-    grouped = per_dataset.groupby(group, dropna=False, sort=False)
+    values = [*_MEANS[:2], *(m.column for m in all_metrics().values()), *_MEANS[2:]]
+    per_task = table.groupby([*group, *TASK], dropna=False, sort=False)[values].mean()
+    levels = [*group, "dataset"]
+    grouped = (
+        per_task.groupby(levels, dropna=False, sort=False)
+        .mean()
+        .groupby(group, dropna=False, sort=False)
+    )
     summary = grouped.mean()
-    bounds = [mean_interval(v, confidence)[1:] for _, v in grouped["test_auc"]]
-    summary.insert(0, "n_datasets", grouped["test_auc"].count())
-    summary.insert(2, "ci_low", [low for low, _ in bounds])
-    summary.insert(3, "ci_high", [high for _, high in bounds])
+    at = PLACE.index("metric")
+    bounds = [
+        mean_interval(v, confidence, scores.span(scores.known(str(key[at]))))[1:]
+        for key, v in grouped["test_score"]
+    ]
+    labels = per_task["test_score"].groupby(group, dropna=False, sort=False).count()
+    summary.insert(0, "n_datasets", grouped["test_score"].count())
+    summary.insert(1, "n_tasks", labels)
+    summary.insert(3, "ci_low", [low for low, _ in bounds])
+    summary.insert(4, "ci_high", [high for _, high in bounds])
     flags = table.assign(
-        n_without=table["test_auc"].isna(),
+        n_without=table["test_score"].isna(),
         n_unconverged=table["converged"].eq(False).fillna(False).astype(bool),
     )
     counted = ["n_without", "n_unconverged"]
@@ -249,8 +295,9 @@ def _as_read(n: int | None, reads: Iterable[Mapping[str, Any]]) -> dict[str, Any
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """Write a tidy table; no dates and no index, so that equal tables are equal files."""
+    types = columns()
     arrays = {c: pa.array(table[c], from_pandas=True) for c in table.columns}
-    typed = {c: a.cast(_ARROW[COLUMNS[c]]) if c in COLUMNS else a for c, a in arrays.items()}
+    typed = {c: a.cast(_ARROW[types[c]]) if c in types else a for c, a in arrays.items()}
     pq.write_table(pa.table(typed), path, compression="zstd")
 
 
@@ -259,5 +306,5 @@ def read_probes(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if path.suffix == ".parquet":
         return tidy(pq.read_table(path).to_pandas(types_mapper=_NULLABLE.get), str(path))
-    text = [c for c, kind in COLUMNS.items() if kind == "str"]
+    text = [c for c, kind in columns().items() if kind == "str"]
     return tidy(csvs.read(path, [*text, "origin", "note"]), str(path))

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from actprobe.results import scores
 from actprobe.results.stats import FEWEST
-from actprobe.results.tables import method_rank, natural
+from actprobe.results.tables import TASK, columns, method_rank, natural
 
-READ = ["protocol", "setting", "model", "site", "position", "source"]
-
-
+READ = ["protocol", "setting", "metric", "model", "site", "position", "source"]
+PART = ["protocol", "metric"]  # what is told and drawn together
 CONTROL = "control_"  # methods of this prefix are checks, never candidates
-EACH_K = ", k = "  # in the label of a probe of so many latents
+EACH_K = ", k = "  # in the name of a probe of so many latents
 
 
 def baseline(rows: pd.DataFrame) -> pd.Series:
@@ -23,7 +23,7 @@ def baseline(rows: pd.DataFrame) -> pd.Series:
 
 def numbered(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with a number in the setting `normal`, or in the first setting where none is."""
-    rows = table[table["test_auc"].notna()]
+    rows = table[table["test_score"].notna()]
     if rows.empty:
         return rows
     settings = sorted(rows["setting"].unique(), key=lambda s: (s != "normal", s))
@@ -52,29 +52,39 @@ def at_one_condition(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def usual(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that stand for each protocol: with a number, in one setting, at one condition.
+    """The rows that stand for each protocol and metric: with a number, in one setting, at one condition.
 
-    They have a column `under`, the setting and condition in words.
+    They have the columns `under`, the setting and condition in words, and `frame`, the protocol, that
+    setting unless it is `normal`, and the metric where the protocol has several.
     """
     found = []
-    for protocol in protocols(table):
-        rows = numbered(table[table["protocol"] == protocol])
-        if len(rows):
-            rows, under = at_one_condition(rows)
-            found.append(rows.assign(under=under or rows["setting"].iloc[0]))
-    return pd.concat(found) if found else table.iloc[:0].assign(under="")
+    several = table[table["test_score"].notna()].groupby("protocol")["metric"].nunique()
+    for part in parts(table):
+        rows = numbered(of_part(table, part))
+        rows, under = at_one_condition(rows)
+        words = [part[0], *([under] if under else [])]
+        if several[part[0]] > 1:
+            words.append(scores.metric_of(rows).label)
+        found.append(rows.assign(under=under or rows["setting"].iloc[0], frame=", ".join(words)))
+    return pd.concat(found) if found else table.iloc[:0].assign(under="", frame="")
 
 
-def protocols(table: pd.DataFrame) -> list[str]:
-    """The protocols of a table: those with most baseline probes first, then with most datasets."""
-    rows = labelled(table[table["test_auc"].notna()])
+def parts(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The protocols and metrics of a table: those with most baseline probes first, then with most
+    datasets."""
+    rows = named(table[table["test_score"].notna()])
     counted = rows[baseline(rows)] if baseline(rows).any() else rows
-    probes = counted.drop_duplicates([*READ, "label"])["protocol"].value_counts()
-    datasets = counted.groupby("protocol")["dataset"].nunique()
+    probes = counted.drop_duplicates([*READ, "probe"])[PART].value_counts()
+    datasets = counted.groupby(PART)["dataset"].nunique()
+    found = rows[PART].drop_duplicates().itertuples(index=False, name=None)
     return sorted(
-        rows["protocol"].unique(),
-        key=lambda p: (-probes.get(p, 0), -datasets.get(p, 0), natural(p)),
+        found, key=lambda p: (-probes.get(p, 0), -datasets.get(p, 0), natural(p[0]), p[1])
     )
+
+
+def of_part(rows: pd.DataFrame, part: tuple[str, str]) -> pd.DataFrame:
+    """The rows of one protocol and metric."""
+    return rows[(rows["protocol"] == part[0]) & (rows["metric"] == part[1])]
 
 
 def control(rows: pd.DataFrame) -> pd.Series:
@@ -82,40 +92,60 @@ def control(rows: pd.DataFrame) -> pd.Series:
     return rows["method"].str.startswith(CONTROL)
 
 
-def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """`rows` with a column `label`: the method, with its k where it has one."""
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with a column `probe`: the method, with its k where it has one."""
     k = rows["k"].map(lambda k: "" if pd.isna(k) else f"{EACH_K}{k}")
-    return rows.assign(label=rows["method"] + k.astype(str))
+    return rows.assign(probe=rows["method"] + k.astype(str))
 
 
-def label_order(labels: pd.Series) -> list[str]:
-    """Labels in the order of the methods, then by k."""
-    return sorted(labels.unique(), key=lambda s: (method_rank(s.partition(",")[0]), natural(s)))
+def probe_order(probes: pd.Series) -> list[str]:
+    """Probes in the order of the methods, then by k."""
+    return sorted(probes.unique(), key=lambda s: (method_rank(s.partition(",")[0]), natural(s)))
+
+
+def tasks(rows: pd.DataFrame) -> pd.Series:
+    """What the probes are trained for, in words: the dataset, and the class against the others [n]."""
+    label = ": " + rows["label"].astype("str")
+    return (rows["dataset"] + label.where(rows["label"] != "", "")).astype("str")
+
+
+def per_dataset(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Mean of a column by dataset; of a dataset with several labels the mean over their means."""
+    return rows.groupby(TASK, sort=False)[column].mean().groupby("dataset", sort=False).mean()
 
 
 def featured(table: pd.DataFrame) -> pd.DataFrame:
-    """One place's rows, one row per dataset and method: where most methods were tried.
+    """One place's rows, one row per dataset, label and probe: where most methods were tried.
 
-    Among places with equally many methods the highest mean val_auc decides, never the test AUC.
+    Among places with equally many methods the best mean val_score decides, never the test score.
     Seeds and conditions are averaged; `n_train`, `n_test` and the like are those of the first row.
-    The result has the columns `label` and `under`.
+    The result has the columns `probe`, `task`, `under` and `frame`.
     """
-    rows = labelled(usual(table))
+    return at_fullest(usual(table))
+
+
+def at_fullest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same, of rows of `usual`."""
+    rows = named(rows)
     if rows.empty:
-        return rows
+        return rows.assign(task="")
     baselines = rows[baseline(rows)]
     rows = rows if baselines.empty else baselines
-    places = rows.groupby(READ, sort=True).agg(
-        methods=("label", "nunique"), datasets=("dataset", "nunique"), val=("val_auc", "mean")
+    metrics = {m: scores.known(m) for m in rows["metric"].unique()}
+    sign = rows["metric"].map({m: scores.goodness(1, known) for m, known in metrics.items()})
+    places = (
+        rows.assign(val=sign * rows["val_score"])
+        .groupby(READ, sort=True)
+        .agg(methods=("probe", "nunique"), datasets=("dataset", "nunique"), val=("val", "mean"))
     )
     best = places.sort_values(["methods", "datasets", "val"], ascending=False, kind="stable").index[
         0
     ]
     chosen = rows[(rows[READ] == list(best)).all(axis=1)]
-    mean = ["val_auc", "test_auc", "test_acc", "test_f1", "ci_low", "ci_high", "leak_fraction"]
-    mean += ["test_auc_unseen", "group_fraction", "gain"]
-    how = {c: "mean" if c in mean else "first" for c in chosen.columns}
-    return chosen.groupby(["dataset", "label"], sort=False).agg(how).reset_index(drop=True)
+    numbers = [c for c, kind in columns().items() if kind == "float64"]
+    how = {c: "mean" if c in [*numbers, "gain"] else "first" for c in chosen.columns}
+    chosen = chosen.groupby([*TASK, "probe"], sort=False).agg(how).reset_index(drop=True)
+    return chosen.assign(task=tasks(chosen))
 
 
 def place_name(row: pd.Series) -> str:
@@ -125,12 +155,6 @@ def place_name(row: pd.Series) -> str:
     if row["source"] in (own, read, "") or not read:
         return read or str(row["source"])
     return f"{row['source']} ({read})"
-
-
-def frame(row: pd.Series) -> str:
-    """The protocol and the setting of a row of `usual` in words."""
-    under = "" if row["under"] == "normal" else f", {row['under']}"
-    return f"{row['protocol']}{under}"
 
 
 def over_datasets(n: int, confidence: float) -> str:

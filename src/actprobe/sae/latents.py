@@ -24,7 +24,8 @@ class ClassSums:
     """Sums over some rows, per class and per latent that fires in them; enough for any ranking.
 
     latents: int64 [m], ascending; n: rows per class [C]; total, nonzero: float64 and int64 [C, m],
-    sum and number of non-zero activations; magnitude: float64 [m], sum of |activations|.
+    sum and number of non-zero activations; magnitude, squares: float64 [m], sums of |activations| and
+    of their squares.
     """
 
     latents: NDArray[np.int64]
@@ -32,6 +33,7 @@ class ClassSums:
     total: NDArray[np.float64]
     nonzero: NDArray[np.int64]
     magnitude: NDArray[np.float64]
+    squares: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Latents:
         place[live] = np.arange(len(live), dtype=np.int32)
         n = np.bincount(labels)
         shape, cells = (len(n), len(live)), len(n) * len(live)
-        total, magnitude = np.zeros(cells), np.zeros(len(live))
+        total, magnitude, squares = np.zeros(cells), np.zeros(len(live)), np.zeros(len(live))
         nonzero = np.zeros(cells, np.int64)
         for block in blocks:
             flat, lengths = self._entries(chosen[block])
@@ -97,7 +99,9 @@ class Latents:
             total += np.bincount(cell, value, minlength=cells)
             nonzero += np.bincount(cell, minlength=cells)
             magnitude += np.bincount(latent, np.abs(value), minlength=len(live))
-        return ClassSums(live, n, total.reshape(shape), nonzero.reshape(shape), magnitude)
+            squares += np.bincount(latent, value**2, minlength=len(live))
+        total, nonzero = total.reshape(shape), nonzero.reshape(shape)
+        return ClassSums(live, n, total, nonzero, magnitude, squares)
 
     def to_scipy(self) -> csr_array:
         """scipy.sparse CSR array [N, F]; shares memory."""

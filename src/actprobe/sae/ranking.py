@@ -1,4 +1,4 @@
-"""Which latents tell two classes apart best: the choice of columns for a k-sparse probe."""
+"""Which latents tell classes apart best: the choice of columns for a k-sparse probe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from actprobe.sae.latents import ClassSums, Latents
 
-Rule = Literal["a", "b"]
+Rule = Literal["a", "b", "fisher"]
 
 
 def rank(latents: Latents, rows: ArrayLike | None, y: ArrayLike, rule: Rule, k: int) -> NDArray:
-    """The k best latents for telling rows with y = 1 from rows with y = 0, best first, int64.
+    """The k best latents for telling the classes y = 0, 1, … of rows apart, best first, int64.
 
     Equals a stable descending sort of the dense scores: equal scores go to the lower latent, and
     where fewer than k latents have a score, the lowest of the others follow. Kantamneni et al.
@@ -39,8 +39,12 @@ def scores(sums: ClassSums, rule: Rule) -> NDArray[np.float64]:
 
     Rule a: |mean over class 1 - mean over class 0|. Rule b: the same after dividing the latent by
     S / (nonzero + 1e-6) + 1e-6, with S its sum of magnitudes: its mean where it fires
-    (sae-probes 0.4.2). Raises ValueError unless both classes, and no others, have rows.
+    (sae-probes 0.4.2). Rule fisher, for any number of classes: the ratio of the variance between
+    classes to that within them (Fisher's F, one-way analysis of variance). Raises ValueError unless
+    every class has rows, of rules a and b unless there are two.
     """
+    if rule == "fisher" and sums.n.all():
+        return _fisher(sums)
     if len(sums.n) != 2 or not sums.n.all():
         raise ValueError(f"ranking needs rows of classes 0 and 1, found {sums.n.tolist()}")
     mean = sums.total / sums.n[:, None]
@@ -48,3 +52,14 @@ def scores(sums: ClassSums, rule: Rule) -> NDArray[np.float64]:
     if rule == "b":
         score /= sums.magnitude / (sums.nonzero.sum(axis=0) + 1e-6) + 1e-6
     return score
+
+
+def _fisher(sums: ClassSums) -> NDArray[np.float64]:
+    n, k = int(sums.n.sum()), len(sums.n)
+    whole = sums.total.sum(axis=0)
+    explained = (sums.total**2 / sums.n[:, None]).sum(axis=0)
+    between = explained - whole**2 / n
+    within = np.maximum(sums.squares - explained, 1e-12 * sums.squares)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (between / max(k - 1, 1)) / (within / max(n - k, 1))
+    return np.where(between > 1e-12 * sums.squares, found, 0.0)

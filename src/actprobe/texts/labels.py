@@ -17,7 +17,69 @@ _MISSING = {"", "nan", "NaN"}
 _NO_NUMBERS = {"NA", "N/A", "<NA>", "NAN", "None", "none", "NULL", "null"}  # others write for one
 _NAMES = 1 << 18  # bytes; the names stand in the artefact's header, which has room for this
 
+MOST_CLASSES = 20  # more different whole numbers are values, not classes
+
 Encoded = tuple[np.ndarray, list[str]]
+
+
+def are_values(
+    values: Sequence[Any], kind: str | None, positive: str | None, written: bool, place: Place
+) -> bool:
+    """Whether the labels are values of a continuous quantity, or of a class each.
+
+    kind: what the config calls them; None lets them tell: numbers with fractions, or of which more
+    than 20 are different, are values. A `positive` class makes them classes. written: cells are text
+    (csv, tsv). Raises BadInput where `binary` labels have not two classes.
+    """
+    if kind is not None or positive is not None:
+        different = len({shown(v) for v in values})
+        if kind == "binary" and positive is None and different != 2:
+            raise place.bad(f"`label_kind: binary`, and there are {different} different labels")
+        return kind == "continuous"
+    numbers = [_number(v, written) for v in values]
+    known = {n for n in numbers if n is not None}
+    if len(known) < 2 or any(
+        n is None and not _is_gap(v) for n, v in zip(numbers, values, strict=True)
+    ):
+        return False
+    return len(known) > MOST_CLASSES or any(n != n.to_integral_value() for n in known)
+
+
+def as_values(values: Sequence[Any], written: bool, place: Place) -> np.ndarray:
+    """Labels as float64 [N]. Raises BadInput for what is no finite number, and for missing ones."""
+    found = [_number(v, written) for v in values]
+    bad = [i for i, n in enumerate(found) if n is None]
+    if bad:
+        first = values[bad[0]]
+        said = "is missing" if _is_gap(first) else f"{shown(first)} is no number"
+        raise place.bad(
+            f"the label {said}; expected a number in every row (`keep` and `where` leave rows out)",
+            bad,
+        )
+    numbers = np.array([float(n) for n in found if n is not None])
+    large = np.flatnonzero(~np.isfinite(numbers)).tolist()
+    if large:
+        raise place.bad(f"the label {shown(values[large[0]])} is too large for a number", large)
+    if np.ptp(numbers) == 0:
+        raise place.bad(f"all {len(numbers)} labels are {numbers[0]:g}; expected different values")
+    return numbers
+
+
+def _is_gap(value: Any) -> bool:
+    return is_missing(value) or (isinstance(value, str) and value.strip() in _MISSING)
+
+
+def _number(value: Any, written: bool) -> Decimal | None:
+    """The number that a cell stands for; None for what is none, and for booleans. Text is a number
+    only where cells are written."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        kind, found = meaning(value) if written else ("word", None)
+        return found if kind == "number" and isinstance(found, Decimal) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or is_missing(value):
+        return None
+    return Decimal(value) if abs(value) != float("inf") else None
 
 
 def encode_written(

@@ -35,6 +35,8 @@ def spec(dataset: Mapping[str, Any], source: Source) -> dict[str, Any]:
         **{k: dataset[k] for k in ("label", "group", "split", "pair")},
         "positive": None if dataset["positive"] is None else str(dataset["positive"]),
     }
+    if dataset["label_kind"] is not None:
+        made["label_kind"] = _label_kind(dataset, where)
     if dataset["where"]:
         made["where"] = conditions.written(dataset["where"], where)
     if answers := dataset["contrastive"]:
@@ -50,6 +52,16 @@ def spec(dataset: Mapping[str, Any], source: Source) -> dict[str, Any]:
     if dataset["generate"]:
         made |= _prompts(dataset, where)
     return made
+
+
+def _label_kind(dataset: Mapping[str, Any], where: str) -> str:
+    kind = dataset["label_kind"]
+    if kind != "binary" and dataset["positive"] is not None:
+        raise ConfigError(
+            f"{where}: `positive` makes two classes of the labels, and `label_kind` says {kind}; leave "
+            "one of them out"
+        )
+    return kind
 
 
 def _template(dataset: Mapping[str, Any], where: str) -> str | None:

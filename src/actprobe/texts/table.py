@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("label", pa.int8())])
 # Columns that only some datasets have.
 _MORE = {
+    "value": pa.field("value", pa.float64(), nullable=False),
     "answer": pa.field("answer", pa.string(), nullable=False),
     "messages": pa.field("messages", pa.string(), nullable=False),
     "tools": pa.field("tools", pa.string()),
@@ -49,6 +50,7 @@ class Texts:
     id, text, digest: object arrays [N] of strings; digest is the SHA-256 of what a model is given: of
     the UTF-8 text, or of a chat's messages and tools. The text of a chat is what its messages say.
     label: int32 [N], -1 in a row without one, or None without labels; classes: name of each label.
+    value: float64 [N] of a continuous label, else None.
     group, split, pair: object arrays [N] of strings or None, or None where no row has any.
     answer: object array [N] of strings for contrastive pairs, else None. chats: of every row, None
     for texts. spans: of every row, None where the dataset has none (`facts["spans"]` names their
@@ -73,6 +75,7 @@ class Texts:
     spans: Sequence[Sequence[Span]] | None = None
     finish: np.ndarray | None = None
     extra: Sequence[Mapping[str, Any]] | None = None
+    value: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -123,6 +126,7 @@ def load(path: str | Path) -> Texts:
         facts=header["facts"],
         chats=_chats(table),
         spans=_spans(table),
+        value=_column(table, "value"),
         **plain,
         **optional,
     )

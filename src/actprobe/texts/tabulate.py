@@ -39,9 +39,10 @@ def tabulate(
 
     files: name and bytes of each file, whose rows follow each other. spec: `format` (and `separator`,
     `quotes`), the columns `text`, `id`, `label`, `group`, `split`, `pair` (None where there is none),
-    `positive`, `keep` and `where`, `sample`, `template`; for contrastive pairs `answers`, the
-    columns with the two answers, of which `positive` is one; for chats `chat`; `spans` and `turns`,
-    labels of parts; `prompts`, whether chats wait for an answer; `extra`, columns to keep for it.
+    `positive`, `label_kind` (None: the values decide), `keep` and `where`, `sample`, `template`; for
+    contrastive pairs `answers`, the columns with the two answers, of which `positive` is one; for chats
+    `chat`; `spans` and `turns`, labels of parts; `prompts`, whether chats wait for an answer; `extra`,
+    columns to keep for it.
 
     facts: those of `facts.facts` and `table.identity`; multiline, rows whose text in the file has a
     line break; quoting, see `read.Content`; sample, chats, spans where there are any. Raises
@@ -90,6 +91,7 @@ class _Table:
         self.spec, self.quoting = spec, content.quoting
         self.columns, self.place = filters.chosen(content.columns, spec, place)
         self.facts: dict[str, Any] = {}
+        self.values: np.ndarray | None = None
         self._sample()
 
     def _sample(self) -> None:
@@ -189,7 +191,14 @@ class _Table:
             return np.array(pairs.label, np.int32), list(contrastive.CLASSES)
         if column is None:
             return None, []
-        return self._encoded(self.columns[column], column, self.place)
+        values, kind = self.columns[column], self.spec.get("label_kind")
+        written = self._is_written
+        if not labels.are_values(values, kind, self.spec["positive"], written, self.place):
+            return self._encoded(values, column, self.place)
+        self.values = labels.as_values(values, written, self.place)
+        low, high = float(self.values.min()), float(self.values.max())
+        self.facts |= {"kind": "continuous", "values": {"least": low, "most": high}}
+        return None, []
 
     def _encoded(
         self, values: list[Any], column: str, place: Place
@@ -245,6 +254,8 @@ class _Table:
             label, classes = own, names
         elif label is not None:
             label = label[at]
+        elif self.values is not None:
+            self.values = self.values[at]
         chats = [turns.until(rows.chats[t.row], t.turn) for t in found]
         ids = [f"{rows.ids[t.row]}.{t.turn}" for t in found]
         optional = {k: [v[i] for i in at] for k, v in optional.items()}
@@ -274,6 +285,8 @@ class _Table:
         }
         found = facts.facts(made, label, classes) | self.facts
         found |= {"multiline": multiline, "quoting": self.quoting}
+        if self.values is not None:
+            made["value"] = self.values
         if pairs:
             found["answers"] = contrastive.counts(pairs.answer, pairs.label)
             made["answer"] = pairs.answer

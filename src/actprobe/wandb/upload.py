@@ -160,14 +160,17 @@ class Follower:
 
 
 def _scores(path: str) -> dict[str, float]:
-    """Mean test AUC of a probes artefact under `test_auc/{source}/{dataset}.{method}`."""
+    """Mean test score of a probes artefact under `test_{metric}/{source}/{dataset}.{method}`; behind a
+    dataset with one-versus-rest labels stands the label."""
+    columns = ["dataset", "label", "source", "method", "metric", "test_score"]
     try:
-        table = store.read_table(path, ["dataset", "source", "method", "test_auc"]).to_pandas()
+        table = store.read_table(path, columns).to_pandas()
     except (BadInput, Damaged):
         return {}
-    names = table["source"] + "/" + table["dataset"] + "." + table["method"]
-    means = table["test_auc"].groupby(names).mean().dropna()
-    return {f"test_auc/{name}": float(value) for name, value in means.items()}
+    label = ("." + table["label"]).where(table["label"] != "", "")
+    names = table["source"] + "/" + table["dataset"] + label + "." + table["method"]
+    means = table["test_score"].groupby("test_" + table["metric"] + "/" + names).mean().dropna()
+    return {str(name): float(value) for name, value in means.items()}
 
 
 def follow(plan: Plan) -> Follower | None:

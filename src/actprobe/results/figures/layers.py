@@ -1,4 +1,4 @@
-"""Mean test AUC by layer."""
+"""Mean test scores by layer."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from actprobe.probes.metrics import Metric
+from actprobe.results import scores
 from actprobe.results.figures import style
 from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.views import (
     baseline,
     count,
     differing,
-    label_order,
-    labelled,
+    named,
     over_datasets,
+    probe_order,
     usual,
 )
 
-_PANEL = ["protocol", "under", "model", "kind", "position"]
+_PANEL = ["protocol", "under", "model", "site_kind", "position"]
 _THIN = 200  # datasets that can be lines of their own
 _TICKS = 16
 
 
-def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
-    """Mean test AUC over datasets by layer, one panel per protocol, model, site kind and position.
+def scores_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
+    """Mean test scores over datasets by layer, one panel per protocol, model, site kind and position.
 
     Panels of one layer are left out where others have several.
     Methods probed on several layers are lines with an interval band, the others points with
     bars. Thin grey lines are the single datasets of the method with the most layers.
     """
-    title = "Test AUC by layer"
-    rows = labelled(usual(table))
+    metric = scores.metric_of(table)
+    title = f"{scores.upper(metric.label)} by layer"
+    rows = named(usual(table))
     rows = rows[baseline(rows)].assign(layer=lambda r: r["site"].map(style.layer_of))
     rows = rows[rows["layer"].notna()]
     if rows.empty:
@@ -44,13 +47,14 @@ def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     kind = rows["site"].str.replace(r"\.\d+$", "", regex=True)
     kinds = [k for k in kind.unique() if k != "embed"]
     home = "resid_post" if "resid_post" in kinds else (kinds or ["embed"])[0]
-    rows = rows.assign(kind=kind.where(kind != "embed", home))
+    rows = rows.assign(site_kind=kind.where(kind != "embed", home))
     layers = rows.groupby(_PANEL)["layer"].transform("nunique")
     rows = rows[layers > 1] if (layers > 1).any() else rows
     told, subtitle = _told(rows, confidence)
+    subtitle += style.cut_off(rows["test_score"], metric)
     panels, more = style.first(rows.groupby(_PANEL, sort=True), style.PANELS, "places")
     rows = pd.concat([panel for _, panel in panels])
-    labels, hidden = style.first(label_order(rows["label"]), style.LABELS, "methods")
+    labels, hidden = style.first(probe_order(rows["probe"]), style.LABELS, "methods")
     across = min(len(panels), 3)
     width = max(6.4, 4.2 * across + 1.2)
     fig = style.figure(
@@ -58,16 +62,20 @@ def auc_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     )
     inches = (width - 0.8) / across - 0.3
     for ax, (place, panel) in zip(style.grid(fig, len(panels), across), panels, strict=True):
-        _panel(ax, panel, labels, confidence)
+        _panel(ax, panel, labels, metric, confidence)
         style.head(ax, [p for c, p in zip(_PANEL, place, strict=True) if c in told], inches)
-    fig.axes[0].set_ylabel("test AUC")
+    for ax in fig.axes[:1]:
+        ax.set_ylabel(metric.label)
+        style.cut(ax, "y", metric)
+    for ax in fig.axes[: len(panels)]:
+        style.reference(ax, "y", scores.chance(metric, rows))
     style.legend(fig, labels)
     return fig
 
 
 def _told(rows: pd.DataFrame, confidence: float) -> tuple[list[str], str]:
     """What stands above each panel, and the lines above all of them."""
-    told = ["model", "kind", "position", *differing(rows, ["protocol", "under"])]
+    told = ["model", "site_kind", "position", *differing(rows, ["protocol", "under"])]
     first = rows.iloc[0]
     shared = ", ".join(str(first[c]) for c in ("protocol", "under") if c not in told)
     only = " One layer only." if rows["layer"].nunique() == 1 else ""
@@ -82,11 +90,14 @@ def _told(rows: pd.DataFrame, confidence: float) -> tuple[list[str], str]:
     )
 
 
-def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float) -> None:
-    values: Any = panel.groupby(["label", "layer", "dataset"])["test_auc"].mean()
+def _panel(
+    ax: Axes, panel: pd.DataFrame, labels: list[str], metric: Metric, confidence: float
+) -> None:
+    by = ["probe", "layer", "dataset"]
+    values: Any = panel.groupby([*by, "label"])["test_score"].mean().groupby(by).mean()
     layers = sorted(panel["layer"].astype(int).unique())
-    widest = max(labels, key=lambda m: len(set(panel.loc[panel["label"] == m, "layer"])))
-    present = [m for m in labels if m in values.index.get_level_values("label")]
+    widest = max(labels, key=lambda m: len(set(panel.loc[panel["probe"] == m, "layer"])))
+    present = [m for m in labels if m in values.index.get_level_values("probe")]
     single = [m for m in present if values[m].index.get_level_values("layer").nunique() == 1]
     step = (layers[-1] - layers[0]) / max(len(layers) - 1, 1) or 1
     offsets = _offsets(single, beside_a_line=len(single) < len(present))
@@ -94,7 +105,8 @@ def _panel(ax: Axes, panel: pd.DataFrame, labels: list[str], confidence: float) 
     if widest in present:
         _datasets(ax, values[widest].unstack("dataset"))
     for m in present:
-        means = [(x, *mean_interval(v, confidence)) for x, v in values[m].groupby("layer")]
+        by_layer = values[m].groupby("layer")
+        means = [(x, *mean_interval(v, confidence, scores.span(metric))) for x, v in by_layer]
         x, mean, low, high = np.array(means, dtype=float).T
         color, marker = shown[m]
         if m in single:

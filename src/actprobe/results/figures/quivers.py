@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from actprobe.results import scores
 from actprobe.results.figures import style
 from actprobe.results.select import BASELINES, SLICE, TIES, quiver_table
 from actprobe.results.stats import CONFIDENCE
@@ -13,12 +14,13 @@ from actprobe.results.views import differing
 
 _LINES = 40
 _WIDTH, _NAMES = 9.0, 3.4  # inches
-_PLACE = [c for c in SLICE if c not in ("setting", "experiment")]
+_PLACE = [c for c in SLICE if c not in ("setting", "experiment", "metric")]
 
 
 def quiver(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
-    """Mean test AUC of the method chosen by validation, with the band over all tie orders."""
+    """Mean test score of the method chosen by validation, with the band over all tie orders."""
     title = "Choosing the method by validation (quiver of arrows)"
+    metric = scores.metric_of(table)
     rows = quiver_table(table, confidence)
     if rows.empty:
         return style.nothing(title, "No place has more than one method to choose from.")
@@ -43,7 +45,7 @@ def quiver(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     for ax, (setting, panel) in zip(axes.flat, settings, strict=True):
         _panel(ax, panel[::-1])
         style.head(ax, [str(setting)], _WIDTH / 2)
-    axes.flat[-1].set_xlabel("mean test AUC over datasets and conditions")
+    axes.flat[-1].set_xlabel(f"mean {metric.label} over datasets and conditions")
     return fig
 
 
@@ -53,8 +55,8 @@ def _panel(ax: Axes, panel: pd.DataFrame) -> None:
         width = r["tie_high"] - r["tie_low"]
         ax.barh(y, width, 0.5, r["tie_low"], color=color, alpha=0.3, lw=0)
         ax.plot([r["ci_low"], r["ci_high"]], [y, y], color=color, lw=0.9)
-        ax.plot(r["test_auc"], y, "o", color=color, ms=5)
-        note = f"{r['test_auc']:.4f}   {r['n_tied']} of {r['n_choices']} tied"
+        ax.plot(r["test_score"], y, "o", color=color, ms=5)
+        note = f"{r['test_score']:.4f}   {r['n_tied']} of {r['n_choices']} tied"
         note += f", {r['n_sae']} SAE" if r["n_sae"] else ""
         ax.annotate(
             note,

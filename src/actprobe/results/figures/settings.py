@@ -7,36 +7,41 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from actprobe.probes.metrics import Metric
+from actprobe.results import scores
 from actprobe.results.figures import style
 from actprobe.results.select import SLICE, quiver
 from actprobe.results.stats import CONFIDENCE, FEWEST, mean_interval
+from actprobe.results.tables import TASK
 from actprobe.results.views import (
     baseline,
     count,
     differing,
-    label_order,
-    labelled,
+    named,
     over_datasets,
+    per_dataset,
+    probe_order,
+    tasks,
 )
 
-Lines = dict[str, pd.DataFrame]  # method, or SAE and method -> test AUC [dataset, condition]
+Lines = dict[str, pd.DataFrame]  # method, or SAE and method -> test score [dataset, condition]
 Panel = tuple[list[str], Lines, int, int]  # place, lines, datasets left, and of how many
 _BANDS = 4  # lines that can all have a band
 
 
 def scarcity(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
-    """Mean test AUC by number of training rows."""
+    """Mean test score by number of training rows."""
     return _curves(table, "scarcity", "training rows", "Few training rows", confidence)
 
 
 def imbalance(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
-    """Mean test AUC by the share of positives in training and test rows."""
+    """Mean test score by the share of positives in training and test rows."""
     words = "share of positives in training and test rows"
     return _curves(table, "imbalance", words, "Unequal classes", confidence)
 
 
 def label_noise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
-    """Mean test AUC by the share of flipped training labels."""
+    """Mean test score by the share of flipped training labels."""
     words = "share of flipped training labels"
     return _curves(table, "label_noise", words, "Wrong training labels", confidence)
 
@@ -48,7 +53,8 @@ def _curves(table: pd.DataFrame, setting: str, axis: str, title: str, confidence
     under every shown condition. SAE probes are one line per SAE and method, with k chosen by
     validation.
     """
-    rows = table[(table["setting"] == setting) & table["test_auc"].notna()]
+    metric = scores.metric_of(table)
+    rows = table[(table["setting"] == setting) & table["test_score"].notna()]
     rows = rows.assign(x=pd.to_numeric(rows["condition"], errors="coerce"))
     rows = rows[rows["x"].notna()]
     if rows.empty:
@@ -68,7 +74,7 @@ def _curves(table: pd.DataFrame, setting: str, axis: str, title: str, confidence
     fig = style.figure(
         title,
         f"{protocol}Means over the datasets with a number for every method and condition, {bands}."
-        f"{more}{hidden}\n"
+        f"{more}{hidden}{style.cut_off(rows['test_score'], metric)}\n"
         "Conditions that few datasets have are left out. SAE probes: k chosen by validation.",
         width,
         3.9 * -(-len(panels) // across),
@@ -76,7 +82,7 @@ def _curves(table: pd.DataFrame, setting: str, axis: str, title: str, confidence
     )
     axes = style.grid(fig, len(panels), across)
     for ax, (place, lines, left, of) in zip(axes, panels, strict=True):
-        _draw(ax, {n: lines[n] for n in names if n in lines}, names, confidence)
+        _draw(ax, {n: lines[n] for n in names if n in lines}, names, metric, confidence)
         style.head(ax, [*place[:-1], f"{place[-1]}: {left:,} of {count(of, 'dataset')}"],
                    (width - 0.8) / across - 0.3)  # fmt: skip
         ax.grid(axis="y")
@@ -84,7 +90,10 @@ def _curves(table: pd.DataFrame, setting: str, axis: str, title: str, confidence
         if setting == "scarcity":
             ax.set_xscale("log", base=2)
             ax.xaxis.set_major_formatter("{x:g}")
-    axes[0].set_ylabel("test AUC")
+    axes[0].set_ylabel(metric.label)
+    style.cut(axes[0], "y", metric)
+    for ax in axes:
+        style.reference(ax, "y", scores.chance(metric, rows))
     style.legend(fig, names)
     return fig
 
@@ -94,10 +103,12 @@ def _of_place(rows: pd.DataFrame, told: list[str]) -> Panel:
     return [str(rows[c].iloc[0]) for c in told], lines, left, rows["dataset"].nunique()
 
 
-def _draw(ax: Axes, lines: Lines, names: list[str], confidence: float) -> None:
+def _draw(ax: Axes, lines: Lines, names: list[str], metric: Metric, confidence: float) -> None:
     looks = style.looks(names)
     for name, values in lines.items():
-        points = [mean_interval(v, confidence) for _, v in values.items()]
+        if values.empty:  # no dataset is left: an axis that has no data has no logarithm
+            continue
+        points = [mean_interval(v, confidence, scores.span(metric)) for _, v in values.items()]
         mean, low, high = np.array(points, dtype=float).reshape(-1, 3).T
         color, marker = looks[name]
         x = values.columns.to_numpy(dtype=float)
@@ -108,29 +119,31 @@ def _draw(ax: Axes, lines: Lines, names: list[str], confidence: float) -> None:
 
 
 def _lines(rows: pd.DataFrame) -> Lines:
-    """Test AUC of every line; of many SAE probes the best by validation.
+    """Test score of every line [task, condition]; of many SAE probes the best by validation.
 
     The names of SAE probes hold a comma, those of methods do not.
     """
-    base, sparse = labelled(rows[baseline(rows)]), rows[~baseline(rows)]
-    found = {str(m): r for m, r in base.groupby("label", sort=False)}
+    base, sparse = named(rows[baseline(rows)]), rows[~baseline(rows)]
+    found = {str(m): r for m, r in base.groupby("probe", sort=False)}
     for (source, method), mine in sparse.groupby(["source", "method"], sort=False):
         chosen = quiver(mine)
         if len(chosen):
             found[f"{source}, {method}"] = chosen
-    if len(found) - base["label"].nunique() > style.MANY:
-        best = sorted(
-            (n for n in found if ", " in n), key=lambda n: -float(found[n]["val_auc"].mean())
-        )
+    if len(found) - base["probe"].nunique() > style.MANY:
+        metric = scores.metric_of(rows)
+        val = {n: per_dataset(r, "val_score").mean() for n, r in found.items()}
+        saes = (n for n in found if ", " in n)
+        best = sorted(saes, key=lambda n: -float(scores.goodness(val[n], metric)))
         found = {n: r for n, r in found.items() if ", " not in n or n in best[: style.MANY]}
     return {
-        name: r.pivot_table(index="dataset", columns="x", values="test_auc", aggfunc="mean")
+        name: r.pivot_table(index=TASK, columns="x", values="test_score", aggfunc="mean")
         for name, r in found.items()
     }
 
 
 def _complete(lines: Lines) -> tuple[Lines, int]:
-    """The lines cut to the same datasets and conditions, and how many datasets these are.
+    """The lines cut to the same datasets and conditions, and how many datasets these are; the labels
+    of a dataset are averaged then.
 
     Conditions that few datasets have (for all lines; less than half of what the best condition has)
     go first, so that a size that is too large for most datasets costs a point and not the curve.
@@ -139,37 +152,42 @@ def _complete(lines: Lines) -> tuple[Lines, int]:
     lines = {name: v.reindex(columns=every) for name, v in lines.items()}
     if not every:
         return lines, 0
-    known = pd.concat({name: v.notna() for name, v in lines.items()}).groupby(level=1)
+    known = pd.concat({name: v.notna() for name, v in lines.items()}).groupby(level=TASK)
     there = known.all() & (known.size() == len(lines)).to_numpy()[:, None]
     columns = there.columns[there.sum() >= there.sum().max() / 2]
     shared = there.index[there[columns].all(axis=1)]
-    return {name: v.loc[shared, columns] for name, v in lines.items()}, len(shared)
+    kept = {n: v.loc[shared, columns].groupby(level="dataset").mean() for n, v in lines.items()}
+    return kept, shared.get_level_values("dataset").nunique()
 
 
 def _in_order(names: set[str]) -> list[str]:
-    base = label_order(pd.Series([n for n in names if ", " not in n], dtype="str"))
+    base = probe_order(pd.Series([n for n in names if ", " not in n], dtype="str"))
     return [*base, *sorted(n for n in names if ", " in n)]
 
 
-_PROBE = ["experiment", "protocol", "model", "site", "position", "source", "label"]
+_PROBE = ["experiment", "protocol", "model", "site", "position", "source", "probe"]
 
 
 def ood(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
-    """Test AUC on out-of-distribution texts by dataset, beside the normal setting where known.
+    """Test score on out-of-distribution texts by dataset, beside the normal setting where known.
 
     Means over seeds.
     """
     title = "Out-of-distribution tests"
-    rows = labelled(table[(table["setting"] == "ood") & table["test_auc"].notna()])
+    metric = scores.metric_of(table)
+    rows = named(table[(table["setting"] == "ood") & table["test_score"].notna()])
     if rows.empty:
         return style.nothing(title, "The table has no numbers in the setting ood.")
     told = differing(rows, _PROBE[:-2])
     shared = [str(rows[c].iloc[0]) for c in _PROBE[1:-2] if c not in told]
-    rows = rows.groupby(["dataset", *_PROBE], sort=False)["test_auc"].mean().reset_index()
+    level = scores.chance(metric, rows)
+    rows = rows.assign(task=tasks(rows))
+    rows = rows.groupby(["task", *_PROBE], sort=False)["test_score"].mean().reset_index()
     rows["name"] = [", ".join([*_probe_name(r), *r[told]]) for _, r in rows.iterrows()]
-    usual = labelled(table[(table["setting"] == "normal") & table["test_auc"].notna()])
-    normal = usual.groupby(["dataset", *_PROBE], sort=False)["test_auc"].mean()
-    every = rows.groupby("dataset")["test_auc"].mean().sort_values(kind="stable").index.tolist()
+    usual = named(table[(table["setting"] == "normal") & table["test_score"].notna()])
+    usual = usual.assign(task=tasks(usual))
+    normal = usual.groupby(["task", *_PROBE], sort=False)["test_score"].mean()
+    every = rows.groupby("task")["test_score"].mean().sort_values(kind="stable").index.tolist()
     order, more = style.first(every, style.ROWS, "datasets, those with the lowest mean")
     by_name = sorted(rows["name"].unique(), key=lambda n: (", " in n, n))
     names, hidden = style.first(by_name, style.LABELS, "probes")
@@ -177,20 +195,23 @@ def ood(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
         title,
         f"{', '.join(filter(None, shared))}. Filled: trained on the dataset, tested on its "
         "out-of-distribution set.\n"
-        f"Hollow: the same probe in the setting normal, where the table has it.{more}{hidden}",
+        f"Hollow: the same probe in the setting normal, where the table has it.{more}{hidden}"
+        f"{style.cut_off(rows['test_score'], metric)}",
         7.4,
         min(max(0.34, 0.05 * len(names)), 0.8) * len(order) + 0.9,
         names,
     )
     ax = fig.subplots()
-    _ood(ax, rows[rows["dataset"].isin(order)], normal, names, order)
+    _ood(ax, rows[rows["task"].isin(order)], normal, names, order)
     for at in range(0, len(order), 2):
         ax.axhspan(at - 0.5, at + 0.5, color="#F5F5F5", lw=0, zorder=0)
-    ax.axvline(0.5, color="#888888", lw=0.8, ls=(0, (4, 3)))
+    if not np.isnan(level):
+        ax.axvline(level, color="#888888", lw=0.8, ls=(0, (4, 3)))
+    style.cut(ax, "x", metric)
     style.name_rows(ax, range(len(order)), order, 2.9, 9)
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.grid(axis="x")
-    ax.set_xlabel("test AUC")
+    ax.set_xlabel(metric.label)
     style.legend(fig, names)
     return fig
 
@@ -201,14 +222,14 @@ def _ood(
     for i, (name, (color, marker)) in enumerate(style.looks(names).items()):
         mine = rows[rows["name"] == name]
         shift = 0.5 * (0.5 - (i + 0.5) / len(names))
-        y = [order.index(d) + shift for d in mine["dataset"]]
-        there = mine.set_index(["dataset", *_PROBE]).index
+        y = [order.index(d) + shift for d in mine["task"]]
+        there = mine.set_index(["task", *_PROBE]).index
         inside = normal.reindex(there).to_numpy()
-        ax.hlines(y, mine["test_auc"], inside, color=color, lw=0.7, alpha=0.6)
+        ax.hlines(y, mine["test_score"], inside, color=color, lw=0.7, alpha=0.6)
         ax.plot(inside, y, marker, color=color, mfc="white", ms=5)
-        ax.plot(mine["test_auc"], y, marker, color=color, ms=5.5, label=name)
+        ax.plot(mine["test_score"], y, marker, color=color, ms=5.5, label=name)
 
 
 def _probe_name(row: pd.Series) -> list[str]:
     own = row["source"] == f"{row['model']}/{row['site']}.{row['position']}"
-    return [str(row["label"])] if own else [str(row["source"]), str(row["label"])]
+    return [str(row["probe"])] if own else [str(row["source"]), str(row["probe"])]

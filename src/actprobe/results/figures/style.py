@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import image
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 
+from actprobe.probes.metrics import Metric
 from actprobe.results.figures import words
 
 # Okabe & Ito (2008), distinguishable with every common colour vision; markers differ as well.
@@ -176,6 +181,30 @@ def head(ax: Axes, parts: Sequence[str], inches: float, size: float = 9.5) -> No
     ax.set_title(words.heading(parts, inches, size), fontsize=size)
 
 
+FLOOR = -1.0  # below which a metric without a lower end is not drawn
+
+
+def reference(ax: Axes, axis: str, level: float) -> None:
+    """A broken line at this level of an axis ("x", "y") if it is in sight."""
+    low, high = sorted(getattr(ax, f"get_{axis}lim")())
+    if ax.lines and low < level < high:
+        line = ax.axvline if axis == "x" else ax.axhline
+        line(level, color="#888888", lw=0.8, ls=(0, (4, 3)), zorder=1)
+
+
+def cut(ax: Axes, axis: str, metric: Metric) -> None:
+    """Begin the axis of a metric at FLOOR where it has no lower end and goes below."""
+    low, _ = getattr(ax, f"get_{axis}lim")()
+    if metric.low == -math.inf and low < FLOOR:
+        getattr(ax, f"set_{axis}lim")(FLOOR, None)
+
+
+def cut_off(values: pd.Series, metric: Metric) -> str:
+    """A sentence that some of these values are below what `cut` leaves, or none."""
+    below = int((values < FLOOR).sum()) if metric.low == -math.inf else 0
+    return f" Values below {FLOOR:g} are outside of the figure ({below:,})." if below else ""
+
+
 def nothing(title: str, why: str) -> Figure:
     """A small figure that says why there is nothing to show."""
     return figure(title, why, 6, 0.3)
@@ -192,6 +221,51 @@ def save(fig: Figure, stem: Path) -> None:
             stem.with_suffix(".svg"), bbox_inches=box, metadata={"Date": None, "Creator": None}
         )
         fig.savefig(stem.with_suffix(".png"), bbox_inches=box, dpi=dpi, metadata={"Software": None})
+
+
+def save_all(figs: Sequence[Figure], stem: Path) -> None:
+    """Write these figures into one SVG and one PNG file, one below the other."""
+    if len(figs) == 1:
+        save(figs[0], stem)
+        return
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        stems = [Path(folder) / f"{stem.name}-{i}" for i in range(len(figs))]
+        for fig, own in zip(figs, stems, strict=True):
+            save(fig, own)
+        svgs = [own.with_suffix(".svg").read_text(encoding="utf-8") for own in stems]
+        stem.with_suffix(".svg").write_text(_below_each_other(svgs), encoding="utf-8")
+        images = [image.imread(own.with_suffix(".png")) for own in stems]
+    width = max(i.shape[1] for i in images)
+    wide = [
+        np.pad(i, ((0, 0), (0, width - i.shape[1]), (0, 0)), constant_values=1.0) for i in images
+    ]
+    unsigned: Any = {"Software": None}
+    image.imsave(stem.with_suffix(".png"), np.concatenate(wide), metadata=unsigned)
+
+
+_SVG = re.compile(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"[^>]*>')
+_NAMED = re.compile(r'(\bid="|href="#|url\(#)')
+
+
+def _below_each_other(svgs: Sequence[str]) -> str:
+    """One SVG file of several; their elements keep names of their own."""
+    width = height = 0.0
+    inside = []
+    for i, text in enumerate(svgs):
+        found = _SVG.search(text)
+        assert found, "an SVG file of matplotlib says its size"
+        w, h = map(float, found.groups())
+        own = _NAMED.sub(rf"\g<1>{i}-", text[found.end() :])
+        inside.append(f'<svg x="0" y="{height:g}" width="{w:g}" height="{h:g}">{own}')
+        width, height = max(width, w), height + h
+    return (
+        '<?xml version="1.0" encoding="utf-8" standalone="no"?>\n'
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{width:g}pt" height="{height:g}pt" viewBox="0 0 {width:g} {height:g}" version="1.1">\n'
+        + "".join(inside)
+        + "</svg>\n"
+    )
 
 
 def canvas(fig: Figure) -> Bbox:

@@ -6,34 +6,32 @@ The logit of a row with tokens x is (Σ_t w_t x_t)·v + b with w = softmax(x·q)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from actprobe.probes import metrics
-from actprobe.probes.search import Fitted
+from actprobe.probes.kinds import BINARY
+from actprobe.probes.methods import method
+from actprobe.probes.search import Fitted, Task
 from actprobe.probes.sizes import CannotFit
 from actprobe.probes.tokens import Ragged
 
 
-def fit(
-    train: Ragged, y: NDArray[Any], test: Ragged, method: Mapping[str, Any], seed: int
-) -> Fitted:
+@method("attention", own_search=True)
+def attention(task: Task) -> Fitted:
     """Train with Adam on all fit rows at once; the step with the best validation AUC counts.
 
-    train: n rows, y: 0/1 labels [n]. `method` has learning_rate, steps, init (standard deviation of
-    q and v) and holdout (share of the train rows that validates). Of equal AUCs the first step
-    counts. Without both classes among the validation rows the last step does, and val_auc is NaN.
-    Raises CannotFit for a row without tokens and when no row is left to validate.
+    The method has learning_rate, steps, init (standard deviation of q and v) and holdout (share of
+    the train rows that validates). Of equal AUCs the first step counts. Without both classes among the
+    validation rows the last step does, and val_score is NaN. Raises CannotFit for a row without tokens
+    and when no row is left to validate.
     """
+    train, test, y, how, seed = task.X_train, task.X_test, task.y_train, task.how, task.seed
     for part in (train, test):
         if not part.lengths.all():
             raise CannotFit(f"{int((part.lengths == 0).sum())} rows have no token")
     order = np.random.RandomState(seed).permutation(len(y))
-    n_fit = int((1 - method["holdout"]) * len(y))
+    n_fit = int((1 - how["holdout"]) * len(y))
     if not 0 < n_fit < len(y):
         raise CannotFit(f"{len(y)} train rows are too few to hold some out")
     at_fit, at_val = order[:n_fit], order[n_fit:]
@@ -42,25 +40,25 @@ def fit(
     labels = torch.from_numpy(y[at_fit].astype(np.float32))
 
     generator = torch.Generator().manual_seed(seed)
-    weights = method["init"] * torch.randn(train.shape[1], 2, generator=generator)
+    weights = how["init"] * torch.randn(train.shape[1], 2, generator=generator)
     weights.requires_grad_()
     bias = torch.zeros((), requires_grad=True)
-    optimiser = torch.optim.Adam([weights, bias], lr=method["learning_rate"])
+    optimiser = torch.optim.Adam([weights, bias], lr=how["learning_rate"])
     best, kept = -1.0, (weights, bias, 0)
-    for step in range(1, method["steps"] + 1):
+    for step in range(1, how["steps"] + 1):
         optimiser.zero_grad()
         logits = fitted.logits(weights, bias)
         torch.nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()
         optimiser.step()
         with torch.no_grad():
-            auc = metrics.auc(y[at_val], held.logits(weights, bias).numpy())
+            auc = metrics.main(BINARY, y[at_val], held.logits(weights, bias).numpy())
         if auc > best or np.isnan(auc):
             best, kept = auc, (weights.detach().clone(), bias.detach().clone(), step)
     with torch.no_grad():
         logits = _Rows(test).logits(*kept[:2])
     scores = torch.sigmoid(logits.double()).numpy()
     predicted = (scores > 0.5).astype(np.int64)
-    return Fitted(scores, predicted, best, True, 0, {"step": kept[2]})
+    return Fitted(scores, predicted, best, True, 0, {"step": kept[2]}, kept[:2])
 
 
 class _Rows:

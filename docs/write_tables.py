@@ -1,0 +1,93 @@
+"""Write docs/tables.md from the schema of the results table and the registered metrics:
+python docs/write_tables.py"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actprobe.config import SCHEMAS
+from actprobe.probes.metrics import MAIN, Metric, all_metrics
+from actprobe.results import scores, tables
+
+TARGET = Path(__file__).resolve().with_name("tables.md")
+
+HEAD = """# The results table
+
+One row per fit, of any source, in `tables/probes.csv` and `tables/probes.parquet` below the folder of
+the experiment's results. In the CSV file an empty field stands for null in number columns, and text that
+a spreadsheet would take for a formula has an apostrophe before it. `actprobe.results.read_probes` reads
+both. Columns that a table has besides these follow them by name.
+
+This page is written from `workflow/schemas/results-table.schema.yaml` and the registered metrics by
+`docs/write_tables.py`; a test keeps it in step.
+"""
+
+SUMMARIES = """
+## Means, comparisons and choices
+
+`summary.csv`, `comparisons.csv` and `quiver.csv` follow from this table. In all of them
+
+- scores of two metrics are never averaged or compared: each has rows of its own;
+- the seeds and the labels of a dataset are averaged first, so that it counts once in a mean and in an
+  interval over datasets; comparisons and choices pair each label and seed with itself;
+- where less of a metric is better the lowest score is chosen, and counts as a win; a difference is
+  always that of the probe minus that of its reference;
+- an interval is cut to the range of its metric.
+
+`summary.csv` has a column for every metric above: the mean over the datasets that have it.
+
+A file of your own that `extensions:` of the config names registers a metric with
+`actprobe.probes.metrics.metric`. It is a column like the others here, in `summary.csv`, and in the part
+"All metrics" of `report.html`.
+"""
+
+
+def page() -> str:
+    """The page: a row for each column, and one for each metric."""
+    schema = yaml.safe_load((SCHEMAS / "results-table.schema.yaml").read_text(encoding="utf-8"))
+    metrics = {m.column: m for m in all_metrics().values()}
+    lines = [HEAD, "## Columns", "", "| column | type | what it is |", "|---|---|---|"]
+    for column, kind in tables.columns().items():
+        if column not in metrics:
+            lines.append(_column(column, kind, schema["properties"][column]))
+    lines += ["", "## Metrics", "", *_about()]
+    lines += ["| column | what it is | label kinds | range | better | main metric of |"]
+    lines += ["|---|---|---|---|---|---|", *map(_metric, metrics.values())]
+    return "\n".join(lines) + "\n" + SUMMARIES
+
+
+_TYPES = {"str": "text", "Int64": "whole number", "float64": "number", "boolean": "true or false"}
+
+
+def _column(name: str, kind: str, node: dict[str, Any]) -> str:
+    return f"| `{name}` | {_TYPES[kind]} | {' '.join(node['description'].split())} |"
+
+
+def _about() -> list[str]:
+    return [
+        "Each is a column of numbers on the test rows, behind `ci_high` in this order, and null for",
+        "other label kinds. The main metric of a kind is the one that `metric` names: `val_score` and",
+        "`test_score` are its values.",
+        "",
+    ]
+
+
+def _metric(m: Metric) -> str:
+    low = f"{'[' if math.isfinite(m.low) else '('}{_number(m.low)}"
+    high = f"{_number(m.high)}{']' if math.isfinite(m.high) else ')'}"
+    main = ", ".join(kind for kind, name in MAIN.items() if name == m.name)
+    better = "high" if m.higher else "low"
+    cells = [f"`{m.column}`", scores.short(m), ", ".join(m.kinds), f"{low}, {high}", better, main]
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if math.isfinite(value) else ("−∞" if value < 0 else "∞")
+
+
+if __name__ == "__main__":
+    TARGET.write_text(page(), encoding="utf-8")

@@ -1,0 +1,194 @@
+"""The fits of one condition and seed: what they share, and what the row of each says."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprobe import sae
+from actprobe.probes import intervals, leakage, metrics, permute, splits, tokens, validation
+from actprobe.probes.data import Labels
+from actprobe.probes.kinds import CONTINUOUS, MULTICLASS
+from actprobe.probes.methods.prepare import Matrix, json_params
+from actprobe.probes.search import Fitted, Task, search
+from actprobe.probes.sizes import CannotFit, Condition
+from actprobe.probes.splits import Rows
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labels and the matrix of the same rows; the train set, or an out-of-distribution test set."""
+
+    labels: Labels
+    matrix: Any
+
+
+class Fits:
+    """Everything that the fits of one condition and seed share."""
+
+    def __init__(
+        self,
+        source: Source,
+        train: Rows,
+        other: Source,
+        test: Rows,
+        recipe: Mapping[str, Any],
+        condition: Condition,
+        seed: int,
+    ) -> None:
+        self.method, self.seed, self.kind = recipe["method"], seed, source.labels.kind
+        self.n_classes = len(source.labels.classes)
+        self.rule, self.notes = recipe["validation"], {}
+        if other.labels.classes != source.labels.classes:
+            self.notes["test_classes"] = other.labels.classes
+        self.y_train = source.labels.y[train]
+        if condition.noise:
+            self.y_train = splits.flip(self.y_train, condition.noise, seed)
+        self._check_train()
+        self.y_test = other.labels.y[test]
+        own, there = source.labels, other.labels
+        self.repeated = leakage.repeated(own.digest[train], there.digest[test])
+        self.shared = _shared_groups(own, train, there, test)
+        self.cluster = there.component[test]
+        self.level = recipe["interval"]["level"]
+        if self.method.get("labels") == "shuffled":
+            shuffler = np.random.RandomState(self.method.get("seed", seed))
+            self.y_train = permute.exchanged(self.y_train, own.component[train], shuffler)
+            self._check_train("shuffled by whole groups, ")
+        component = own.component[train] if self.rule["groups"] == "disjoint" else None
+        self.folds = validation.folds(self.y_train, self.rule, seed, component, self.kind)
+        self.X_train: Any
+        self.X_test: Any
+        self.X_folds: list[Matrix] | None = None
+        at_train, at_test = source.labels.row[train], other.labels.row[test]
+        if self.method["reads"] in ("latents", "token_latents"):
+            best = self._best(source, at_train, slice(None))
+            fired = source.matrix.columns(best, at_train)
+            if not fired.any():
+                raise CannotFit(f"no latent fires on the {len(train)} train rows")
+            self.X_train = self._codes(fired)
+            self.X_test = self._codes(other.matrix.columns(best, at_test))
+            if self.method.get("ranking_rows") == "fit":
+                chosen = [self._best(source, at_train, a) for a, _ in self.folds]
+                self.X_folds = [self._codes(source.matrix.columns(c, at_train)) for c in chosen]
+        elif self.method["reads"] == "tokens":
+            most = recipe["setting"]["max_tokens"]
+            self.X_train = source.matrix.rows(at_train, most)
+            self.X_test = other.matrix.rows(at_test, most)
+            if self.method["family"] != "attention":
+                self.X_train, self.X_test = tokens.concat_pca(
+                    self.X_train, self.X_test, self.method["components"], seed
+                )
+        else:
+            self.X_train = source.matrix[at_train].astype(np.float64)
+            self.X_test = other.matrix[at_test]
+
+    def _check_train(self, after: str = "") -> None:
+        """Raise CannotFit where a class has no train row, or all values are one."""
+        there, n = len(np.unique(self.y_train)), len(self.y_train)
+        if there < 2:
+            what = "value" if self.kind == CONTINUOUS else "class"
+            raise CannotFit(f"{after}one {what} only among {n} train rows")
+        if self.kind == MULTICLASS and there < self.n_classes:
+            lacking = self.n_classes - there
+            raise CannotFit(f"{after}{lacking} of {self.n_classes} classes have no train row")
+
+    def _best(self, source: Source, at: Rows, ranked: Any) -> Rows:
+        """As many latents as the largest k, best first, by the rows `ranked` of `at` alone."""
+        y, rule, most = self.y_train[ranked], self.method["ranking"], self.method["ks"][-1]
+        if len(np.unique(y)) < self.n_classes:
+            return np.arange(0)  # a fold without a fit
+        return sae.rank(source.matrix, at[ranked], y, rule, most)
+
+    def _codes(self, x: Matrix) -> Matrix:
+        """Codes as the method reads them."""
+        if "binarise" in self.method:
+            return (np.abs(x) > self.method["binarise"]).astype(np.float64)
+        return x
+
+    def fit(self, k: int | None) -> tuple[Fitted, dict[str, Any]]:
+        """The probe on the first k columns, or on all, and its tidy row."""
+        fitted = search(self._task(k))
+        if not np.isfinite(fitted.scores).all():
+            raise CannotFit("the fitted probe scores rows with what is no number")
+        return fitted, self._row(k, fitted)
+
+    def _task(self, k: int | None) -> Task:
+        whole = self.method["reads"] == "tokens" and self.method["family"] == "attention"
+        return Task(
+            self.X_train if whole else self.X_train[:, :k],
+            self.y_train,
+            self.X_test if whole else self.X_test[:, :k],
+            self.method,
+            self.folds,
+            self.rule,
+            self.seed,
+            self.kind,
+            self.n_classes,
+            [x[:, :k] for x in self.X_folds] if self.X_folds is not None else None,
+        )
+
+    def _row(self, k: int | None, fitted: Fitted) -> dict[str, Any]:
+        params = json_params(fitted.params) | self.notes
+        params["unconverged"] = fitted.unconverged
+        if k is not None:
+            params["latents"] = int(self.X_train[:, :k].any(axis=0).sum())
+        y, said = self.y_test, fitted.scores
+        low, high = intervals.main_interval(self.kind, y, said, self.cluster, self.level)
+        new = ~self.repeated
+        if self.shared is not None:
+            new &= ~self.shared
+        measured = metrics.measure(self.kind, y, said, fitted.predicted)
+        score = measured[metrics.main_metric(self.kind).column]
+        return {
+            "k": k,
+            "n_train": len(self.y_train),
+            "n_test": len(y),
+            "val_score": fitted.val_score,
+            "test_score": score,
+            **measured,
+            "ci_low": low,
+            "ci_high": high,
+            "converged": fitted.converged,
+            "leak_fraction": float(self.repeated.mean()),
+            "group_fraction": None if self.shared is None else float(self.shared.mean()),
+            "test_score_unseen": metrics.main(self.kind, y[new], said[new]),
+            "chance": self._chance(),
+            "reason": self._no_number(score),
+            "params": json.dumps(params, sort_keys=True),
+        }
+
+    def _chance(self) -> float:
+        """Accuracy on the test rows of always saying the commonest train class; NaN of values."""
+        if self.kind == CONTINUOUS:
+            return math.nan
+        return float(np.mean(self.y_test == np.bincount(self.y_train).argmax()))
+
+    def _no_number(self, score: float) -> str:
+        if not math.isnan(score):
+            return ""
+        return "one value" if self.kind == CONTINUOUS else "one class in the test set"
+
+
+def _shared_groups(
+    train: Labels, train_rows: Rows, test: Labels, test_rows: Rows
+) -> NDArray[np.bool_] | None:
+    """For each test row, whether its group has train rows; None where there are no groups.
+
+    In a test set of its own groups are the same where their names are.
+    """
+    kind = "group" if test is train else "group_name"
+    of_train, of_test = getattr(train, kind), getattr(test, kind)
+    if of_train is None or of_test is None:
+        return None
+    named = [g[rows] for g, rows in ((of_train, train_rows), (of_test, test_rows))]
+    if kind == "group_name":
+        named = [np.array(["" if g is None else g for g in names], str) for names in named]
+        return leakage.repeated(named[0], named[1]) & (named[1] != "")
+    return leakage.repeated(named[0], named[1])
