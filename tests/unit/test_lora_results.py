@@ -13,6 +13,7 @@ import pytest
 
 from actprobe import lora, results
 from actprobe.lora import synthetic
+from actprobe.probes import metrics
 from actprobe.probes.feature_targets import EACH
 from actprobe.probes.intervals import wilson
 from actprobe.results import confusion, features, figures, layout, make, seeds, tables
@@ -73,6 +74,27 @@ def test_the_summary_has_means_intervals_and_the_controls_beside_them(made) -> N
     assert len(modules) == 2 * 12 and set(modules["n_runs"]) == {5}, "stats and norm_only"
     assert set(modules["recipe_only"]) == {recipe.max()} and set(modules["looks"]) == {12}
     assert modules["norm_only"].notna().all() and modules["norm_only"].nunique() > 1
+
+
+def test_a_metric_of_ones_own_is_in_tables_and_page(tmp_path: Path, monkeypatch) -> None:
+    rows = ["id,label"]
+    for i in range(30):
+        tools.write_lora(tmp_path / "f" / f"l{i:02d}.safetensors", i)
+        rows.append(f"l{i:02d},{'ab'[i % 2]}")
+    (tmp_path / "l.csv").write_text("\n".join(rows))
+    wrong = metrics.Metric("wrong", "rows that are wrong", ("binary",), 0, 99, False,
+                           lambda y, scores, said: float(np.sum(y != said)))  # fmt: skip
+    metrics.all_metrics()
+    monkeypatch.setitem(metrics._REGISTERED, "wrong", wrong)
+    loras = {"c": {"files": str(tmp_path / "f"), "labels": str(tmp_path / "l.csv")}}
+    cfg = tools.resolved(tmp_path, loras, [{"sources": ["c/stats"], "methods": ["ridge"]}])
+    found = tools.make_results(cfg, tools.run(cfg))["representations"]
+    results.make_figures(cfg)
+    results.make_report(cfg)
+    missed = found["n_test"] * (1 - found["test_acc"])
+    assert found["test_wrong"].to_numpy() == pytest.approx(missed.to_numpy(), rel=1e-4)
+    page = (Path(layout.folder(cfg)) / layout.REPORT).read_text()
+    assert "wrong: rows that are wrong" in page
 
 
 def test_refused_files_are_in_table_and_page(made) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from actprobe.pages import Table
+from actprobe.probes.metrics import all_metrics
 from actprobe.results import scores
 from actprobe.results.features import representation
+from actprobe.results.views import count
 
 _NAMES = {
     "protocol": "protocol",
@@ -42,9 +44,9 @@ _MOST_ROWS = 400
 def headline(found: Mapping[str, pd.DataFrame]) -> list[str]:
     """A few lines: per collection what choosing by validation reaches, controls, leaks, outliers."""
     lines = [
-        f"{_where(c)}: choosing among {c['among']} probes by the validation rows of each run reaches a "
-        f"mean {scores.known(c['metric']).label} of {_number(c['test_score'])} ({_interval(c)}chance "
-        f"{_number(c['chance'])}, recipe_only {_number(c['recipe_only'])}, norm_only "
+        f"{_where(c)}: choosing among {count(int(c['among']), 'probe')} by the validation rows of each "
+        f"run reaches a mean {scores.known(c['metric']).label} of {_number(c['test_score'])} "
+        f"({_interval(c)}chance {_number(c['chance'])}, recipe_only {_number(c['recipe_only'])}, norm_only "
         f"{_number(c['norm_only'])}). {c['of_runs']} of {c['n_runs']} runs chose {c['most']}."
         for c in found["choices"].to_dict("records")
     ]
@@ -96,14 +98,43 @@ def _far(part: pd.DataFrame) -> str:
 
 
 def tables(found: Mapping[str, pd.DataFrame]) -> dict[str, Table | None]:
-    """`summary`, the probes with a number, and `refused`, the files that were left out."""
-    return {"summary": _probes(found["representations"]), "refused": _refused(found["refused"])}
-
-
-def _probes(summary: pd.DataFrame) -> Table | None:
+    """`summary`, the probes with a number; `metrics`, all metrics of these; `refused`, the files that
+    were left out."""
+    summary = found["representations"]
     known = summary[summary["test_score"].notna()]
     known = known.assign(representation=representation(known))
-    names = [c for c in _NAMES if c != "label" or (known["label"] != "").any()]
+    return {
+        "summary": _probes(known),
+        "metrics": _metrics(known),
+        "refused": _refused(found["refused"]),
+    }
+
+
+def _names(known: pd.DataFrame) -> list[str]:
+    return [c for c in _NAMES if c != "label" or (known["label"] != "").any()]
+
+
+def _metrics(known: pd.DataFrame) -> Table | None:
+    shown = [
+        m for m in all_metrics().values() if m.column in known and known[m.column].notna().any()
+    ]
+    names = _names(known)
+    rows = [
+        [
+            *(str(r[c]) for c in names),
+            *("" if pd.isna(r[m.column]) else f"{r[m.column]:.3f}" for m in shown),
+        ]
+        for _, r in known.head(_MOST_ROWS).iterrows()
+    ]
+    columns = [*(_NAMES[c] for c in names), *(m.name for m in shown)]
+    note = "; ".join(f"{m.name}: {m.label}" for m in shown) + "."
+    if not rows:
+        return None
+    return Table(columns, rows, labels=len(names), title="LoRA weights", note=note, of=len(known))
+
+
+def _probes(known: pd.DataFrame) -> Table | None:
+    names = _names(known)
     rows = [
         [*(str(r[c]) for c in names), *_numbers(r)] for _, r in known.head(_MOST_ROWS).iterrows()
     ]
