@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from actprobe.lora import CONTROLS
 from actprobe.pages import Table
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import scores
@@ -43,18 +44,22 @@ _MOST_ROWS = 400
 
 def headline(found: Mapping[str, pd.DataFrame]) -> list[str]:
     """A few lines: per collection what choosing by validation reaches, controls, leaks, outliers."""
-    lines = [
-        f"{_where(c)}: choosing among {count(int(c['among']), 'probe')} by the validation rows of each "
-        f"run reaches a mean {scores.known(c['metric']).label} of {_number(c['test_score'])} "
-        f"({_interval(c)}chance {_number(c['chance'])}, recipe_only {_number(c['recipe_only'])}, norm_only "
-        f"{_number(c['norm_only'])}). {c['of_runs']} of {c['n_runs']} runs chose {c['most']}."
-        for c in found["choices"].to_dict("records")
-    ]
+    lines = [_choice(c) for c in found["choices"].to_dict("records")]
     by = ["protocol", "setting", "dataset", "label"]
     for at, part in found["representations"].groupby(by, sort=False):
         where = _where(dict(zip(by, at, strict=True)))
         lines += [f"{where}: {told}" for told in (_leak(part), _far(part)) if told]
     return lines or ["No probe of features has a number."]
+
+
+def _choice(c: Mapping[str, Any]) -> str:
+    among, label = count(int(c["among"]), "probe"), scores.known(c["metric"]).label
+    controls = ", ".join(f"{k} {_number(c[k])}" for k in ("chance", *CONTROLS))
+    return (
+        f"{_where(c)}: choosing among {among} by the validation rows of each run reaches a mean "
+        f"{label} of {_number(c['test_score'])} ({_interval(c)}{controls}). {int(c['of_runs'])} of "
+        f"{int(c['n_runs'])} runs chose {c['most']}."
+    )
 
 
 def _where(at: Mapping[str, Any]) -> str:
