@@ -56,7 +56,9 @@ def scores(
     """
     if kind == CONTINUOUS:
         return np.asarray(model.predict(X), np.float64)
-    if decision_values and kind != BINARY:
+    if decision_values and kind == BINARY:  # not of float32, in which many are equal
+        return expit(np.asarray(model.decision_function(X), np.float64))
+    if decision_values:
         return _of_every_class(np.asarray(model.decision_function(X)), model, n_classes)
     if hasattr(model, "predict_proba"):
         found = np.asarray(model.predict_proba(X))
