@@ -34,9 +34,6 @@ localrules:
     figures,
     report,
     contrastive_report,
-    lora_tables,
-    lora_figures,
-    lora_report,
 
 
 rule all:

@@ -67,9 +67,14 @@ def _protocol(p: Mapping[str, Any]) -> Iterator[str]:
 def _facts(p: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     split, rule, rows = p["split"], p["validation"], p["rows"]
     yield "seeds", ", ".join(map(str, p["seeds"]))
-    kept = "drawn by the seed" if rows["kept"] == "drawn" else "the first ones"
-    yield "rows of a dataset", f"at most {rows['most']:,}, {kept}"
-    if split["groups"] == "ignore":
+    if rows == "all":
+        yield "rows of a collection", "all"
+    else:
+        kept = "drawn by the seed" if rows["kept"] == "drawn" else "the first ones"
+        yield "rows of a dataset", f"at most {rows['most']:,}, {kept}"
+    if "kind" in split:
+        yield from _shares(split)
+    elif split["groups"] == "ignore":
         yield "split", "rows one by one, as many of each class as the setting's ratio says"
         yield "train rows", f"at most {split['n_train']:,}"
         yield "test rows", f"all others but {split['spare']}; {split['n_test']} at least"
@@ -85,6 +90,8 @@ def _facts(p: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "a dataset's own split",
             "is followed; train rows that share a group with a test row go",
         )
+    if "select" in p:
+        yield "chosen and compared by", metrics.all_metrics()[p["select"]].label
     yield "validation", _validation(rule)
     yield "beginning of sequence", (
         "causal models must have read one, where their tokenizer has it"
@@ -93,7 +100,19 @@ def _facts(p: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "interval of the main metric", f"{p['interval']['level']:.0%}"
 
 
-def _validation(rule: Mapping[str, Any]) -> str:
+def _shares(split: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    whole = split["kind"] == "stratified"
+    again = "anew for each seed" if split["seed"] == "per_run" else f"once, seed {split['seed']}"
+    yield "split", f"by shares, {'of each class' if whole else 'at random'}; drawn {again}"
+    yield "test rows", f"{split['test']:.1%}"
+    yield "validation rows", f"{split['validation']:.1%}"
+    yield "groups", "on one side" if whole else "may be on both sides; tables say how many"
+    yield "a collection's own split", "is followed"
+
+
+def _validation(rule: Mapping[str, Any] | str) -> str:
+    if isinstance(rule, str):
+        return "the split's own rows; what they choose is not fitted again"
     held = rule["holdout"]
     return (
         f"none up to {rule['none_up_to']} train rows; every pair left out up to "
@@ -124,7 +143,9 @@ def _setting(item: tuple[str, Mapping[str, Any]]) -> tuple[str, ...]:
 def _method(item: tuple[str, Mapping[str, Any]]) -> tuple[str, ...]:
     name, how = item
     kinds = [k for k in methods.families()[how["family"]] if methods.fits_kind(how, k)]
-    columns = {"standard": "standardised"}.get(how["scaler"], "as they are")
+    columns = {"standard": "standardised", "units": "standardised by unit"}.get(
+        how["scaler"], "as they are"
+    )
     if "project" in how:
         columns += f", projected on {how['project'].replace('_', ' ')}"
     if "ks" in how:

@@ -177,6 +177,7 @@ def config(folder: Path) -> dict[str, Any]:
                 "methods": ["logreg"],
             },
             {"protocol": "saeprobes-0.4.2-fast", "sources": ["small"], "methods": ["ksparse_b"]},
+            {"protocol": "lora-1", "sources": ["loras/*"], "methods": ["ridge"]},
         ],
         "contrastive": [{"train": "statements", "validate": ["validation"], "positive": "testing"}],
         "dumps": {
@@ -189,13 +190,12 @@ def config(folder: Path) -> dict[str, Any]:
         },
         "top_contexts": [{"sources": ["m/*"], "latents": 3, "k": 2}],
         "loras": {
-            "small": {
+            "loras": {
                 "files": str(folder / "loras/files"),
                 "labels": str(folder / "loras/labels.csv"),
                 "representations": ["stats", "singular_values"],
             }
         },
-        "lora_probes": {"p": {"loras": ["small"], "methods": ["ridge"]}},
     }
 
 

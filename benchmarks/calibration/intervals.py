@@ -12,8 +12,8 @@ import pandas as pd
 import subjects
 from scipy.stats import binom, norm
 
-from actprobe.lora import metrics as shares
-from actprobe.lora import results as runs
+from actprobe.probes.intervals import wilson
+from actprobe.results.seeds import interval
 
 Case = tuple[str, Callable[[], tuple[float, int]]]  # name; (share of hits, number of trials)
 
@@ -101,7 +101,7 @@ if "ACTPROBE_PUBLISHED" in os.environ:
 def share_of_rows(p: float, n: int) -> tuple[float, int]:
     """Wilson's interval of an accuracy; exact, from the binomial distribution."""
     hits = np.arange(n + 1)
-    ends = np.array([shares.wilson(h / n, n) for h in hits])
+    ends = np.array([wilson(h / n, n) for h in hits])
     holds = (ends[:, 0] <= p) & (p <= ends[:, 1])
     return float(binom.pmf(hits, n, p)[holds].sum()), 0
 
@@ -123,7 +123,7 @@ def mean_of_runs(n: int, n_runs: int, trials: int = 300) -> tuple[float, int]:
         accuracies = [
             _accuracy(x[o[n_test:]], y[o[n_test:]], x[o[:n_test]], y[o[:n_test]]) for o in orders
         ]
-        found.append(runs.interval(np.array(accuracies), n_test / (n - n_test)))
+        found.append(interval(np.array(accuracies), n_test / (n - n_test)))
     return covered(np.array(found), float(truth))
 
 

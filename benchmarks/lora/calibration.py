@@ -3,7 +3,7 @@
     python benchmarks/lora/calibration.py [--collections 100] [--loras 120] [--classes 2]
 
 Every collection has random features and random labels: 20 representations, 24 single modules and a
-recipe of four entries, probed as `lora-default` does (5 splits, ridge; the recipe by a tree, too).
+recipe of four entries, probed as `lora-1` does (5 splits, ridge; the recipe by a tree, too).
 The true accuracy of any classifier is 1/classes: an interval above it is a false claim (nominal: at
 most 2.5 of 100), one that does not hold it is a miss (nominal: 5 of 100).
 """
@@ -16,74 +16,77 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
-from actprobe.lora import probe, protocol, results
-from actprobe.lora.features import Features
-from actprobe.lora.inference import interval
+from actprobe import results
+from actprobe.probes import fit, fits, protocol
+from actprobe.probes.feature_targets import EACH
+from actprobe.probes.sources import labelled
+from actprobe.probes.sources.features import Features
+from actprobe.results import features as told
+from actprobe.results.seeds import interval
 
 REPRESENTATIONS, MODULES, WIDTH = 20, 24, 12
-HOW = protocol.load("lora-default")
+LORA = protocol.load("lora-1")
 
 
-def features(x: np.ndarray) -> Features:
+def features(x: np.ndarray, ids: np.ndarray) -> Features:
     """Features x [n, p] of n LoRAs with one unit."""
     n, p = x.shape
-    ids = np.array([f"l{i}" for i in range(n)], object)
-    return Features(
-        x.astype(np.float32), np.zeros(p, int), ["m"], np.ones((n, 1), bool), ids, np.zeros(p, "u1")
-    )
+    mask = np.ones((n, 1), bool)
+    return Features(x.astype(np.float32), np.zeros(p, int), ["m"], mask, ids, np.zeros(p, bool))
 
 
 def runs(rng: np.random.Generator, n: int, classes: int) -> pd.DataFrame:
     """The runs of one collection without signal."""
     y = rng.permutation(np.arange(n) % classes)
-    labels = {f"l{i}": {"label": str(c)} for i, c in enumerate(y)}
+    ids = np.array([f"l{i}" for i in range(n)], object)
+    said = [{"label": str(c)} for c in y]
+    labels = labelled._labels(np.arange(n), ids, said, dict(zip(ids, ids, strict=True)), n)
 
     def probed(x: np.ndarray, source: str, method: str = "ridge", **cell: str) -> list[dict]:
-        data = probe._Labelled(features(x), labels, None, HOW["split"])
-        shared = {"setting": "p", "protocol": "lora-default", "dataset": "null", "source": source,
-                  "condition": "all", "site": "", "method": method} | cell  # fmt: skip
-        return [r | shared for r in data.probe(np.ones(x.shape[1], bool), HOW, method, {})]
+        place = {"experiment": "null", "setting": "normal", "protocol": "lora-1", "dataset": "null",
+                 "source": f"null/{source}", "columns": "*", "site": "", "method": method,
+                 "metric": "acc", "kind": labels.kind} | cell  # fmt: skip
+        recipe = protocol.recipe(LORA, "normal", method)
+        of = fits.Source(labels, features(x, ids))
+        return list(fit._task_rows(of, None, recipe, place, ""))
 
     rows = []
     for r in range(REPRESENTATIONS):
         rows += probed(rng.normal(size=(n, WIDTH)), f"r{r}")
     for m in range(MODULES):
-        rows += probed(rng.normal(size=(n, WIDTH)), "r0", condition="each", site=f"m{m}")
+        rows += probed(rng.normal(size=(n, WIDTH)), "r0", columns=EACH, site=f"m{m}")
     recipe = rng.integers(0, 3, (n, 4)).astype(float)
     for method in ("ridge", protocol.CONTROL):
         rows += probed(recipe, "recipe_only", method)
-    return pd.DataFrame(rows)
+    return results.tidy(pd.DataFrame(rows))
 
 
-def uncorrected(fits: pd.DataFrame) -> tuple[float, float]:
+def uncorrected(runs: pd.DataFrame) -> tuple[float, float]:
     """The interval of one cell as if it were the only one that is looked at."""
-    return interval(fits["test_acc"].to_numpy(), (fits["n_test"] / fits["n_train"]).mean())
+    return interval(runs["test_score"].to_numpy(), (runs["n_test"] / runs["n_train"]).mean())
 
 
 def claims(found: pd.DataFrame, chance: float) -> dict[str, float]:
     """What is said of one collection: 1 where it is wrong, and by how much."""
-    summary = results.summarise(found)
-    read = summary[(summary["condition"] == "all") & (summary["source"] != "recipe_only")]
-    each, recipe = (
-        summary[summary["condition"] == "each"],
-        summary[summary["source"] == "recipe_only"],
-    )
-    best = read.loc[read["val_acc"].idxmax()]
-    (choice,) = results.choices(found).to_dict("records")
+    summary = told.summarise(found)
+    read = summary[(summary["columns"] == "*") & ~told.is_control(summary)]
+    each, recipe = summary[summary["columns"] == EACH], summary[told.is_control(summary)]
+    best = read.loc[read["val_score"].idxmax()]
+    (choice,) = told.choices(found).to_dict("records")
     alone = {
         name: max(
-            uncorrected(f)[0] for _, f in found[found["condition"].eq(c) & found["source"].eq(s)]
+            uncorrected(f)[0] for _, f in found[found["columns"].eq(c) & found["source"].eq(s)]
             .groupby(["site", "method"])
         )
-        for name, c, s in (("module", "each", "r0"), ("recipe", "all", "recipe_only"))
+        for name, c, s in (("module", EACH, "null/r0"), ("recipe", "*", "null/recipe_only"))
     }  # fmt: skip
     return {
         "a single cell: above": (read["ci_low"] > chance).mean(),
         "a single cell: missed": ((read["ci_low"] > chance) | (read["ci_high"] < chance)).mean(),
         "best by mean validation: above": best["ci_low"] > chance,
-        "best by mean validation: bias": best["test_acc"] - chance,
+        "best by mean validation: bias": best["test_score"] - chance,
         "choice of every run: above": choice["ci_low"] > chance,
-        "choice of every run: bias": choice["test_acc"] - chance,
+        "choice of every run: bias": choice["test_score"] - chance,
         "some module, its own interval: above": alone["module"] > chance,
         "some module, simultaneous: above": (each["ci_low"] > chance).any(),
         "recipe, its own interval: above": alone["recipe"] > chance,

@@ -42,8 +42,8 @@ def loops(source: str) -> None:
 
 def actprobe(kind: str, source: str, cache: str, everything: bool) -> None:
     """Index, primitives and representations of the workflow: the nine, or all of them."""
-    from actprobe import config, keys, plan
-    from actprobe.lora import features, index, primitives, targets
+    from actprobe import config, keys, lora, plan
+    from actprobe.lora import features, index, primitives
     from actprobe.lora.catalog import REPRESENTATIONS
 
     nine = [r.name for r in REPRESENTATIONS.values() if r.unit == "factor" and r.default]
@@ -55,7 +55,7 @@ def actprobe(kind: str, source: str, cache: str, everything: bool) -> None:
         "loras": config._filled(loras, config.schema("loras")),
     }
     memo = keys.DigestMemo(cache)
-    found = targets(cfg, {}, memo)
+    found = lora.targets(lora.collections(cfg, memo))
     memo.save()
     read = {p for t in found for p in t.inputs}
     planned = plan.make(cfg, found, [t.path for t in found if t.path not in read])

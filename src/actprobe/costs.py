@@ -141,9 +141,6 @@ class Estimator:
                 _LORA_MEMORY, b.cost * _PER_LORA, b.cost * _LORA_BYTES
             ),
             "features": lambda b: _Work(_LORA_MEMORY, 2 + b.cost * _PER_VIEW, b.cost * _VIEW_BYTES),
-            "lora_probes": lambda b: _Work(
-                self._config["max_memory"], 2 + b.cost, _RESULT_BYTES * len(b.targets)
-            ),
         }
 
     def cost(self, batch: Batch) -> Cost:
@@ -292,6 +289,10 @@ class Estimator:
         return _Work(_MARGIN * memory, steps * (product + update), 2 * size, threads)
 
     def _probes(self, b: Batch) -> _Work:
+        if "features" in b.targets[0].args:  # a loader has features alone, or none
+            threads = min(self._config["threads"]["probes"], len(b.targets))
+            disk = _RESULT_BYTES * len(b.targets)
+            return _Work(self._config["max_memory"], 2 + b.cost, disk, threads)
         seconds = largest = 0.0
         for t in b.targets:
             dense = t.args["source"] not in self._config["saes"]

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
+from actprobe import lora
 from actprobe.answers.targets import targets as answers
 from actprobe.arrays.targets import targets as arrays
 from actprobe.contrastive.targets import targets as contrastive
 from actprobe.errors import ConfigError
 from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
-from actprobe.lora.layout import telling
-from actprobe.lora.targets import targets as loras
 from actprobe.models.differences import targets as differences
 from actprobe.models.gguf import targets as weights
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Batch, Plan, Target, make
 from actprobe.probes import extensions
+from actprobe.probes.feature_targets import asked
 from actprobe.probes.targets import targets as probes
 from actprobe.sae.targets import targets as saes
 from actprobe.texts.targets import targets as texts
@@ -50,7 +50,6 @@ STAGES = {  # and what runs a batch of theirs
     "lora_index": "lora.index:run",
     "lora_primitives": "lora.primitives:run",
     "features": "lora.features:run",
-    "lora_probes": "lora.probe:run",
 }
 # What runs a batch of a loader that makes a stage's artefacts in a way of its own: texts of answers.
 _OF_LOADER = {("texts", "answers"): "answers.rows:run"}
@@ -94,10 +93,11 @@ def _in_order(
     yield dumps(config, known, memo)
     yield arrays(config, known, memo)
     yield saes(config, known, memo)
-    yield probes(config, known, memo)
+    collections = lora.collections(config, memo)
+    yield lora.targets(collections, asked(config))
+    yield probes(config, known, memo, collections)
     yield contrastive(config, known, memo)
     yield top_contexts(config, known, memo)
-    yield loras(config, known, memo)
 
 
 def run(batch: Batch, config: dict[str, Any], threads: int) -> None:
@@ -129,7 +129,7 @@ def wanted(known: dict[str, list[Target]]) -> list[str]:
     read = {p for t in everything for p in (*t.inputs, *t.args.get("spared", ()))}
     leaves = [t.path for t in everything if t.path not in read and t.stage not in _MEANS]
     tables = [t.path for stage in ("texts", "lora_index") for t in known.get(stage, [])]
-    tables += telling(t.path for t in known.get("features", []))
+    tables += lora.telling(t.path for t in known.get("features", []))
     return list(dict.fromkeys(tables + leaves))
 
 

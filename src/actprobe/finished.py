@@ -1,5 +1,4 @@
-"""What is there of an experiment's results, of every kind: probes, contrastive probes, LoRA weights,
-top contexts."""
+"""What is there of an experiment's results, of every kind: probes, contrastive probes, top contexts."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe import contrastive, lora, results
+from actprobe import contrastive, results
 from actprobe.errors import ActprobeError
 from actprobe.pages import PAGES
 
@@ -28,7 +27,6 @@ class Kind:
 KINDS = (
     Kind("probes", results.outputs, lambda c: results.told(c)),
     Kind("contrastive", contrastive.outputs, lambda c: contrastive.told(c)),
-    Kind("lora_probes", lora.outputs, lambda c: lora.told(c)),
 )
 
 

@@ -20,7 +20,6 @@ CAPTIONS = SCHEMAS.parent / "report"  # those of Snakemake's own report
 PAGES = {
     "probes": ("report.html", "Probes"),
     "contrastive": ("contrastive.html", "Contrastive probes"),
-    "lora_probes": ("lora.html", "LoRA weights"),
 }
 
 

@@ -90,16 +90,12 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
             yield "SAE", args["source"], _words(spec["sae"])
         case "lora_index" if "files" in spec:
             yield "LoRA files", t.item, f"{spec['n']} files, digests together {spec['files']}"
-        case "probes" | "lora_probes" if "recipe" in spec:
+        case "probes" if "recipe" in spec:
             name = " ".join(str(spec[k]) for k in ("protocol", "setting", "method") if k in spec)
             yield "recipe", name, f"digest {spec['recipe']}"
-            if t.stage == "lora_probes" and (labels := spec.get("labels")):
-                words = labels if isinstance(labels, str) else keys.spec_key(labels)
-                yield (
-                    "labels of LoRAs",
-                    f"{args['collection']} in {args['probes']}",
-                    f"digest {words}",
-                )
+            if table := spec.get("table"):
+                words = table if isinstance(table, str) else keys.spec_key(table)
+                yield "labels of LoRAs", args["dataset"], f"digest {words}"
 
 
 def _digest(spec: Mapping[str, Any]) -> str:

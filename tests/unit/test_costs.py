@@ -10,7 +10,7 @@ import yaml
 
 from actprobe import config as configuration
 from actprobe import costs, experiment, plan, shapes, store, words
-from actprobe.lora import effort, protocol
+from actprobe.probes import effort, protocol
 
 LLAMA_70B = {
     "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672,
@@ -172,14 +172,15 @@ def test_features_and_primitives_of_loras_scale_with_their_number(world):
 
 def test_classifiers_take_longer_with_more_loras(world):
     def seconds(n: int) -> float:
-        cost = effort.seconds(protocol.load("lora-default"), "logreg", n, 640, "all")
-        return costs.Estimator(world().plan()).cost(batch("lora_probes", cost)).cpu_seconds
+        recipe = protocol.recipe(protocol.load("lora-1"), "normal", "logreg")
+        fits = batch("probes", effort.seconds(recipe, n, 640), features=["x.h5"])
+        return costs.Estimator(world().plan()).cost(fits).cpu_seconds
 
     assert seconds(100_000) > 8 * seconds(10_000)
 
 
-def batch(stage: str, cost: float) -> plan.Batch:
-    t = plan.Target(stage, "l", "i", "n", "p", "k", {}, cost=cost)
+def batch(stage: str, cost: float, **args: list[str]) -> plan.Batch:
+    t = plan.Target(stage, "l", "i", "n", "p", "k", {}, args=args, cost=cost)
     return plan.Batch(f"{stage}_l", stage, "l", (t,))
 
 

@@ -12,20 +12,14 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from actprobe import store
 from actprobe.errors import ActprobeError, ConfigError
-from actprobe.lora import (
-    classes,
-    classifiers,
-    controls,
-    figures,
-    inference,
-    probe,
-    protocol,
-    results,
-)
-from actprobe.lora.features import Features
-from actprobe.lora.scaling import standardise
+from actprobe.lora import classes, controls
+from actprobe.probes import protocol
+from actprobe.probes.feature_targets import EACH
+from actprobe.probes.intervals import wilson
+from actprobe.probes.scaling import standardise
+from actprobe.probes.search import search
+from actprobe.results import confusion, features, seeds
 
 RULE = {"kind": "stratified", "test": 0.2, "validation": 0.1, "seed": "per_run"}
 
@@ -96,29 +90,27 @@ def test_c12_a_class_of_one_is_named_in_the_plan_and_left_out_on_request(
     (tmp_path / "l.csv").write_text(f"id,label\n{table}")
     loras = {"c": {"files": str(tmp_path / "f"), "labels": str(tmp_path / "l.csv"),
                    "representations": ["stats"]}}  # fmt: skip
-    entry = {"loras": ["c"], "methods": ["ridge"]}
+    entry = {"sources": ["c/*"], "methods": ["ridge"]}
     with pytest.raises(
-        ConfigError, match=r"lora_probes\.p: c: .*'emu' \(1\).*`min_per_class: 2` \(or more\)"
+        ConfigError, match=r"probes\[0\]: c: .*'emu' \(1\).*`min_per_class: 2` \(or more\)"
     ):
-        tools.planned(tools.resolved(tmp_path, loras, {"p": entry}))
-    cfg = tools.resolved(tmp_path, loras, {"p": {**entry, "min_per_class": 3}})
+        tools.planned(tools.resolved(tmp_path, loras, [entry]))
+    cfg = tools.resolved(tmp_path, loras, [{**entry, "min_per_class": 3}])
     made = tools.run(cfg)
     assert any("1 classes of c with fewer than 3 LoRAs" in m for m in caplog.messages)
-    rows = store.read_table(tools.path_of(made, "p/c/stats.all.ridge")).to_pylist()
+    rows = tools.rows_of(made, "c/stats")
     assert all(json.loads(r["classes"]) == ["cat", "dog"] and not r["reason"] for r in rows)
 
     for i in range(12, 23):  # dogs that turn out to be no LoRAs leave one
         (tmp_path / "f" / f"l{i}.safetensors").write_bytes(b"nothing")
-    del entry["loras"]
-    cfg = tools.resolved(tmp_path, loras, {"p": {"loras": ["c"], "methods": ["ridge"]}})
+    cfg = tools.resolved(tmp_path, loras, [entry])
     (tmp_path / "l.csv").write_text(f"id,label\n{table.replace('l24,emu', 'l24,')}")
     caplog.clear()
     made = tools.planned(cfg)
     for batch in made.of("lora_index"):
         tools.RUN["lora_index"](batch, cfg, 1)
     said = "of the LoRAs of c that can be used, too few LoRAs of 'dog' (1)"
-    assert f"lora_probes.p: {said}" in [m.split(":")[0] + ": " + m.split(": ", 1)[1][: len(said)]
-                                        for m in caplog.messages]  # fmt: skip
+    assert any(m.startswith(f"probes[0]: {said}") for m in caplog.messages)
     with pytest.raises(
         ActprobeError, match=r"of the LoRAs that can be used, too few .*'dog' \(1\)"
     ):
@@ -139,43 +131,23 @@ def test_label_tables_with_odd_lines_are_refused_by_line(tmp_path: Path) -> None
     ):
         (tmp_path / "l.csv").write_text(text)
         with pytest.raises(ConfigError, match=reason):
-            tools.planned(tools.resolved(tmp_path, loras, {"p": {"loras": ["c"]}}))
-
-
-def _probed(x: np.ndarray, y: np.ndarray, method: str = "ridge", seeds: int = 5) -> pd.DataFrame:
-    """Rows of probes of features x [n, p]."""
-    n, p = x.shape
-    ids = np.array([f"l{i}" for i in range(n)], object)
-    found = Features(x.astype("f4"), np.zeros(p, int), ["m"], np.ones((n, 1), bool), ids,
-                     np.zeros(p, "u1"))  # fmt: skip
-    labels = {i: {"label": f"c{c:04d}"} for i, c in zip(ids, y, strict=True)}
-    how = protocol.load("lora-default")
-    data = probe._Labelled(found, labels, None, how["split"])
-    rows = data.probe(np.ones(p, bool), {**how, "seeds": list(range(seeds))}, method, {"site": ""})
-    cell = {
-        "setting": "p",
-        "protocol": "x",
-        "dataset": "toy",
-        "source": "stats",
-        "condition": "all",
-    }
-    return pd.DataFrame([{**cell, "method": method, **r} for r in rows])
+            tools.planned(tools.resolved(tmp_path, loras, [{"sources": ["c/*"]}]))
 
 
 def test_c13_a_thousand_classes_take_memory_by_test_rows(tmp_path: Path) -> None:
     """45 cells of a thousand classes had 45 million pairs of classes; 900 are tested."""
     rng = np.random.default_rng(0)
     y = np.arange(10_000) % 1000
-    runs = _probed(rng.normal(size=(10_000, 3)), y, seeds=1)
+    runs = tools.probed(rng.normal(size=(10_000, 3)), y, seeds=1)
     assert len(json.loads(runs["confusion"][0])) <= runs["n_test"][0] == 2000
-    many = pd.concat([runs.assign(source=f"s{i}") for i in range(45)], ignore_index=True)
+    many = pd.concat([runs.assign(source=f"toy/s{i}") for i in range(45)], ignore_index=True)
     tracemalloc.start()
-    table = results.confusions(many)
+    table = confusion.confusions(many)
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
     assert table.groupby("source")["n"].sum().tolist() == [2000] * 45 and (table["n"] > 0).all()
-    cells = table[table["source"] == "s0"].drop(columns=results.CELL)
-    counts = figures._square(cells)
+    cells = table[table["source"] == "toy/s0"].drop(columns=features.CELL)
+    counts = confusion.square(cells)
     assert counts.shape[0] == counts.shape[1] <= 1000 and counts.to_numpy().sum() == 2000
 
 
@@ -194,10 +166,10 @@ def test_d6_the_recipe_control_is_as_strong_as_a_tree(tmp_path: Path, label: str
     (tmp_path / "l.csv").write_text("\n".join(said))
     loras = {"c": {"files": str(tmp_path / "f"), "labels": str(tmp_path / "l.csv"),
                    "representations": ["stats"]}}  # fmt: skip
-    made = tools.run(tools.resolved(tmp_path, loras, {"p": {"loras": ["c"], "methods": ["ridge"]}}))
-    runs, _ = results.collect(made.paths("lora_probes"), "test")
-    summary = results.summarise(runs)
-    recipe = summary[summary["source"] == "recipe_only"].set_index("method")["test_acc"]
+    entry = {"sources": ["c/*"], "methods": ["ridge"]}
+    made = tools.run(tools.resolved(tmp_path, loras, [entry]))
+    summary = features.summarise(tools.runs(made))
+    recipe = summary[summary["source"] == "c/recipe_only"].set_index("method")["test_acc"]
     assert recipe["ridge"] > 0.9 and recipe["tree"] > 0.9
     assert set(summary["recipe_only"]) == {recipe.max()}, "of every method, the best is reported"
 
@@ -223,24 +195,21 @@ def test_a_tree_fits_what_no_line_does() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 4, (300, 3)).astype("f4")
     y = np.isin(x[:, 0], (0, 2)).astype(int)
-    how = {"family": "tree", "depth": [1, 2, 4, 8]}
-    fitted = classifiers.tree(x[:200], y[:200], x[200:], y[200:], how, 0)
-    assert (
-        classifiers.accuracy(fitted.scores(x[200:]), y[200:]) == 1 and fitted.params["depth"] == 4
-    )
-    assert protocol.load("weightspace")["methods"]["tree"]["family"] == "tree"
+    how = {**protocol.load("lora-1")["methods"]["tree"], "depth": [1, 2, 4, 8]}
+    fitted = search(tools.task(x, y, how, 200))
+    assert (fitted.predicted == y[200:]).all() and fitted.params["max_depth"] == 4
 
 
 def test_d14_one_lora_that_is_far_too_large_spoils_no_scale_and_is_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(320) % 2
     x = np.exp(rng.normal(size=(320, 6)) + 0.5 * y[:, None])
-    plain = _probed(x, y)
+    plain = tools.probed(x, y)
     x[17] *= 1e20
-    spoiled = _probed(x, y)
+    spoiled = tools.probed(x, y)
     assert spoiled["test_acc"].mean() == pytest.approx(plain["test_acc"].mean(), abs=0.03)
     assert set(spoiled["outliers"]) == {'["l17"]'} and set(plain["outliers"]) == {"[]"}
-    assert results.summarise(spoiled)["outliers"].item() == "l17"
+    assert features.summarise(spoiled)["outliers"].item() == "l17"
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
@@ -253,8 +222,9 @@ def test_d14_a_lora_times_1e20_through_all_stages(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text(f"id,label\n{said}")
     loras = {"c": {"files": str(tmp_path / "f"), "labels": str(tmp_path / "l.csv"),
                    "representations": ["singular_values"]}}  # fmt: skip
-    made = tools.run(tools.resolved(tmp_path, loras, {"p": {"loras": ["c"], "methods": ["ridge"]}}))
-    rows = store.read_table(tools.path_of(made, "p/c/norm_only.all.ridge")).to_pylist()
+    entry = {"sources": ["c/*"], "methods": ["ridge"]}
+    made = tools.run(tools.resolved(tmp_path, loras, [entry]))
+    rows = tools.rows_of(made, "c/norm_only")
     assert np.mean([r["test_acc"] for r in rows]) > 0.85
     assert {r["outliers"] for r in rows} == {'["l7"]'}
 
@@ -283,9 +253,11 @@ def test_d13_each_run_chooses_by_its_own_validation_rows() -> None:
         ("x", 0, 0.9, 0.1), ("x", 1, 0.5, 0.7), ("y", 0, 0.6, 0.3), ("y", 1, 0.8, 0.4),
         ("z", 1, 0.8, 0.9), ("z", 0, None, None),
     ]  # fmt: skip
-    runs = pd.DataFrame(rows, columns=["source", "seed", "val_acc", "test_acc"]).assign(setting="p")
-    best = inference.chosen(runs, ["setting"])
-    assert best["source"].tolist() == ["x", "y"] and best["test_acc"].mean() == pytest.approx(0.25)
+    runs = pd.DataFrame(rows, columns=["source", "seed", "val_score", "test_score"])
+    best = seeds.chosen(runs.assign(setting="p"), ["setting"])
+    assert best["source"].tolist() == ["x", "y"] and best["test_score"].mean() == pytest.approx(
+        0.25
+    )
 
 
 def test_d13_choices_tell_what_was_chosen_and_what_that_reaches() -> None:
@@ -293,13 +265,14 @@ def test_d13_choices_tell_what_was_chosen_and_what_that_reaches() -> None:
     y = np.arange(200) % 2
     signal = rng.normal(size=(200, 4)) + 3 * y[:, None]
     runs = pd.concat(
-        [_probed(signal, y).assign(source="stats"),
-         *(_probed(rng.normal(size=(200, 4)), y).assign(source=s) for s in ("spectral", "norm_only")),
-         *(_probed(rng.normal(size=(200, 4)), y, m).assign(source="recipe_only")
+        [tools.probed(signal, y).assign(source="c/stats"),
+         *(tools.probed(rng.normal(size=(200, 4)), y).assign(source=s)
+           for s in ("c/spectral", "c/norm_only")),
+         *(tools.probed(rng.normal(size=(200, 4)), y, m).assign(source="c/recipe_only")
            for m in ("ridge", "tree"))], ignore_index=True
     )  # fmt: skip
-    (row,) = results.choices(runs).to_dict("records")
-    assert row["most"] == "stats, all, ridge" and row["of_runs"] == 5 and row["among"] == 2
+    (row,) = features.choices(runs).to_dict("records")
+    assert row["most"] == "c/stats, *, ridge" and row["of_runs"] == 5 and row["among"] == 2
     assert row["ci_low"] > 0.9 and row["norm_only"] < 0.7 and row["recipe_only"] < 0.7
 
 
@@ -307,11 +280,11 @@ def test_d13_intervals_of_single_modules_hold_for_all_of_them() -> None:
     rng = np.random.default_rng(3)
     y = np.arange(120) % 2
     runs = pd.concat(
-        [_probed(rng.normal(size=(120, 4)), y).assign(condition="each", site=f"m{m}")
+        [tools.probed(rng.normal(size=(120, 4)), y).assign(columns=EACH, site=f"m{m}")
          for m in range(24)], ignore_index=True
     )  # fmt: skip
-    table = results.summarise(runs)
+    table = features.summarise(runs)
     assert (table["looks"] == 24).all() and not (table["ci_low"] > 0.5).any()
     one = table.iloc[0]
-    wide = inference.wilson(one["test_acc"], int(one["n_test"]), 1 - 0.05 / 24)
+    wide = wilson(one["test_acc"], int(one["n_test"]), 1 - 0.05 / 24)
     assert (one["ci_low"], one["ci_high"]) == pytest.approx(wide)

@@ -1,14 +1,15 @@
-"""The expected time of classifiers: how it grows, and a fit that was measured."""
+"""The expected time of fits of features: how it grows, and a fit that was measured."""
 
 from __future__ import annotations
 
-from actprobe.lora import effort, protocol
+from actprobe.probes import effort, protocol
 
-HOW = {**protocol.load("lora-default"), "seeds": [0]}
+LORA = protocol.load("lora-1")
 
 
-def _seconds(method: str, n: int, width: int, subset: str = "all") -> float:
-    return effort.seconds(HOW, method, n, width, subset)
+def _seconds(method: str, n: int, width: int, parts: int = 1) -> float:
+    recipe = protocol.recipe(LORA, "normal", method) | {"seeds": [0]}
+    return effort.seconds(recipe, n, width, parts)
 
 
 def test_times_are_near_measured_ones() -> None:
@@ -19,6 +20,6 @@ def test_times_are_near_measured_ones() -> None:
     assert 15 < _seconds("mlp", 4000, 1000) < 150
 
 
-def test_every_layer_has_a_fit_of_its_own_and_wide_ridges_cost_most() -> None:
-    assert _seconds("ridge", 10, 64, "each") > 10 * _seconds("ridge", 10, 64)
+def test_every_module_has_a_fit_of_its_own_and_wide_ridges_cost_most() -> None:
+    assert _seconds("ridge", 10, 64, 64) > 10 * _seconds("ridge", 10, 64)
     assert _seconds("ridge", 50_000, 8576) > 100 * _seconds("ridge", 50_000, 640)

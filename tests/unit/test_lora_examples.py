@@ -8,8 +8,8 @@ from pathlib import Path
 
 import lora_tools as tools
 
-from actprobe import config, keys
-from actprobe.lora import index, synthetic, targets
+from actprobe import config, keys, lora
+from actprobe.lora import index, synthetic
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 
@@ -32,7 +32,7 @@ def test_the_small_example_runs_up_to_its_index(tmp_path: Path) -> None:
     assert stages["lora_index"] == 1 and stages["lora_primitives"] == 5
     # 17 representations and norm_only on three subsets, two of them layer by layer, and the recipe,
     # by a tree, too; 3 + 3 of `style`.
-    assert stages["lora_probes"] == 17 * 3 + 2 + 2 + 3 + 3
+    assert stages["probes"] == 17 * 3 + 2 + 2 + 3 + 3
     index.run(made.of("lora_index")[0], cfg, 1)
     found = index.load(tools.path_of(made, "small"))
     assert (found.refused != "").sum() == 6, "the seventh is found when weights are read"
@@ -53,6 +53,7 @@ def test_50000_files_are_planned_and_one_more_touches_one_shard(tmp_path: Path) 
     jobs = plan.of("lora_primitives")
     assert len(jobs) == 16 and max(b.cost for b in jobs) < 1.5 * min(b.cost for b in jobs)
     tools.write_lora(folder / "new.safetensors")
-    after = {t.path for t in targets(cfg, {}, keys.DigestMemo(cfg["cache_dir"]))}
+    again = lora.collections(cfg, keys.DigestMemo(cfg["cache_dir"]))
+    after = {t.path for t in lora.targets(again)}
     new = {p for p in after - before if "/lora_primitives/" in p}
     assert len(new) == 5, "five families of one shard"

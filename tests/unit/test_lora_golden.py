@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 from actprobe import keys, store
 from actprobe.lora import features, index
 from actprobe.lora.catalog import FAMILIES, REPRESENTATIONS
-from actprobe.lora.targets import INDEX_VERSION, PROBES_VERSION
+from actprobe.lora.targets import INDEX_VERSION
+from actprobe.probes import VERSION
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lora.json"
 
@@ -37,7 +38,7 @@ def _collection(folder: Path) -> dict:
     loras = {"c": {"files": str(folder / "loras"), "labels": str(folder / "labels.csv"),
                    "representations": [r for r in REPRESENTATIONS if r != "recipe_only"],
                    "sketch": {"product": 3, "projector": 4}}}  # fmt: skip
-    probes = {"p": {"loras": ["c"], "methods": ["ridge", "logreg"], "representations": ["stats"]}}
+    probes = [{"sources": ["c/stats"], "methods": ["ridge", "logreg"]}]
     return tools.resolved(folder, loras, probes)
 
 
@@ -47,9 +48,20 @@ def _digest(values: np.ndarray) -> str:
     return keys.spec_key({"values": [f"{v:.4g}" for v in np.ravel(values)]})[:16]
 
 
+def _told(row: dict) -> dict:
+    """What the digest of probes is made of: a row's fit, accuracy and hyperparameters."""
+    params = json.loads(row["params"])
+    del params["unconverged"]
+    if "max_depth" in params:
+        params["depth"] = params.pop("max_depth")
+    told = {k: row[k] for k in ("method", "seed", "test_acc")}
+    source = row["source"].partition("/")[2]
+    return told | {"source": source, "params": json.dumps(params, sort_keys=True)}
+
+
 def test_golden(tmp_path: Path) -> None:
     made = tools.run(_collection(tmp_path))
-    found = {"index": {"version": INDEX_VERSION}, "probes": {"version": PROBES_VERSION}}
+    found = {"index": {"version": INDEX_VERSION}, "probes": {"version": VERSION}}
     loaded = index.load(tools.path_of(made, "c"))
     text = [loaded[c].tolist() for c in ("id", "digest", "rank", "scale")]
     found["index"]["digest"] = keys.spec_key({"rows": text, "modules": loaded.modules})[:16]
@@ -65,17 +77,14 @@ def test_golden(tmp_path: Path) -> None:
             found[name] = {"version": view.version, "digest": digest}
     rows = []
     for t in made.targets.values():
-        if t.stage == "lora_probes":
-            table = store.read_table(t.path).select(
-                ["source", "method", "seed", "test_acc", "params"]
-            )
-            rows += table.to_pylist()
+        if t.stage == "probes":
+            rows += [_told(r) for r in store.read_table(t.path).to_pylist()]
     rows.sort(key=lambda r: (r["source"], r["method"], r["seed"]))
     found["probes"]["digest"] = keys.spec_key({"rows": rows})[:16]
     golden = json.loads(GOLDEN.read_text())
     changed = {k: v for k, v in found.items() if golden.get(k) != v}
     assert found == golden, (
         "other numbers than before: raise the version in lora/catalog.py (families, "
-        "representations) or lora/targets.py (index, probes), then put this into "
+        "representations) or lora/targets.py (index) or probes/stage.py (probes), then put this into "
         f"tests/golden/lora.json: {json.dumps(changed)}"
     )

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from actprobe.lora import layout, report, results
+from actprobe.results.features import representation
+from actprobe.results.report_features import headline
 
 N, MODULES, D = 120, ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v"), 24
 Factors = dict[str, tuple[np.ndarray, np.ndarray]]  # module -> B, A
@@ -69,24 +70,23 @@ def _told(folder: Path, draw: Callable[[np.random.Generator, int], Factors]) -> 
     (folder / "labels.csv").write_text("\n".join(rows))
     loras = {"c": {"files": str(folder / "f"), "labels": str(folder / "labels.csv"),
                    "representations": ["singular_values", "left_projector", "stats"]}}  # fmt: skip
-    probes = {"p": {"loras": ["c"], "methods": ["ridge"], "each_layer": ["left_projector"]}}
+    probes = [
+        {"sources": ["c/*"], "methods": ["ridge"]},
+        {"sources": ["c/left_projector"], "methods": ["ridge"], "each_column_group": "module"},
+    ]
     cfg = tools.resolved(folder, loras, probes)
-    made = tools.run(cfg)
-    results.make_tables(
-        cfg,
-        made.paths("lora_probes"),
-        made.paths("lora_index"),
-        layout.telling(made.paths("features")),
-    )
-    tables = results.read_tables(cfg)
-    summary, choices = tables["summary"], tables["choices"]
-    lines = " ".join(report.headline(summary, choices))
-    means = summary[summary["method"] == "ridge"].set_index("source")["test_acc"]
-    return lines, choices.iloc[0], means, summary["recipe_only"].max(), tables["layers"]
+    tables = tools.make_results(cfg, tools.run(cfg))
+    summary, choices = tables["representations"], tables["choices"]
+    lines = " ".join(headline(tables))
+    ridge = summary[summary["method"] == "ridge"]
+    means = ridge.set_index(representation(ridge))["test_score"]
+    return lines, choices.iloc[0], means, summary["recipe_only"].max(), tables["modules"]
 
 
 def _modules_above_chance(layers: pd.DataFrame) -> set[str]:
-    rows = layers[(layers["source"] == "left_projector") & (layers["ci_low"] > layers["chance"])]
+    rows = layers[
+        (representation(layers) == "left_projector") & (layers["ci_low"] > layers["chance"])
+    ]
     return {
         s.partition("blocks_0_")[2].rpartition("transformer_blocks_0_")[2] for s in rows["site"]
     }

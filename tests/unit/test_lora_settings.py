@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from actprobe import store
+from actprobe import lora, store
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.lora import index, layout, results, settings
+from actprobe.lora import index, settings
 from actprobe.lora.adapter import Adapter, Rules, read_adapter
 from actprobe.lora.collection import Member
 from actprobe.lora.read import read_lora
@@ -293,8 +293,8 @@ def test_f_classifiers_of_peft_are_read_and_what_was_left_is_told(tmp_path: Path
     ]  # fmt: skip
     columns = store.read_header(tools.path_of(made, "c/recipe_only"))["facts"]["columns"]
     assert any("score.weight" in c for c in columns), "who has a head is part of the recipe"
-    results.make_tables(cfg, [], made.paths("lora_index"), layout.telling(made.paths("features")))
-    (told,) = results.read_tables(cfg)["refused"].to_dict("records")
+    features = lora.telling(made.paths("features"))
+    (told,) = lora.left_out(made.paths("lora_index"), features).to_dict("records")
     assert told["id"].startswith("3 LoRAs, e.g. l")
     assert told["reason"] == "read without base_model.model.score.weight (2 x 6)"
     cfg["loras"]["c"]["extra_tensors"] = "refuse"

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from actprobe import store
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.lora import features, index, probe, tables
+from actprobe.lora import features, index, tables
+from actprobe.probes.sources import labelled
 
 
 def _load(made, name: str) -> features.Features:
@@ -78,14 +78,15 @@ def test_probes_read_labels_from_a_table_and_the_recipe_does_not(tmp_path: Path)
         tools.write_lora(files / f"l{i:02d}.safetensors", i, 2)
     _as_table(files, tmp_path / "tables" / "data.arrow", fixed=False)
     loras = {"c": {"tables": str(tmp_path / "tables"), "id": "folder", "label": "category",
-                   "representations": ["stats"]}}  # fmt: skip
-    probes = {"p": {"loras": ["c"], "methods": ["ridge"], "recipe_ignore": ["num_epochs"]}}
+                   "recipe_ignore": ["num_epochs"], "representations": ["stats"]}}  # fmt: skip
+    probes = [{"sources": ["c/*"], "methods": ["ridge"]}]
     made = tools.run(tools.resolved(tmp_path, loras, probes))
-    rows = store.read_table(tools.path_of(made, "p/c/stats.all.ridge")).to_pylist()
+    rows = tools.rows_of(made, "c/stats")
     assert json.loads(rows[0]["classes"]) == ["cat", "dog"] and not rows[0]["reason"]
-    recipe = store.read_table(tools.path_of(made, "p/c/recipe_only.all.ridge")).to_pylist()
+    assert rows[0]["leak_fraction"] == 0, "rows of one file are no copies"
+    recipe = tools.rows_of(made, "c/recipe_only")
     assert recipe[0]["n_columns"] == recipe[0]["n_constant"], "neither label nor epochs are read"
-    probes["p"]["label"] = "colour"
+    probes[0]["label"] = "colour"
     with pytest.raises(ActprobeError, match="no column 'colour'"):
         tools.run(tools.resolved(tmp_path, loras, probes))
 
@@ -139,7 +140,9 @@ def test_tables_with_missing_tensors_other_lists_and_null_labels(tmp_path: Path)
     options = {"tables": str(tmp_path / "tables"), "id": "folder", "label": "colour",
                "representations": ["stats"]}  # fmt: skip
     cfg = tools.resolved(
-        tmp_path, {"c": options}, {"p": {"loras": ["c"], "methods": ["ridge"], "label": "colour"}}
+        tmp_path,
+        {"c": options},
+        [{"sources": ["c/*"], "methods": ["ridge"], "label": "colour", "min_per_class": 2}],
     )
     made = tools.planned(cfg)
     for stage in ("lora_index", "lora_primitives", "features"):
@@ -150,9 +153,9 @@ def test_tables_with_missing_tensors_other_lists_and_null_labels(tmp_path: Path)
     assert "has no partner" in reasons.pop("l2") and not any(reasons.values())
     stats = _load(made, "c/stats")
     assert stats.mask[stats.id.tolist().index("l1")].tolist() == [True, True, False, False]
-    (target,) = [t for t in made.targets.values() if t.name == "p/c/stats.all.ridge"]
-    labels = {id: row["label"] for id, row in probe.labels(target, cfg).items()}
-    assert labels["l0"] == "red" and labels["l4"] == "", "null is no label"
+    args = next(t.args for t in made.targets.values() if t.args.get("source") == "c/stats")
+    said = labelled.lora.labels.read("c", args["table"], args["columns"], found)
+    assert said["l0"]["label"] == "red" and said["l4"]["label"] == "", "null is no label"
 
 
 def test_alphas_of_a_table_are_not_ignored_silently(tmp_path: Path) -> None:

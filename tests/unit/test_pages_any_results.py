@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 from printed import Page
 from results_tables import KINDS, name
 
-from actprobe import csvs, provenance
+from actprobe import csvs, provenance, results
 from actprobe.contrastive import figures as contrastive_figures
 from actprobe.contrastive import report as contrastive_report
 from actprobe.contrastive import tables as contrastive_tables
 from actprobe.contrastive.artefact import Directions, Validated
-from actprobe.lora import figures, layout, report, results
-from actprobe.lora.catalog import EVERY_LAYER, REPRESENTATIONS
+from actprobe.lora import REPRESENTATIONS
+from actprobe.probes.feature_targets import EACH
+from actprobe.results import features, layout, tables
 from actprobe.results.figures import style
 
-CONFIG = {"experiment": "e", "contrastive": [{}], "lora_probes": {"p": {}}}
+CONFIG = {"experiment": "e", "contrastive": [{}]}
 SLOWLY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -188,65 +189,76 @@ def lora(
     folder: Path, kind: str, probes: int, collections: int, methods: int, subsets: int, classes: int,
     modules: int, gone: str,
 ) -> None:  # fmt: skip
-    """Tables of LoRA probes of this shape, then figures and page."""
+    """Tables of probes of LoRA weights of this shape, then figures and page."""
     rng = np.random.default_rng(0)
     representations = ["stats", "left_projector", "norm_only", "recipe_only"]
     cells = [
-        (name(kind, f"p{p}"), "lora-1", name(kind, f"c{c}"), r, name(kind, f"s{s}"), "",
-         ["ridge", "mlp", "tree"][m])
+        (name(kind, f"p{p}"), "normal", name(kind, f"c{c}"), "", "acc", f"c/{r}",
+         name(kind, f"s{s}"), "", ["ridge", "mlp", "tree"][m])
         for p, c, r, s, m in product(range(probes), range(collections), representations,
                                      range(subsets), range(methods))
     ]  # fmt: skip
     module = "unet.down_blocks.{}.attentions.0.transformer_blocks.0.attn1.to_q".format
     single = [
-        (name(kind, "p0"), "lora-1", name(kind, "c0"), r, EVERY_LAYER, module(i), "ridge")
+        (
+            name(kind, "p0"),
+            "normal",
+            name(kind, "c0"),
+            "",
+            "acc",
+            f"c/{r}",
+            EACH,
+            module(i),
+            "ridge",
+        )
         for r, i in product(["stats", "norm_only"], range(modules))
     ]
-    summary, layers = (_summary(c, gone, rng) for c in (cells, single))
-    chosen = summary.drop_duplicates(["setting", "dataset"])
-    choices = chosen.assign(among=9, most="stats, all, ridge", of_runs=3)[results.CHOICES]
+    summary, of_modules = (_summary(c, gone, rng) for c in (cells, single))
+    chosen = summary.drop_duplicates(features.WHERE)
+    choices = chosen.assign(among=9, most="stats, *, ridge", of_runs=3)[features.CHOICES]
     names = [name(kind, f"k{i}") for i in range(classes)]
     pairs = [(a, b, 3) for a, b in zip(names, names[1:] + names[:1], strict=True)]
-    counts = [[*cell, *pair] for cell in cells if cell[3] == "stats" for pair in pairs]
+    counts = [[*cell, *pair] for cell in cells if cell[5] == "c/stats" for pair in pairs]
     refused = pd.DataFrame(
         [["c", "=x", "<b>bad</b>"]] * 2 + [["c", "y", "bad"]],
         columns=["collection", "id", "reason"],
     )
-    tables = {
-        "runs": summary[results.CELL],
-        "summary": summary,
-        "layers": layers,
+    found = {
+        "representations": summary,
+        "modules": of_modules,
         "choices": choices,
-        "confusion": pd.DataFrame(counts, columns=[*results.CELL, "true", "predicted", "n"]),
+        "confusion": pd.DataFrame(counts, columns=[*features.CELL, "true", "predicted", "n"]),
         "refused": refused,
-        "provenance": provenance.table(provenance.NOWHERE),
     }
-    config = {**CONFIG, "results_dir": str(folder)}
-    (folder / "e/tables").mkdir(parents=True)
-    for key, table in tables.items():
-        csvs.write(table, folder / "e" / layout.TABLES[key], float_format="%.6g")
-    figures.make_figures(config)
-    report.make_report(config)
-    check_page(folder / "e/lora.html")
-    assert not any("nan" in line for line in report.told(config))
+    config = {**CONFIG, "results_dir": str(folder), "results": {"confidence": 0.95},
+              "probes": [{"protocol": "lora-1", "settings": ["normal"]}]}  # fmt: skip
+    nothing = tables.tidy(pd.DataFrame(columns=["experiment"]))
+    skipped = pd.DataFrame(columns=tables.SKIPPED)
+    results.write_tables(config, nothing, skipped, tables.dataset_table([]))
+    for key, table in found.items():
+        csvs.write(table, folder / "e" / layout.FEATURE_TABLES[key], float_format="%.6g")
+    results.make_figures(config)
+    results.make_report(config)
+    check_page(folder / "e/report.html")
+    assert not any("nan" in line for line in results.told(config))
 
 
 def _summary(cells: list[tuple], gone: str, rng: np.random.Generator) -> pd.DataFrame:
-    made = pd.DataFrame(cells, columns=results.CELL)
+    made = pd.DataFrame(cells, columns=features.CELL)
     scores = rng.random(len(made))
-    for c in results.SUMMARY:
-        if c not in made:
-            made[c] = scores if c.startswith(("test", "val", "train")) else 0.4
-    made["ci_low"], made["ci_high"] = made["test_acc"] * 0.9, np.minimum(1, made["test_acc"] * 1.1)
+    filled = {c: scores if c.startswith(("test", "val", "train")) else 0.4
+              for c in features.columns() if c not in made}  # fmt: skip
+    made = made.assign(**filled)
+    made["ci_low"], made["ci_high"] = scores * 0.9, np.minimum(1, scores * 1.1)
     made["outliers"], made["reason"], made["n_runs"] = "", "", 5
     if gone == "val":
-        made["val_acc"] = np.nan
+        made["val_score"] = np.nan
     if gone == "interval":
         made[["ci_low", "ci_high", "norm_only", "recipe_only"]] = np.nan
     if gone == "all":
-        made[["test_acc", "val_acc", "n_train", "ci_low", "ci_high"]] = np.nan
+        made[["test_score", "val_score", "n_train", "ci_low", "ci_high"]] = np.nan
         made["reason"] = "one class"
-    return made[results.SUMMARY]
+    return made[features.columns()]
 
 
 PLAIN = {"kind": "short", "probes": 1, "collections": 1, "methods": 1, "subsets": 2, "classes": 3,

@@ -78,7 +78,7 @@ def test_golden(cache):
     ]  # fmt: skip
     found = {"version": VERSION, "rows": keys.spec_key({"rows": rounded})}
     assert found == GOLDEN, (
-        "the probes stage gives other numbers: raise VERSION in probes/targets.py, then put what "
+        "the probes stage gives other numbers: raise VERSION in probes/stage.py, then put what "
         "was found here into tests/golden/probes.json"
     )
 

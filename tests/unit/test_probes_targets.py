@@ -191,7 +191,7 @@ def test_published_protocols_are_frozen(name):
             "methods.logreg.family: nobody has registered 'forest'",
         ),
         ("extends: nothing", "unknown protocol 'nothing'"),
-        ("rows: .nan", "rows: nan is not of type 'object'"),
+        ("rows: .nan", "rows: nan is not valid under any"),
         (
             "settings: {imbalance: {values: [0.15, 0.97]}}",
             r"imbalance: 0.97 is not in the range \[0",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import contrastive_inputs as inputs
-import lora_tools as tools
 import pandas as pd
 import pytest
 import yaml
@@ -13,24 +12,23 @@ from printed import Page
 from results_rows import fake_rows
 from test_contrastive_stage import project
 
-from actprobe import contrastive, finished, lora, pages, results
+from actprobe import contrastive, finished, pages, results
 from actprobe.cli import main
 from actprobe.contrastive.results import make_results
 from actprobe.errors import ActprobeError
-from actprobe.lora import synthetic
 from actprobe.results import tables
 
-ASKED = {"probes": [{"settings": ["normal"]}], "contrastive": [{}], "lora_probes": {"p": {}}}
+ASKED = {"probes": [{"settings": ["normal"]}], "contrastive": [{}]}
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> dict:
-    """An experiment with probes, contrastive probes, LoRA probes and a page of top contexts."""
+    """An experiment with probes, contrastive probes and a page of top contexts."""
     folder = tmp_path_factory.mktemp("all")
     config, known = project(folder, methods=["mean_difference"])
     made = inputs.run(config, known)
     paths = [[t.path for t in made if t.stage == s] for s in ("contrastive", "baselines")]
-    config |= {"probes": ASKED["probes"], "lora_probes": ASKED["lora_probes"]}
+    config |= {"probes": ASKED["probes"]}
     contexts = [f"{finished.folder(config)}/contexts/dump.resid_pre.3.a.html"]
     make_results(config, *paths, [t.path for t in known["texts"]], contexts=contexts)
 
@@ -40,35 +38,14 @@ def experiment(tmp_path_factory) -> dict:
     results.make_figures(config)
     results.make_report(config, contexts=contexts)
 
-    synthetic.write(folder / "loras", per_class=3)
-    loras = {"toy": {"files": str(folder / "loras/files"), "labels": str(folder / "loras/labels.csv"),
-                     "representations": ["stats"]}}  # fmt: skip
-    entry = {"p": {"loras": ["toy"], "methods": ["ridge"]}}
-    own = tools.resolved(folder / "lora", loras, entry)
-    plan = tools.run(own)
-    everything = {
-        **own,
-        **{k: config[k] for k in ("experiment", "results_dir", "probes", "contrastive")},
-    }
-    from actprobe.lora import figures, layout, report
-    from actprobe.lora import results as lora_results
-
-    lora_results.make_tables(
-        everything,
-        plan.paths("lora_probes"),
-        plan.paths("lora_index"),
-        layout.telling(plan.paths("features")),
-    )
-    figures.make_figures(everything)
-    report.make_report(everything, contexts)
     Path(contexts[0]).parent.mkdir()
     Path(contexts[0]).write_text("<p>contexts</p>")
-    return everything
+    return config
 
 
 def test_h_every_page_links_to_every_other_and_all_links_lead_somewhere(experiment):
     root = finished.folder(experiment)
-    names = ["report.html", "contrastive.html", "lora.html"]
+    names = ["report.html", "contrastive.html"]
     others = {n: set(names) - {n} | {"contexts/dump.resid_pre.3.a.html"} for n in names}
     for name in names:
         found = Page((root / name).read_text(encoding="utf-8")).links
@@ -79,26 +56,26 @@ def test_h_every_page_links_to_every_other_and_all_links_lead_somewhere(experime
 def test_h_a_page_that_stands_alone_links_to_no_other():
     assert pages.links({"probes": [1]}, "report.html") == []
     assert pages.links({"probes": [1], "contrastive": []}, "report.html") == []
-    two = pages.links({"probes": [1], "lora_probes": {"a": 1}}, "lora.html")
+    two = pages.links({"probes": [1], "contrastive": [1]}, "contrastive.html")
     assert two == [
-        {"href": "report.html", "name": "Probes"}, {"href": "", "name": "LoRA weights"},
+        {"href": "report.html", "name": "Probes"}, {"href": "", "name": "Contrastive probes"},
     ]  # fmt: skip
 
 
 def test_c11_results_tells_every_kind_that_is_there(experiment):
     lines = finished.told(experiment)
-    for told in (results.told, contrastive.told, lora.told):
+    for told in (results.told, contrastive.told):
         assert set(told(experiment)) <= set(lines)
     root = finished.folder(experiment)
-    for page in ("report.html", "contrastive.html", "lora.html"):
+    for page in ("report.html", "contrastive.html"):
         assert f"report   {root / page}" in lines
     assert f"contexts {root / 'contexts/dump.resid_pre.3.a.html'}" in lines
     assert not any("nan" in line for line in lines)
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "lora"])
+@pytest.mark.parametrize("kind", ["contrastive"])
 def test_c11_results_of_one_kind_alone(experiment, tmp_path, monkeypatch, capsys, kind):
-    """After a run of contrastive or LoRA probes alone nothing is missing, and it is told."""
+    """After a run of contrastive probes alone nothing is missing, and it is told."""
     page = f"{kind}.html"
     root = tmp_path / "results" / "toy"
     for f in finished.files(experiment):
@@ -120,9 +97,9 @@ def test_c11_results_of_one_kind_alone(experiment, tmp_path, monkeypatch, capsys
 
 
 def test_c11_where_there_is_nothing_the_missing_page_is_named(tmp_path):
-    config = {"experiment": "toy", "results_dir": str(tmp_path), "lora_probes": {"p": {}}}
+    config = {"experiment": "toy", "results_dir": str(tmp_path), "contrastive": [{}]}
     with pytest.raises(
-        ActprobeError, match=r"toy/lora\.html is not there yet: run snakemake first"
+        ActprobeError, match=r"toy/contrastive\.html is not there yet: run snakemake first"
     ):
         finished.told(config)
 
@@ -134,18 +111,18 @@ def test_c11_files_are_those_of_results_and_nothing_else(experiment):
     (root / "notes.txt").write_text("mine")
     found = {str(f.relative_to(root)) for f in finished.files(experiment)}
     assert not {"wandb/run.wandb", "notes.txt"} & found
-    assert {"lora.html", "contrastive.html", "report.html", "tables/lora_runs.csv"} <= found
+    assert {"contrastive.html", "report.html", "tables/probes.csv"} <= found
     assert any(f.endswith("vectors/layer_1.pt") for f in found)
 
 
 def test_d4_rows_of_printed_tables_differ_in_their_labels(experiment):
-    for name in ("report.html", "contrastive.html", "lora.html"):
+    for name in ("report.html", "contrastive.html"):
         page = Page((finished.folder(experiment) / name).read_text(encoding="utf-8"))
         assert page.tables and page.alike() == [], name
 
 
 def test_d17_every_page_says_where_its_numbers_come_from(experiment):
     root = finished.folder(experiment)
-    for name in ("report.html", "contrastive.html", "lora.html"):
+    for name in ("report.html", "contrastive.html"):
         text = (root / name).read_text(encoding="utf-8")
         assert "0.1.0, commit " in text and "provenance.csv" in text

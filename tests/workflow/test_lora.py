@@ -30,9 +30,14 @@ def finished(tmp_path_factory) -> Project:
                 "representations": ["stats"],
             }
         },
-        "lora_probes": {
-            "class": {"loras": ["small"], "methods": METHODS, "each_layer": ["stats"]},
-        },
+        "probes": [
+            {
+                "protocol": "lora-1",
+                "sources": ["small/*"],
+                "methods": METHODS,
+                "each_column_group": "module",
+            }
+        ],
     }
     p.snakemake()
     return p
@@ -47,23 +52,24 @@ def project(finished, tmp_path) -> Project:
 
 
 def table(p: Project, name: str) -> pd.DataFrame:
-    path = p.folder / "results" / "toy" / "tables" / f"lora_{name}.csv"
+    path = p.folder / "results" / "toy" / "tables" / f"{name}.csv"
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
 def test_a_run_names_bad_files_and_has_controls_in_every_table(finished):
     assert "Nothing to be done" in finished.snakemake("-n")
     assert "0 damaged" in finished.actprobe("verify", "cache")
-    page = (finished.folder / "results" / "toy" / "lora.html").read_text()
+    page = (finished.folder / "results" / "toy" / "report.html").read_text()
     refused = table(finished, "refused").set_index("id")["reason"]
     assert len(refused) == 7 and all(name in page for name in refused.index)
     assert "cut short" in refused["broken/truncated"] and "NaN" in refused["broken/nan"]
-    for name in ("runs", "summary", "layers"):
+    for name in ("probes", "representations", "modules"):
         rows = table(finished, name)
-        assert set(rows["source"]) >= {"stats", "norm_only"} and rows["chance"].notna().all()
-    for name in ("summary", "layers"):
+        assert set(rows["source"]) >= {"small/stats", "small/norm_only"}
+        assert rows["chance"].notna().all()
+    for name in ("representations", "modules"):
         assert table(finished, name)[["recipe_only", "norm_only"]].notna().all(axis=None)
-    assert table(finished, "summary")[["ci_low", "ci_high"]].notna().all(axis=None)
+    assert table(finished, "representations")[["ci_low", "ci_high"]].notna().all(axis=None)
 
 
 def test_a_new_collection_beside_one_whose_features_were_deleted(project):
@@ -73,24 +79,26 @@ def test_a_new_collection_beside_one_whose_features_were_deleted(project):
     project.config["loras"]["more"] = project.config["loras"]["small"] | {
         "files": "data/files/[bc]*/**"
     }
-    project.config["lora_probes"]["class"]["loras"].append("more")
+    project.config["probes"][0]["sources"].append("more/*")
     said = project.snakemake("-n")
-    assert "lora_tables" in said
+    assert "rule tables" in said or "tables" in said
 
 
 def test_what_a_change_of_the_config_makes_again(project):
-    small, probes = project.config["loras"]["small"], project.config["lora_probes"]
+    small, probes = project.config["loras"]["small"], project.config["probes"]
     shards = len(project.cached("lora_primitives")) // 2  # families order and product
     assert shards > 2
 
     small["representations"].append("rank_based")
-    assert project.plan() == {"features": 1, "lora_probes": 1}, "a view of known primitives"
+    assert project.plan() == {"features": 1, "probes": 2}, "a view of known primitives"
     small["representations"][-1] = "frequency"
-    assert project.plan() == {"lora_primitives": shards, "features": 1, "lora_probes": 1}
+    assert project.plan() == {"lora_primitives": shards, "features": 1, "probes": 2}
     small["representations"].pop()
 
-    probes["style"] = {"loras": ["small"], "methods": METHODS, "label": "style"}
-    assert project.plan() == {"lora_probes": 4}, "another label column reads no weight"
+    probes.append(
+        {"protocol": "lora-1", "sources": ["small/*"], "methods": METHODS, "label": "style"}
+    )
+    assert project.plan() == {"probes": 4}, "another label column reads no weight"
     said = project.snakemake("-n")
     assert "4 cached files to make" in said and "lora_primitives_small" not in said
 
@@ -102,7 +110,7 @@ def test_a_new_file_makes_its_shard_and_a_damaged_one_is_set_aside(project):
     labels = project.folder / "data" / "labels.csv"
     labels.write_text(labels.read_text() + "cat/new,cat,photo,new\n")
     said = project.snakemake("-n")
-    expected = {"lora_index": 1, "lora_primitives": 2, "features": 3, "lora_probes": 6}
+    expected = {"lora_index": 1, "lora_primitives": 2, "features": 3, "probes": 6}
     assert project.plan() == expected, "one shard of two families"
     assert "files changed" in said
 
@@ -113,7 +121,7 @@ def test_a_new_file_makes_its_shard_and_a_damaged_one_is_set_aside(project):
     refused = table(project, "refused").set_index("id")["reason"]
     assert len(refused) == 9 and "cut short" in refused["bird/0001"]
     assert "not a safetensors file" in refused["noise"]
-    counts = table(project, "runs")
+    counts = table(project, "probes")
     assert set(counts["n_train"] + counts["n_test"]) == {40}, "one more, one fewer"
     after = project.snapshot()
     assert {k: after[k] for k in before} == before, "what others may still want stays"

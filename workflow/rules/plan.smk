@@ -13,7 +13,7 @@ from snakemake.cli import parse_args
 from snakemake.io import _IOFile
 from snakemake.logging import logger
 
-from actprobe import contrastive, costs, lora, results, runs, session, wandb
+from actprobe import contrastive, costs, results, runs, session, wandb
 from actprobe.errors import ActprobeError
 from actprobe.experiment import STAGES
 from actprobe.failures import Failures, says_only_that_a_script_failed
@@ -100,10 +100,9 @@ keep(PLAN.targets)
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
 CONTRASTIVE = contrastive.outputs(CONFIG)
-LORA_RESULTS = lora.outputs(CONFIG)
 PAGES = [wandb.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
 # What the reports read is made on the way to them.
-REPORTS = {"probes": RESULTS, "contrastive": CONTRASTIVE, "lora_probes": LORA_RESULTS}
+REPORTS = {"probes": RESULTS, "contrastive": CONTRASTIVE}
 FINAL = [
     path
     for stage, outputs in REPORTS.items()

@@ -1,6 +1,6 @@
 """Probes: fits of one protocol and setting, many datasets per job, one thread per worker.
 
-REQUIRED INPUTS: activations and texts.
+REQUIRED INPUTS: activations and texts, features and labels of LoRAs.
 OUTPUTS: {cache_dir}/probes/{protocol}/{setting}/{source}/{dataset}.{method}.{key}.parquet
 """
 

@@ -1,16 +1,18 @@
 """Results: tables, figures and the report, from probe results alone.
 
-REQUIRED INPUTS: probe results and texts.
+REQUIRED INPUTS: probe results, texts, and what tells of LoRA files that were left out.
 OUTPUTS: {results_dir}/{experiment}/{tables,figures}/*, report.html
 """
 
-from actprobe import provenance
+from actprobe import lora, provenance
 
 
 rule tables:
     input:
         probes=PLAN.paths("probes"),
         texts=PLAN.paths("texts"),
+        indexes=PLAN.paths("lora_index"),
+        features=lora.telling(PLAN.paths("features")),
     output:
         **RESULTS["tables"],
     log:
@@ -27,7 +29,7 @@ rule tables:
 
 rule figures:
     input:
-        rules.tables.output.probes,
+        rules.tables.output,
     output:
         **{
             name: report(

@@ -1,6 +1,6 @@
 """Write the tables of the experiment."""
 
-from actprobe import jobs
+from actprobe import jobs, lora
 from actprobe.results import make_tables
 from actprobe.texts import describe
 
@@ -11,4 +11,5 @@ with jobs.logged(snakemake.log[0]):
         describe(snakemake.input.texts),
         snakemake.params.encoded,
         snakemake.params.origin,
+        lora.left_out(snakemake.input.indexes, snakemake.input.features),
     )

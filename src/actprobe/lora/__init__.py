@@ -1,6 +1,7 @@
-"""LoRA weights: collections of files, features of their weights, and classifiers on these.
+"""LoRA weights: collections of files, and features of their weights.
 
-`targets` (config to targets) is light to import; everything else is imported when first used.
+What is needed to plan (names, targets, labels, widths) is light to import; everything else is imported
+when first used.
 """
 
 from __future__ import annotations
@@ -8,16 +9,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
-from actprobe.lora.layout import outputs, telling
-from actprobe.lora.targets import targets
+from actprobe.lora import classes, labels
+from actprobe.lora.catalog import CONTROLS, REPRESENTATIONS
+from actprobe.lora.collection import labels as label_rows
+from actprobe.lora.collection import labels_digest
+from actprobe.lora.effort import MODULES
+from actprobe.lora.effort import columns as width
+from actprobe.lora.names import matches
+from actprobe.lora.targets import Collection, collections, computed, targets
+from actprobe.lora.telling import REFUSED, telling
 
 if TYPE_CHECKING:
+    from actprobe.lora.controls import joint
     from actprobe.lora.features import Features, load
     from actprobe.lora.index import Index
-    from actprobe.lora.report import told
+    from actprobe.lora.refusals import left_out
 
-_LAZY = {"Features": "features", "Index": "index", "load": "features", "told": "report"}
+_LAZY = {
+    "Features": "features",
+    "Index": "index",
+    "joint": "controls",
+    "load": "features",
+    "left_out": "refusals",
+}
 
-__all__ = ["Features", "Index", "load", "outputs", "targets", "telling", "told"]
+__all__ = [
+    "CONTROLS",
+    "MODULES",
+    "REFUSED",
+    "REPRESENTATIONS",
+    "Collection",
+    "Features",
+    "Index",
+    "classes",
+    "collections",
+    "computed",
+    "joint",
+    "label_rows",
+    "labels",
+    "labels_digest",
+    "left_out",
+    "load",
+    "matches",
+    "targets",
+    "telling",
+    "width",
+]
 
 __getattr__ = lazy(__name__, _LAZY)

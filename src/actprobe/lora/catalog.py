@@ -129,7 +129,6 @@ REPRESENTATIONS = {
     )
 }
 CONTROLS = ("recipe_only", "norm_only")
-EVERY_LAYER = "each"  # the layer subset that probes every module for itself
 
 
 def stored(names: list[str]) -> list[str]:

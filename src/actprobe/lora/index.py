@@ -23,7 +23,7 @@ from actprobe import store
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
-from actprobe.lora import classes, collection, labels, protocol, tables
+from actprobe.lora import classes, collection, labels, tables
 from actprobe.lora.adapter import Adapter, Rules, read_adapter
 from actprobe.lora.bases import mismatches
 from actprobe.lora.collection import Member
@@ -94,6 +94,11 @@ class Index:
     offsets: NDArray[np.int64]
     lists: Mapping[str, NDArray[Any]]
 
+    @staticmethod
+    def open(path: str | Path) -> Index:
+        """Read an index artefact. Raises BadInput for a tombstone."""
+        return load(path)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -140,7 +145,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             options = config["loras"][t.item]
             with out.guard(t):
                 out.done(t, build(t, options, memo))
-                _tell_small_classes(t.item, load(store.part_path(t.path)), config)
+                _tell_small_classes(t, load(store.part_path(t.path)), options)
 
 
 def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
@@ -174,19 +179,17 @@ def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
     return store.write_table(t.path, table, t.spec, facts)
 
 
-def _tell_small_classes(name: str, found: Index, config: Mapping[str, Any]) -> None:
-    """Log which probes cannot use the classes that are left, before anything is computed for them."""
-    for probes, entry in (config.get("lora_probes") or {}).items():
-        if name not in entry["loras"]:
-            continue
-        options = config["loras"][name]
-        said = labels.read(name, options, labels.columns(entry, options), found)
+def _tell_small_classes(t: Target, found: Index, options: Mapping[str, Any]) -> None:
+    """Log which probes cannot use the classes that are left, before anything is computed for them.
+
+    args["told"] of an index: for each entry of `probes` that reads the collection its place in the
+    config, the columns of its labels, its least number of LoRAs per class and the rule of its split.
+    """
+    for where, columns, least, rule in t.args["told"]:
+        said = labels.read(t.item, options, columns, found)
         rows = [said[i] for i in found["id"][found.refused == ""] if said.get(i, {}).get("label")]
-        rule, least = protocol.load(entry["protocol"])["split"], entry["min_per_class"]
         if why := classes.problem(rows, least, rule) or classes.doubt(rows, least, rule):
-            log.warning(
-                "lora_probes.%s: of the LoRAs of %s that can be used, %s", probes, name, why
-            )
+            log.warning("%s: of the LoRAs of %s that can be used, %s", where, t.item, why)
 
 
 def stop(name: str, refused: Sequence[str], options: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ KINDS = ("label", "group", "split")
 
 
 def columns(entry: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str | None]:
-    """The columns that `lora_probes.{name}` reads of a collection, by kind."""
+    """The columns that an entry of `probes` reads of a collection, by kind."""
     return {k: entry[k] or options.get(k) for k in KINDS}
 
 

@@ -30,7 +30,11 @@ Rows = Callable[[], list[dict[str, Any]]]
 log = logging.getLogger(__name__)
 
 _TEXT = ("dataset", "label", "model", "site", "position", "source", "protocol", "setting")
-_NUMBERS = ("val_score", "test_score", "ci_low", "ci_high", "leak_fraction", "group_fraction")
+_COUNTS = ("n_train", "n_validation", "n_test", "n_unused", "n_columns", "n_constant", "n_repeated")
+_NUMBERS = (
+    "train_score", "val_score", "test_score", "ci_low", "ci_high", "leak_fraction",
+    "group_fraction",
+)  # fmt: skip
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -39,11 +43,13 @@ def columns() -> pa.Schema:
     measured = [m.column for m in metrics.all_metrics().values()]
     return pa.schema(
         [
-            *((name, pa.string()) for name in (*_TEXT, "condition", "method", "kind", "metric")),
-            *((name, pa.int32()) for name in ("k", "seed", "n_train", "n_test", "n_unused")),
+            *((name, pa.string()) for name in (*_TEXT, "columns", "condition", "method")),
+            *((name, pa.string()) for name in ("kind", "metric")),
+            *((name, pa.int32()) for name in ("k", "seed", *_COUNTS)),
             *((name, pa.float64()) for name in (*_NUMBERS, "test_score_unseen", "chance")),
             ("converged", pa.bool_()),
             *((name, pa.float64()) for name in measured),
+            *((name, pa.string()) for name in ("outliers", "classes", "confusion")),
             *((name, pa.string()) for name in ("reason", "params", "key")),
         ]
     )
@@ -80,6 +86,7 @@ def _tell(todo: list[Target]) -> None:
     told = dict.fromkeys(
         (t.args["texts"], t.item, t.args["protocol"], t.spec["setting"], t.spec["method"])
         for t in todo
+        if "texts" in t.args
     )
     lines: dict[str, None] = {}
     for texts, dataset, name, setting, method in told:
@@ -99,9 +106,9 @@ def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:
 
 
 def _size(t: Target) -> int:
-    """Bytes of the matrix that a target reads; 0 when it is not there."""
+    """Bytes of the numbers that a target reads; 0 when they are not there."""
     try:
-        return os.path.getsize(t.args["matrix"])
+        return sum(map(os.path.getsize, t.args.get("features") or [t.args["matrix"]]))
     except OSError:
         return 0
 

@@ -22,19 +22,25 @@ from actprobe.probes import (
     metrics,
     needs,
     protocol,
+    shares,
     sizes,
     splits,
 )
 from actprobe.probes.data import Labels
+from actprobe.probes.feature_targets import EACH
 from actprobe.probes.fits import Fits, Source
 from actprobe.probes.kinds import BINARY, ONE_VS_REST
 from actprobe.probes.sizes import CannotFit, Condition
-from actprobe.probes.splits import Rows
+from actprobe.probes.sources import features, labelled
+from actprobe.probes.splits import Rows, Split
 
 log = logging.getLogger(__name__)
 
 EMPTY: dict[str, Any] = {
-    **dict.fromkeys(("k", "n_train", "n_test", "n_unused", "group_fraction")),
+    **dict.fromkeys(("k", "n_train", "n_validation", "n_test", "n_unused", "group_fraction")),
+    **dict.fromkeys(("n_columns", "n_constant", "n_repeated")),
+    **dict.fromkeys(("columns", "outliers", "classes", "confusion"), ""),
+    "train_score": None,
     **dict.fromkeys(("val_score", "test_score", "ci_low", "ci_high"), math.nan),
     "converged": None,
     **dict.fromkeys(("leak_fraction", "test_score_unseen", "chance"), math.nan),
@@ -61,6 +67,34 @@ def rows(target: Target) -> list[dict[str, Any]]:
         target.spec.get("extensions", {}),
         "the files of `extensions`",
     )
+    place = {k: args[k] for k in ("dataset", "model", "site", "position", "source")}
+    place |= {k: target.spec[k] for k in ("protocol", "setting", "method")}
+    place["key"] = keys.short(target.key)
+    found: list[dict[str, Any]] = []
+    for more, source, test in _sources(target, recipe):
+        for label, own, other in _tasks(source, test, target.spec.get("labels")):
+            kind = own.labels.kind
+            of_task = {**place, **more, "label": label, "kind": kind}
+            of_task["metric"] = metrics.main_metric(kind, recipe.get("select")).name
+            found += _task_rows(own, other, recipe, of_task, args.get("test_set", ""))
+    return found
+
+
+def _sources(
+    target: Target, recipe: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], Source, Source | None]]:
+    """What is fitted on, and the test set of its own where there is one; with it what its rows say of
+    their place. Of features every module may be one."""
+    args = target.args
+    if recipe["method"]["reads"] == "features":
+        found = features.load(args)
+        of = labelled.read(args, target.spec["table"], recipe["split"], found.id)
+        if target.spec["columns"] != EACH:
+            yield {"columns": args["columns_named"]}, Source(of, found), None
+            return
+        for module, columns in found.groups().items():
+            yield {"columns": EACH, "site": module}, Source(of, found.some(columns)), None
+        return
     _check_bos(target)
     source = _source(args["texts"], args["matrix"], recipe)
     test = None
@@ -68,15 +102,7 @@ def rows(target: Target) -> list[dict[str, Any]]:
         test = _source(args["test_texts"], args["test_matrix"], recipe)
         _check_other(source.labels, test.labels, args)
         test = Source(_by_name(source.labels, test.labels, args), test.matrix)
-    place = {k: args[k] for k in ("dataset", "model", "site", "position", "source")}
-    place |= {k: target.spec[k] for k in ("protocol", "setting", "method")}
-    place["key"] = keys.short(target.key)
-    found: list[dict[str, Any]] = []
-    for label, own, other in _tasks(source, test, target.spec.get("labels")):
-        of_task = {**place, "label": label, "kind": own.labels.kind}
-        of_task["metric"] = metrics.MAIN[own.labels.kind]
-        found += _task_rows(own, other, recipe, of_task, args.get("test_set", ""))
-    return found
+    yield {}, source, test
 
 
 def _tasks(
@@ -111,6 +137,8 @@ def _task_rows(
 
 def kept(labels: Labels, recipe: Mapping[str, Any], seed: int) -> Labels:
     """The rows that the fits of a seed are split from."""
+    if recipe["rows"] == "all":
+        return labels
     most = recipe["setting"].get("rows", recipe["rows"]["most"])
     return labels.keep(most, recipe["rows"]["kept"], seed)
 
@@ -195,11 +223,11 @@ def _condition(
     """
     ks = recipe["method"].get("ks", [None])
     try:
-        train_rows, test_rows = split(source.labels, recipe, condition, seed)
+        sides = split(source.labels, recipe, condition, seed)
         if test is not None:
-            test_rows = np.arange(len(test.labels))
+            sides = replace(sides, test=np.arange(len(test.labels)))
             _check_test_set(test.labels, recipe["split"])
-        fits = Fits(source, train_rows, test or source, test_rows, recipe, condition, seed)
+        fits = Fits(source, test or source, sides, recipe, condition, seed)
     except CannotFit as e:
         yield from ({"k": k, "reason": str(e)} for k in ks)
         return
@@ -217,11 +245,18 @@ def _check_test_set(labels: Labels, split: Mapping[str, Any]) -> None:
         sizes.check_classes(positives, len(labels) - positives, split.get("least_test", 1))
 
 
-def split(
-    labels: Labels, recipe: Mapping[str, Any], condition: Condition, seed: int
-) -> tuple[Rows, Rows]:
-    """Train and test rows of a condition, as places among the labels. Raises CannotFit."""
+def split(labels: Labels, recipe: Mapping[str, Any], condition: Condition, seed: int) -> Split:
+    """The rows of a condition, as places among the labels. Raises CannotFit."""
     split, setting = recipe["split"], recipe["setting"]
+    if "kind" in split:
+        return shares.draw(labels.y, labels.group, labels.split, split, seed)
+    return Split(*_train_and_test(labels, recipe, condition, split, setting, seed))
+
+
+def _train_and_test(
+    labels: Labels, recipe: Mapping[str, Any], condition: Condition, split: Mapping[str, Any],
+    setting: Mapping[str, Any], seed: int,
+) -> tuple[Rows, None, Rows]:  # fmt: skip
     if labels.kind == BINARY and len(labels.classes) != 2:
         raise CannotFit(needs.two_classes(labels.classes))
     if labels.kind != BINARY and needs.binary_only(recipe):
@@ -232,8 +267,11 @@ def split(
             len(labels), positives, len(labels) - positives, condition, setting, split
         )
         if "test_set" in setting and recipe["method"]["reads"] == "latents":
-            return splits.first_of_each(labels.y, n_train, seed)
-        return splits.draw(labels.y, n_train, n_test, condition.ratio, seed)
-    return splits.disjoint(
+            train, test = splits.first_of_each(labels.y, n_train, seed)
+        else:
+            train, test = splits.draw(labels.y, n_train, n_test, condition.ratio, seed)
+        return train, None, test
+    train, test = splits.disjoint(
         labels.y, labels.component, labels.split, condition, setting, split, seed, labels.kind
     )
+    return train, None, test

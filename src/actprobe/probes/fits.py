@@ -18,7 +18,7 @@ from actprobe.probes.kinds import CONTINUOUS, MULTICLASS
 from actprobe.probes.methods.prepare import Matrix, json_params
 from actprobe.probes.search import Fitted, Task, search
 from actprobe.probes.sizes import CannotFit, Condition
-from actprobe.probes.splits import Rows
+from actprobe.probes.splits import Rows, Split
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,22 @@ class Fits:
     def __init__(
         self,
         source: Source,
-        train: Rows,
         other: Source,
-        test: Rows,
+        split: Split,
         recipe: Mapping[str, Any],
         condition: Condition,
         seed: int,
     ) -> None:
+        train, test = split.train, split.test
         self.method, self.seed, self.kind = recipe["method"], seed, source.labels.kind
         self.n_classes = len(source.labels.classes)
-        self.rule, self.notes = recipe["validation"], {}
+        self.rule = recipe["validation"]
+        self.notes: dict[str, Any] = {}  # in `params`
+        self.told: dict[str, Any] = {}  # in columns of their own
+        self.select = recipe.get("select")
+        self.classes, self.split = source.labels.classes, split
+        if self._one_test_set(recipe["split"], source.labels):
+            self.notes["test_rows"] = "shared"  # by the runs of all seeds
         if other.labels.classes != source.labels.classes:
             self.notes["test_classes"] = other.labels.classes
         self.y_train = source.labels.y[train]
@@ -53,21 +59,29 @@ class Fits:
         self._check_train()
         self.y_test = other.labels.y[test]
         own, there = source.labels, other.labels
-        self.repeated = leakage.repeated(own.digest[train], there.digest[test])
-        self.shared = _shared_groups(own, train, there, test)
+        self.repeated = leakage.repeated(own.digest[split.fitted], there.digest[test])
+        self.shared = _shared_groups(own, split.fitted, there, test)
         self.cluster = there.component[test]
         self.level = recipe["interval"]["level"]
         if self.method.get("labels") == "shuffled":
             shuffler = np.random.RandomState(self.method.get("seed", seed))
             self.y_train = permute.exchanged(self.y_train, own.component[train], shuffler)
             self._check_train("shuffled by whole groups, ")
-        component = own.component[train] if self.rule["groups"] == "disjoint" else None
-        self.folds = validation.folds(self.y_train, self.rule, seed, component, self.kind)
+        self.folds: list[validation.Fold] = []
+        self.X_validation = self.y_validation = None
+        if split.validation is None:
+            component = own.component[train] if self.rule["groups"] == "disjoint" else None
+            self.folds = validation.folds(self.y_train, self.rule, seed, component, self.kind)
+        else:
+            self.y_validation = own.y[split.validation]
         self.X_train: Any
         self.X_test: Any
         self.X_folds: list[Matrix] | None = None
         at_train, at_test = source.labels.row[train], other.labels.row[test]
-        if self.method["reads"] in ("latents", "token_latents"):
+        if self.method["reads"] == "features":
+            sides, self.told = source.matrix.sides(source.labels.row, split, self.method)
+            self.X_train, self.X_validation, self.X_test = sides
+        elif self.method["reads"] in ("latents", "token_latents"):
             best = self._best(source, at_train, slice(None))
             fired = source.matrix.columns(best, at_train)
             if not fired.any():
@@ -88,6 +102,11 @@ class Fits:
         else:
             self.X_train = source.matrix[at_train].astype(np.float64)
             self.X_test = other.matrix[at_test]
+
+    @staticmethod
+    def _one_test_set(rule: Mapping[str, Any], labels: Labels) -> bool:
+        """Whether a split by shares gives every run the same test rows."""
+        return "kind" in rule and (labels.split is not None or rule["seed"] != "per_run")
 
     def _check_train(self, after: str = "") -> None:
         """Raise CannotFit where a class has no train row, or all values are one."""
@@ -132,6 +151,9 @@ class Fits:
             self.kind,
             self.n_classes,
             [x[:, :k] for x in self.X_folds] if self.X_folds is not None else None,
+            self.X_validation,
+            self.y_validation,
+            self.select,
         )
 
     def _row(self, k: int | None, fitted: Fitted) -> dict[str, Any]:
@@ -140,16 +162,20 @@ class Fits:
         if k is not None:
             params["latents"] = int(self.X_train[:, :k].any(axis=0).sum())
         y, said = self.y_test, fitted.scores
-        low, high = intervals.main_interval(self.kind, y, said, self.cluster, self.level)
+        low, high = intervals.main_interval(
+            self.kind, y, said, self.cluster, self.level, self.select, fitted.predicted
+        )
         new = ~self.repeated
         if self.shared is not None:
             new &= ~self.shared
         measured = metrics.measure(self.kind, y, said, fitted.predicted)
-        score = measured[metrics.main_metric(self.kind).column]
+        score = measured[metrics.main_metric(self.kind, self.select).column]
         return {
             "k": k,
-            "n_train": len(self.y_train),
+            "n_train": len(self.split.fitted),
+            "n_validation": None if self.y_validation is None else len(self.y_validation),
             "n_test": len(y),
+            "train_score": fitted.train_score,
             "val_score": fitted.val_score,
             "test_score": score,
             **measured,
@@ -158,10 +184,28 @@ class Fits:
             "converged": fitted.converged,
             "leak_fraction": float(self.repeated.mean()),
             "group_fraction": None if self.shared is None else float(self.shared.mean()),
-            "test_score_unseen": metrics.main(self.kind, y[new], said[new]),
+            "test_score_unseen": metrics.main(
+                self.kind, y[new], said[new], self.select, fitted.predicted[new]
+            ),
             "chance": self._chance(),
             "reason": self._no_number(score),
             "params": json.dumps(params, sort_keys=True),
+            **self._confusion(fitted.predicted),
+            **self.told,
+        }
+
+    def _confusion(self, predicted: NDArray[Any]) -> dict[str, str]:
+        """Names of the classes, and the cells of the confusion matrix that are not 0, as JSON: true
+        class, predicted class, rows. There are no more of them than rows."""
+        if self.kind == CONTINUOUS:
+            return {}
+        pairs, counts = np.unique(
+            np.column_stack([self.y_test, predicted]), axis=0, return_counts=True
+        )
+        cells = np.column_stack([pairs, counts]).astype(int).tolist()
+        return {
+            "classes": json.dumps(self.classes),
+            "confusion": json.dumps(cells, separators=(",", ":")),
         }
 
     def _chance(self) -> float:

@@ -15,11 +15,12 @@ has width 0. How often it holds the true AUC is measured in benchmarks/calibrati
 from __future__ import annotations
 
 import math
+from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from actprobe.probes import metrics
 from actprobe.probes.kinds import BINARY, MULTICLASS
@@ -33,14 +34,31 @@ Vector = NDArray[np.float64]
 
 
 def main_interval(
-    kind: str, y: NDArray[Any], scores: NDArray[Any], cluster: NDArray[Any], level: float
+    kind: str,
+    y: NDArray[Any],
+    scores: NDArray[Any],
+    cluster: NDArray[Any],
+    level: float,
+    name: str | None = None,
+    predicted: NDArray[Any] | None = None,
 ) -> tuple[float, float]:
-    """The interval of a fit's main metric, for any label kind."""
-    if kind == BINARY:
+    """The interval of a fit's main metric, for any label kind; name: of that which is selected.
+
+    That of an accuracy is the score interval of as many rows, whatever belongs together.
+    """
+    if name == "acc":
+        assert predicted is not None
+        return wilson(float(np.mean(predicted == y)), len(y), level) if len(y) else (nan, nan)
+    if kind == BINARY and name in (None, "auc"):
         return auc_interval(y, scores, cluster, level)
-    if kind == MULTICLASS:
+    if kind == MULTICLASS and name in (None, "auc"):
         return _of_classes(y, scores, cluster, level)
-    return jackknife(kind, y, scores, cluster, level)
+    return jackknife(kind, y, scores, cluster, level, name, predicted)
+
+
+def wilson(share: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Score interval of a share of n (Wilson 1927); exactly 0 and 1 where the share is."""
+    return _wilson(share, n, float(ndtri(0.5 + level / 2)))
 
 
 def _of_classes(
@@ -60,7 +78,13 @@ def _of_classes(
 
 
 def jackknife(
-    kind: str, y: NDArray[Any], scores: NDArray[Any], cluster: NDArray[Any], level: float
+    kind: str,
+    y: NDArray[Any],
+    scores: NDArray[Any],
+    cluster: NDArray[Any],
+    level: float,
+    name: str | None = None,
+    predicted: NDArray[Any] | None = None,
 ) -> tuple[float, float]:
     """The interval of a main metric by leaving out one of twenty parts of the test rows at a time.
 
@@ -70,16 +94,18 @@ def jackknife(
     """
     _, at = np.unique(cluster, return_inverse=True)
     parts = min(_PARTS, int(at.max(initial=-1)) + 1)
-    whole = metrics.main(kind, y, scores)
+    predicted = y if predicted is None else predicted
+    whole = metrics.main(kind, y, scores, name, predicted)
     if parts < 3 or math.isnan(whole):
         return math.nan, math.nan
     part = np.random.RandomState(0).permutation(at.max() + 1)[at] % parts
-    left = np.array([metrics.main(kind, y[part != i], scores[part != i]) for i in range(parts)])
+    kept = [part != i for i in range(parts)]
+    left = np.array([metrics.main(kind, y[k], scores[k], name, predicted[k]) for k in kept])
     error = math.sqrt((parts - 1) / parts * float(np.sum((left - left.mean()) ** 2)))
     if not error > 0:
         return math.nan, math.nan
     half = error * float(stdtrit(parts - 1, (1 + level) / 2))
-    of = metrics.main_metric(kind)
+    of = metrics.main_metric(kind, name)
     return max(whole - half, of.low), min(whole + half, of.high)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 
+from actprobe import lora, store
 from actprobe.errors import ActprobeError
 from actprobe.plan import Target
 from actprobe.probes import protocol
@@ -15,12 +16,15 @@ from actprobe.probes.search import TEST_BYTES
 
 _BASE = 300 * 10**6  # one worker before it reads anything
 _ENTRIES, _PER_ENTRY = 1 << 22, 44  # entries that `sae.Latents` works on at a time, bytes of each
+_FEATURE_COPIES = 4  # float32: as read, joined, scaled, and what a solver makes of them
 _TRAIN_COPIES = 4  # float64: the train rows, prepared, those of a fold, the solver's
 
 
 def needed(t: Target) -> int:
     """Bytes that a worker takes at most for a target; a little where its input is not there."""
     recipe = protocol.recipe(protocol.load(t.args["protocol"]), t.spec["setting"], t.spec["method"])
+    if "features" in t.args:
+        return _BASE + _features(t)
     matrices = [t.args[k] for k in ("matrix", "test_matrix") if k in t.args]
     return _BASE + sum(_matrix(_shapes(path), recipe) for path in matrices)
 
@@ -37,6 +41,23 @@ def require(todo: list[Target], max_memory: int) -> int:
             f"MB: write `max_memory: {-(-found[worst.path] // 10**8) * 100}MB`"
         )
     return max(found.values(), default=_BASE)
+
+
+def _features(t: Target) -> int:
+    """The chosen columns, and a copy that is scaled (of one module at a time where each is fitted)."""
+    whole = 4 * sum(_chosen(path, tuple(t.args["patterns"])) for path in t.args["features"])
+    return _FEATURE_COPIES * whole
+
+
+@lru_cache(maxsize=4096)
+def _chosen(path: str, patterns: tuple[str, ...]) -> int:
+    """Numbers in the columns of a features artefact whose modules match; 0 where it is not there."""
+    try:
+        facts, shape = store.read_header(path)["facts"], _shapes(path).get("x", (0, 0))
+    except (ActprobeError, OSError):
+        return 0
+    units = zip(facts.get("units", ()), facts.get("widths", ()), strict=True)
+    return shape[0] * sum(w for u, w in units if lora.matches(u.partition(":")[0], patterns))
 
 
 def _matrix(shapes: Mapping[str, tuple[int, ...]], recipe: Mapping[str, Any]) -> int:

@@ -77,7 +77,7 @@ def unfit(needed: Sequence[Requirement], facts: Facts) -> str | None:
 
 def binary_only(recipe: Mapping[str, Any]) -> str | None:
     """What of a recipe is about two classes alone; None where it takes every label kind."""
-    if recipe["split"]["groups"] == "ignore":
+    if recipe["split"].get("groups") == "ignore":
         return "the split draws so many rows"
     vary = recipe["setting"].get("vary")
     return {"ratio": "ratios are", "noise": "flipped labels are"}.get(vary or "")

@@ -19,6 +19,7 @@ from actprobe.errors import ConfigError
 from actprobe.probes.methods import families
 
 FOLDER = Path(__file__).parent / "protocols"
+CONTROL = "tree"  # the method that always reads the control recipe_only, too
 
 
 def names() -> list[str]:
@@ -60,6 +61,7 @@ def _load(name: str, above: tuple[str, ...]) -> dict[str, Any]:
     require_plain(protocol, f"protocol {path}")
     _check_families(protocol, path)
     _check_ranges(protocol, path)
+    _check_features(protocol, path)
     if protocol["name"] != path.name.removesuffix(".yaml"):
         raise ConfigError(f"protocol {path}: its name is {protocol['name']!r}, not the file's name")
     if path.parent != FOLDER and protocol["name"] in names():
@@ -91,6 +93,33 @@ def _check_ranges(protocol: Mapping[str, Any], path: Path) -> None:
             )
 
 
+def reads_features(protocol: Mapping[str, Any]) -> bool:
+    """Whether a protocol is about features of LoRA weights; then all its methods are."""
+    return any(how["reads"] == "features" for how in protocol["methods"].values())
+
+
+def _check_features(protocol: Mapping[str, Any], path: Path) -> None:
+    """Features and splits by shares with their own validation rows belong together."""
+    reads = {how["reads"] == "features" for how in protocol["methods"].values()}
+    shares = "kind" in protocol["split"]
+    if len(reads) > 1:
+        raise ConfigError(f"protocol {path}: methods that read features stand alone in a protocol")
+    if reads != {shares} or shares != (protocol["validation"] == "split"):
+        raise ConfigError(
+            f"protocol {path}: methods that read features need a split with a `kind` and "
+            "`validation: split`, and others cannot have them"
+        )
+    if not shares:
+        return
+    if any("vary" in s or "test_set" in s for s in protocol["settings"].values()):
+        raise ConfigError(f"protocol {path}: settings of features have nothing to `vary`")
+    if CONTROL not in protocol["methods"]:
+        raise ConfigError(
+            f"protocol {path}: methods needs a {CONTROL!r} (see lora-1), which reads the control "
+            "recipe_only"
+        )
+
+
 def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         merged = {k: _merge(base[k], over[k]) if k in over else base[k] for k in base}
@@ -100,13 +129,13 @@ def _merge(base: Any, over: Any) -> Any:
 
 def recipe(protocol: Mapping[str, Any], setting: str, method: str) -> dict[str, Any]:
     """What of a protocol decides the results of one method in one setting."""
-    shared = ("seeds", "rows", "split", "validation", "interval")
+    shared = ("seeds", "rows", "split", "validation", "interval", "select")
     how = {k: v for k, v in protocol["settings"][setting].items() if k != "methods"}
     probe = {k: v for k, v in protocol["methods"][method].items() if k != "default"}
     if "ks" in probe:
         probe["ks"] = how.get("ks", probe["ks"])
     how.pop("ks", None)
-    return {**{k: protocol[k] for k in shared}, "setting": how, "method": probe}
+    return {**{k: protocol[k] for k in shared if k in protocol}, "setting": how, "method": probe}
 
 
 @cache

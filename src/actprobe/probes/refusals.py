@@ -7,6 +7,7 @@ from typing import Any
 
 from actprobe.errors import ConfigError
 from actprobe.plan import Target
+from actprobe.probes import feature_targets
 from actprobe.probes import protocol as protocols
 from actprobe.probes.kinds import BINARY, CONTINUOUS, MULTICLASS, kind_of
 from actprobe.probes.methods import fits_kind
@@ -31,11 +32,23 @@ _DONE = {
 def check_ignored(protocol: Mapping[str, Any], entry: Mapping[str, Any], where: str) -> None:
     """Refuse `ignore` where the protocol ignores nothing."""
     for key in _COMMON:
-        if entry[key] and protocol["split"]["groups"] != "ignore":
+        if entry[key] == "ignore" and protocol["split"].get("groups") != "ignore":
             raise ConfigError(
                 f"{where}: {protocol['name']} keeps groups together and follows a dataset's own "
                 f"split; leave `{key}: {entry[key]}` out"
             )
+
+
+def check_of_collections(entry: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that are about LoRAs where the protocol reads texts."""
+    given = [k for k in feature_targets.OWN if entry[k] is not None]
+    given += ["columns"] if entry["columns"] != ["*"] else []
+    given += ["split"] if entry["split"] not in (None, "ignore") else []
+    if given:
+        raise ConfigError(
+            f"{where}: `{given[0]}` is for features of LoRA weights (as with lora-1); "
+            f"{entry['protocol']} reads texts, whose labels, groups and splits are in `datasets`"
+        )
 
 
 def check_parted(

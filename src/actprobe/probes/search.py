@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn import config_context
 
 from actprobe.probes import metrics
@@ -37,6 +40,7 @@ class Fitted:
     params: Params
     model: Any = None
     transform: Transform | None = None
+    train_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ class Task:
     X_test [m, d], of which a block at a time is prepared and scored. how: the method's entry; rule:
     the protocol's validation; folds: from `validation.folds` by that rule, empty for train sets too
     small to validate; X_folds: for each fold the train rows with the columns that it chose itself, in
-    place of X_train. kind: of the label; n_classes: 0 for values.
+    place of X_train. X_validation [v, d], y_validation: the split's own validation rows, where it has
+    some; then there are no folds. kind: of the label; n_classes: 0 for values; select: name of the
+    metric that chooses, None for that of the label kind.
     """
 
     X_train: Any
@@ -60,13 +66,21 @@ class Task:
     kind: str = BINARY
     n_classes: int = 2
     X_folds: list[Matrix] | None = None
+    X_validation: Any = None
+    y_validation: NDArray[Any] | None = None
+    select: str | None = None
 
     def one_sided(self, y: NDArray[Any]) -> bool:
         """Whether rows with these labels cannot be fitted: a class is missing, or all are equal."""
         return len(np.unique(y)) < (2 if self.kind == CONTINUOUS else self.n_classes)
 
     def scores(self, model: Any, X: Matrix) -> NDArray[np.float64]:
-        return scores(model, X, self.kind, self.n_classes)
+        return scores(model, X, self.kind, self.n_classes, self.how.get("scores") == "decision")
+
+    def reached(self, model: Any, X: Matrix, y: NDArray[Any]) -> float:
+        """The main metric of a fitted model on these rows."""
+        predicted = None if self.select is None else model.predict(X)
+        return metrics.main(self.kind, y, self.scores(model, X), self.select, predicted)
 
     def estimator(self, params: Params, seed: int) -> Any:
         own = {k: v for k, v in params.items() if k != "n_components"}
@@ -76,7 +90,88 @@ class Task:
 def search(task: Task) -> Fitted:
     """Fit one method, by its own search or by the common one."""
     found = family(task.how["family"])
-    return found.make(task) if found.own_search else _search(task)
+    if found.own_search:
+        return found.make(task)
+    return _search(task) if task.X_validation is None else _held_out(task)
+
+
+def answered(
+    task: Task,
+    decisions: Callable[[Any], NDArray[Any]],
+    params: Params,
+    model: Any,
+    converged: bool = True,
+) -> Fitted:
+    """What a family with a search of its own has reached, on the rows of a task with validation rows.
+
+    decisions(X) [n, classes]: larger is likelier; of two classes the scores are the probability of
+    class 1 that softmax makes of them.
+    """
+
+    def reached(X: Any, y: NDArray[Any] | None) -> float:
+        assert y is not None
+        found = decisions(X)
+        return metrics.main(
+            task.kind, y, _of_kind(found, task.kind), task.select, found.argmax(axis=1)
+        )
+
+    found = decisions(task.X_test)
+    return Fitted(
+        scores=_of_kind(found, task.kind),
+        predicted=found.argmax(axis=1),
+        val_score=reached(task.X_validation, task.y_validation),
+        converged=converged,
+        unconverged=0,
+        params=params,
+        model=model,
+        train_score=reached(task.X_train, task.y_train),
+    )
+
+
+def _of_kind(decisions: NDArray[Any], kind: str) -> NDArray[np.float64]:
+    if kind == BINARY:
+        return expit(np.subtract(decisions[:, 1], decisions[:, 0], dtype=np.float64))
+    return decisions.astype(np.float64)
+
+
+@config_context(assume_finite=True, skip_parameter_validation=True)
+def _held_out(task: Task) -> Fitted:
+    """Every point of the grid on the train rows; the one that is best on the split's own validation
+    rows, the first of equal ones, is kept as it was fitted.
+
+    With `warm` each point starts from the weights of the one before.
+    """
+    how, seed, y = task.how, task.how.get("seed", task.seed), task.y_train
+    X, transform = prepare(how, seed, task.X_train, y)
+    X_validation, y_validation = transform(task.X_validation), task.y_validation
+    assert y_validation is not None
+    candidates = family(how["family"]).grid(how, Shape(len(X), X.shape[1], len(X)), seed)
+    best: tuple[float, Any, Params, bool] | None = None
+    model, unconverged = None, 0
+    for params in candidates:
+        if model is None or not how.get("warm"):
+            model = task.estimator(params, seed)
+        else:
+            model = copy.copy(model).set_params(**params)
+        converged = fit(model, columns(X, params), y)
+        unconverged += not converged
+        reached = task.reached(model, columns(X_validation, params), y_validation)
+        if best is None or np.nan_to_num(reached, nan=-np.inf) > best[0]:
+            best = float(np.nan_to_num(reached, nan=-np.inf)), model, params, converged
+    assert best is not None
+    val_score, model, params, converged = best
+    X_test = columns(transform(task.X_test), params)
+    return Fitted(
+        scores=task.scores(model, X_test),
+        predicted=model.predict(X_test),
+        val_score=val_score if np.isfinite(val_score) else math.nan,
+        converged=converged,
+        unconverged=unconverged,
+        params=params,
+        model=model,
+        transform=transform,
+        train_score=task.reached(model, columns(X, params), y),
+    )
 
 
 @config_context(assume_finite=True, skip_parameter_validation=True)
@@ -110,8 +205,7 @@ def _search(task: Task) -> Fitted:
         for j, params in enumerate(candidates):
             model = task.estimator(params, seed)
             unconverged += not fit(model, columns(Z_fit, params), y_train[a])
-            said = task.scores(model, columns(Z_val, params))
-            found[i, j] = metrics.main(task.kind, y_train[b], said)
+            found[i, j] = task.reached(model, columns(Z_val, params), y_train[b])
     mean = np.array([np.mean(column) for column in found.T.copy()])
     best = int(np.argmax(np.round(mean, rule["digits"]) if "digits" in rule else mean))
     final = _final(task, candidates[best], Z_train, test, seed)
@@ -153,7 +247,7 @@ def _final(task: Task, params: Params, X: Matrix, test: _Test, seed: int) -> Fit
     return Fitted(
         scores=said,
         predicted=predicted,
-        val_score=metrics.main(task.kind, y, task.scores(model, X)),
+        val_score=task.reached(model, X, y),
         converged=converged,
         unconverged=0,
         params=params,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,22 @@ from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.probes.sizes import CannotFit, Condition
 
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows that train, validate and test. validation: None where train rows choose hyperparameters."""
+
+    train: Rows
+    validation: Rows | None
+    test: Rows
+
+    @property
+    def fitted(self) -> Rows:
+        """All that a fit has looked at: train rows, then validation rows."""
+        if self.validation is None:
+            return self.train
+        return np.concatenate([self.train, self.validation])
 
 
 def draw(y: NDArray[Any], n_train: int, n_test: int, ratio: float, seed: int) -> tuple[Rows, Rows]:

@@ -11,13 +11,13 @@ from actprobe import plan
 from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
+from actprobe.lora import Collection
 from actprobe.plan import Target
-from actprobe.probes import extensions, refusals
+from actprobe.probes import extensions, feature_targets, refusals
 from actprobe.probes import protocol as protocols
 from actprobe.probes.kinds import ONE_VS_REST
+from actprobe.probes.stage import VERSION
 from actprobe.probes.useless import without_models
-
-VERSION = 3
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
 _SECONDS = {
@@ -36,14 +36,18 @@ Matrices = Mapping[str, Mapping[str, list[Target]]]  # source -> dataset -> acti
 
 
 def targets(
-    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+    config: Mapping[str, Any],
+    known: Mapping[str, list[Target]],
+    memo: DigestMemo,
+    loras: Mapping[str, Collection] | None = None,
 ) -> list[Target]:
     """Every probe result that the config's `probes` list asks for.
 
     A source is probed by the methods that read its kind: activations or SAE latents, of one vector
-    per text or of all its tokens. Raises ConfigError for a protocol, setting, method, source or
-    dataset that does not exist, with the nearest one that does, and for a setting or a named method
-    that would run nothing. A dataset that suits no fit is marked (see `useless`).
+    per text or of all its tokens, or features of LoRA weights (loras: their collections). Raises
+    ConfigError for a protocol, setting, method, source or dataset that does not exist, with the nearest
+    one that does, and for a setting or a named method that would run nothing. A dataset that suits no
+    fit is marked (see `useless`).
     """
     texts = {t.item: t for t in known.get("texts", [])}
     kinds = {
@@ -58,10 +62,19 @@ def targets(
         )
     }
     found: dict[str, Target] = {}
+    of_features: dict[str, Target] = {}
     for n, entry in enumerate(config.get("probes") or []):
-        for t in _entry(config, entry, f"probes[{n}]", texts, kinds):
+        where = f"probes[{n}]"
+        if protocols.reads_features(protocols.load(entry["protocol"])):
+            refusals.check_ignored(protocols.load(entry["protocol"]), entry, where)
+            for t in feature_targets.targets(config, entry, where, loras or {}):
+                of_features.setdefault(t.path, t)
+            continue
+        refusals.check_of_collections(entry, where)
+        for t in _entry(config, entry, where, texts, kinds):
             found.setdefault(t.path, t)
-    return without_models(found.values(), texts.values())
+    feature_targets.check_names(of_features.values())
+    return [*without_models(found.values(), texts.values()), *of_features.values()]
 
 
 def _by_source(matrices: Iterable[Target]) -> Matrices:
@@ -79,7 +92,7 @@ def _entry(
     kinds: Mapping[str, Matrices],
 ) -> Iterator[Target]:
     protocol = protocols.load(entry["protocol"])
-    ignores = protocol["split"]["groups"] == "ignore"
+    ignores = protocol["split"].get("groups") == "ignore"
     for setting in entry["settings"]:
         _check(setting, "setting", protocol["settings"], f"{where}: {protocol['name']}")
     for method in entry["methods"] or []:

@@ -77,7 +77,7 @@ def rows(texts: str, wanted: Sequence[Test]) -> NDArray[np.bool_]:
             own = fit.kept(labels, recipe, seed)
             for condition in sizes.conditions(recipe["setting"]):
                 try:
-                    tested[own.row[fit.split(own, recipe, condition, seed)[1]]] = True
+                    tested[own.row[fit.split(own, recipe, condition, seed).test]] = True
                 except sizes.CannotFit:
                     continue
     return tested

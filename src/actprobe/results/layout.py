@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from actprobe.probes import tested
+from actprobe.probes import protocol, tested
 
 if TYPE_CHECKING:
     from actprobe.plan import Plan, Target
@@ -22,6 +22,14 @@ TABLES = {
     "provenance": "tables/provenance.csv",
 }
 REPORT = "report.html"
+FEATURE_TABLES = {
+    "representations": "tables/representations.csv",
+    "modules": "tables/modules.csv",
+    "choices": "tables/choices.csv",
+    "confusion": "tables/confusion.csv",
+    "refused": "tables/refused.csv",
+}
+FEATURES = ("representations", "modules", "confusion")
 SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
 ALWAYS = ("scores_by_layer", "scores_by_dataset", "quiver", "leakage")
 WITH_SAES = ("sae_scatter", "sae_by_dataset", "scores_by_k")
@@ -46,15 +54,28 @@ def figures(settings: Collection[str], saes: bool) -> list[str]:
 
 def figures_of(config: Mapping[str, Any]) -> list[str]:
     """The figures that a config calls for."""
-    settings = {s for entry in config.get("probes") or () for s in entry["settings"]}
+    entries = config.get("probes") or ()
+    settings = {s for entry in entries if not reads_features(entry) for s in entry["settings"]}
     saes = (config.get("saes") or {}).values()
     trained = [TRAINING] if any(s.get("train") for s in saes) else []
-    return figures(settings, bool(saes)) + trained
+    found = figures(settings, bool(saes)) if settings or not entries else []
+    return [*found, *trained, *(FEATURES if has_features(config) else ())]
+
+
+def reads_features(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of `probes` is about features of LoRA weights."""
+    return "protocol" in entry and protocol.reads_features(protocol.load(entry["protocol"]))
+
+
+def has_features(config: Mapping[str, Any]) -> bool:
+    """Whether a config probes features of LoRA weights."""
+    return any(map(reads_features, config.get("probes") or ()))
 
 
 def tables_of(config: Mapping[str, Any]) -> dict[str, str]:
     """The tables of a config's results: name -> path below its folder."""
-    return TABLES | (SAE_TABLES if config.get("saes") else {})
+    found = TABLES | (SAE_TABLES if config.get("saes") else {})
+    return found | (FEATURE_TABLES if has_features(config) else {})
 
 
 def encoded(plan: Plan) -> list[dict[str, Any]]:
@@ -67,6 +88,8 @@ def encoded(plan: Plan) -> list[dict[str, Any]]:
     texts: dict[str, str] = {}
     for path in plan.paths("probes"):
         t = plan.targets[path]
+        if "matrix" not in t.args:
+            continue
         tests[t.args["matrix"]].add((t.args["protocol"], t.spec["setting"]))
         texts[t.args["matrix"]] = t.args["texts"]
         if "test_matrix" in t.args:

@@ -9,13 +9,36 @@ from typing import Any
 import pandas as pd
 
 from actprobe import csvs, provenance
-from actprobe.results import compare, figures, layout, report, saes, scores, select, tables
-from actprobe.results.layout import SAE_TABLES, TABLES, TRAINING, folder
+from actprobe.lora import REFUSED
+from actprobe.probes.feature_targets import EACH
+from actprobe.results import (
+    compare,
+    confusion,
+    features,
+    figures,
+    layout,
+    report,
+    saes,
+    scores,
+    select,
+    tables,
+)
+from actprobe.results.layout import FEATURE_TABLES, FEATURES, SAE_TABLES, TABLES, TRAINING, folder
 from actprobe.results.views import baseline
 
 _TEXT = [*select.SLICE, "label", "probe", "source", "reference", "candidates", "p_note"]
 _TEXT += [*tables.SKIPPED[:-1], "classes", "read_by", "provenance"]  # all but the number of fits
 _TEXT += ["sae", "architecture", "note", "key", *provenance.COLUMNS]
+_FEATURE_TEXT = [
+    *features.CELL,
+    "reason",
+    "outliers",
+    "most",
+    "true",
+    "predicted",
+    "collection",
+    "id",
+]
 
 
 def make_tables(
@@ -24,16 +47,18 @@ def make_tables(
     datasets: Iterable[Mapping[str, Any]],
     encoded: Sequence[Mapping[str, Any]] = (),
     origin: Mapping[str, Any] = provenance.NOWHERE,
+    refused: pd.DataFrame | None = None,
 ) -> None:
     """Collect these probe artefacts and write the tables of the config's experiment.
 
     `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says;
-    `origin`: what `provenance.origin` says.
+    `origin`: what `provenance.origin` says; `refused`: what `lora.left_out` says.
     """
     scores.extend(config)
     table, skipped = tables.collect(probes, config["experiment"])
     known = tables.dataset_table(datasets, provenance.facts(origin["reads"]))
-    write_tables(config, table, skipped, known, provenance.table(origin, table["key"], config))
+    where_from = provenance.table(origin, table["key"], config)
+    write_tables(config, table, skipped, known, where_from, refused)
     if config.get("saes"):
         root = Path(folder(config))
         csvs.write(saes.codes_table(encoded), root / SAE_TABLES["saes"])
@@ -46,23 +71,43 @@ def write_tables(
     skipped: pd.DataFrame,
     datasets: pd.DataFrame,
     origin: pd.DataFrame | None = None,
+    refused: pd.DataFrame | None = None,
 ) -> None:
     """Write a tidy table and all that follows from it; equal input gives equal bytes.
 
-    origin: what `provenance.table` says.
+    origin: what `provenance.table` says; refused: what `lora.left_out` says.
     """
     level = config["results"]["confidence"]
     out = {name: Path(folder(config)) / path for name, path in TABLES.items()}
     out["probes"].parent.mkdir(parents=True, exist_ok=True)
     csvs.write(table, out["probes_csv"])
     tables.write_parquet(table, out["probes"])
-    csvs.write(tables.summarise(table, level), out["summary"])
-    csvs.write(compare.comparison_table(table, level), out["comparisons"])
-    csvs.write(select.quiver_table(table, level), out["quiver"])
+    if layout.has_features(config):
+        _write_features(config, features.of_features(table), refused)
+    of_texts = table[table["columns"] == ""]
+    csvs.write(tables.summarise(of_texts, level), out["summary"])
+    csvs.write(compare.comparison_table(of_texts, level), out["comparisons"])
+    csvs.write(select.quiver_table(of_texts, level), out["quiver"])
     csvs.write(datasets, out["datasets"])
     csvs.write(tables.without_number(table, skipped), out["skipped"])
     origin = provenance.table(provenance.NOWHERE) if origin is None else origin
     csvs.write(origin, out["provenance"])
+
+
+def _write_features(
+    config: Mapping[str, Any], runs: pd.DataFrame, refused: pd.DataFrame | None
+) -> None:
+    summary = features.summarise(runs)
+    of_modules = summary["columns"] == EACH
+    found = {
+        "representations": summary[~of_modules],
+        "modules": summary[of_modules],
+        "choices": features.choices(runs),
+        "confusion": confusion.confusions(runs),
+        "refused": pd.DataFrame(columns=REFUSED) if refused is None else refused,
+    }
+    for name, path in FEATURE_TABLES.items():
+        csvs.write(found[name], Path(folder(config)) / path, float_format="%.6g")
 
 
 def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
@@ -72,7 +117,11 @@ def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) 
     level = config["results"]["confidence"]
     table = tables.read_probes(root / TABLES["probes"])
     names = list(names or layout.figures_of(config))
-    figures.write_figures(table, root, [n for n in names if n != TRAINING], level)
+    of_texts = [n for n in names if n in figures.FIGURES]
+    figures.write_figures(table[table["columns"] == ""], root, of_texts, level)
+    if set(FEATURES) & set(names):
+        found = _features(root)
+        figures.write_features(found["representations"], found["modules"], found["confusion"], root)
     if TRAINING in names:
         figures.write_training(_read(root / SAE_TABLES["sae_training"]), root)
 
@@ -106,9 +155,16 @@ def _page(
     path = root / SAE_TABLES["saes"]
     codes = _read(path) if config.get("saes") and drawn else pd.DataFrame(columns=saes.CODES)
     known = _read(root / TABLES["provenance"])
+    found = _features(root) if layout.has_features(config) else {}
+    of_texts = table[table["columns"] == ""]
     return report.Page(
-        table, skipped, datasets, comparisons, quivers, codes, known, drawn, contexts
+        of_texts, skipped, datasets, comparisons, quivers, codes, known, drawn, contexts, found
     )
+
+
+def _features(root: Path) -> dict[str, pd.DataFrame]:
+    """The written tables of features by name."""
+    return {name: csvs.read(root / path, _FEATURE_TEXT) for name, path in FEATURE_TABLES.items()}
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import yaml
 from actprobe import pages, provenance
 from actprobe.pages import Table
 from actprobe.probes.metrics import all_metrics
+from actprobe.results import report_features as of_features
 from actprobe.results import saes, scores, views
 from actprobe.results.compare import claims
 from actprobe.results.headlines import headline
@@ -38,12 +39,16 @@ class Page:
     provenance: pd.DataFrame
     figures: Sequence[str]
     contexts: Sequence[str] = field(default_factory=list)
+    features: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def headline(self) -> list[str]:
         """The lines that say what came out; targets that could not be made have no number of fits."""
         skipped = int(self.skipped["fits"].isna().sum())
-        return headline(self.table, skipped, self.datasets)
+        lines = of_features.headline(self.features) if self.features else []
+        if self.features and self.table.empty and not skipped:
+            return lines
+        return [*headline(self.table, skipped, self.datasets), *lines]
 
 
 def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> None:
@@ -69,6 +74,8 @@ def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> Non
         metrics=metrics_by_probe(page.table),
         quivers=_quivers(page.quivers),
         saes=_saes(page.saes),
+        features=of_features.tables(page.features) if page.features else None,
+        of_texts=not page.features or not page.table.empty,
         tie_rule=TIES["methods"],
         skipped=_left_out(page.skipped, page.table, page.datasets),
         provenance=page.provenance.to_dict("records"),

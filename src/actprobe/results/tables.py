@@ -25,17 +25,18 @@ from actprobe.results.stats import CONFIDENCE, mean_interval
 # what each means is said in workflow/schemas/results-table.schema.yaml.
 _BEFORE: dict[str, Any] = {
     **dict.fromkeys(["experiment", "protocol", "setting", "condition", "dataset", "label"], "str"),
-    **dict.fromkeys(["model", "site", "position", "source", "method"], "str"),
-    **dict.fromkeys(["k", "seed", "n_train", "n_test", "n_unused"], "Int64"),
+    **dict.fromkeys(["model", "site", "position", "source", "columns", "method"], "str"),
+    **dict.fromkeys(["k", "seed", "n_train", "n_validation", "n_test", "n_unused"], "Int64"),
+    **dict.fromkeys(["n_columns", "n_constant", "n_repeated"], "Int64"),
     **dict.fromkeys(["kind", "metric"], "str"),
-    **dict.fromkeys(["val_score", "test_score", "ci_low", "ci_high"], "float64"),
+    **dict.fromkeys(["train_score", "val_score", "test_score", "ci_low", "ci_high"], "float64"),
 }
 _BEHIND: dict[str, Any] = {
     "converged": "boolean",
     **dict.fromkeys(["leak_fraction", "group_fraction", "test_score_unseen", "chance"], "float64"),
-    **dict.fromkeys(["reason", "params", "key"], "str"),
+    **dict.fromkeys(["outliers", "classes", "confusion", "reason", "params", "key"], "str"),
 }
-SCORES = ["val_score", "test_score", "ci_low", "ci_high", "test_score_unseen"]
+SCORES = ["train_score", "val_score", "test_score", "ci_low", "ci_high", "test_score_unseen"]
 SHARES = ["leak_fraction", "group_fraction", "chance"]
 METHODS = [
     "logreg",
@@ -49,7 +50,7 @@ METHODS = [
 PLACE = ["experiment", "protocol", "setting", "metric", "model", "site", "position", "source"]
 PLACE += ["condition"]
 TASK = ["dataset", "label"]  # what a probe is trained for
-IDENTITY = [*PLACE, *TASK, "method", "k", "seed"]
+IDENTITY = [*PLACE, "columns", *TASK, "method", "k", "seed"]
 _MEANS = ["test_score", "val_score", "leak_fraction", "group_fraction"]
 _MEANS += ["test_score_unseen", "chance"]
 SKIPPED = ["dataset", "label", "protocol", "setting", "source", "method", "reason", "fits"]
@@ -203,6 +204,8 @@ def _place(path: str, spec: Mapping[str, str]) -> dict[str, str]:
     below = path.rpartition(f"/probes/{place['protocol']}/{place['setting']}/")[2]
     source, _, name = below.rpartition("/")
     dataset = name.rsplit(".", 3)[0]
+    if "columns" in spec:
+        dataset = dataset.partition("@")[0]
     if spec.get("labels") == ONE_VS_REST:
         dataset = dataset.removesuffix(f".{ONE_VS_REST}")
     return {**place, "source": source, "dataset": dataset, "label": ""}

@@ -55,6 +55,8 @@ _BUILT_IN: dict[str, tuple[str, tuple[str, ...]]] = {
     "xgboost": ("trees", KINDS),
     "tree": ("trees", KINDS),
     "mlp": ("networks", KINDS),
+    "ridge_path": ("ridge_path", CLASSES),
+    "stopped_mlp": ("stopped_mlp", CLASSES),
     "mean_difference": ("directions", (BINARY,)),
     "attention": ("attention", (BINARY,)),
 }

@@ -43,15 +43,23 @@ def fit(model: Any, X: Matrix, y: NDArray[Any]) -> bool:
     return not any(issubclass(w.category, ConvergenceWarning) for w in caught)
 
 
-def scores(model: Any, X: Matrix, kind: str, n_classes: int = 2) -> NDArray[np.float64]:
+def scores(
+    model: Any, X: Matrix, kind: str, n_classes: int = 2, decision_values: bool = False
+) -> NDArray[np.float64]:
     """What a fitted model says of rows X.
 
     Binary: the probability of class 1 [n]. Multiclass: of each class [n, n_classes], 0 for a class
     that it was not fitted on. For models without probabilities the logistic function, or softmax, of
-    the distances from their planes: the same order, not calibrated. Continuous: the prediction [n].
+    the distances from their planes: the same order, not calibrated. With `decision_values` those of
+    several classes are the distances themselves, which rank rows by one class alone. Continuous: the
+    prediction [n].
     """
     if kind == CONTINUOUS:
         return np.asarray(model.predict(X), np.float64)
+    if decision_values and kind == BINARY:  # not of float32, in which many are equal
+        return expit(np.asarray(model.decision_function(X), np.float64))
+    if decision_values:
+        return _of_every_class(np.asarray(model.decision_function(X)), model, n_classes)
     if hasattr(model, "predict_proba"):
         found = np.asarray(model.predict_proba(X))
         if kind == BINARY:
@@ -63,9 +71,14 @@ def scores(model: Any, X: Matrix, kind: str, n_classes: int = 2) -> NDArray[np.f
         if decision.ndim == 1:
             decision = np.column_stack([-decision, decision])
         found = softmax(decision, axis=1)
+    return _of_every_class(found, model, n_classes)
+
+
+def _of_every_class(found: NDArray[Any], model: Any, n_classes: int) -> NDArray[np.float64]:
+    """Columns [n, n_classes] of scores of the classes that a model was fitted on."""
     if found.shape[1] == n_classes:
         return found.astype(np.float64, copy=False)
-    whole = np.zeros((len(X), n_classes))
+    whole = np.zeros((len(found), n_classes))
     whole[:, model.classes_] = found
     return whole
 

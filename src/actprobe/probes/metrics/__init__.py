@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.probes.kinds import BINARY, CONTINUOUS, KINDS, MULTICLASS
 
@@ -87,9 +88,20 @@ def all_metrics() -> dict[str, Metric]:
     return dict(_REGISTERED)
 
 
-def main_metric(kind: str) -> Metric:
-    """The metric that hyperparameters of this label kind are chosen by, and fits compared by."""
-    return all_metrics()[MAIN[kind]]
+def main_metric(kind: str, name: str | None = None) -> Metric:
+    """The metric that hyperparameters of this label kind are chosen by, and fits compared by.
+
+    name: that which a protocol selects. Raises ConfigError for one that nobody has registered, of which
+    less is better, or that is not for this label kind.
+    """
+    name = name or MAIN[kind]
+    found = all_metrics().get(name)
+    if found is None or kind not in found.kinds or not found.higher:
+        fitting = [n for n, m in all_metrics().items() if kind in m.kinds and m.higher]
+        raise ConfigError(
+            f"select: {kind} labels have no metric {name!r}; {nearest(name, fitting)}"
+        )
+    return found
 
 
 def measure(kind: str, y: Numbers, scores: Numbers, predicted: Numbers) -> dict[str, float]:
@@ -98,8 +110,18 @@ def measure(kind: str, y: Numbers, scores: Numbers, predicted: Numbers) -> dict[
     return {m.column: float(m.function(y, scores, predicted)) for m in found}
 
 
-def main(kind: str, y: Numbers, scores: Numbers) -> float:
-    """The main metric of these scores; NaN where it is not defined, as where a class is missing."""
+def main(
+    kind: str,
+    y: Numbers,
+    scores: Numbers,
+    name: str | None = None,
+    predicted: Numbers | None = None,
+) -> float:
+    """The main metric of these scores; NaN where it is not defined, as where a class is missing.
+
+    name: of another main metric, where a protocol selects one, for which `predicted` may be needed.
+    """
     if not len(y):
         return math.nan
-    return float(main_metric(kind).function(y, scores, scores))  # none looks at predicted labels
+    found = main_metric(kind, name)
+    return float(found.function(y, scores, scores if predicted is None else predicted))

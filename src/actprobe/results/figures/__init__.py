@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from actprobe.results import views
-from actprobe.results.figures import style
+from actprobe.results.figures import features, style
+from actprobe.results.figures.confusions import confusion
 from actprobe.results.figures.datasets import scores_by_dataset
 from actprobe.results.figures.layers import scores_by_layer
 from actprobe.results.figures.leakage import leakage
@@ -62,6 +63,20 @@ def _by_metric(table: pd.DataFrame) -> list[pd.DataFrame]:
     metrics = dict.fromkeys(metric for _, metric in views.parts(table))
     names = list(metrics) or list(table["metric"].unique()[:1])
     return [table[table["metric"] == name] for name in names] or [table]
+
+
+def write_features(
+    summary: pd.DataFrame, modules: pd.DataFrame, confusions: pd.DataFrame, folder: str | Path
+) -> None:
+    """Draw the figures of probes of features into `{folder}/figures`."""
+    drawn = {
+        "representations": lambda: features.representations(summary),
+        "modules": lambda: features.modules(modules),
+        "confusion": lambda: confusion(confusions, summary),
+    }
+    with matplotlib.rc_context(style.RC):
+        for name, draw in drawn.items():
+            style.save(draw(), Path(folder) / "figures" / name)
 
 
 def write_training(curves: pd.DataFrame, folder: str | Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,30 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from actprobe.lora.classifiers import Fitted, Floats, accuracy
+from actprobe.probes.methods import How, method
+from actprobe.probes.search import Fitted, Task, answered
+
+Floats = NDArray[np.float32]
 
 
-def mlp(
-    x: Floats, y: NDArray[np.int64], x_val: Floats, y_val: NDArray[np.int64], how: Mapping[str, Any],
-    seed: int,
-) -> Fitted:  # fmt: skip
+@method("stopped_mlp", own_search=True)
+def stopped_mlp(task: Task) -> Fitted:
     """Blocks of Linear, BatchNorm, ReLU and Dropout, trained with Adam on the cross-entropy.
 
     The learning rate falls when the validation accuracy stands still (ReduceLROnPlateau); training
     stops after `patience` epochs without a better one. The weights of the best epoch are kept as
     a copy: `state_dict()` alone is a view of weights that go on changing.
     """
+    seed = task.how.get("seed", task.seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _train(x, y, x_val, y_val, how, generator)
+        return _train(task, generator)
 
 
-def _train(
-    x: Floats, y: NDArray[np.int64], x_val: Floats, y_val: NDArray[np.int64], how: Mapping[str, Any],
-    generator: torch.Generator,
-) -> Fitted:  # fmt: skip
-    model = network(x.shape[1], int(y.max()) + 1, how)
+def _train(task: Task, generator: torch.Generator) -> Fitted:
+    x, y, how = task.X_train, task.y_train, task.how
+    model = network(x.shape[1], task.n_classes, how)
     optimiser = torch.optim.Adam(model.parameters(), lr=how["lr"], weight_decay=how["weight_decay"])
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", **how["plateau"])
     inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
@@ -48,7 +47,8 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(model(inputs[rows]), labels[rows]).backward()
             optimiser.step()
-        reached = accuracy(_scores(model, x_val), y_val)
+        said = _scores(model, task.X_validation).argmax(axis=1)
+        reached = accuracy(task.y_validation, said)
         schedule.step(reached)
         if reached > best:
             best, best_epoch, state = reached, epoch, copy.deepcopy(model.state_dict())
@@ -56,10 +56,16 @@ def _train(
             break
     model.load_state_dict(state)
     params = {"best_epoch": best_epoch, "epochs": epoch}
-    return Fitted(lambda z: _scores(model, z), params, epoch < how["max_epochs"])
+    return answered(
+        task, lambda z: _scores(model, z), params, model, converged=epoch < how["max_epochs"]
+    )
 
 
-def network(n_in: int, n_classes: int, how: Mapping[str, Any]) -> nn.Sequential:
+def accuracy(y: NDArray[Any] | None, said: NDArray[Any]) -> float:
+    return float(np.mean(said == y))
+
+
+def network(n_in: int, n_classes: int, how: How) -> nn.Sequential:
     """The untrained network."""
     layers: list[nn.Module] = []
     for width in how["hidden"]:

@@ -1,0 +1,197 @@
+"""From `probes` to targets on features of LoRA weights: per representation, columns and method.
+
+The controls recipe_only and norm_only are always probed beside the representations that are asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from actprobe import lora, plan
+from actprobe.config import matching, nearest
+from actprobe.errors import ConfigError
+from actprobe.plan import Target
+from actprobe.probes import collections, effort, extensions
+from actprobe.probes import protocol as protocols
+from actprobe.probes.kinds import ONE_VS_REST
+from actprobe.probes.stage import VERSION
+
+EACH = "each"  # in the column `columns`: every module by itself
+OWN = (
+    "label",
+    "group",
+    "min_per_class",
+    "each_column_group",
+)  # keys that are about collections alone
+
+
+def asked(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Collection -> the representations that `probes` reads, controls included.
+
+    Raises ConfigError for a source that does not exist, with the nearest one that does.
+    """
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for n, entry in enumerate(config.get("probes") or []):
+        if protocols.reads_features(protocols.load(entry["protocol"])):
+            for collection, names in _sources(config, entry, f"probes[{n}]").items():
+                found[collection] |= dict.fromkeys((*names, *lora.CONTROLS))
+    return {collection: list(names) for collection, names in found.items()}
+
+
+def _sources(
+    config: Mapping[str, Any], entry: Mapping[str, Any], where: str
+) -> dict[str, list[str]]:
+    """Collection -> representations. A pattern stands for those that `loras` computes; one that is
+    written out is computed for it."""
+    loras = config.get("loras") or {}
+    if not loras:
+        raise ConfigError(
+            f"{where}: {entry['protocol']} reads features of LoRA weights; `loras` has no collection"
+        )
+    every = {f"{c}/{r}" for c in loras for r in lora.REPRESENTATIONS}
+    computed = [f"{c}/{r}" for c, options in loras.items() for r in lora.computed(c, options)]
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for pattern in entry["sources"]:
+        known = [pattern] if pattern in every else computed
+        if known is computed and "/" in pattern and not set("*?[") & set(pattern):
+            known = sorted(every)  # for the nearest name
+        for name in matching([pattern], known, where, "source of features"):
+            collection, _, representation = name.partition("/")
+            found[collection][representation] = None
+    return {collection: list(names) for collection, names in found.items()}
+
+
+def targets(
+    config: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    where: str,
+    loras: Mapping[str, lora.Collection],
+) -> Iterator[Target]:
+    """The targets of one entry of `probes` whose protocol reads features."""
+    protocol = protocols.load(entry["protocol"])
+    methods = entry["methods"] or [
+        m for m, how in protocol["methods"].items() if how.get("default", True)
+    ]
+    for method in methods:
+        _known(method, "method", protocol["methods"], f"{where}: {protocol['name']}")
+    for setting in entry["settings"]:
+        _known(setting, "setting", protocol["settings"], f"{where}: {protocol['name']}")
+    if entry["datasets"] != ["*"]:
+        raise ConfigError(f"{where}: `datasets` are texts; LoRAs are chosen by `sources`")
+    for name, representations in _sources(config, entry, where).items():
+        labelling = collections.planned(loras[name], entry, protocol["split"], where)
+        for setting in entry["settings"]:
+            for representation, columns in _cells(entry, representations):
+                # A control must read what any classifier could.
+                more = [protocols.CONTROL] if representation == "recipe_only" else []
+                for method in dict.fromkeys([*methods, *more]):
+                    yield _target(
+                        config["cache_dir"], entry, setting, method, loras[name], labelling,
+                        representation, columns,
+                    )  # fmt: skip
+
+
+def _known(name: str, word: str, known: Mapping[str, Any], where: str) -> None:
+    if name not in known:
+        raise ConfigError(f"{where} has no {word} {name!r}; {nearest(name, known)}")
+
+
+def _cells(
+    entry: Mapping[str, Any], representations: Iterable[str]
+) -> Iterator[tuple[str, list[str] | str]]:
+    """Representations and columns: patterns of modules, or EACH."""
+    read = [r for r in representations if r not in lora.CONTROLS] + ["norm_only"]
+    patterns = [[c] if isinstance(c, str) else list(c) for c in entry["columns"]]
+    for representation in read:
+        for columns in patterns:
+            yield representation, columns
+        if entry["each_column_group"]:
+            yield representation, EACH
+    yield "recipe_only", ["*"]
+
+
+def _target(
+    cache_dir: str,
+    entry: Mapping[str, Any],
+    setting: str,
+    method: str,
+    collection: lora.Collection,
+    labelling: collections.Labelling,
+    representation: str,
+    columns: list[str] | str,
+) -> Target:
+    protocol = protocols.load(entry["protocol"])
+    name, recipe = protocol["name"], protocols.recipe(protocol, setting, method)
+    features = collection.parts(representation)
+    source, subset = f"{collection.name}/{representation}", named(columns)
+    params = {
+        "protocol": name,
+        "recipe": protocols.digest(entry["protocol"], setting, method),
+        "setting": setting,
+        "method": method,
+        "features": {p: t.key for p, t in features.items()},
+        "table": labelling.content,
+        "min_per_class": labelling.least,
+        "columns": columns,
+    }
+    inputs = [collection.index, *features.values()]
+    args = {
+        **dict.fromkeys(("model", "site", "position"), ""),
+        "source": source,
+        "dataset": labelling.name,
+        "protocol": entry["protocol"],
+        "collection": collection.name,
+        "representation": representation,
+        "columns_named": subset,
+        "patterns": ["*"] if columns == EACH else columns,
+        "features": [t.path for t in features.values()],
+        "index": collection.index.path,
+        **labelling.args(collection.options),
+    }
+    if representation == "recipe_only":  # the same LoRAs as those that have weights
+        ignored = {*collection.options["recipe_ignore"], *labelling.columns.values()} - {None}
+        inputs.append(collection.features["norm_only"])
+        params |= {"ignored": sorted(ignored), "usable": inputs[-1].key}
+        args |= {"ignored": sorted(ignored), "usable": inputs[-1].path}
+    if own := extensions.used(recipe["method"]["family"]):
+        params["extensions"] = own
+    if entry["one_vs_rest"]:
+        params["labels"] = ONE_VS_REST
+    parts = lora.MODULES if columns == EACH else 1
+    width = lora.width(representation, collection.options["sketch"])
+    each = ".one_vs_rest" if entry["one_vs_rest"] else ""
+    slug = "" if subset == "*" else "@" + re.sub(r"\W+", "_", subset).strip("_")
+    return plan.target(
+        cache_dir,
+        "probes",
+        VERSION,
+        f"{name}/{setting}/{source}/{labelling.name}{each}{slug}.{method}",
+        params,
+        loader=f"{name}.{setting}.{source}",
+        item=f"{source}/{subset}",
+        inputs=inputs,
+        args=args,
+        ext="parquet",
+        cost=effort.seconds(recipe, len(collection.members), width, parts),
+    )
+
+
+def check_names(found: Iterable[Target]) -> None:
+    """Refuse entries whose rows would have one name in the results and other labels."""
+    seen: dict[tuple[str, str], Any] = {}
+    for t in found:
+        what = t.spec["table"], t.spec["min_per_class"]
+        place = t.spec["protocol"], t.args["dataset"]
+        if seen.setdefault(place, what) != what:
+            raise ConfigError(
+                f"probes: two entries with {place[0]} read {place[1]} with another `min_per_class`; "
+                "write one number in both, or name the collection a second time in `loras`"
+            )
+
+
+def named(columns: list[str] | str) -> str:
+    """A subset of columns in the results."""
+    return columns if isinstance(columns, str) else ", ".join(columns)

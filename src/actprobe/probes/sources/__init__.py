@@ -1,0 +1,1 @@
+"""Numbers of the items of a collection, opened for fits."""
