@@ -9,7 +9,6 @@ from typing import Any
 
 from actprobe.answers.targets import targets as answers
 from actprobe.arrays.targets import targets as arrays
-from actprobe.contrastive.targets import targets as contrastive
 from actprobe.errors import ConfigError
 from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
@@ -44,8 +43,6 @@ STAGES = {  # and what runs a batch of theirs
     "saes": "sae.saes_stage:make",
     "latents": "sae.latents_stage:run",
     "probes": "probes.batch:run",
-    "contrastive": "contrastive.run:run",
-    "baselines": "contrastive.run:run",
     "top_contexts": "wandb.contexts:run",
     "lora_index": "lora.index:run",
     "lora_primitives": "lora.primitives:run",
@@ -95,7 +92,6 @@ def _in_order(
     yield arrays(config, known, memo)
     yield saes(config, known, memo)
     yield probes(config, known, memo)
-    yield contrastive(config, known, memo)
     yield top_contexts(config, known, memo)
     yield loras(config, known, memo)
 

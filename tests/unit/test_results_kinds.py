@@ -15,30 +15,33 @@ from test_contrastive_stage import project
 
 from actprobe import contrastive, finished, lora, pages, results
 from actprobe.cli import main
-from actprobe.contrastive.results import make_results
 from actprobe.errors import ActprobeError
 from actprobe.lora import synthetic
 from actprobe.results import tables
 
-ASKED = {"probes": [{"settings": ["normal"]}], "contrastive": [{}], "lora_probes": {"p": {}}}
+LORA = {"lora_probes": {"p": {}}}
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> dict:
-    """An experiment with probes, contrastive probes, LoRA probes and a page of top contexts."""
+    """An experiment with probes, directions, LoRA probes and a page of top contexts."""
     folder = tmp_path_factory.mktemp("all")
     config, known = project(folder, methods=["mean_difference"])
     made = inputs.run(config, known)
-    paths = [[t.path for t in made if t.stage == s] for s in ("contrastive", "baselines")]
-    config |= {"probes": ASKED["probes"], "lora_probes": ASKED["lora_probes"]}
+    paths = inputs.make_tables(config, made)
+    config |= LORA
     contexts = [f"{finished.folder(config)}/contexts/dump.resid_pre.3.a.html"]
-    make_results(config, *paths, [t.path for t in known["texts"]], contexts=contexts)
+    texts = [t.path for t in known["texts"]]
+    contrastive.make_results(config, paths, texts)
 
-    probes = results.tidy(fake_rows(2, 2).assign(experiment="toy"))
+    applied = tables.read_probes(f"{finished.folder(config)}/tables/probes.parquet")
+    others = fake_rows(2, 2).assign(experiment="toy")
+    probes = results.tidy(pd.concat([others, applied], ignore_index=True))
     facts = tables.dataset_table([{"dataset": d} for d in probes["dataset"].unique()])
     results.write_tables(config, probes, pd.DataFrame(columns=tables.SKIPPED), facts)
     results.make_figures(config)
-    results.make_report(config, contexts=contexts)
+    part = contrastive.make_part(config, texts)
+    results.make_report(config, contexts=contexts, parts=[part])
 
     synthetic.write(folder / "loras", per_class=3)
     loras = {"toy": {"files": str(folder / "loras/files"), "labels": str(folder / "loras/labels.csv"),
@@ -48,7 +51,7 @@ def experiment(tmp_path_factory) -> dict:
     plan = tools.run(own)
     everything = {
         **own,
-        **{k: config[k] for k in ("experiment", "results_dir", "probes", "contrastive")},
+        **{k: config[k] for k in ("experiment", "results_dir", "probes")},
     }
     from actprobe.lora import figures, layout, report
     from actprobe.lora import results as lora_results
@@ -68,7 +71,7 @@ def experiment(tmp_path_factory) -> dict:
 
 def test_h_every_page_links_to_every_other_and_all_links_lead_somewhere(experiment):
     root = finished.folder(experiment)
-    names = ["report.html", "contrastive.html", "lora.html"]
+    names = ["report.html", "lora.html"]
     others = {n: set(names) - {n} | {"contexts/dump.resid_pre.3.a.html"} for n in names}
     for name in names:
         found = Page((root / name).read_text(encoding="utf-8")).links
@@ -77,9 +80,9 @@ def test_h_every_page_links_to_every_other_and_all_links_lead_somewhere(experime
 
 
 def test_h_a_page_that_stands_alone_links_to_no_other():
-    assert pages.links({"probes": [1]}, "report.html") == []
-    assert pages.links({"probes": [1], "contrastive": []}, "report.html") == []
-    two = pages.links({"probes": [1], "lora_probes": {"a": 1}}, "lora.html")
+    plain = {"probes": [{"protocol": "actprobe-1", "apply_to": []}]}
+    assert pages.links(plain, "report.html") == []
+    two = pages.links({**plain, "lora_probes": {"a": 1}}, "lora.html")
     assert two == [
         {"href": "report.html", "name": "Probes"}, {"href": "", "name": "LoRA weights"},
     ]  # fmt: skip
@@ -90,20 +93,19 @@ def test_c11_results_tells_every_kind_that_is_there(experiment):
     for told in (results.told, contrastive.told, lora.told):
         assert set(told(experiment)) <= set(lines)
     root = finished.folder(experiment)
-    for page in ("report.html", "contrastive.html", "lora.html"):
+    for page in ("report.html", "lora.html"):
         assert f"report   {root / page}" in lines
     assert f"contexts {root / 'contexts/dump.resid_pre.3.a.html'}" in lines
     assert not any("nan" in line for line in lines)
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "lora"])
-def test_c11_results_of_one_kind_alone(experiment, tmp_path, monkeypatch, capsys, kind):
-    """After a run of contrastive or LoRA probes alone nothing is missing, and it is told."""
-    page = f"{kind}.html"
+def test_c11_results_of_one_kind_alone(experiment, tmp_path, monkeypatch, capsys):
+    """After a run of LoRA probes alone nothing is missing, and it is told."""
+    page = "lora.html"
     root = tmp_path / "results" / "toy"
     for f in finished.files(experiment):
         inside = f.relative_to(finished.folder(experiment))
-        if f.name.startswith(kind):
+        if f.name.startswith("lora"):
             (root / inside).parent.mkdir(parents=True, exist_ok=True)
             (root / inside).write_bytes(f.read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -134,18 +136,18 @@ def test_c11_files_are_those_of_results_and_nothing_else(experiment):
     (root / "notes.txt").write_text("mine")
     found = {str(f.relative_to(root)) for f in finished.files(experiment)}
     assert not {"wandb/run.wandb", "notes.txt"} & found
-    assert {"lora.html", "contrastive.html", "report.html", "tables/lora_runs.csv"} <= found
+    assert {"lora.html", "report.html", "tables/lora_runs.csv", "tables/contrastive.csv"} <= found
     assert any(f.endswith("vectors/layer_1.pt") for f in found)
 
 
 def test_d4_rows_of_printed_tables_differ_in_their_labels(experiment):
-    for name in ("report.html", "contrastive.html", "lora.html"):
+    for name in ("report.html", "lora.html"):
         page = Page((finished.folder(experiment) / name).read_text(encoding="utf-8"))
         assert page.tables and page.alike() == [], name
 
 
 def test_d17_every_page_says_where_its_numbers_come_from(experiment):
     root = finished.folder(experiment)
-    for name in ("report.html", "contrastive.html", "lora.html"):
+    for name in ("report.html", "lora.html"):
         text = (root / name).read_text(encoding="utf-8")
         assert "0.1.0, commit " in text and "provenance.csv" in text

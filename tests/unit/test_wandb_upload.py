@@ -53,7 +53,7 @@ def test_results_and_artefacts_go_to_a_run(client, results, tmp_path):
     cached = tmp_path / "cache" / "probes" / "a.0123456789ab.parquet"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"content")
-    for page in ("contrastive.html", "lora.html", ".half-written.html"):
+    for page in ("lora.html", ".half-written.html"):
         (results / page).write_text("<p>page</p>")
     (results / "tables" / "skipped.csv").touch()
     where = room.export_wandb(config(tmp_path, "online"), [cached])
@@ -65,7 +65,6 @@ def test_results_and_artefacts_go_to_a_run(client, results, tmp_path):
         "figures/auc.png",
         "figures/auc.svg",
         "report.html",
-        "contrastive.html",
         "lora.html",
         "tables/summary.csv",
         "tables/skipped.csv",
@@ -129,12 +128,12 @@ def test_a_service_that_is_down_does_not_stop_a_workflow(tmp_path, monkeypatch, 
 
 
 def test_c11_results_of_every_kind_are_sent(client, results, tmp_path):
-    """Contrastive and LoRA results alone, too; not what else lies in the folder."""
+    """Directions and LoRA results alone, too; not what else lies in the folder."""
     import shutil
 
     (results / "report.html").unlink()
     shutil.rmtree(results / "figures")
-    for name in ("contrastive.html", "lora.html", "contexts/dump.a.html"):
+    for name in ("lora.html", "contexts/dump.a.html"):
         (results / name).parent.mkdir(exist_ok=True)
         (results / name).write_text("<p>page</p>")
     vectors = results / "contrastive" / "a.m.resid_post.last.lda" / "vectors" / "layer_1.pt"
@@ -147,7 +146,6 @@ def test_c11_results_of_every_kind_are_sent(client, results, tmp_path):
     [sent] = [a for a in client.service.artifacts if a.state == "COMMITTED" and a.type == "results"]
     assert set(sent.entries) == {
         "contexts/dump.a.html",
-        "contrastive.html",
         "contrastive/a.m.resid_post.last.lda/vectors/layer_1.pt",
         "lora.html",
         "tables/lora_refused.csv",

@@ -55,7 +55,9 @@ _BUILT_IN: dict[str, tuple[str, tuple[str, ...]]] = {
     "xgboost": ("trees", KINDS),
     "tree": ("trees", KINDS),
     "mlp": ("networks", KINDS),
-    "mean_difference": ("directions", (BINARY,)),
+    "direction": ("directions", (BINARY,)),
+    "text_length": ("texts", (BINARY,)),
+    "tfidf": ("texts", (BINARY,)),
     "attention": ("attention", (BINARY,)),
 }
 _REGISTERED: dict[str, Family] = {}
