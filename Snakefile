@@ -33,7 +33,7 @@ localrules:
     tables,
     figures,
     report,
-    contrastive_report,
+    directions,
 
 
 rule all:
@@ -51,9 +51,9 @@ include: "workflow/rules/arrays.smk"
 include: "workflow/rules/wandb.smk"
 include: "workflow/rules/sae.smk"
 include: "workflow/rules/probes.smk"
-include: "workflow/rules/contrastive.smk"
 include: "workflow/rules/lora.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/directions.smk"
 
 
 for stage in STAGES:

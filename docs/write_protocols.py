@@ -80,6 +80,11 @@ def _facts(p: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "test rows", f"all others but {split['spare']}; {split['n_test']} at least"
         yield "equal texts, groups, pairs", "may be on both sides; tables say how many"
         yield "a dataset's own split", "not looked at; refused unless `split: ignore`"
+    elif split["groups"] == "elsewhere":
+        yield "split", "all rows train, and the datasets of `apply_to` test"
+        yield "test rows", f"{split['least_test']} of each class of such a dataset at least"
+        yield "equal texts, groups, pairs", "on one side within validation"
+        yield "a dataset's own split", "not looked at"
     else:
         yield "split", "whole texts, groups and pairs, at random"
         yield "train rows", f"at most {split['n_train']:,}"
@@ -98,6 +103,15 @@ def _facts(p: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if p["bos"] == "added" else "as the model's config says"
     )  # fmt: skip
     yield "interval of the main metric", f"{p['interval']['level']:.0%}"
+    if controls := p.get("controls"):
+        yield (
+            "controls of directions",
+            (
+                f"{controls['random']} random directions, {controls['permuted']} fits on permuted labels"
+            ),
+        )
+    if names := p.get("baselines"):
+        yield "baselines, whatever methods are named", ", ".join(names)
 
 
 def _shares(split: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -113,6 +127,11 @@ def _shares(split: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _validation(rule: Mapping[str, Any] | str) -> str:
     if isinstance(rule, str):
         return "the split's own rows; what they choose is not fitted again"
+    if rule["groups"] == "whole":
+        return (
+            f"{rule['folds']} folds of whole texts, groups and pairs, fewer where there are fewer; "
+            "those with both classes in both parts count"
+        )
     held = rule["holdout"]
     return (
         f"none up to {rule['none_up_to']} train rows; every pair left out up to "
@@ -164,7 +183,9 @@ def _method(item: tuple[str, Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _grid(how: Mapping[str, Any]) -> str:
-    found = [f"{k} {_values(how[k])}" for k in ("C", "alpha", "shrinkage", "depth") if k in how]
+    found = [f"along {how['along'].replace('_', ' ')}"] if "along" in how else []
+    found += ["trained on the test texts, fold by fold"] if "in_domain" in how else []
+    found += [f"{k} {_values(how[k])}" for k in ("C", "alpha", "shrinkage", "depth") if k in how]
     found += [f"{k} {_values(v)}" for k, v in (how.get("grid") or {}).items()]
     found += [f"up to {how[k]} {k}" for k in ("components", "neighbours") if k in how]
     if "space" in how:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from actprobe.config import SCHEMAS
+from actprobe.probes import controls
 from actprobe.probes.metrics import MAIN, Metric, all_metrics
 from actprobe.results import scores, tables
 
@@ -25,6 +26,11 @@ both. Columns that a table has besides these follow them by name.
 This page is written from `workflow/schemas/results-table.schema.yaml` and the registered metrics by
 `docs/write_tables.py`; a test keeps it in step.
 """
+
+DIRECTIONS = """
+Fits of a protocol with `controls` (contrastive-1) have these columns too. `condition` names the test
+set, and the position at which it was read where that is another one (`validation@tokens`).
+""".strip()
 
 SUMMARIES = """
 ## Means, comparisons and choices
@@ -54,6 +60,8 @@ def page() -> str:
     for column, kind in tables.columns().items():
         if column not in metrics:
             lines.append(_column(column, kind, schema["properties"][column]))
+    lines += ["", "## Directions", "", DIRECTIONS, "", "| column | what it is |", "|---|---|"]
+    lines += [f"| `{c}` | {words} |" for c, words in (controls.TEXT | controls.NUMBERS).items()]
     lines += ["", "## Metrics", "", *_about()]
     lines += ["| column | what it is | label kinds | range | better | main metric of |"]
     lines += ["|---|---|---|---|---|---|", *map(_metric, metrics.values())]

@@ -178,8 +178,12 @@ def config(folder: Path) -> dict[str, Any]:
             },
             {"protocol": "saeprobes-0.4.2-fast", "sources": ["small"], "methods": ["ksparse_b"]},
             {"protocol": "lora-1", "sources": ["loras/*"], "methods": ["ridge"]},
+            {
+                "protocol": "contrastive-1",
+                "datasets": ["statements"],
+                "apply_to": ["validation"],
+            },
         ],
-        "contrastive": [{"train": "statements", "validate": ["validation"], "positive": "testing"}],
         "dumps": {
             "acts": {
                 "source": {"artifacts": [f"{DUMP}:latest"]},

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import subjects
 
-from actprobe.contrastive import controls, directions
 from actprobe.probes import fit as fits
 from actprobe.probes import protocol, splits
+from actprobe.probes.metrics.binary import aucs
 
 METHODS = ("mean_difference", "logreg", "lda")
 PLACE = {"experiment": "e", "protocol": "p", "setting": "normal", "condition": "", "model": "m"}
@@ -45,10 +45,10 @@ def outside(method: str, group_size: int, along: int, trials: int = 300) -> tupl
     found = 0
     for seed in range(trials):
         x, y, groups, other, labels = noise(seed, group_size, along)
-        unit = directions.fit(x, y, groups, [method], 1.0, 2, 0).unit
+        unit = subjects.direction(method, x, y, groups, 2).unit
         null = subjects.null_directions(method, x, y, groups, 200)
-        low, high = subjects.band(controls.aucs(labels, null @ other.T))
-        found += not low <= controls.aucs(labels, unit @ other.T)[0] <= high
+        low, high = subjects.band(aucs(labels, null @ other.T))
+        found += not low <= aucs(labels, unit[None] @ other.T)[0] <= high
     return found / trials, trials
 
 
@@ -58,12 +58,12 @@ def outside_at_chosen_layer(method: str, layers: int = 8, trials: int = 120) -> 
     for seed in range(trials):
         made = [noise(1000 * seed + layer, 1, LATE) for layer in range(layers)]
         y, labels = made[0][1], made[0][4]
-        fitted = [directions.fit(m[0], y, m[2], [method], 1.0, 5, 0) for m in made]
-        best = int(np.argmax([f.val_auc[0] for f in fitted]))
+        fitted = [subjects.direction(method, m[0], y, m[2], 5) for m in made]
+        best = int(np.argmax([f.val_score for f in fitted]))
         x, _, groups, other, _ = made[best]
         null = subjects.null_directions(method, x, y, groups, 200)
-        low, high = subjects.band(controls.aucs(labels, null @ other.T))
-        found += not low <= controls.aucs(labels, fitted[best].unit @ other.T)[0] <= high
+        low, high = subjects.band(aucs(labels, null @ other.T))
+        found += not low <= aucs(labels, fitted[best].unit[None] @ other.T)[0] <= high
     return found / trials, trials
 
 

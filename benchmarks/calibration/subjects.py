@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from actprobe import probes
-from actprobe.contrastive import controls, directions
+from actprobe.probes import validation
+from actprobe.probes.controls import bands, nulls
+from actprobe.probes.methods import directions
 from actprobe.results import compare, select, stats, tables
 
 LEVEL = 0.95
@@ -55,22 +57,23 @@ def corrected(table: pd.DataFrame) -> pd.DataFrame:
     return compare.comparison_table(table)
 
 
+def direction(
+    method: str, x: np.ndarray, y: np.ndarray, groups: np.ndarray, folds: int
+) -> directions.Direction:
+    """A direction of contrastive-1, validated on whole groups."""
+    parts = validation.folds(y, {"groups": "whole", "folds": folds}, 0, groups)
+    return directions.find_direction(method, x, y, parts)
+
+
 def null_directions(method: str, x: np.ndarray, y: np.ndarray, groups: np.ndarray, k: int) -> Any:
-    """Unit directions of the null of a contrastive method."""
-    try:
-        from actprobe.contrastive import nulls
-    except ImportError:
-        return controls.permuted_directions(x, y, None, k, 0)
+    """Unit directions of the null of a method of contrastive-1."""
     made, _ = nulls.labels(y, None, groups, k, 0)
-    return nulls.families([method], directions.span(x), made, 1.0)[0][method]
+    return nulls.units(method, nulls.principal(directions.span(x)), made, 1.0)[0]
 
 
 def band(null: np.ndarray) -> tuple[float, float]:
     """The null band of an AUROC."""
-    if hasattr(controls, "band"):
-        return controls.band(null)
-    low, high = np.quantile(null, controls.BAND)
-    return float(low), float(high)
+    return bands.band(null)
 
 
 def best_told(table: pd.DataFrame) -> float:

@@ -84,23 +84,27 @@ def base_config() -> dict:
     }  # fmt: skip
 
 
-def experiments() -> list[tuple[str, dict]]:
-    """Twenty entries of `contrastive`, none of which shares a result with another."""
-    entry = {"train": "letters", "validate": ["validation"], "positive": "testing"}
-    found = [(f"all nine layers, all methods, seed {s}", {**entry, "seed": s}) for s in range(8)]
-    found += [(f"all nine layers, {m}", {**entry, "methods": [m], "seed": 10}) for m in METHODS]
+def experiments() -> list[tuple[str, dict, dict]]:
+    """Twenty entries of `probes` and what their protocols change of contrastive-1: none shares a
+    direction with another."""
+    entry = {"datasets": ["letters"], "apply_to": ["validation"]}
+    found = [(f"all nine layers, all methods, seed {s}", entry, {"seeds": [s]}) for s in range(8)]
     found += [
-        (f"all nine layers, logreg, C = {c}", {**entry, "methods": ["logreg"], "C": c, "seed": 11})
-        for c in (0.01, 0.1, 10.0)
+        (f"all nine layers, {m}", {**entry, "methods": [m]}, {"seeds": [10]}) for m in METHODS
     ]
     found += [
+        (f"all nine layers, logreg, C = {c}", {**entry, "methods": ["logreg"]},
+         {"seeds": [11], "methods": {"logreg": {"solver": {"C": c}}}})
+        for c in (0.01, 0.1, 10.0)
+    ]  # fmt: skip
+    found += [
         (f"layers {', '.join(map(str, layers))}",
-         {**entry, "seed": 20 + i, "sources": [f"llama/resid_post.{n}.*" for n in layers]})
+         {**entry, "sources": [f"llama/resid_post.{n}.*" for n in layers]}, {"seeds": [20 + i]})
         for i, layers in enumerate([(10, 20, 23), (25, 30, 40), (50, 60, 70), (40,), LAYERS[::2]])
     ]  # fmt: skip
     found.append(
-        ("all nine layers, 1000 + 1000 null directions",
-         {**entry, "seed": 30, "controls": {"random": 1000, "permuted": 1000}})
+        ("all nine layers, 1000 + 1000 null directions", entry,
+         {"seeds": [30], "controls": {"random": 1000, "permuted": 1000}})
     )  # fmt: skip
     return found
 
@@ -134,8 +138,11 @@ def main() -> None:
         config = base_config()
         cpu, wall, _ = snakemake(folder, {**config, "experiment": "import"}, "imports")
         rows = [["import of 18 files", f"{cpu:.1f}", f"{wall:.1f}", "18"]]
-        for n, (title, entry) in enumerate(experiments(), 1):
-            own = {**config, "experiment": f"e{n}", "contrastive": [entry]}
+        for n, (title, entry, changes) in enumerate(experiments(), 1):
+            protocol = {"extends": "contrastive-1", "name": f"own-{n}", **changes}
+            (folder / f"own-{n}.yaml").write_text(yaml.safe_dump(protocol))
+            entry = {**entry, "protocol": f"own-{n}.yaml"}
+            own = {**config, "experiment": f"e{n}", "probes": [entry]}
             cpu, wall, said = snakemake(folder, own)
             assert "imports_" not in said, "an experiment read activations again"
             rows.append([title, f"{cpu:.1f}", f"{wall:.1f}", "0"])

@@ -111,7 +111,7 @@ def row(machine: Machine, raw: dict) -> str:
     disk = sum(c.disk_bytes for c in costs.estimates(plan).values()) / GB
     time = hours(plan, machine)
     of = {"extract": time["activations"], "encode": time.get("latents", 0.0)}
-    of["probe"] = sum(time.get(s, 0.0) for s in ("probes", "contrastive", "baselines"))
+    of["probe"] = time.get("probes", 0.0)
     told = [f"{h:,.0f} h" if h >= 2 else f"{60 * h:.0f} min" if h else "-" for h in of.values()]
     binds = max(of, key=of.__getitem__)
     if 1.1 * held > room:

@@ -10,7 +10,7 @@ from typing import Any
 from actprobe.errors import ConfigError
 
 PLACE = "{revision}"
-_PATTERNS = ("probes", "contrastive", "top_contexts")  # sections whose `sources` name models
+_PATTERNS = ("probes", "top_contexts")  # sections whose `sources` name models
 
 
 def expand(config: Mapping[str, Any]) -> dict[str, Any]:

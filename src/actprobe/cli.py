@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _config_options(p)
     kinds = p.add_subparsers(metavar="WHAT")
-    p = _command(kinds, "vectors", _export_vectors, "directions of contrastive probes")
+    p = _command(kinds, "vectors", _export_vectors, "directions of contrastive-1")
     p.add_argument("format", choices=VECTORS)
     p.add_argument("--unit", action="store_true", help="directions of norm 1")
     _export_options(p)
@@ -220,7 +220,11 @@ def _export(args: argparse.Namespace) -> int:
 def _export_vectors(args: argparse.Namespace) -> int:
     from actprobe.interchange import export
 
-    found = [t.path for t in _cached(args, "contrastive")]
+    found = [t.path for t in _cached(args, "probes") if t.args["applied"]]
+    if not found:
+        raise ActprobeError(
+            "the config asks for no directions: no entry of `probes` has `apply_to`"
+        )
     for path in export.vectors(found, args.format, Path(args.folder), args.unit):
         print(path)
     return 0

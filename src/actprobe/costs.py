@@ -43,7 +43,6 @@ _COPY_TOKENS = 200  # bytes of one token of a dataset that is tokenized as a who
 
 _LOAD_SECONDS = 5.0  # importing torch and transformers, building a model
 _DENSE_D = 384  # activations whose probes `Target.cost` counts the seconds of
-_PER_VECTOR = 1.4e-7  # CPU s of a contrastive row and dimension: fit, controls and scores
 _PER_LORA = 0.002  # CPU s of one unit of `Family.cost`; all families at rank 4 take 0.02 s
 _LORA_BYTES = 12_000  # of one unit of it on disk
 _LORA_MEMORY = 750 * MB  # 300 MB measured, whatever the number of LoRAs
@@ -127,7 +126,6 @@ class Estimator:
             "latents": self._latents,
             "saes": self._saes,
             "probes": self._probes,
-            "contrastive": self._contrastive,
             "texts": self._texts,
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
             "hub": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
@@ -305,12 +303,6 @@ class Estimator:
         items = {t.item for t in b.targets}
         memory = self._bounded(threads * worker, worker, items)
         return _Work(memory, seconds, _RESULT_BYTES * len(b.targets), threads)
-
-    def _contrastive(self, b: Batch) -> _Work:
-        read = (of["texts"] for t in b.targets for of in t.args["data"].values())
-        vectors = sum(self._rows(shapes.item(path)).n for path in read)
-        seconds = 5 + vectors * max(map(self._width, b.targets)) * _PER_VECTOR
-        return _Work(self._config["max_memory"], seconds, 1e5 * len(b.targets))
 
 
 def _layer(site: str) -> int:

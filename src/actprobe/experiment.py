@@ -10,7 +10,6 @@ from typing import Any
 from actprobe import lora
 from actprobe.answers.targets import targets as answers
 from actprobe.arrays.targets import targets as arrays
-from actprobe.contrastive.targets import targets as contrastive
 from actprobe.errors import ConfigError
 from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
@@ -44,8 +43,6 @@ STAGES = {  # and what runs a batch of theirs
     "saes": "sae.saes_stage:make",
     "latents": "sae.latents_stage:run",
     "probes": "probes.batch:run",
-    "contrastive": "contrastive.run:run",
-    "baselines": "contrastive.run:run",
     "top_contexts": "wandb.contexts:run",
     "lora_index": "lora.index:run",
     "lora_primitives": "lora.primitives:run",
@@ -96,7 +93,6 @@ def _in_order(
     collections = lora.collections(config, memo)
     yield lora.targets(collections, asked(config))
     yield probes(config, known, memo, collections)
-    yield contrastive(config, known, memo)
     yield top_contexts(config, known, memo)
 
 

@@ -16,17 +16,22 @@ CONTEXTS = "contexts"  # the folder of the pages of top contexts
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of results: the section of the config that asks for it, its files by kind and name,
-    and the lines that say what came out."""
+    """One kind of results: whether a config asks for it, its files by kind and name, and the lines that
+    say what came out."""
 
-    section: str
+    asked: Callable[[Mapping[str, Any]], bool]
     outputs: Callable[[Mapping[str, Any]], dict[str, dict[str, str]]]
     told: Callable[[Mapping[str, Any]], list[str]]
 
 
+def _directions(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Files of directions; they are a part of the page of probes."""
+    return contrastive.outputs(config) | {"report": results.outputs(config)["report"]}
+
+
 KINDS = (
-    Kind("probes", results.outputs, lambda c: results.told(c)),
-    Kind("contrastive", contrastive.outputs, lambda c: contrastive.told(c)),
+    Kind(lambda c: bool(c.get("probes")), results.outputs, lambda c: results.told(c)),
+    Kind(contrastive.asked, _directions, lambda c: contrastive.told(c)),
 )
 
 
@@ -56,15 +61,17 @@ def told(config: Mapping[str, Any]) -> list[str]:
         table = _first(outputs["tables"], ".csv")
         if table.is_file():
             found.append([*_lines(kind, config), "", *_where(outputs)])
-        elif config.get(kind.section):
+        elif kind.asked(config):
             missing.append(outputs["report"]["html"])
     if contexts := sorted((folder(config) / CONTEXTS).glob("*.html")):
         found.append([f"contexts {p}" for p in contexts])
     if not found:
-        wanted = ", ".join(missing) or f"{folder(config)} (the config asks for no report)"
+        wanted = (
+            ", ".join(dict.fromkeys(missing)) or f"{folder(config)} (the config asks for no report)"
+        )
         raise ActprobeError(f"{wanted} is not there yet: run snakemake first")
     if missing:
-        found.append([f"{page} is not there yet: run snakemake" for page in missing])
+        found.append([f"{page} is not there yet: run snakemake" for page in dict.fromkeys(missing)])
     return [line for part in found for line in ("", *part)][1:]
 
 

@@ -19,7 +19,6 @@ CAPTIONS = SCHEMAS.parent / "report"  # those of Snakemake's own report
 # Section of the config -> its page and what that is about.
 PAGES = {
     "probes": ("report.html", "Probes"),
-    "contrastive": ("contrastive.html", "Contrastive probes"),
 }
 
 

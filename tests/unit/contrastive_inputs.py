@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from actprobe import config as configs
-from actprobe import keys, plan, store, texts
-from actprobe.contrastive import targets as contrastive_targets
-from actprobe.contrastive.run import run as run_contrastive
+from actprobe import contrastive, keys, plan, probes, results, store, texts
 from actprobe.texts.run import run as run_texts
 
 PAIRS = [
@@ -98,10 +96,45 @@ def separable(y: np.ndarray, d: int = 6, shift: float = 1.0, seed: int = 0) -> n
     return x.astype(np.float32)
 
 
+ENTRY = {"protocol": "contrastive-1", "datasets": ["pairs"], "apply_to": ["rows"]}
+
+
+def targets(config: dict[str, Any], known: Mapping[str, list[plan.Target]]) -> list[plan.Target]:
+    """The probes of a config."""
+    return probes.targets(config, known, keys.DigestMemo(config["cache_dir"]))
+
+
 def run(config: dict[str, Any], known: Mapping[str, list[plan.Target]]) -> list[plan.Target]:
-    """Make the contrastive and baselines targets of a config; returns them."""
-    found = contrastive_targets(config, known, keys.DigestMemo(config["cache_dir"]))
+    """Make the probes of a config; returns their targets."""
+    found = targets(config, known)
     made = plan.make(config, found, [t.path for t in found])
     for batch in made.batches:
-        run_contrastive(batch, config, 1)
+        probes.run(batch, config, 1)
     return found
+
+
+def make_tables(config: dict[str, Any], made: Sequence[plan.Target]) -> list[str]:
+    """Write the tables of these probes; returns the paths of the probes."""
+    paths = [t.path for t in made]
+    results.make_tables(config, paths, [])
+    return paths
+
+
+def applied(made: Sequence[plan.Target]) -> dict[str, contrastive.Applied]:
+    """The directions among these targets by method; of several sources and test sets the last."""
+    return {d.row["method"]: d for d in contrastive.load_all(t.path for t in made)}
+
+
+def make_page(
+    config: dict[str, Any], paths: Sequence[str], of: Sequence[plan.Target]
+) -> tuple[list[str], str]:
+    """Figures and page from the written tables; the headline about directions, and the page.
+
+    paths: of the probes; of: the texts.
+    """
+    read = [t.path for t in of]
+    contrastive.make_results(config, paths, read)
+    results.make_figures(config)
+    results.make_report(config, parts=[contrastive.make_part(config, read)])
+    root = Path(config["results_dir"]) / config["experiment"]
+    return contrastive.told(config), (root / "report.html").read_text(encoding="utf-8")

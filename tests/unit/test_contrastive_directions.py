@@ -10,9 +10,11 @@ import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.linear_model import LogisticRegression
 
-from actprobe.contrastive import directions
-from actprobe.contrastive.directions import find, fit, ledoit_wolf, span, split
 from actprobe.models.artefact import bf16_to_float32
+from actprobe.probes import methods, validation
+from actprobe.probes.methods.directions import find, find_direction, ledoit_wolf, span
+from actprobe.probes.metrics.binary import auc
+from actprobe.probes.search import Task, search
 
 METHODS = ["mean_difference", "logreg", "lda"]
 
@@ -25,9 +27,10 @@ def wide(n=40, d=90, shift=2.0, seed=0):
     return x, y
 
 
-def fitted(x, y, methods=METHODS, groups=None, folds=4):
+def fitted(x, y, method, groups=None, folds=4):
     groups = np.arange(len(y)) if groups is None else groups
-    return fit(x, y, groups, methods, 1.0, folds, 0)
+    parts = validation.folds(y, {"groups": "whole", "folds": folds}, 0, groups)
+    return find_direction(method, x, y, parts)
 
 
 def cosine(a, b):
@@ -41,13 +44,13 @@ def test_the_mean_difference_of_bfloat16_rows_in_float64():
     bits = bits.astype("<u2")
     assert hashlib.sha256(bits.tobytes()).hexdigest()[:16] == "2e71cdc66e182030"
     x = bf16_to_float32(bits).astype(np.float64)
-    f = fitted(x, (np.arange(12) < 6).astype(int), ["mean_difference"])
+    f = fitted(x, (np.arange(12) < 6).astype(int), "mean_difference")
     expected = [0.0618490, 1.4791667, 0.1848958, -2.4661458, -3.0807292, 0.3697917, 5.1770833,
                 0.4947917]  # fmt: skip
-    np.testing.assert_allclose(f.direction[0], expected, atol=5e-8)
-    assert f.norm[0] == pytest.approx(6.706897179, abs=5e-10)
-    np.testing.assert_allclose(np.linalg.norm(f.unit, axis=1), 1, rtol=1e-14)
-    np.testing.assert_allclose(f.mean_positive - f.mean_negative, f.direction[0], atol=1e-14)
+    np.testing.assert_allclose(f.vector, expected, atol=5e-8)
+    assert f.norm == pytest.approx(6.706897179, abs=5e-10)
+    assert np.linalg.norm(f.unit) == pytest.approx(1, rel=1e-14)
+    np.testing.assert_allclose(f.mean_positive - f.mean_negative, f.vector, atol=1e-14)
 
 
 @pytest.mark.parametrize(("n", "d"), [(40, 90), (200, 12)])
@@ -104,11 +107,12 @@ def test_lda_whitens_with_the_covariance_within_classes(n, d):
     np.testing.assert_allclose(s.lift(w), expected, rtol=1e-6, atol=1e-9)
 
 
-def test_swapping_the_classes_turns_every_direction_round():
+@pytest.mark.parametrize("method", METHODS)
+def test_swapping_the_classes_turns_every_direction_round(method):
     x, y = wide()
-    one, other = fitted(x, y), fitted(x, 1 - y)
+    one, other = fitted(x, y, method), fitted(x, 1 - y, method)
     np.testing.assert_allclose(one.unit, -other.unit, atol=1e-6)
-    np.testing.assert_allclose(one.val_auc, other.val_auc)
+    assert one.val_score == pytest.approx(other.val_score)
 
 
 def test_the_sign_is_that_of_the_training_rows():
@@ -119,41 +123,53 @@ def test_the_sign_is_that_of_the_training_rows():
     x[:, 1] = np.arange(21) % 3
     y = (np.arange(21) < 10).astype(int)
     difference = x[y == 1].mean(axis=0) - x[y == 0].mean(axis=0)
-    assert directions.auc(y, x @ difference) < 0.5
-    f = fitted(x, y, ["mean_difference"])
-    np.testing.assert_allclose(f.direction[0], -difference)
-    assert f.train_auc[0] > 0.5
+    assert auc(y, x @ difference) < 0.5
+    f = fitted(x, y, "mean_difference")
+    np.testing.assert_allclose(f.vector, -difference)
+    assert f.train_score > 0.5
 
 
-def test_equal_class_means_give_no_direction():
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_class_means_give_no_direction(method):
     x = np.tile(np.random.default_rng(0).standard_normal((5, 8)), (2, 1))
-    f = fitted(x, np.repeat([0, 1], 5), groups=np.tile(np.arange(5), 2))
-    assert not f.direction.any() and not f.unit.any() and not f.norm.any()
-    assert f.val_auc.tolist() == [0.5] * 3
+    f = fitted(x, np.repeat([0, 1], 5), method, groups=np.tile(np.arange(5), 2))
+    assert not f.vector.any() and not f.unit.any() and not f.norm
+    assert f.val_score == 0.5 and (f.probability(x @ f.unit) == 0.5).all()
 
 
-def test_held_out_rows_leave_with_their_group():
-    y = np.tile([0, 1], 20)
-    groups = np.repeat(np.arange(20), 2)
-    parts = split(y, groups, 5, seed=0)
-    assert len(parts) == 5
-    for a, b in parts:
-        assert not set(groups[a]) & set(groups[b])
-    assert sorted(np.concatenate([b for _, b in parts])) == list(range(40))
-    again, other = split(y, groups, 5, seed=0), split(y, groups, 5, seed=1)
-    assert [b.tolist() for _, b in parts] == [b.tolist() for _, b in again]
-    assert [b.tolist() for _, b in parts] != [b.tolist() for _, b in other]
-    assert len(split(y, groups // 10, 5, 0)) == 2 and split(y, groups * 0, 5, 0) == []
-
-
-def test_held_out_numbers_tell_signal_from_noise():
+@pytest.mark.parametrize("method", METHODS)
+def test_held_out_numbers_tell_signal_from_noise(method):
     x, y = wide(n=200, d=30, shift=4.0)
-    signal = fitted(x, y)
-    noise = fitted(x, np.random.default_rng(1).permutation(y))
-    assert signal.val_auc.min() > 0.85 and signal.val_d.min() > 1
-    assert np.abs(noise.val_auc - 0.5).max() < 0.15
+    signal = fitted(x, y, method)
+    noise = fitted(x, np.random.default_rng(1).permutation(y), method)
+    assert signal.val_score > 0.85 and signal.val_d > 1
+    assert abs(noise.val_score - 0.5) < 0.15
 
 
 def test_one_group_has_no_held_out_rows():
     x, y = wide()
-    assert np.isnan(fitted(x, y, groups=np.zeros(40, int)).val_auc).all()
+    assert np.isnan(fitted(x, y, "lda", groups=np.zeros(40, int)).val_score)
+
+
+def test_scores_far_from_the_training_rows_keep_their_order():
+    """Rows of another position may lie hundreds of standard deviations away: no two scores become 1."""
+    x, y = wide()
+    f = fitted(x, y, "lda")
+    far = f.middle + f.spread * (1000 + np.arange(100) / 10)
+    found = f.probability(far)
+    assert (np.diff(found) > 0).all() and (found < 1).all()
+    assert f.probability(np.array([f.middle]))[0] == 0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_direction_is_a_method_of_any_protocol(method):
+    """As a family it takes a task, and its scores rank test rows as projections do."""
+    x, y = wide(n=60)
+    assert methods.families()["direction"] == ("binary",)
+    folds = validation.folds(y[:40], {"groups": "whole", "folds": 5}, 0, np.arange(40))
+    how = {"family": "direction", "along": method, "reads": "activations", "scaler": "none"}
+    found = search(Task(x[:40], y[:40], x[40:], how, folds, {}, 0))
+    along = x[40:] @ found.model.unit
+    assert auc(y[40:], found.scores) == pytest.approx(auc(y[40:], along))
+    np.testing.assert_array_equal(found.predicted, along > found.model.middle)
+    assert found.val_score == found.model.val_score

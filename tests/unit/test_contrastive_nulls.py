@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 from test_contrastive_stage import project
 
-from actprobe import contrastive, store
-from actprobe.contrastive import controls, directions, nulls, report, run, tables
+from actprobe import store
+from actprobe.contrastive import report, tables
 from actprobe.errors import ActprobeError
+from actprobe.probes.controls import bands, nulls, tried
+from actprobe.probes.methods import directions
+from actprobe.probes.metrics.binary import aucs
+from actprobe.results.tables import read_probes
 
 METHODS = ("mean_difference", "logreg", "lda")
 
@@ -26,10 +30,10 @@ def rows(n, d, seed=0):
 def test_a_null_direction_is_that_of_a_fit_on_the_permuted_labels(method, n, d, C):
     x, y = rows(n, d)
     made, _ = nulls.labels(y, None, np.arange(n), 6, 0)
-    families, unconverged = nulls.families([method], directions.span(x), made, C)
-    assert not unconverged
-    for labels, unit in zip(made, families[method], strict=True):
-        refit = directions.fit(x, labels, np.arange(n), [method], C, 2, 0).unit[0]
+    units, converged = nulls.units(method, nulls.principal(directions.span(x)), made, C)
+    assert converged
+    for labels, unit in zip(made, units, strict=True):
+        refit = directions.find_direction(method, x, labels, [], C).unit
         assert refit @ unit > 1 - 1e-6
 
 
@@ -37,11 +41,12 @@ def test_a_null_direction_is_that_of_a_fit_on_the_permuted_labels(method, n, d, 
 def test_label_vectors_in_blocks_give_the_same(monkeypatch, at_once):
     x, y = rows(60, 30)
     made, _ = nulls.labels(y, None, np.arange(60), 20, 0)
-    whole, _ = nulls.families(METHODS, directions.span(x), made, 1.0)
+    of = nulls.principal(directions.span(x))
+    whole = [nulls.units(method, of, made, 1.0)[0] for method in METHODS]
     monkeypatch.setattr(nulls, "_AT_ONCE", at_once)
-    parts, _ = nulls.families(METHODS, directions.span(x), made, 1.0)
-    for method in METHODS:
-        np.testing.assert_allclose(parts[method], whole[method], atol=1e-3)
+    for method, expected in zip(METHODS, whole, strict=True):
+        parts, _ = nulls.units(method, of, made, 1.0)
+        np.testing.assert_allclose(parts, expected, atol=1e-3)
 
 
 def test_labels_of_pairs_are_swapped_within_pairs():
@@ -78,11 +83,11 @@ def outside(method, group_size, trainings=120):
         y = rng.permutation(np.arange(200 // group_size) % 2)[groups]
         xv = rng.standard_normal((100, 40)) * spectrum
         yv = (xv[:, 0] + 0.5 * rng.standard_normal(100) > 0).astype(int)
-        fitted = directions.fit(x, y, groups, [method], 1.0, 2, 0)
+        fitted = directions.find_direction(method, x, y, [])
         made, _ = nulls.labels(y, None, groups, 99, seed)
-        null, _ = nulls.families([method], directions.span(x), made, 1.0)
-        low, high = controls.band(controls.aucs(yv, null[method] @ xv.T))
-        found += not low <= controls.aucs(yv, fitted.unit @ xv.T)[0] <= high
+        null, _ = nulls.units(method, nulls.principal(fitted.space), made, 1.0)
+        low, high = bands.band(aucs(yv, null @ xv.T))
+        found += not low <= aucs(yv, fitted.unit[None] @ xv.T)[0] <= high
     return found / trainings
 
 
@@ -93,63 +98,71 @@ def test_d1_noise_labels_leave_the_band_as_often_as_it_says(method, group_size):
     assert outside(method, group_size) <= 0.12
 
 
-def with_orders(tmp_path, orders):
+@pytest.mark.parametrize(("pairs", "has_band"), [(2, False), (10, True)])
+def test_d1_too_few_orders_of_the_labels_make_no_band(tmp_path, pairs, has_band):
+    """Two questions in both orders of the letters are four pairs: 16 orders of the labels."""
     config, known = project(tmp_path)
-    found = inputs.run(config, known)
-    d = contrastive.load(next(t.path for t in found if t.stage == "contrastive"))
-    d.facts["orders"] = orders
-    return d
-
-
-@pytest.mark.parametrize(("orders", "has_band"), [(6, False), (40, True), (None, True)])
-def test_d1_too_few_orders_of_the_labels_make_no_band(tmp_path, orders, has_band):
-    d = with_orders(tmp_path, orders)
-    table = tables.table([d], tables.read_baselines([])[0], "toy")
+    inputs.dataset(tmp_path, "pairs", inputs.PAIRS[: 2 * pairs])
+    known["texts"] = inputs.make_texts(config)
+    t = next(t for t in known["texts"] if t.item == "pairs")
+    x = inputs.separable(inputs.labels(t), shift=2.0)
+    known["activations"] = [a for a in known["activations"] if a.item != "pairs"]
+    known["activations"].append(inputs.activations(config, t, x))
+    inputs.make_tables(config, inputs.run(config, known))
+    table = tables.view(read_probes(f"{config['results_dir']}/toy/tables/probes.parquet"))
+    fits = table[table["source"] != ""]
     for column in ("null_permuted_low", "null_permuted_high", "p_permuted"):
-        assert table[column].notna().all() == has_band
-    assert table["null_random_low"].notna().all()
-    told = table["warning"].str.contains("6 orders of the training labels, 40 are needed").all()
+        assert fits[column].notna().all() == has_band
+    assert fits["null_random_low"].notna().all()
+    told = fits["warning"].str.contains("16 orders of the training labels, 40 are needed").all()
     assert told == (not has_band)
     lines = report.headline(table)
     assert all(("no null band" in line) == (not has_band) for line in lines)
 
 
-def test_what_a_library_raises_is_the_reason_of_one_source(tmp_path, monkeypatch):
+def test_what_a_library_raises_is_the_reason_of_one_fit(tmp_path, monkeypatch):
     def fails(*args, **kwargs):
         raise np.linalg.LinAlgError("Eigenvalues did not converge")
 
-    config, known = project(tmp_path)
-    monkeypatch.setattr(directions, "fit", fails)
+    config, known = project(tmp_path, methods=["lda"])
+    monkeypatch.setattr(directions, "find_direction", fails)
     with pytest.raises(
         ActprobeError,
-        match=r"resid_post.1.last/pairs cannot be made: LinAlgError: Eigenvalues.*leave",
+        match=r"pairs: lda of contrastive-1 .*rows.* cannot be fitted: LinAlgError: Eigenvalues.*leave",
     ):
         inputs.run(config, known)
     config["on_bad_dataset"] = "skip"
     found = inputs.run(config, known)
-    assert [bool(store.read_header(t.path)["bad"]) for t in found] == [True, False]
+    assert [bool(store.read_header(t.path)["bad"]) for t in found] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("scored", [1, 5000, 1 << 27])
 def test_g9_null_directions_are_scored_a_few_at_a_time(tmp_path, monkeypatch, scored):
     config, known = project(tmp_path / "a", compare_with="other")
-    whole = contrastive.load(inputs.run(config, known)[0].path)
-    monkeypatch.setattr(run, "_SCORED", scored)
+    whole = inputs.applied(inputs.run(config, known))
+    monkeypatch.setattr(tried, "_SCORED", scored)
     config, known = project(tmp_path / "b", compare_with="other")
-    parts = contrastive.load(inputs.run(config, known)[0].path)
-    for kind, aucs in whole.validated["rows"].null.items():
-        np.testing.assert_allclose(parts.validated["rows"].null[kind], aucs, atol=0.02)
-    assert parts.validated["rows"].numbers[0]["test_auc"] == pytest.approx(
-        whole.validated["rows"].numbers[0]["test_auc"]
-    )
+    parts = inputs.applied(inputs.run(config, known))
+    for method, d in whole.items():
+        for kind, found in d.null.items():
+            np.testing.assert_allclose(parts[method].null[kind], found, atol=0.02)
+        assert parts[method].row["test_score"] == pytest.approx(d.row["test_score"])
 
 
-def test_d7_a_validation_set_needs_rows_of_each_class(tmp_path):
+def test_d7_a_test_set_needs_rows_of_each_class(tmp_path):
     config, known = project(tmp_path)
     rows = [{**r, "type": "testing" if i < 4 else "deployment"} for i, r in enumerate(inputs.ROWS)]
     inputs.dataset(tmp_path, "rows", rows)
     known["texts"] = inputs.make_texts(config)
-    with pytest.raises(
-        ActprobeError, match="rows: 4 positive and 20 other rows to score, at least 5"
-    ):
+    with pytest.raises(ActprobeError, match=r"4 positive and 20 negative test rows .*least 5"):
+        inputs.run(config, known)
+
+
+def test_d7_one_small_test_set_among_others_is_named(tmp_path):
+    """The other test set is of use, so the plan keeps both."""
+    config, known = project(tmp_path, apply_to=["rows", "same"], methods=["lda"])
+    rows = [{**r, "type": "testing" if i < 4 else "deployment"} for i, r in enumerate(inputs.ROWS)]
+    inputs.dataset(tmp_path, "rows", rows)
+    known["texts"] = inputs.make_texts(config)
+    with pytest.raises(ActprobeError, match="tested on rows: 4 positive and 20 negative"):
         inputs.run(config, known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from test_contrastive_stage import project
 from actprobe import contrastive, store
 from actprobe.contrastive import report, tables
 from actprobe.contrastive.layout import FIGURES
-from actprobe.contrastive.results import make_results
 from actprobe.errors import ActprobeError
+from actprobe.probes.controls.tried import warning
+from actprobe.results.tables import read_probes
 
 SITES = ["embed", "resid_post.0", "resid_post.1", "resid_post.2"]
 
@@ -29,11 +29,15 @@ def finished(tmp_path_factory):
         tmp_path_factory.mktemp("p"), sites=SITES, compare_with="other", methods=["mean_difference"]
     )
     found = inputs.run(config, known)
-    paths = [[t.path for t in found if t.stage == s] for s in ("contrastive", "baselines")]
-    texts = [t.path for t in known["texts"]]
-    lines = make_results(config, *paths, texts)
+    paths = inputs.make_tables(config, found)
+    lines, _ = inputs.make_page(config, paths, known["texts"])
     root = Path(config["results_dir"]) / "toy"
-    return config, root, [contrastive.load(p) for p in paths[0]], lines, (*paths, texts)
+    return config, root, contrastive.load_all(paths), lines, (paths, known["texts"])
+
+
+def written(root):
+    """The tidy table."""
+    return read_probes(root / "tables" / "probes.parquet")
 
 
 def test_the_table_has_a_row_per_direction_and_one_per_baseline(finished):
@@ -46,18 +50,31 @@ def test_the_table_has_a_row_per_direction_and_one_per_baseline(finished):
         "mean_difference", "baseline_length", "baseline_tfidf", "baseline_tfidf_in_domain",
     }  # fmt: skip
     assert (fits["null_permuted_low"] < 0.5).all() and (fits["null_permuted_high"] > 0.5).all()
-    assert set(fits["key"]) == {d.key for d in directions}
+    assert set(fits["key"]) == {d.row["key"] for d in directions}
+
+
+def test_directions_and_baselines_stand_in_the_one_tidy_table(finished):
+    _, root, directions, _, _ = finished
+    table = written(root)
+    assert len(table) == 7 and set(table["condition"]) == {"rows"}
+    assert table.loc[table["method"].str.startswith("baseline"), "source"].eq("texts").all()
+    assert {"null_permuted_low", "p_random", "test_set", "warning"} <= set(table.columns)
+    assert not any(c.startswith("kept_") for c in table.columns)
+    own = table[table["source"] != "texts"].set_index("key")
+    for d in directions:
+        assert own.loc[d.row["key"], "test_score"] == d.row["test_score"]
+        assert own.loc[d.row["key"], "test_auc"] == d.row["test_score"]
+    summary = pd.read_csv(root / "tables" / "summary.csv")
+    assert set(summary["protocol"]) == {"contrastive-1"}
 
 
 def test_the_layer_is_chosen_by_held_out_training_rows_alone(finished):
     _, _, directions, lines, _ = finished
-    best = max(directions, key=lambda d: (d.numbers[0]["val_auc"], d.numbers[0]["val_d"]))
-    table = tables.table(directions, pd.DataFrame(), "toy")
-    assert table.loc[table["chosen"], "site"].tolist() == [best.facts["site"]]
-    turned = copy.deepcopy(directions)
-    for numbers in (n for d in turned for v in d.validated.values() for n in v.numbers):
-        numbers["test_auc"] = 1 - numbers["test_auc"]
-    again = tables.table(turned, pd.DataFrame(), "toy")
+    best = max(directions, key=lambda d: (d.row["val_score"], d.row["val_d"]))
+    tidy = written(finished[1])
+    table = tables.view(tidy)
+    assert table.loc[table["chosen"], "site"].tolist() == [best.row["site"]]
+    again = tables.view(tidy.assign(test_score=1 - tidy["test_score"]))
     assert again["chosen"].tolist() == table["chosen"].tolist()
     assert len(lines) == 1 and "at embed (last), chosen by held-out training rows" in lines[0]
 
@@ -76,11 +93,7 @@ def test_ties_go_to_the_larger_distance_and_then_to_the_lower_layer():
 
 
 def test_no_layer_is_chosen_where_no_training_row_was_held_out(finished):
-    _, _, directions, _, _ = finished
-    without = copy.deepcopy(directions)
-    for d in without:
-        d.numbers[0]["val_auc"] = d.numbers[0]["val_d"] = None
-    table = tables.table(without, pd.DataFrame(), "toy")
+    table = tables.view(written(finished[1]).assign(val_score=np.nan, val_d=np.nan))
     assert not table["chosen"].any()
     (line,) = report.headline(table)
     assert "pairs → rows, m, resid_post, mean_difference (last): no layer is chosen" in line
@@ -93,13 +106,13 @@ def test_vectors_and_scores_have_the_names_of_the_scripts_that_read_them(finishe
         "experiment_info.txt", "normalized_vectors", "rows", "vectors",
     ]  # fmt: skip
     for d in directions:
-        layer = d.facts["site"].removeprefix("resid_post.")
+        layer = d.row["site"].removeprefix("resid_post.")
         vector, unit = (
             torch.load(run / kind / f"layer_{layer}.pt", weights_only=True)
             for kind in ("vectors", "normalized_vectors")
         )
         assert vector.shape == (1, 6) and vector.dtype == torch.float32
-        np.testing.assert_allclose(vector[0], d.direction[0], rtol=1e-6)
+        np.testing.assert_allclose(vector[0], d.direction, rtol=1e-6)
         assert torch.linalg.norm(unit) == pytest.approx(1)
         scores = pd.read_csv(run / "rows" / f"probe_stats_layer{layer}.csv")
         assert list(scores.columns) == [
@@ -107,79 +120,77 @@ def test_vectors_and_scores_have_the_names_of_the_scripts_that_read_them(finishe
             "n_tokens",
         ]  # fmt: skip
         assert scores["type"].tolist() == ["testing", "deployment"] * 12
-        np.testing.assert_allclose(
-            scores["mean_score"], d.validated["rows"].values[0, :, 0], rtol=1e-8
-        )
+        np.testing.assert_allclose(scores["mean_score"], d.values[:, 0], rtol=1e-8)
     assert "Positive class: testing" in (run / "experiment_info.txt").read_text()
 
 
 def test_figures_and_page_are_made_and_repeat_to_the_byte(finished):
     config, root, _, lines, paths = finished
     files = [root / "figures" / f"{n}.{e}" for n in FIGURES for e in ("svg", "png")]
-    files += [root / "contrastive.html", root / "tables" / "contrastive.csv"]
+    files += [root / "report.html", root / "tables" / "contrastive.csv"]
     before = [f.read_bytes() for f in files]
     page = files[-2].read_text()
     assert tables.RULE in page and lines[0] in page and "number of characters" in page
     assert not re.search(r'(src|href)="(?!data:|tables/)', page)
-    make_results(config, *paths)
+    inputs.make_page(config, *paths)
     assert [f.read_bytes() for f in files] == before
+
+
+def pages(config, known):
+    """Make probes, tables and page; the headline and the page."""
+    paths = inputs.make_tables(config, inputs.run(config, known))
+    return inputs.make_page(config, paths, known["texts"])
 
 
 def test_entries_with_different_methods_share_a_page(tmp_path):
     config, known = project(tmp_path, methods=["mean_difference"])
-    one = config["contrastive"][0]
-    config["contrastive"] = [one, {**one, "train": "other", "methods": ["lda"]}]
-    found = inputs.run(config, known)
-    paths = [[t.path for t in found if t.stage == s] for s in ("contrastive", "baselines")]
-    lines = make_results(config, *paths, [t.path for t in known["texts"]])
+    one = config["probes"][0]
+    config["probes"] = [one, {**one, "datasets": ["other"], "methods": ["lda"]}]
+    lines, _ = pages(config, known)
     assert ["mean_difference" in line for line in lines] == [False, True]
+
+
+def spoil(known, item, reason):
+    """Make the activations of a dataset a tombstone."""
+    t = next(t for t in known["activations"] if t.item == item)
+    Path(t.path).unlink()
+    store.publish([t.path], [store.write_bad(t.path, dict(t.spec), reason)])
 
 
 def test_a_page_without_numbers_says_why(tmp_path):
     config, known = project(tmp_path)
     config["on_bad_dataset"] = "skip"
-    (t, other) = inputs.run(config, known)
-    Path(t.path).unlink()
-    store.publish([t.path], [store.write_bad(t.path, dict(t.spec), "rows 1 to 3 are empty")])
-    lines = make_results(config, [t.path], [other.path], [x.path for x in known["texts"]])
+    spoil(known, "pairs", "rows 1 to 3 are empty")
+    lines, page = pages(config, known)
     assert lines == ["No direction has a number."]
-    page = (tmp_path / "results" / "toy" / "contrastive.html").read_text()
     assert "rows 1 to 3 are empty" in page
 
 
-def test_a_bad_validation_set_is_left_out_alone(tmp_path):
-    config, known = project(tmp_path, compare_with="other", validate=["rows", "same"])
-    for found in known.values():
-        same = next(t for t in found if t.item == "same")
-        if same.stage == "activations":
-            Path(same.path).unlink()
-            bad = store.write_bad(same.path, dict(same.spec), "row 3 of same is bad")
-            store.publish([same.path], [bad])
+def test_a_bad_test_set_is_left_out_alone(tmp_path):
+    config, known = project(tmp_path, compare_with="other", apply_to=["rows", "same"])
+    spoil(known, "same", "row 3 of same is bad")
     with pytest.raises(ActprobeError, match="row 3 of same is bad"):
         inputs.run(config, known)
     config["on_bad_dataset"] = "skip"
-    found = inputs.run(config, known)
-    d = contrastive.load(found[0].path)
-    assert list(d.validated) == ["rows"] and d.numbers[0]["cos_compare"] is not None
-    paths = [[t.path for t in found if t.stage == s] for s in ("contrastive", "baselines")]
-    texts = [t.path for t in known["texts"]]
-    assert " → rows" in make_results(config, *paths, texts)[0]
-    page = (tmp_path / "results" / "toy" / "contrastive.html").read_text()
-    assert "m/resid_post.1.last/pairs: same" in page and "row 3 of same is bad" in page
-    config["on_bad_dataset"] = "stop"
-    with pytest.raises(ActprobeError, match="row 3 of same is bad"):
-        make_results(config, *paths, texts)
+    lines, page = pages(config, known)
+    assert " → rows" in lines[0] and not any(" → same" in line for line in lines)
+    assert "pairs@same" in page and "row 3 of same is bad" in page
 
 
 def test_a_dataset_to_compare_with_that_is_bad_is_left_out_alone(tmp_path):
     config, known = project(tmp_path, compare_with="other")
+    spoil(known, "other", "no rows")
+    with pytest.raises(ActprobeError, match="no rows"):
+        inputs.run(config, known)
     config["on_bad_dataset"] = "skip"
-    other = next(t for t in known["activations"] if t.item == "other")
-    Path(other.path).unlink()
-    store.publish([other.path], [store.write_bad(other.path, dict(other.spec), "no rows")])
-    d = contrastive.load(inputs.run(config, known)[0].path)
-    assert d.facts["left_out"] == {"other": "no rows"} and d.facts["compare_with"] is None
-    assert d.numbers[0]["cos_compare"] is None and list(d.validated) == ["rows"]
+    _, page = pages(config, known)
+    assert "Not compared with other: no rows" in page
+    found = inputs.run(config, known)
+    for d in inputs.applied(found).values():
+        assert d.row["compare_with"] == "" and d.row["cos_compare"] is None
+    config["on_bad_dataset"] = "stop"
+    with pytest.raises(ActprobeError, match="compare with cannot be used:\n  other: no rows"):
+        inputs.make_page(config, [t.path for t in found], known["texts"])
 
 
 @pytest.mark.parametrize(
@@ -189,12 +200,19 @@ def test_a_dataset_to_compare_with_that_is_bad_is_left_out_alone(tmp_path):
         ({"first_token": 0.95}, "first token is extreme in 95%"),
         ({"norm": 0.0}, "no direction"),
         ({"converged": False}, "stopped early"),
-        ({"length_corr": None, "first_token": None}, ""),
+        ({"orders": 16}, "16 orders of the training labels, 40 are needed"),
+        ({"null_converged": False}, "not every fit of the null converged"),
+        ({"length_corr": np.nan, "first_token": np.nan}, ""),
     ],
 )
 def test_warnings(numbers, words):
-    usual = {"norm": 1.0, "length_corr": 0.1, "first_token": 0.1, "converged": True}
-    said = tables.warning({**usual, **numbers})
+    usual = {"norm": 1.0, "length_corr": 0.1, "first_token": 0.1}
+    row = {k: numbers.get(k, v) for k, v in usual.items()}
+    rest = [
+        numbers.get(k, v)
+        for k, v in (("converged", True), ("orders", 99), ("null_converged", True))
+    ]
+    said = warning(row, *rest)
     assert words in said and bool(words) == bool(said)
 
 

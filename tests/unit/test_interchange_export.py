@@ -35,8 +35,8 @@ def directions(tmp_path):
     """Paths of the directions of three layers, and what is in them."""
     sites = ["resid_post.0", "resid_post.1", "resid_post.2"]
     config, known = project(tmp_path, sites=sites, methods=["mean_difference"])
-    paths = [t.path for t in inputs.run(config, known) if t.stage == "contrastive"]
-    return paths, {d.facts["site"]: d for d in map(contrastive.load, paths)}
+    paths = [t.path for t in inputs.run(config, known)]
+    return paths, {d.row["site"]: d for d in contrastive.load_all(paths)}
 
 
 def read_gguf(path: Path) -> tuple[dict, dict]:
@@ -86,7 +86,7 @@ def test_a_control_vector_holds_the_direction_of_every_layer_but_the_first(direc
     assert list(tensors) == ["direction.1", "direction.2"]
     for layer in (1, 2):
         np.testing.assert_allclose(
-            tensors[f"direction.{layer}"], found[f"resid_post.{layer}"].direction[0], rtol=1e-6
+            tensors[f"direction.{layer}"], found[f"resid_post.{layer}"].direction, rtol=1e-6
         )
 
 
@@ -102,7 +102,7 @@ def test_a_control_vector_is_read_by_the_package_of_llama_cpp(directions, tmp_pa
     tensors = {t.name: t.data for t in read.tensors}
     assert list(tensors) == ["direction.1", "direction.2"]
     for layer in (1, 2):
-        unit = found[f"resid_post.{layer}"].unit[0].astype(np.float32)
+        unit = found[f"resid_post.{layer}"].unit.astype(np.float32)
         assert np.array_equal(tensors[f"direction.{layer}"], unit)
 
 
@@ -124,10 +124,10 @@ def test_directions_as_safetensors_and_pt(directions, tmp_path):
     (file,) = export.vectors(paths, "safetensors", tmp_path / "out", unit=True)
     tensors = load_file(file)
     assert set(tensors) == set(found)
-    np.testing.assert_allclose(tensors["resid_post.1"], found["resid_post.1"].unit[0], rtol=1e-6)
+    np.testing.assert_allclose(tensors["resid_post.1"], found["resid_post.1"].unit, rtol=1e-6)
     (folder,) = export.vectors(paths, "pt", tmp_path / "out", unit=False)
     vector = torch.load(folder / "vectors" / "layer_1.pt", weights_only=True)
-    np.testing.assert_allclose(vector[0], found["resid_post.1"].direction[0], rtol=1e-6)
+    np.testing.assert_allclose(vector[0], found["resid_post.1"].direction, rtol=1e-6)
 
 
 @pytest.fixture

@@ -348,14 +348,10 @@ def test_imported_activations_are_read_by_contrastive_probes(tmp_path):
         config, made[1], inputs.separable(inputs.labels(made[1]), d=4), "resid_post.3",
         model="llama",
     )  # fmt: skip
-    config["contrastive"] = inputs.resolve(
-        tmp_path, [], contrastive=[{"train": "pairs", "validate": ["rows"], "positive": "testing"}]
-    )["contrastive"]
+    config["probes"] = inputs.resolve(tmp_path, [], probes=[inputs.ENTRY])["probes"]
     made_targets = inputs.run(config, {"texts": made, "activations": [*found, rows]})
-    from actprobe import contrastive
-
-    d = contrastive.load(made_targets[0].path)
-    np.testing.assert_allclose(d.direction[0], test.mean(0) - deploy.mean(0), atol=1e-6)
+    d = inputs.applied(made_targets)["mean_difference"]
+    np.testing.assert_allclose(d.direction, test.mean(0) - deploy.mean(0), atol=1e-6)
 
 
 def test_golden(tmp_path):

@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from printed import Page
 from results_tables import KINDS, name
 
-from actprobe import csvs, provenance, results
+from actprobe import csvs, results
 from actprobe.contrastive import figures as contrastive_figures
 from actprobe.contrastive import report as contrastive_report
 from actprobe.contrastive import tables as contrastive_tables
-from actprobe.contrastive.artefact import Directions, Validated
+from actprobe.contrastive.artefact import Applied
 from actprobe.lora import REPRESENTATIONS
 from actprobe.probes.feature_targets import EACH
+from actprobe.probes.fit import EMPTY
 from actprobe.results import features, layout, tables
 from actprobe.results.figures import style
 
-CONFIG = {"experiment": "e", "contrastive": [{}]}
+CONFIG = {"experiment": "e", "probes": [{}]}
 SLOWLY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -58,80 +59,67 @@ def check_page(path: Path) -> None:
 
 def directions(
     kind: str, trains: int, models: int, layers: int, methods: int, validations: int, gone: str
-) -> list[Directions]:
+) -> list[Applied]:
     """Directions of every training set, model and layer; `gone` says what is missing in them."""
     rng = np.random.default_rng(0)
     names = ["mean_difference", "logreg", "lda"][:methods]
-    found = []
-    for t, m, layer in product(range(trains), range(models), range(-1, layers - 1)):
-        site = "embed" if layer < 0 else f"resid_post.{layer}"
-        model = name(kind, f"m{m}")
-        facts = {
-            "train": name(kind, f"t{t}"), "source": f"{model}/{site}.last", "model": model, "site": site,
-            "position": "last", "score_at": "tokens", "positive": "=yes", "n_train": 40, "orders": None,
-            "compare_with": None, "left_out": {}, "null_unconverged": [],
-        }  # fmt: skip
-        held_out = (None, None) if gone == "val" else (float(rng.random()), 1.0)
-        own = {"train_auc": 1.0, "val_auc": held_out[0], "val_d": held_out[1], "converged": True,
-               "cos_compare": None}  # fmt: skip
-        validated = {name(kind, f"v{v}"): _validated(names, gone, rng) for v in range(validations)}
-        unit = rng.standard_normal((methods, 4))
-        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-        if gone == "direction":
-            unit[:] = 0
-        found.append(
-            Directions(
-                f"{t}{m}{layer}",
-                names,
-                unit[0],
-                unit[0],
-                unit,
-                np.ones(methods),
-                unit,
-                [own] * methods,
-                validated,
-                facts,
-            )
-        )
-    return found
-
-
-def _validated(names: list[str], gone: str, rng: np.random.Generator) -> Validated:
     y = np.zeros(20, np.uint8) if gone == "class" else np.arange(20, dtype=np.uint8) % 2
-    scores = rng.standard_normal((len(names), 20, 4))
-    if gone == "direction":
-        scores[:] = 0
-    auc = float("nan") if gone == "class" else 0.6
-    interval = (None, None) if gone in ("interval", "class") else (0.5, 0.7)
-    numbers = {
-        "n_test": 20, "test_auc": auc, "ci_low": interval[0], "ci_high": interval[1], "p_random": 0.2,
-        "p_permuted": 0.3, "length_corr": None, "first_token": None, "auc_without_compare": None,
-    }  # fmt: skip
-    null = {k: np.linspace(0.3, 0.7, 50) for k in ("random", *names)}
-    return Validated(y, scores, np.full(20, 5, np.int32), null, [numbers] * len(names))
+    null = np.linspace(0.3, 0.7, 50)
+    found = []
+    shape = (range(trains), range(models), range(-1, layers - 1), names, range(validations))
+    for n, (t, m, layer, method, v) in enumerate(product(*shape)):
+        site = "embed" if layer < 0 else f"resid_post.{layer}"
+        model, test_set = name(kind, f"m{m}"), name(kind, f"v{v}")
+        unit = rng.standard_normal(4)
+        unit /= np.linalg.norm(unit)
+        scores = rng.standard_normal((20, 4))
+        if gone == "direction":
+            unit, scores = unit * 0, scores * 0
+        nothing = gone in ("interval", "class")
+        row = {
+            **EMPTY, "protocol": "contrastive-1", "setting": "normal", "kind": "binary", "metric": "auc",
+            "dataset": name(kind, f"t{t}"), "label": "", "source": f"{model}/{site}.last",
+            "model": model, "site": site, "position": "last", "score_at": "tokens", "seed": 0,
+            "test_set": test_set, "condition": f"{test_set}@tokens", "positive": "=yes", "n_train": 40,
+            "n_test": 20, "compare_with": "", "left_out": "<b>!</b>", "warning": "<b>!</b>",
+            "converged": True,
+            "method": method, "norm": float(np.linalg.norm(unit)), "train_score": 1.0, "key": f"k{n}",
+            "val_score": np.nan if gone == "val" else float(rng.random()),
+            "val_d": np.nan if gone == "val" else 1.0,
+            "test_score": np.nan if gone == "class" else 0.6,
+            "reason": "one class in the test set" if gone == "class" else "",
+            "ci_low": np.nan if nothing else 0.5, "ci_high": np.nan if nothing else 0.7,
+            "p_random": 0.2, "p_permuted": 0.3,
+            **{f"null_{k}_{end}": at for k in ("random", "permuted")
+               for end, at in (("low", 0.3), ("high", 0.7))},
+            **dict.fromkeys(("length_corr", "first_token", "cos_compare"), np.nan),
+            "auc_without_compare": np.nan,
+        }  # fmt: skip
+        tokens, at = np.full(20, 5, np.int32), np.arange(20)
+        nulls = {"random": null, "permuted": null}
+        found.append(Applied(row, unit, unit, unit, at, y, scores, tokens, nulls))
+    return found
 
 
 def contrastive(folder: Path, **shape: Any) -> None:
     found = directions(**shape)
-    baselines = pd.DataFrame(
-        [
-            {"train": d.facts["train"], "dataset": v, "method": m, "n_train": 40, "n_test": 20,
-             "test_auc": 0.5, "ci_low": np.nan, "ci_high": np.nan}
-            for d in found for v in d.validated for m in ("baseline_length", "baseline_tfidf")
-        ]
-    ).drop_duplicates()  # fmt: skip
-    made = contrastive_tables.table(found, baselines, "e")
+    text = {"source": "texts", "model": "", "site": "", "position": "", "score_at": "", "key": "t"}
+    baselines = [
+        {**d.row, **text, "condition": d.row["test_set"], "method": m, "test_score": 0.5, "reason": "",
+         "ci_low": np.nan, "ci_high": np.nan}
+        for d in found for m in ("baseline_length", "baseline_tfidf")
+    ]  # fmt: skip
+    rows = pd.DataFrame([*(d.row for d in found), *baselines])
+    rows = rows.drop_duplicates(["dataset", "source", "condition", "method", "model", "site"])
+    made = contrastive_tables.view(tables.tidy(rows.assign(experiment="e")))
     (folder / "tables").mkdir(parents=True)
     csvs.write(made, folder / "tables/contrastive.csv")
     back = contrastive_tables.read(folder / "tables/contrastive.csv")
     assert contrastive_report.headline(back) == contrastive_report.headline(made)
     contrastive_figures.write(folder, made, found, contrastive_tables.cosines(found))
-    skipped = [{"name": "x", "reason": "<b>bad</b>"}] * 2
-    page = contrastive_report.Page(
-        made, skipped, ["<b>!</b>"], provenance.table(provenance.NOWHERE)
-    )
-    contrastive_report.write(folder, page, CONFIG)
-    check_page(folder / "contrastive.html")
+    part = folder / "part.html"
+    part.write_text(contrastive_report.part(folder, {}), encoding="utf-8")
+    check_page(part)
     assert not any("nan" in line for line in contrastive_report.headline(made))
 
 

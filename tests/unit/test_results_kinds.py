@@ -14,29 +14,31 @@ from test_contrastive_stage import project
 
 from actprobe import contrastive, finished, pages, results
 from actprobe.cli import main
-from actprobe.contrastive.results import make_results
 from actprobe.errors import ActprobeError
 from actprobe.results import tables
 
-ASKED = {"probes": [{"settings": ["normal"]}], "contrastive": [{}]}
+PLAIN = {"protocol": "actprobe-1", "apply_to": [], "settings": ["normal"]}
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> dict:
-    """An experiment with probes, contrastive probes and a page of top contexts."""
+    """An experiment with probes, directions and a page of top contexts."""
     folder = tmp_path_factory.mktemp("all")
     config, known = project(folder, methods=["mean_difference"])
     made = inputs.run(config, known)
-    paths = [[t.path for t in made if t.stage == s] for s in ("contrastive", "baselines")]
-    config |= {"probes": ASKED["probes"]}
+    paths = inputs.make_tables(config, made)
     contexts = [f"{finished.folder(config)}/contexts/dump.resid_pre.3.a.html"]
-    make_results(config, *paths, [t.path for t in known["texts"]], contexts=contexts)
+    texts = [t.path for t in known["texts"]]
+    contrastive.make_results(config, paths, texts)
 
-    probes = results.tidy(fake_rows(2, 2).assign(experiment="toy"))
+    applied = tables.read_probes(f"{finished.folder(config)}/tables/probes.parquet")
+    others = fake_rows(2, 2).assign(experiment="toy")
+    probes = results.tidy(pd.concat([others, applied], ignore_index=True))
     facts = tables.dataset_table([{"dataset": d} for d in probes["dataset"].unique()])
     results.write_tables(config, probes, pd.DataFrame(columns=tables.SKIPPED), facts)
     results.make_figures(config)
-    results.make_report(config, contexts=contexts)
+    part = contrastive.make_part(config, texts)
+    results.make_report(config, contexts=contexts, parts=[part])
 
     Path(contexts[0]).parent.mkdir()
     Path(contexts[0]).write_text("<p>contexts</p>")
@@ -45,7 +47,7 @@ def experiment(tmp_path_factory) -> dict:
 
 def test_h_every_page_links_to_every_other_and_all_links_lead_somewhere(experiment):
     root = finished.folder(experiment)
-    names = ["report.html", "contrastive.html"]
+    names = ["report.html"]
     others = {n: set(names) - {n} | {"contexts/dump.resid_pre.3.a.html"} for n in names}
     for name in names:
         found = Page((root / name).read_text(encoding="utf-8")).links
@@ -54,12 +56,7 @@ def test_h_every_page_links_to_every_other_and_all_links_lead_somewhere(experime
 
 
 def test_h_a_page_that_stands_alone_links_to_no_other():
-    assert pages.links({"probes": [1]}, "report.html") == []
-    assert pages.links({"probes": [1], "contrastive": []}, "report.html") == []
-    two = pages.links({"probes": [1], "contrastive": [1]}, "contrastive.html")
-    assert two == [
-        {"href": "report.html", "name": "Probes"}, {"href": "", "name": "Contrastive probes"},
-    ]  # fmt: skip
+    assert pages.links({"probes": [PLAIN]}, "report.html") == []
 
 
 def test_c11_results_tells_every_kind_that_is_there(experiment):
@@ -67,20 +64,18 @@ def test_c11_results_tells_every_kind_that_is_there(experiment):
     for told in (results.told, contrastive.told):
         assert set(told(experiment)) <= set(lines)
     root = finished.folder(experiment)
-    for page in ("report.html", "contrastive.html"):
+    for page in ("report.html",):
         assert f"report   {root / page}" in lines
     assert f"contexts {root / 'contexts/dump.resid_pre.3.a.html'}" in lines
     assert not any("nan" in line for line in lines)
 
 
-@pytest.mark.parametrize("kind", ["contrastive"])
-def test_c11_results_of_one_kind_alone(experiment, tmp_path, monkeypatch, capsys, kind):
-    """After a run of contrastive probes alone nothing is missing, and it is told."""
-    page = f"{kind}.html"
+def test_c11_results_of_one_kind_alone(experiment, tmp_path, monkeypatch, capsys):
+    """After a run of directions alone nothing is missing, and it is told."""
     root = tmp_path / "results" / "toy"
     for f in finished.files(experiment):
-        inside = f.relative_to(finished.folder(experiment))
-        if f.name.startswith(kind):
+        if f.name in ("contrastive.csv", "report.html"):
+            inside = f.relative_to(finished.folder(experiment))
             (root / inside).parent.mkdir(parents=True, exist_ok=True)
             (root / inside).write_bytes(f.read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -88,18 +83,16 @@ def test_c11_results_of_one_kind_alone(experiment, tmp_path, monkeypatch, capsys
     Path("c.yaml").write_text(yaml.safe_dump(config))
     assert main(["results", "--configfile", "c.yaml"]) == 0
     said = capsys.readouterr().out
-    assert f"report   results/toy/{page}\n" in said and said.count("report   ") == 1
-    asked = {**config, "probes": [{"settings": ["normal"]}]}
-    assert finished.told(asked)[-1] == "results/toy/report.html is not there yet: run snakemake"
-    Path(root / page).unlink()
+    assert said.count("report   results/toy/report.html\n") == 1
+    (root / "report.html").unlink()
     assert main(["results", "--configfile", "c.yaml"]) == 0
-    assert f"{page} (not there yet: run snakemake)" in capsys.readouterr().out
+    assert "report.html (not there yet: run snakemake)" in capsys.readouterr().out
 
 
 def test_c11_where_there_is_nothing_the_missing_page_is_named(tmp_path):
-    config = {"experiment": "toy", "results_dir": str(tmp_path), "contrastive": [{}]}
+    config = {"experiment": "toy", "results_dir": str(tmp_path), "probes": [PLAIN]}
     with pytest.raises(
-        ActprobeError, match=r"toy/contrastive\.html is not there yet: run snakemake first"
+        ActprobeError, match=r"toy/report\.html is not there yet: run snakemake first"
     ):
         finished.told(config)
 
@@ -111,18 +104,18 @@ def test_c11_files_are_those_of_results_and_nothing_else(experiment):
     (root / "notes.txt").write_text("mine")
     found = {str(f.relative_to(root)) for f in finished.files(experiment)}
     assert not {"wandb/run.wandb", "notes.txt"} & found
-    assert {"contrastive.html", "report.html", "tables/probes.csv"} <= found
+    assert {"report.html", "tables/probes.csv", "tables/contrastive.csv"} <= found
     assert any(f.endswith("vectors/layer_1.pt") for f in found)
 
 
 def test_d4_rows_of_printed_tables_differ_in_their_labels(experiment):
-    for name in ("report.html", "contrastive.html"):
+    for name in ("report.html",):
         page = Page((finished.folder(experiment) / name).read_text(encoding="utf-8"))
         assert page.tables and page.alike() == [], name
 
 
 def test_d17_every_page_says_where_its_numbers_come_from(experiment):
     root = finished.folder(experiment)
-    for name in ("report.html", "contrastive.html"):
+    for name in ("report.html",):
         text = (root / name).read_text(encoding="utf-8")
         assert "0.1.0, commit " in text and "provenance.csv" in text

@@ -53,7 +53,7 @@ def test_results_and_artefacts_go_to_a_run(client, results, tmp_path):
     cached = tmp_path / "cache" / "probes" / "a.0123456789ab.parquet"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"content")
-    for page in ("contrastive.html", ".half-written.html"):
+    for page in (".half-written.html",):
         (results / page).write_text("<p>page</p>")
     (results / "tables" / "skipped.csv").touch()
     where = room.export_wandb(config(tmp_path, "online"), [cached])
@@ -64,7 +64,6 @@ def test_results_and_artefacts_go_to_a_run(client, results, tmp_path):
     assert set(kinds["results"].entries) == {
         "figures/auc.png",
         "figures/auc.svg",
-        "contrastive.html",
         "report.html",
         "tables/summary.csv",
         "tables/skipped.csv",
@@ -128,11 +127,11 @@ def test_a_service_that_is_down_does_not_stop_a_workflow(tmp_path, monkeypatch, 
 
 
 def test_c11_results_of_every_kind_are_sent(client, results, tmp_path):
-    """Contrastive results, too; not what else lies in the folder."""
+    """Directions alone, too; not what else lies in the folder."""
     import shutil
 
     shutil.rmtree(results / "figures")
-    for name in ("contrastive.html", "contexts/dump.a.html"):
+    for name in ("contexts/dump.a.html",):
         (results / name).parent.mkdir(exist_ok=True)
         (results / name).write_text("<p>page</p>")
     vectors = results / "contrastive" / "a.m.resid_post.last.lda" / "vectors" / "layer_1.pt"
@@ -145,12 +144,11 @@ def test_c11_results_of_every_kind_are_sent(client, results, tmp_path):
     [sent] = [a for a in client.service.artifacts if a.state == "COMMITTED" and a.type == "results"]
     assert set(sent.entries) == {
         "contexts/dump.a.html",
-        "contrastive.html",
         "contrastive/a.m.resid_post.last.lda/vectors/layer_1.pt",
         "report.html",
         "tables/refused.csv",
         "tables/summary.csv",
     }
     [run] = client.service.runs.values()
-    assert any(name.startswith("media/html/contrastive") for name in run.files)
+    assert any(name.startswith("media/html/report") for name in run.files)
     assert any(name.startswith("media/table/tables/refused") for name in run.files)

@@ -32,15 +32,14 @@ DATASETS = [
         "positive": "testing",
     },
 ]
-ENTRY = {"train": "statements", "validate": ["validation"], "positive": "testing"}
+ENTRY = {"protocol": "contrastive-1", "datasets": ["statements"], "apply_to": ["validation"]}
 
 
 @pytest.fixture
 def project(tmp_path, tiny_model):
     fixture.write_data(tmp_path / "fixture")
     p = Project(tmp_path, tiny_model, ())
-    p.config |= {"datasets": DATASETS, "contrastive": [ENTRY]}
-    del p.config["probes"]
+    p.config |= {"datasets": DATASETS, "probes": [ENTRY]}
     return p
 
 
@@ -50,8 +49,8 @@ def activations(project: Project) -> np.ndarray:
     return np.stack([load_activations(p) for p in files])
 
 
-LLAMA = {"texts": 3, "activations": 36, "contrastive": 9, "baselines": 1}
-MINILM = {"wheels": 1, "texts": 4, "activations": 28, "contrastive": 14, "baselines": 2}
+LLAMA = {"texts": 3, "activations": 36, "probes": 3 * 9 + 3}
+MINILM = {"wheels": 1, "texts": 4, "activations": 28, "probes": 3 * 14 + 6}
 
 
 @pytest.mark.parametrize(
@@ -85,20 +84,26 @@ def test_from_pairs_to_the_page_and_another_layer(project):
 
     before = project.snapshot()
     project.config["activations"][0]["sites"].append("resid_post.2")
-    assert project.plan() == {"activations": 2, "contrastive": 1}
+    assert project.plan() == {"activations": 2, "probes": 3}
     project.snakemake()
     after = project.snapshot()
-    assert before.items() <= after.items() and len(after) == len(before) + 3
+    assert before.items() <= after.items() and len(after) == len(before) + 5
     assert len(pd.read_csv(root / "tables" / "contrastive.csv")) == 12
 
 
 def test_another_experiment_on_the_cache_runs_no_model(project):
     project.snakemake()
     project.config["experiment"] = "other"
-    project.config["contrastive"] = [{**ENTRY, "methods": ["logreg"], "C": 0.1, "seed": 1}]
-    assert project.plan() == {"contrastive": 2}  # texts alone know no seed
+    own = {
+        "extends": "contrastive-1",
+        "name": "weaker",
+        "methods": {"logreg": {"solver": {"C": 0.1}}},
+    }
+    (project.folder / "weaker.yaml").write_text(yaml.safe_dump(own))
+    project.config["probes"] = [{**ENTRY, "protocol": "weaker.yaml", "methods": ["logreg"]}]
+    assert project.plan() == {"probes": 2 + 3}  # and its baselines
     assert "activations_tiny" not in project.snakemake()
-    assert (project.folder / "results" / "other" / "contrastive.html").is_file()
+    assert "Directions" in (project.folder / "results" / "other" / "report.html").read_text()
 
 
 def test_activations_do_not_depend_on_labels(project):
@@ -133,7 +138,7 @@ def test_an_imported_cache_is_probed_like_an_extracted_one(project):
     project.config["imports"] = {
         "dump": {"layout": "saeprobes", "folder": "dump", "model": "far", "datasets": ["*"]}
     }
-    assert project.plan() == {"texts": 2, "imports": 4, "contrastive": 2, "baselines": 1}
+    assert project.plan() == {"texts": 2, "imports": 4, "probes": 2 * 3 + 3}
     project.snakemake()
     table = pd.read_csv(project.folder / "results" / "toy" / "tables" / "contrastive.csv")
     assert set(table["source"].dropna()) == {f"far/resid_post.{n}.last" for n in (4, 9)}

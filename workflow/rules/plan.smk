@@ -101,12 +101,14 @@ CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
 CONTRASTIVE = contrastive.outputs(CONFIG)
 PAGES = [wandb.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
+APPLIED = contrastive.paths(PLAN)  # fits that are tested on other datasets
+DIRECTIONS = [p for of in CONTRASTIVE.values() for p in of.values()] if APPLIED else []
 # What the reports read is made on the way to them.
 REPORTS = {"probes": RESULTS, "contrastive": CONTRASTIVE}
 FINAL = [
     path
     for stage, outputs in REPORTS.items()
-    if PLAN.paths(stage)
+    if (APPLIED if stage == "contrastive" else PLAN.paths(stage))
     for kind in outputs.values()
     for path in kind.values()
 ]

@@ -54,6 +54,8 @@ rule report:
     input:
         rules.tables.output,
         rules.figures.output,
+        directions=DIRECTIONS,
+        texts=PLAN.paths("texts"),
     output:
         **RESULTS["report"],
     log:
@@ -63,5 +65,6 @@ rule report:
     params:
         config=REPORTED,
         contexts=PAGES,
+        reads=provenance.origin(PLAN, "probes")["reads"] if APPLIED else [],
     script:
         "../scripts/report.py"

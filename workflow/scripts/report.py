@@ -1,7 +1,11 @@
 """Write the one-page report."""
 
-from actprobe import jobs
+from actprobe import contrastive, jobs
 from actprobe.results import make_report
 
 with jobs.logged(snakemake.log[0]):
-    make_report(snakemake.params.config, contexts=snakemake.params.contexts)
+    config, params = snakemake.params.config, snakemake.params
+    parts = []
+    if snakemake.input.directions:
+        parts.append(contrastive.make_part(config, snakemake.input.texts, params.reads))
+    make_report(config, contexts=params.contexts, parts=parts)

@@ -1,26 +1,37 @@
-"""Contrastive probes: a direction between two classes, found on one dataset, tried on others.
+"""Directions on the page and as files: what results show of fits that are tested on other datasets.
 
-`targets` and `outputs` are light; what reads and writes directions is imported when first used.
-Jobs call `run.run` and `results.make_results`.
+`outputs` and `paths` are light; what reads directions is imported when first used. The rules call
+`make_results` and `make_part`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.contrastive.layout import outputs
-from actprobe.contrastive.targets import VERSION, targets
+from actprobe.contrastive.layout import asked, outputs, paths
 from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
-    from actprobe.contrastive.artefact import Directions, load
+    from actprobe.contrastive.artefact import Applied, load, load_all
     from actprobe.contrastive.files import runs, write_vectors
-    from actprobe.contrastive.results import told
+    from actprobe.contrastive.results import make_part, make_results, told
 
-_LAZY = {"Directions": "artefact", "load": "artefact", "runs": "files", "told": "results",
+_LAZY = {"Applied": "artefact", "load": "artefact", "load_all": "artefact",
+         "runs": "files", "make_part": "results", "make_results": "results", "told": "results",
          "write_vectors": "files"}  # fmt: skip
 
-__all__ = ["VERSION", "Directions", "load", "outputs", "runs", "targets", "told",
-           "write_vectors"]  # fmt: skip
+__all__ = [
+    "Applied",
+    "asked",
+    "load",
+    "load_all",
+    "make_part",
+    "make_results",
+    "outputs",
+    "paths",
+    "runs",
+    "told",
+    "write_vectors",
+]
 
 __getattr__ = lazy(__name__, _LAZY)

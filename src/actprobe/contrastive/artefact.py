@@ -1,8 +1,8 @@
-"""Contrastive artefacts: what stands in the file, and how it is read back."""
+"""A direction tried on a dataset, as an artefact of `probes` keeps it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,84 +10,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import keys, store
-
-RANDOM = "random"  # the kind of null that is no method's own
+from actprobe import store
+from actprobe.errors import BadInput
+from actprobe.probes import door
+from actprobe.probes.projections import STATISTICS
 
 
 @dataclass(frozen=True)
-class Validated:
-    """Scores of a validation set: y, 0/1 labels [N]; values [m, N, 4] (`scores.STATISTICS`);
-    n_tokens int32 [N], -1 where an imported cache does not tell it; null: AUROCs of null directions,
-    of "random" ones and of each method's own; the numbers per method."""
+class Applied:
+    """One direction and the scores of one test set.
 
+    row: its tidy row; direction, unit, mean_positive, mean_negative: float64 [d]; at: rows of the
+    test dataset that have a label [N]; y: 0/1 labels [N]; values: [N, 4]
+    (`projections.STATISTICS`); n_tokens: int32 [N], -1 where an imported cache does not tell it; null:
+    AUCs of null directions, `random` ones and fits on `permuted` labels.
+    """
+
+    row: Mapping[str, Any]
+    direction: NDArray[np.float64]
+    mean_positive: NDArray[np.float64]
+    mean_negative: NDArray[np.float64]
+    at: NDArray[np.int64]
     y: NDArray[np.uint8]
     values: NDArray[np.float64]
     n_tokens: NDArray[np.int32]
     null: Mapping[str, NDArray[np.float64]]
-    numbers: list[dict[str, Any]]
+
+    @property
+    def unit(self) -> NDArray[np.float64]:
+        """The direction of norm 1, [d]; zero where there is none."""
+        return np.asarray(self.direction / (self.row["norm"] or 1.0), np.float64)
 
 
-@dataclass(frozen=True)
-class Directions:
-    """The directions of one source and training set, methods in the order of `methods`.
+def load(path: str | Path) -> Applied | None:
+    """Read an artefact; None for a baseline.
 
-    mean_positive, mean_negative: float64 [d]; direction, unit: float64 [m, d]; norm: [m]; numbers:
-    what the training rows say of each method; validated: dataset -> scores; facts: train, source,
-    model, site, position, score_at, positive, n_train and so on.
+    Raises BadInput with the stored reason for a tombstone.
     """
-
-    key: str
-    methods: list[str]
-    mean_positive: NDArray[np.float64]
-    mean_negative: NDArray[np.float64]
-    direction: NDArray[np.float64]
-    norm: NDArray[np.float64]
-    unit: NDArray[np.float64]
-    numbers: list[dict[str, Any]]
-    validated: Mapping[str, Validated]
-    facts: Mapping[str, Any]
-
-
-def write(
-    path: str,
-    spec: Mapping[str, Any],
-    arrays: Mapping[str, NDArray],
-    validated: Mapping[str, Validated],
-    facts: Mapping[str, Any],
-) -> Path:
-    """Write the finished, sealed part: arrays of the directions, a group per validation set."""
-    found = dict(arrays)
-    for name, v in validated.items():
-        found |= {f"validate/{name}/{k}": getattr(v, k) for k in ("y", "values", "n_tokens")}
-        found |= {f"validate/{name}/null/{kind}": aucs for kind, aucs in v.null.items()}
-    numbers = {name: v.numbers for name, v in validated.items()}
-    return store.write_h5(path, found, spec, {**facts, "validate": numbers})
-
-
-def load(path: str | Path) -> Directions:
-    """Read an artefact. Raises BadInput with the stored reason for a tombstone."""
-    with store.open_h5(path) as f:
-        names = ("mean_positive", "mean_negative", "direction", "norm", "unit")
-        arrays = {name: f[name][:] for name in names}
-        facts = store.read_header(path)["facts"]
-        validated = {
-            name: Validated(
-                f[f"validate/{name}/y"][:],
-                f[f"validate/{name}/values"][:],
-                f[f"validate/{name}/n_tokens"][:],
-                {kind: d[:] for kind, d in f[f"validate/{name}/null"].items()},
-                numbers,
-            )
-            for name, numbers in facts["validate"].items()
-        }
-    rest = {k: v for k, v in facts.items() if k not in ("validate", "numbers")}
-    key = keys.short(store.read_header(path)["key"])
-    return Directions(
-        key, facts["methods"], **arrays, numbers=facts["numbers"], validated=validated, facts=rest
+    table = store.read_table(path)
+    if "kept_direction" not in table.column_names:
+        return None
+    (row,) = table.to_pylist()
+    if row["kept_direction"] is None:
+        return None
+    arrays = {name: np.array(door.kept(row, name), dtype.to_pandas_dtype())
+              for name, dtype in door.KEPT.items()}  # fmt: skip
+    return Applied(
+        {c: v for c, v in row.items() if not c.startswith("kept_")},
+        arrays["direction"],
+        arrays["mean_positive"],
+        arrays["mean_negative"],
+        arrays["row"],
+        arrays["y"],
+        arrays["statistics"].reshape(-1, len(STATISTICS)),
+        arrays["n_tokens"],
+        {kind: arrays[f"null_{kind}"] for kind in ("random", "permuted")},
     )
 
 
-def plain(value: float) -> float | None:
-    """A number as JSON holds it: NaN becomes null."""
-    return None if np.isnan(value) else float(value)
+def load_all(paths: Iterable[str | Path]) -> list[Applied]:
+    """The directions among these artefacts; tombstones and baselines are passed over."""
+    found = []
+    for path in paths:
+        try:
+            of = load(path)
+        except BadInput:
+            continue
+        if of is not None:
+            found.append(of)
+    return found

@@ -57,9 +57,8 @@ def roc(made: pd.DataFrame, found: Found) -> Figure:
 
 def _scores(row, found: Found) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
     """Labels and mean scores of the validation rows behind a row of the table."""
-    d = found[row.source, row.train, row.score_at]
-    v = d.validated[row.dataset]
-    return v.y, v.values[d.methods.index(row.method), :, 0]
+    d = found[row.key]
+    return d.y, d.values[:, 0]
 
 
 def _layer_bar(fig: Figure, axes: np.ndarray, colours: Colormap, layers: Sequence[float]) -> None:

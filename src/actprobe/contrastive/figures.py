@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actprobe.contrastive import curves
-from actprobe.contrastive.artefact import Directions
+from actprobe.contrastive.artefact import Applied
 from actprobe.contrastive.layout import FIGURES
-from actprobe.contrastive.views import LOOKS, layer_axis, layer_name, methods, read_at, views
+from actprobe.contrastive.views import layer_axis, layer_name, look, methods, read_at, views
 from actprobe.results.figures import style
 
 _BASELINES = {
@@ -30,11 +30,11 @@ _MOST_MAPS = 9
 def write(
     root: Path,
     made: pd.DataFrame,
-    directions: Sequence[Directions],
+    directions: Sequence[Applied],
     cosines: Mapping[tuple[str, ...], pd.DataFrame],
 ) -> None:
     """Draw all figures into `{root}/figures` from the tidy table, the artefacts and the cosines."""
-    found = {(d.facts["source"], d.facts["train"], d.facts["score_at"]): d for d in directions}
+    found = {d.row["key"]: d for d in directions}
     with matplotlib.rc_context(style.RC):
         drawn = (
             by_layer(made),
@@ -93,7 +93,7 @@ def _by_layer(ax: Axes, rows: pd.DataFrame) -> None:
         }
         x = np.pad(null["layer"], 1, constant_values=(at[0], at[-1]))
         ax.fill_between(
-            x, edge["permuted_low"], edge["permuted_high"], color=LOOKS[method][0], alpha=0.13, lw=0
+            x, edge["permuted_low"], edge["permuted_high"], color=look(method)[0], alpha=0.13, lw=0
         )
         for end in ("low", "high"):
             ax.plot(x, edge[f"random_{end}"], color="#777777", lw=0.9, label=_RANDOM)
@@ -101,7 +101,7 @@ def _by_layer(ax: Axes, rows: pd.DataFrame) -> None:
     ax.axhline(0.5, color="#555555", lw=0.6)
     for k, method in enumerate(shown):
         mine = rows[rows["method"] == method].sort_values("layer")
-        colour, marker = LOOKS[method]
+        colour, marker = look(method)
         x = (mine["layer"] + 0.12 * step * (k - (len(shown) - 1) / 2)).to_numpy()
         auc = mine["test_auc"].to_numpy()
         bars = np.maximum(np.nan_to_num([auc - mine["ci_low"], mine["ci_high"] - auc]), 0)

@@ -9,100 +9,92 @@ import numpy as np
 import pandas as pd
 
 from actprobe import csvs, texts
-from actprobe.contrastive.artefact import Directions
-from actprobe.contrastive.scores import STATISTICS
-from actprobe.contrastive.tables import RULE, kinds
+from actprobe.contrastive import tables
+from actprobe.contrastive.artefact import Applied
+from actprobe.probes.projections import STATISTICS
 from actprobe.results.figures.style import layer_of
 from actprobe.texts import Texts
 
 _SHOWN = 100  # characters of a question in the score files
 
 
-def run_name(d: Directions, kind: str, method: str) -> str:
-    """Folder of one run: training set, model, kind of site, position and method."""
-    f = d.facts
-    at = f["position"] if f["score_at"] == f["position"] else f"{f['position']}@{f['score_at']}"
-    return f"{f['train']}.{f['model']}.{kind}.{at}.{method}"
-
-
 def layer_name(site: str) -> str:
-    """The site's layer as file names have it; the embedding is called by its name."""
-    return site if site == "embed" else str(layer_of(site))
+    """The site's layer as file names have it; a site without one is called by its name."""
+    layer = layer_of(site)
+    return str(layer) if layer is not None and layer >= 0 else site or "none"
 
 
-Member = tuple[Directions, int]  # an artefact and the place of a method in it
+def runs(found: Sequence[Applied]) -> dict[str, list[Applied]]:
+    """The directions of each run by the name of its folder: training set, model, kind of site, position
+    and method. One that was tried on several datasets is there as often."""
+    made = {}
+    for (train, model, kind, position, score_at, method), members in tables.runs(found).items():
+        at = position if score_at == position else f"{position}@{score_at}"
+        made[f"{train}.{model}.{kind}.{at}.{method}"] = members
+    return made
 
 
-def runs(directions: Sequence[Directions]) -> dict[str, list[Member]]:
-    """The layers of each run, by its name."""
-    found: dict[str, list[Member]] = {}
-    of = kinds(directions)
-    for d in directions:
-        for i, method in enumerate(d.methods):
-            found.setdefault(run_name(d, of[d.key], method), []).append((d, i))
-    return found
-
-
-def write(root: Path, directions: Sequence[Directions], data: Mapping[str, Texts]) -> None:
+def write(root: Path, found: Sequence[Applied], data: Mapping[str, Texts]) -> None:
     """Write every direction and its scores below `root`, a folder for each run.
 
     Besides what `write_vectors` writes: {dataset}/probe_stats_layer{L}.csv, with the columns of the
     evaluation-awareness scripts (Nguyen et al. 2025) and n_tokens; text as `csvs` writes it.
     """
-    for name, members in runs(directions).items():
+    for name, members in runs(found).items():
         write_vectors(root / name, members)
-        for d, i in members:
-            for dataset in d.validated:
-                path = root / name / dataset / f"probe_stats_layer{layer_name(d.facts['site'])}.csv"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                scored = stats(d, i, dataset, data[dataset])
-                csvs.write(scored, path, float_format="%.9g")
+        for d in members:
+            dataset, layer = d.row["test_set"], layer_name(d.row["site"])
+            path = root / name / dataset / f"probe_stats_layer{layer}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            csvs.write(stats(d, data[dataset]), path, float_format="%.9g")
 
 
-def write_vectors(folder: Path, members: Sequence[Member]) -> None:
+def by_site(members: Sequence[Applied]) -> list[Applied]:
+    """One of each site, in order."""
+    return list({d.row["site"]: d for d in reversed(members)}.values())[::-1]
+
+
+def write_vectors(folder: Path, members: Sequence[Applied]) -> None:
     """Write vectors/layer_{L}.pt and normalized_vectors/layer_{L}.pt, float32 [1, d], and
     experiment_info.txt, the names of the evaluation-awareness scripts."""
     import torch
 
-    for d, i in members:
-        for kind, vector in (("vectors", d.direction[i]), ("normalized_vectors", d.unit[i])):
-            path = folder / kind / f"layer_{layer_name(d.facts['site'])}.pt"
+    for d in by_site(members):
+        for kind, vector in (("vectors", d.direction), ("normalized_vectors", d.unit)):
+            path = folder / kind / f"layer_{layer_name(d.row['site'])}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(torch.from_numpy(vector.astype(np.float32)[None]), path)
-    (folder / "experiment_info.txt").write_text(_info(members), encoding="utf-8")
+    (folder / "experiment_info.txt").write_text(_info(by_site(members)), encoding="utf-8")
 
 
-def stats(d: Directions, i: int, dataset: str, rows: Texts) -> pd.DataFrame:
-    """Scores of a validation set's rows along direction i, one row per text."""
-    v = d.validated[dataset]
-    long = [len(text) > _SHOWN for text in rows.text]
+def stats(d: Applied, rows: Texts) -> pd.DataFrame:
+    """Scores of a test set's labelled rows along a direction, one row per text."""
+    assert rows.label is not None
+    text = rows.text[d.at]
     return pd.DataFrame(
         {
-            "question_id": rows.id,
-            "question": [
-                text[:_SHOWN] + "..." * cut for text, cut in zip(rows.text, long, strict=True)
-            ],
-            "type": np.array(rows.classes, object)[rows.label],
-            **{f"{s}_score": v.values[i, :, k] for k, s in enumerate(STATISTICS)},
-            "n_tokens": v.n_tokens,
+            "question_id": rows.id[d.at],
+            "question": [t[:_SHOWN] + "..." * (len(t) > _SHOWN) for t in text],
+            "type": np.array(rows.classes, object)[rows.label[d.at].astype(int)],
+            **{f"{s}_score": d.values[:, k] for k, s in enumerate(STATISTICS)},
+            "n_tokens": d.n_tokens,
         }
     )
 
 
-def _info(members: Sequence[Member]) -> str:
-    first, i = members[0]
-    layers = [layer_name(d.facts["site"]) for d, _ in members]
+def _info(members: Sequence[Applied]) -> str:
+    first = members[0].row
     lines = {
-        "Model": first.facts["model"],
-        "Layers": ", ".join(layers),
-        "Hook": members[-1][0].facts["site"].partition(".")[0],
-        "Position": first.facts["position"],
-        "Method": first.methods[i],
-        "Training dataset": first.facts["train"],
-        "Training dataset size": first.facts["n_train"],
-        "Positive class": first.facts["positive"],
-        "Rule": RULE,
-        "Keys": ", ".join(d.key for d, _ in members),
+        "Model": first["model"],
+        "Layers": ", ".join(layer_name(d.row["site"]) for d in members),
+        "Hook": members[-1].row["site"].partition(".")[0],
+        "Position": first["position"],
+        "Method": first["method"],
+        "Training dataset": first["dataset"],
+        "Training dataset size": first["n_train"],
+        "Positive class": first["positive"],
+        "Rule": tables.RULE,
+        "Keys": ", ".join(d.row["key"] for d in members),
     }
     return "".join(f"{k}: {v}\n" for k, v in lines.items())
 

@@ -1,14 +1,16 @@
-"""The files of the contrastive results: `{results_dir}/{experiment}/…`, beside those of others."""
+"""The files of directions: `{results_dir}/{experiment}/…`, beside those of other results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actprobe.results.layout import figure_files, folder
 
+if TYPE_CHECKING:
+    from actprobe.plan import Plan
+
 TABLE = "tables/contrastive.csv"
-PROVENANCE = "tables/contrastive_provenance.csv"
 FIGURES = (
     "contrastive_layers",
     "contrastive_roc",
@@ -16,15 +18,23 @@ FIGURES = (
     "contrastive_cosines",
 )
 VECTORS = "contrastive"  # one folder per training set, model, site, position and method
-REPORT = "contrastive.html"
 
 
 def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Output files by kind ("tables", "figures", "report", "vectors": a folder) and name."""
+    """Output files by kind ("tables", "figures", "vectors": a folder) and name."""
     root = folder(config)
     return {
-        "tables": {"table": f"{root}/{TABLE}", "provenance": f"{root}/{PROVENANCE}"},
+        "tables": {"table": f"{root}/{TABLE}"},
         "figures": figure_files(root, FIGURES),
-        "report": {"html": f"{root}/{REPORT}"},
         "vectors": {"vectors": f"{root}/{VECTORS}"},
     }
+
+
+def paths(plan: Plan) -> list[str]:
+    """The artefacts of fits that are tested on other datasets."""
+    return [p for p in plan.paths("probes") if plan.targets[p].args["applied"]]
+
+
+def asked(config: Mapping[str, Any]) -> bool:
+    """Whether a config asks for directions: by `apply_to` in an entry of `probes`."""
+    return any(entry.get("apply_to") for entry in config.get("probes") or [])

@@ -1,36 +1,28 @@
-"""The page of the contrastive probes: what was found, against which controls, and how."""
+"""The part of the page about directions: what was found, against which controls, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+from markupsafe import Markup
 
 from actprobe import pages, provenance
-from actprobe.contrastive.baselines import METHODS as BASELINES
-from actprobe.contrastive.layout import FIGURES, PROVENANCE, REPORT, TABLE, VECTORS
-from actprobe.contrastive.tables import RULE, RUN
+from actprobe.contrastive import tables
+from actprobe.contrastive.layout import FIGURES, TABLE, VECTORS
+from actprobe.contrastive.tables import RUN
 from actprobe.contrastive.views import layer_name, read_at
 from actprobe.pages import Table
 from actprobe.texts import Texts
 
 MOST_ROWS = 120
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the page shows: the tidy table, what was left out (name, reason), warnings, the table of
-    provenance, and pages of top contexts to link to."""
-
-    table: pd.DataFrame
-    skipped: Sequence[Mapping[str, str]]
-    warnings: Sequence[str]
-    provenance: pd.DataFrame
-    contexts: Sequence[str] = ()
+BASELINES = {
+    "baseline_length": "number of characters",
+    "baseline_tfidf": "words of the training set (TF-IDF, logistic regression)",
+    "baseline_tfidf_in_domain": "words of the validation set itself, up to five folds",
+}
 
 
 def headline(table: pd.DataFrame) -> list[str]:
@@ -91,31 +83,31 @@ def reading_warnings(reads: Iterable[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def write(root: Path, page: Page, config: Mapping[str, Any]) -> None:
-    """Write the page; it holds everything it shows. Equal input gives equal bytes."""
-    fits = page.table[page.table["source"] != ""]
+def part(root: Path, data: Mapping[str, Texts], reads: Iterable[Mapping[str, Any]] = ()) -> Markup:
+    """The part of the page about the directions below `root`, from the written table and figures.
+
+    data: the datasets by name; reads: of `provenance.origin`. Equal input gives equal bytes.
+    """
+    table = tables.read(root / TABLE)
+    fits = table[table["source"] != ""]
     compare = ", ".join(sorted(set(fits["compare_with"]) - {""}))
-    text = pages.template("actprobe.contrastive", "report.html.j2").render(
-        experiment=config["experiment"],
-        links=pages.links(config, REPORT, page.contexts),
-        headline=headline(page.table),
-        rule=RULE,
-        warnings=page.warnings,
-        figures=[pages.figure(root / "figures" / f"{name}.svg") for name in FIGURES],
-        compare=compare
-        and f"Cosine: with the mean difference of {compare}; in small print the AUROC without it.",
-        directions=_directions(fits),
-        more=_more(fits),
-        baselines=_baselines(page.table[page.table["source"] == ""]),
-        skipped=_left_out(page.skipped),
-        table=TABLE,
-        vectors=VECTORS,
-        provenance=page.provenance.to_dict("records"),
-        provenance_file=PROVENANCE,
-        version=provenance.version("actprobe"),
-        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+    warnings = [*answer_warnings(data), *reading_warnings(reads)]
+    warnings += [f"Not compared with {why}" for why in dict.fromkeys(fits["left_out"]) if why]
+    return Markup(
+        pages.template("actprobe.contrastive", "part.html.j2").render(
+            headline=headline(table),
+            rule=tables.RULE,
+            warnings=warnings,
+            figures=[pages.figure(root / "figures" / f"{name}.svg") for name in FIGURES],
+            compare=compare
+            and f"Cosine: with the mean difference of {compare}; in small print the AUROC without it.",
+            directions=_directions(fits),
+            more=_more(fits),
+            baselines=_baselines(table[table["source"] == ""]),
+            table=TABLE,
+            vectors=VECTORS,
+        )
     )
-    (root / REPORT).write_text(text, encoding="utf-8")
 
 
 _COLUMNS = [
@@ -179,16 +171,16 @@ def _baselines(rows: pd.DataFrame) -> Table | None:
         return None
     columns = ["training set", "validation set", "baseline", "AUROC", "95 % interval"]
     cells = [
-        [r.train, r.dataset, BASELINES[r.method], _number(r.test_auc), _interval(r).strip(" []")]
+        [
+            r.train,
+            r.dataset,
+            BASELINES.get(r.method, r.method),
+            _number(r.test_auc),
+            _interval(r).strip(" []"),
+        ]
         for r in rows.head(MOST_ROWS).itertuples()
     ]
     return Table(columns, cells, labels=3, of=len(rows))
-
-
-def _left_out(skipped: Sequence[Mapping[str, str]]) -> Table | None:
-    rows = list(dict.fromkeys((s["name"], s["reason"]) for s in skipped))
-    columns = ["what", "reason"]
-    return Table(columns, rows[:MOST_ROWS], labels=2, of=len(rows)) if rows else None
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""What the report rule calls: tables, vectors, figures and the page from the artefacts."""
+"""What the rules call: table, vectors, figures and the part of the page about directions."""
 
 from __future__ import annotations
 
@@ -6,48 +6,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actprobe import csvs, provenance
-from actprobe.contrastive import figures, files, report, tables
-from actprobe.contrastive.layout import PROVENANCE, TABLE, VECTORS
+from markupsafe import Markup
+
+from actprobe import csvs
+from actprobe.contrastive import artefact, figures, files, report, tables
+from actprobe.contrastive.layout import TABLE, VECTORS
 from actprobe.errors import ActprobeError
-from actprobe.results.layout import folder
+from actprobe.results.layout import TABLES, folder
+from actprobe.results.tables import read_probes
 
 
-def make_results(
-    config: Mapping[str, Any],
-    directions: Iterable[str],
-    baselines: Iterable[str],
-    texts: Iterable[str],
-    origin: Mapping[str, Any] = provenance.NOWHERE,
-    contexts: Sequence[str] = (),
-) -> list[str]:
-    """Write everything below `{results_dir}/{experiment}`; returns the headline lines.
+def make_results(config: Mapping[str, Any], fits: Iterable[str], texts: Iterable[str]) -> None:
+    """Write table, vectors and figures below `{results_dir}/{experiment}`, where the tidy table is.
 
-    directions, baselines, texts: paths of their artefacts; origin: what `provenance.origin` says;
-    contexts: pages of top contexts to link to. Raises ActprobeError where a bad input was skipped and
-    skipping is no longer allowed.
+    fits, texts: paths of their artefacts. Raises ActprobeError where a dataset to compare with was
+    skipped and skipping is no longer allowed.
     """
     root = Path(folder(config))
-    found, skipped = tables.load(directions)
-    if config["on_bad_dataset"] == "stop" and skipped:
-        reasons = "\n  ".join(dict.fromkeys(s["reason"] for s in skipped))
-        raise ActprobeError(f"these inputs cannot be used:\n  {reasons}")
-    text_rows, more = tables.read_baselines(baselines)
-    made = tables.table(found, text_rows, config["experiment"])
-    path = root / TABLE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    csvs.write(made, path)
-    origins = provenance.table(origin, made["key"], config)
-    csvs.write(origins, root / PROVENANCE)
-    wanted = {name for d in found for name in (*d.validated, d.facts["train"])}
-    data = files.load_texts(texts, wanted)
+    found = artefact.load_all(fits)
+    left_out = dict.fromkeys(d.row["left_out"] for d in found if d.row["left_out"])
+    if left_out and config["on_bad_dataset"] == "stop":
+        reasons = "\n  ".join(left_out)
+        raise ActprobeError(f"these datasets to compare with cannot be used:\n  {reasons}")
+    made = tables.view(read_probes(root / TABLES["probes"]))
+    csvs.write(made, root / TABLE)
     (root / VECTORS).mkdir(exist_ok=True)
-    files.write(root / VECTORS, found, data)
+    files.write(root / VECTORS, found, files.load_texts(texts, {d.row["test_set"] for d in found}))
     figures.write(root, made, found, tables.cosines(found))
-    warnings = [*report.answer_warnings(data), *report.reading_warnings(origin["reads"])]
-    page = report.Page(made, [*skipped, *more], warnings, origins, contexts)
-    report.write(root, page, config)
-    return report.headline(made)
+
+
+def make_part(
+    config: Mapping[str, Any], texts: Iterable[str], reads: Sequence[Mapping[str, Any]] = ()
+) -> Markup:
+    """The part of the page, from what `make_results` wrote. reads: of `provenance.origin`."""
+    root = Path(folder(config))
+    made = tables.read(root / TABLE)
+    fits = made[made["source"] != ""]
+    data = files.load_texts(texts, {*fits["train"], *fits["dataset"]})
+    return report.part(root, data, reads)
 
 
 def told(config: Mapping[str, Any]) -> list[str]:

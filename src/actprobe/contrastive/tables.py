@@ -1,21 +1,16 @@
-"""The tidy table of contrastive probes: one row per direction and validation set."""
+"""Rows of directions as the page shows them: a view of the tidy table, with the layers chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from actprobe import csvs, store
-from actprobe.contrastive import artefact
-from actprobe.contrastive.artefact import RANDOM, Directions, Validated
-from actprobe.contrastive.controls import band
-from actprobe.contrastive.nulls import FEWEST
-from actprobe.contrastive.targets import METHODS
-from actprobe.errors import BadInput
+from actprobe import csvs
+from actprobe.contrastive.artefact import Applied
 from actprobe.results.figures.style import layer_of
 
 # The layers of one run differ in nothing but the layer.
@@ -25,140 +20,80 @@ COLUMNS = [
     "norm", "converged", "train_auc", "val_auc", "val_d", "chosen", "test_auc", "ci_low", "ci_high",
     "null_random_low", "null_random_high", "null_permuted_low", "null_permuted_high", "p_random",
     "p_permuted", "length_corr", "first_token", "compare_with", "cos_compare",
-    "auc_without_compare", "warning", "key",
+    "auc_without_compare", "left_out", "warning", "reason", "key",
 ]  # fmt: skip
-_TEXT = ("experiment", *RUN, "source", "site", "dataset", "positive", "compare_with", "warning",
-         "key")  # fmt: skip
-NAN = float("nan")
+METHODS = ("mean_difference", "logreg", "lda")  # the order of tables and figures
+_TEXT = ("experiment", *RUN, "source", "site", "dataset", "positive", "compare_with", "left_out",
+         "warning", "reason", "key")  # fmt: skip
+_NAMES = {"dataset": "train", "test_set": "dataset", "train_score": "train_auc", "val_score": "val_auc",
+          "test_score": "test_auc"}  # fmt: skip
 RULE = (
     "sign: class 1 scores higher on the training rows; layer: the highest AUROC on held-out "
     "training rows (val_auc), then the largest held-out d′, then the lowest layer"
 )
 _RESIDUAL = ("resid_post", "resid_pre")
-_CORRELATED = 0.5  # |correlation of a score with 1/length| from which length may explain it
-_DOMINANT = 0.5  # share of rows whose first token is extreme from which it dominates
 
 
-def load(paths: Iterable[str]) -> tuple[list[Directions], list[dict[str, str]]]:
-    """The artefacts at these paths, and the reasons of those that stand for a bad input, and of
-    datasets that were left out of one."""
-    found, skipped = [], []
-    for path in paths:
-        name = _name(path, 3)
-        try:
-            d = artefact.load(path)
-        except BadInput as e:
-            skipped.append({"name": name, "reason": str(e)})
-            continue
-        found.append(d)
-        left_out = d.facts["left_out"].items()
-        skipped += [{"name": f"{name}: {k}", "reason": reason} for k, reason in left_out]
-    return found, skipped
+def view(tidy: pd.DataFrame) -> pd.DataFrame:
+    """The directions of the tidy table and the baselines beside them [`COLUMNS`].
 
-
-def _name(path: str, parts: int) -> str:
-    """The last parts of an artefact's path, without key and extension."""
-    return "/".join(Path(path).parts[-parts:]).rsplit(".", 2)[0]
-
-
-def table(
-    directions: Sequence[Directions], baselines: pd.DataFrame, experiment: str
-) -> pd.DataFrame:
-    """The tidy table [`COLUMNS`]; `chosen` marks the layer that `RULE` takes in each run.
-
-    Baselines are rows without a source, whose `chosen` is False.
+    `chosen` marks the layer that `RULE` takes in each run. Baselines are rows without a source, whose
+    `chosen` is False.
     """
-    of = kinds(directions)
-    rows = [row for d in directions for row in _rows(d, of[d.key])]
-    rows += baselines.to_dict("records")
-    made = pd.DataFrame(rows, columns=COLUMNS).assign(experiment=experiment)
+    rows = tidy.reindex(columns=[*tidy.columns, *(c for c in _NAMES if c not in tidy)])
+    rows = rows[rows["test_set"].notna() & (rows["test_set"] != "")]
+    taken = [c for c in rows if c in _NAMES.values() and c not in _NAMES]
+    rows = rows.drop(columns=taken).rename(columns=_NAMES).reindex(columns=COLUMNS)
     for column in _TEXT:
-        made[column] = made[column].astype(object).where(made[column].notna(), "")
-    made["chosen"] = _chosen(made)
-    order = ["train", "method", "model", "kind", "position", "score_at", "dataset", "layer"]
-    rank = {m: i for i, m in enumerate(dict.fromkeys(made["method"]))}
+        rows[column] = rows[column].astype(object).where(rows[column].notna(), "")
+    numbers = [c for c in COLUMNS if c not in (*_TEXT, "converged", "chosen")]
+    rows[numbers] = rows[numbers].astype("float64")
+    rows["layer"] = np.array([layer_of(site) for site in rows["site"]], float)
+    text = rows["source"] == "texts"
+    rows.loc[text, ["source", "score_at"]] = ""
+    rows["kind"] = kinds(rows)
+    made = rows.assign(chosen=_chosen(rows))
+    order = ["train", "rank", "model", "kind", "position", "score_at", "dataset", "layer"]
     made = made.assign(rank=made["method"].map(rank)).sort_values(
-        [c if c != "method" else "rank" for c in order], kind="stable", na_position="last"
+        order, kind="stable", na_position="last"
     )
     return made.drop(columns="rank").reset_index(drop=True)
 
 
-def kinds(directions: Sequence[Directions]) -> dict[str, str]:
-    """Kind of the site of each artefact, by its key ("resid_post").
+def rank(method: str) -> tuple[int, str]:
+    """Sort key of a method: directions in their usual order, then others, then baselines."""
+    usual = METHODS.index(method) if method in METHODS else len(METHODS)
+    return (usual + method.startswith("baseline"), method)
+
+
+def kinds(rows: pd.DataFrame) -> list[str]:
+    """Kind of the site of each row of train, model, position, score_at and site ("resid_post").
 
     The embedding counts as the first layer of the residual stream where its run has layers of it.
     """
-    places = [tuple(d.facts[k] for k in RUN[:-1] if k != "kind") for d in directions]
-    own = [d.facts["site"].partition(".")[0] for d in directions]
-    there: dict[tuple, set[str]] = {}
+    places = list(
+        rows[["train", "model", "position", "score_at"]].itertuples(index=False, name=None)
+    )
+    own = [site.partition(".")[0] for site in rows["site"]]
+    there: dict[tuple[Any, ...], set[str]] = {}
     for place, kind in zip(places, own, strict=True):
         there.setdefault(place, set()).add(kind)
     home = {p: next((k for k in _RESIDUAL if k in found), "embed") for p, found in there.items()}
-    return {
-        d.key: home[place] if kind == "embed" else kind
-        for d, place, kind in zip(directions, places, own, strict=True)
-    }
+    return [
+        home[place] if kind == "embed" else kind for place, kind in zip(places, own, strict=True)
+    ]
 
 
-def _rows(d: Directions, kind: str) -> Iterable[dict[str, Any]]:
-    site = d.facts["site"]
-    place = {k: d.facts[k] for k in ("train", "model", "source", "site", "position", "score_at")}
-    place |= {k: d.facts[k] or "" for k in ("positive", "compare_with")}
-    place |= {"kind": kind, "layer": layer_of(site), "key": d.key}
-    for i, method in enumerate(d.methods):
-        for dataset, v in d.validated.items():
-            numbers = {**d.numbers[i], **v.numbers[i]}
-            yield {
-                **place,
-                "method": method,
-                "dataset": dataset,
-                "n_train": d.facts["n_train"],
-                "norm": d.norm[i],
-                **{k: NAN if n is None else n for k, n in numbers.items()},
-                **_bands(d, v, method),
-                "warning": warning({**numbers, "norm": d.norm[i], **_null_facts(d, method)}),
-            }
-
-
-def _null_facts(d: Directions, method: str) -> dict[str, Any]:
-    return {
-        "orders": d.facts["orders"],
-        "null_converged": method not in d.facts["null_unconverged"],
-    }
-
-
-def _bands(d: Directions, v: Validated, method: str) -> dict[str, float]:
-    """The bands of random directions and of the method's own null; the latter, and its p, are NaN
-    where the training labels have too few orders for one."""
-    found: dict[str, float] = {}
-    for kind, of in (("random", RANDOM), ("permuted", method)):
-        low, high = band(v.null[of])
-        found |= {f"null_{kind}_low": low, f"null_{kind}_high": high}
-    if (d.facts["orders"] or FEWEST) < FEWEST:
-        found |= dict.fromkeys(("null_permuted_low", "null_permuted_high", "p_permuted"), NAN)
-    return found
-
-
-def warning(numbers: Mapping[str, Any]) -> str:
-    """What speaks against taking an AUROC at its face value; "" for nothing."""
-    found = []
-    if numbers["norm"] == 0:
-        found.append("no direction: both classes have the same mean")
-    if abs(numbers["length_corr"] or 0) > _CORRELATED:
-        found.append(f"scores follow 1/length (r = {numbers['length_corr']:.2f})")
-    if (numbers["first_token"] or 0) > _DOMINANT:
-        found.append(f"the first token is extreme in {numbers['first_token']:.0%} of the rows")
-    if not numbers["converged"]:
-        found.append("the solver stopped early")
-    orders = numbers.get("orders")
-    if orders is not None and orders < FEWEST:
-        found.append(
-            f"no null band: pairs and groups leave {orders} orders of the training labels, {FEWEST} "
-            "are needed"
-        )
-    if not numbers.get("null_converged", True):
-        found.append("not every fit of the null converged")
-    return "; ".join(found)
+def runs(found: Sequence[Applied]) -> dict[tuple[str, ...], list[Applied]]:
+    """The directions of each run (`RUN`), methods in their usual order."""
+    if not found:
+        return {}
+    rows = pd.DataFrame([d.row for d in found]).rename(columns=_NAMES)
+    names = rows.assign(kind=kinds(rows))[RUN].itertuples(index=False, name=None)
+    made: dict[tuple[str, ...], list[Applied]] = {}
+    for run, d in zip(names, found, strict=True):
+        made.setdefault(run, []).append(d)
+    return dict(sorted(made.items(), key=lambda item: (*item[0][:-1], rank(item[0][-1]))))
 
 
 def _chosen(made: pd.DataFrame) -> pd.Series:
@@ -182,33 +117,13 @@ def read(path: str | Path) -> pd.DataFrame:
     return made.assign(chosen=made["chosen"].eq(True))
 
 
-def read_baselines(paths: Iterable[str]) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """The rows of all baselines, and the reasons of those that could not be made."""
-    found, skipped = [], []
-    for path in paths:
-        try:
-            found.append(store.read_table(path).to_pandas())
-        except BadInput as e:
-            skipped.append({"name": f"baselines {_name(path, 2)}", "reason": str(e)})
-    columns = ["train", "dataset", "method", "n_train", "n_test", "test_auc", "ci_low", "ci_high"]
-    rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
-    return rows.drop_duplicates(["train", "dataset", "method"]), skipped
-
-
-def cosines(directions: Sequence[Directions]) -> dict[tuple[str, ...], pd.DataFrame]:
+def cosines(found: Sequence[Applied]) -> dict[tuple[str, ...], pd.DataFrame]:
     """Cosines between the directions of a run's layers: run -> [layers, layers] by site."""
-    units: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
-    of = kinds(directions)
-    for d in directions:
-        facts = {**d.facts, "kind": of[d.key]}
-        place = tuple(facts[k] for k in RUN[:-1])
-        for method, unit in zip(d.methods, d.unit, strict=True):
-            if unit.any():  # there is a direction
-                units.setdefault((*place, method), {})[d.facts["site"]] = unit
-    found = {}
-    for run in sorted(units, key=lambda r: (*r[:-1], METHODS.index(r[-1]))):
-        by_site = units[run]
-        sites = sorted(by_site, key=lambda s: layer_of(s) or 0)
-        stacked = np.stack([by_site[s] for s in sites])
-        found[run] = pd.DataFrame(stacked @ stacked.T, sites, sites)
-    return found
+    made = {}
+    for run, members in runs(found).items():
+        by_site = {d.row["site"]: d.unit for d in members if d.row["norm"] > 0}
+        if by_site:
+            sites = sorted(by_site, key=lambda s: layer_of(s) or 0)
+            stacked = np.stack([by_site[s] for s in sites])
+            made[run] = pd.DataFrame(stacked @ stacked.T, sites, sites)
+    return made

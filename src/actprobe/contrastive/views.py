@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from actprobe.contrastive.artefact import Directions
-from actprobe.contrastive.tables import RUN
+from actprobe.contrastive.artefact import Applied
+from actprobe.contrastive.tables import RUN, rank
 
-Found = Mapping[tuple[str, str, str], Directions]  # (source, train, score_at) -> directions
+Found = Mapping[str, Applied]  # key -> direction and scores
 
 LOOKS = {
     "mean_difference": ("#0072B2", "o"),
@@ -26,7 +26,7 @@ _VIEW = [*(c for c in RUN if c != "method"), "dataset"]
 def views(made: pd.DataFrame) -> tuple[list[tuple[list[str], pd.DataFrame]], str]:
     """The rows of each view (one run without its method, on one validation set) with the parts of
     its title, and a line that says so when there are more."""
-    groups = list(made[made["source"] != ""].groupby(_VIEW, sort=False))
+    groups = list(made[(made["source"] != "") & (made["reason"] == "")].groupby(_VIEW, sort=False))
     shown = groups[:_MOST_VIEWS]
     more = f"\nThe first {len(shown)} of {len(groups):,} views." if len(groups) > len(shown) else ""
     return [(_title(view), rows) for view, rows in shown], more
@@ -44,7 +44,12 @@ def read_at(position: str, score_at: str) -> str:
 
 def methods(made: pd.DataFrame) -> list[str]:
     """The methods in the table, in their usual order."""
-    return [m for m in LOOKS if m in set(made["method"])]
+    return sorted(set(made.loc[made["source"] != "", "method"]), key=rank)
+
+
+def look(method: str) -> tuple[str, str]:
+    """Colour and marker of a method."""
+    return LOOKS.get(method, ("#7F7F7F", "^"))
 
 
 def layer_name(layer: float) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import store, texts
-from actprobe.contrastive import Directions, load, runs, write_vectors
+from actprobe.contrastive import Applied, load_all, runs, write_vectors
 from actprobe.errors import ActprobeError
 from actprobe.interchange import gguf
 from actprobe.interchange.caches import positive_first
@@ -39,21 +39,21 @@ _SHOWN = 100  # characters of a question in metadata.json
 
 
 def vectors(paths: Iterable[str], form: str, out: Path, unit: bool) -> list[Path]:
-    """Write the directions of contrastive artefacts below `out`, a file or folder for each run.
+    """Write the directions among artefacts of `probes` below `out`, a file or folder for each run.
 
     form: one of `layouts.VECTORS`; unit: directions of norm 1 in safetensors and GGUF (`pt` has
     both). Returns what was written.
     """
     written = []
     out.mkdir(parents=True, exist_ok=True)
-    for name, members in runs([load(p) for p in paths]).items():
+    for name, members in runs(load_all(paths)).items():
         if form == "pt":
             write_vectors(out / name, members)
             written.append(out / name)
             continue
-        found = {d.facts["site"]: (d.unit if unit else d.direction)[i] for d, i in members}
+        found = {d.row["site"]: d.unit if unit else d.direction for d in members}
         if form == "gguf":
-            model = members[0][0].facts["model"]
+            model = members[0].row["model"]
             path = gguf.write_control_vector(out / f"{name}.gguf", _outputs(name, found), model)
         else:
             path = _safetensors_vectors(out / f"{name}.safetensors", found, members)
@@ -80,15 +80,15 @@ def _outputs(name: str, directions: Mapping[str, NDArray]) -> dict[int, NDArray]
 
 
 def _safetensors_vectors(
-    path: Path, directions: Mapping[str, NDArray], members: Sequence[tuple[Directions, int]]
+    path: Path, directions: Mapping[str, NDArray], members: Sequence[Applied]
 ) -> Path:
     from safetensors.numpy import save_file
 
-    first, i = members[0]
-    facts = {k: str(first.facts[k]) for k in ("train", "model", "position", "positive")}
+    first = members[0].row
+    facts = {k: str(first[k]) for k in ("dataset", "model", "position", "positive", "method")}
     tensors = {site: np.ascontiguousarray(v, np.float32) for site, v in directions.items()}
-    keys = ",".join(d.key for d, _ in members)
-    save_file(tensors, path, {**facts, "method": first.methods[i], "keys": keys})
+    keys = ",".join(d.row["key"] for d in members)
+    save_file(tensors, path, {**facts, "keys": keys})
     return path
 
 

@@ -23,7 +23,8 @@ from actprobe import store
 from actprobe.errors import ActprobeError
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.probes import extensions, fit, memory, metrics, needs
+from actprobe.probes import controls, door, extensions, fit, memory, metrics, needs
+from actprobe.probes import protocol as protocols
 
 Rows = Callable[[], list[dict[str, Any]]]
 
@@ -38,8 +39,9 @@ _NUMBERS = (
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def columns() -> pa.Schema:
-    """The table of an artefact: what says which fit a row is, and every registered metric."""
+def columns(with_controls: bool = False) -> pa.Schema:
+    """The table of an artefact: what says which fit a row is, every registered metric, and what the
+    controls of a protocol tell."""
     measured = [m.column for m in metrics.all_metrics().values()]
     return pa.schema(
         [
@@ -51,6 +53,7 @@ def columns() -> pa.Schema:
             *((name, pa.float64()) for name in measured),
             *((name, pa.string()) for name in ("outliers", "classes", "confusion")),
             *((name, pa.string()) for name in ("reason", "params", "key")),
+            *([*controls.columns(), *door.columns()] if with_controls else []),
         ]
     )
 
@@ -98,7 +101,8 @@ def _tell(todo: list[Target]) -> None:
 
 
 def _write(t: Target, rows: list[dict[str, Any]]) -> Path:
-    return store.write_table(t.path, pa.Table.from_pylist(rows, columns()), t.spec)
+    schema = columns("controls" in protocols.load(t.args["protocol"]))
+    return store.write_table(t.path, pa.Table.from_pylist(rows, schema), t.spec)
 
 
 def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from actprobe import sae, store
 from actprobe.errors import BadInput
-from actprobe.probes import splits, tokens
+from actprobe.probes import projections, splits, tokens
 from actprobe.probes.kinds import BINARY, CONTINUOUS, kind_of
 from actprobe.probes.splits import Rows
 
@@ -26,8 +26,9 @@ class Labels:
     row: their places in the dataset; y: 0/1 labels, class numbers, or values; digest: of each text;
     component: rows with the same text, group or pair share one; group: rows with the same group or
     pair share one, None where the dataset has neither; group_name: names of the groups, or None; split:
-    the dataset's own split, or None. All [n]. classes: names by number, () of values; n_rows: rows of
-    the dataset; n_unused: labelled rows that were left out; kind: of the label.
+    the dataset's own split, or None; pair: names of the pairs, or None. All [n]. classes: names by
+    number, () of values; n_rows: rows of the dataset; n_unused: labelled rows that were left out; kind:
+    of the label; answers: whether the rows are pairs of answers, whose classes have no own names.
     """
 
     row: Rows
@@ -41,6 +42,8 @@ class Labels:
     n_rows: int
     n_unused: int = 0
     kind: str = BINARY
+    pair: NDArray[Any] | None = None
+    answers: bool = False
 
     def __len__(self) -> int:
         return len(self.y)
@@ -63,6 +66,10 @@ class Labels:
         else:
             rng = np.random.RandomState([seed, most])
             chosen = np.sort(rng.choice(len(self), most, replace=False))
+        return replace(self.at(chosen), n_unused=len(self) - len(chosen))
+
+    def at(self, chosen: Rows) -> Labels:
+        """These of the rows, in this order."""
         return replace(
             self,
             row=self.row[chosen],
@@ -72,15 +79,15 @@ class Labels:
             group=None if self.group is None else self.group[chosen],
             group_name=None if self.group_name is None else self.group_name[chosen],
             split=None if self.split is None else self.split[chosen],
-            n_unused=len(self) - len(chosen),
+            pair=None if self.pair is None else self.pair[chosen],
         )
 
 
 @lru_cache(maxsize=32)
 def labels(path: str) -> Labels:
     """Read a texts artefact. Raises BadInput for a tombstone or a dataset without labels."""
-    facts = store.read_header(path)["facts"]
-    kind = kind_of(facts)
+    header = store.read_header(path)
+    facts, kind = header["facts"], kind_of(header["facts"])
     label = "value" if kind == CONTINUOUS else "label"
     table = store.read_table(path, [label, "group", "split", "pair", "digest"])
     row = np.flatnonzero(table[label].is_valid().to_numpy())
@@ -104,7 +111,14 @@ def labels(path: str) -> Labels:
         tuple(facts["classes"]),
         len(table),
         kind=kind,
+        pair=pair,
+        answers="answers" in header["spec"],
     )
+
+
+def texts(path: str) -> NDArray[Any]:
+    """The texts of a dataset, object array [N]."""
+    return store.read_table(path, ["text"])["text"].to_numpy(zero_copy_only=False)
 
 
 def read_dense(path: str) -> NDArray[np.float32]:
@@ -127,8 +141,13 @@ def read_dense(path: str) -> NDArray[np.float32]:
 
 
 def matrix(path: str, method: Mapping[str, Any], setting: Mapping[str, Any]) -> Any:
-    """What a method reads: float32 activations [N, d], `sae.Latents` or `tokens.Ragged`."""
+    """What a method reads: float32 activations [N, d], `sae.Latents`, `tokens.Ragged`, float64 means
+    over tokens [N, d], or texts [N]."""
     match method["reads"]:
+        case "texts":
+            return texts(path)
+        case "pooled":
+            return projections.pooled(path)
         case "latents":
             return sae.open_latents(path)
         case "token_latents":

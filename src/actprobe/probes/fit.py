@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actprobe import keys, store
 from actprobe.errors import ActprobeError, BadInput, Damaged, blamed_on
@@ -26,6 +27,7 @@ from actprobe.probes import (
     sizes,
     splits,
 )
+from actprobe.probes.controls import tried
 from actprobe.probes.data import Labels
 from actprobe.probes.feature_targets import EACH
 from actprobe.probes.fits import Fits, Source
@@ -76,7 +78,7 @@ def rows(target: Target) -> list[dict[str, Any]]:
             kind = own.labels.kind
             of_task = {**place, **more, "label": label, "kind": kind}
             of_task["metric"] = metrics.main_metric(kind, recipe.get("select")).name
-            found += _task_rows(own, other, recipe, of_task, args.get("test_set", ""))
+            found += _task_rows(own, other, recipe, of_task, args.get("condition", ""))
     return found
 
 
@@ -97,12 +99,22 @@ def _sources(
         return
     _check_bos(target)
     source = _source(args["texts"], args["matrix"], recipe)
+    left_out = ""
+    if "compare_texts" in args:
+        compare, left_out = _compare(args, recipe)
+        source = replace(source, compare=compare)
     test = None
     if "test_texts" in args:
         test = _source(args["test_texts"], args["test_matrix"], recipe)
         _check_other(source.labels, test.labels, args)
-        test = Source(_by_name(source.labels, test.labels, args), test.matrix)
-    yield {}, source, test
+        test = replace(test, labels=_by_name(source.labels, test.labels, args))
+    more: dict[str, Any] = {}
+    if args["applied"]:
+        more |= {k: args[k] for k in ("test_set", "score_at")}
+    if "controls" in recipe:
+        more["compare_with"] = "" if source.compare is None else args["compare_with"]
+        more["left_out"] = left_out
+    yield more, source, test
 
 
 def _tasks(
@@ -114,7 +126,7 @@ def _tasks(
         return
     for number, name in enumerate(source.labels.classes):
         own, other = (
-            None if s is None else Source(s.labels.against_rest(number), s.matrix)
+            None if s is None else replace(s, labels=s.labels.against_rest(number))
             for s in (source, test)
         )
         assert own is not None
@@ -123,13 +135,13 @@ def _tasks(
 
 def _task_rows(
     source: Source, test: Source | None, recipe: Mapping[str, Any], place: Mapping[str, Any],
-    test_set: str,
+    name: str,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     for seed in recipe["seeds"]:
         labels = kept(source.labels, recipe, seed)
         fixed = {**EMPTY, **place, "seed": seed, "n_unused": labels.n_unused}
-        used = Source(labels, source.matrix)
-        for c in sizes.conditions(recipe["setting"], test_set):
+        used = replace(source, labels=labels)
+        for c in sizes.conditions(recipe["setting"], name):
             with _named({**place, "seed": seed, "condition": c.name}):
                 rows = list(_condition(used, test, recipe, c, seed))
             yield from ({**fixed, "condition": c.name, **row} for row in rows)
@@ -179,7 +191,28 @@ def _source(texts: str, matrix: str, recipe: Mapping[str, Any]) -> Source:
     labels, x = data.labels(texts), data.matrix(matrix, recipe["method"], recipe["setting"])
     if x.shape[0] != labels.n_rows:
         raise Damaged(f"{matrix}: {x.shape[0]} rows, expected {labels.n_rows} as in {texts}")
-    return Source(labels, x)
+    return Source(labels, x, texts, matrix)
+
+
+def _compare(
+    args: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> tuple[NDArray[np.float64] | None, str]:
+    """The unit mean difference of the dataset to compare with; where it is a bad input and such are
+    skipped, None and the reason."""
+    try:
+        of = _source(args["compare_texts"], args["compare_matrix"], recipe)
+        if len(of.labels.classes) != 2 or len(np.unique(of.labels.y)) != 2:
+            raise BadInput(
+                f"{args['compare_texts']}: rows of two classes are needed to compare with"
+            )
+    except BadInput as e:
+        if not args["skips"]:
+            raise
+        log.warning("left out %s: %s", args["compare_with"], e)
+        return None, f"{args['compare_with']}: {e}"
+    x, y = of.matrix[of.labels.row], of.labels.y
+    difference = x[y == 1].mean(axis=0) - x[y == 0].mean(axis=0)
+    return np.asarray(difference / max(float(np.linalg.norm(difference)), 1e-300), np.float64), ""
 
 
 def _check_other(train: Labels, test: Labels, args: Mapping[str, Any]) -> None:
@@ -200,6 +233,8 @@ def _by_name(train: Labels, test: Labels, args: Mapping[str, Any]) -> Labels:
     """
     if test.classes == train.classes or len(train.classes) != 2:
         return test
+    if train.answers and len(test.classes) == 2:
+        return test  # the classes of pairs have no names of their own
     ours, theirs = (", ".join(map(repr, labels.classes)) for labels in (train, test))
     words = f"{args['test_set']} has the classes {theirs}, {args['dataset']} has {ours}"
     if len(test.classes) != 2:
@@ -229,11 +264,15 @@ def _condition(
             _check_test_set(test.labels, recipe["split"])
         fits = Fits(source, test or source, sides, recipe, condition, seed)
     except CannotFit as e:
+        if recipe["split"].get("groups") == "elsewhere":
+            raise BadInput(f"tested on {condition.name}: {e}") from e
         yield from ({"k": k, "reason": str(e)} for k in ks)
         return
     for k in ks:
         try:
-            _, row = fits.fit(k)
+            fitted, row = fits.fit(k)
+            if "controls" in recipe:
+                row |= tried.beside(fits, fitted, row["test_score"], recipe["controls"])
         except CannotFit as e:
             row = {"k": k, "reason": str(e)}
         yield row
@@ -241,7 +280,8 @@ def _condition(
 
 def _check_test_set(labels: Labels, split: Mapping[str, Any]) -> None:
     positives = int(labels.y.sum())
-    if labels.kind == BINARY and 0 < positives < len(labels):  # of one class accuracy is still told
+    of_one_class = positives in (0, len(labels)) and split.get("groups") != "elsewhere"
+    if labels.kind == BINARY and not of_one_class:  # of one class accuracy is still told
         sizes.check_classes(positives, len(labels) - positives, split.get("least_test", 1))
 
 
@@ -261,6 +301,8 @@ def _train_and_test(
         raise CannotFit(needs.two_classes(labels.classes))
     if labels.kind != BINARY and needs.binary_only(recipe):
         raise CannotFit(needs.two_classes(labels.classes))
+    if split["groups"] == "elsewhere":
+        return np.arange(len(labels)), None, np.empty(0, np.int64)
     if split["groups"] == "ignore":
         positives = int(labels.y.sum())
         n_train, n_test = sizes.sizes(

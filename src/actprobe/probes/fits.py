@@ -15,6 +15,7 @@ from actprobe import sae
 from actprobe.probes import intervals, leakage, metrics, permute, splits, tokens, validation
 from actprobe.probes.data import Labels
 from actprobe.probes.kinds import CONTINUOUS, MULTICLASS
+from actprobe.probes.methods import texts
 from actprobe.probes.methods.prepare import Matrix, json_params
 from actprobe.probes.search import Fitted, Task, search
 from actprobe.probes.sizes import CannotFit, Condition
@@ -23,10 +24,17 @@ from actprobe.probes.splits import Rows, Split
 
 @dataclass(frozen=True)
 class Source:
-    """Labels and the matrix of the same rows; the train set, or an out-of-distribution test set."""
+    """Labels and the matrix of the same rows; the train set, or a test set of its own.
+
+    texts, path: of the two artefacts; compare: a unit direction [d] that could be what a probe of the
+    train set really finds.
+    """
 
     labels: Labels
     matrix: Any
+    texts: str = ""
+    path: str = ""
+    compare: NDArray[np.float64] | None = None
 
 
 class Fits:
@@ -43,6 +51,7 @@ class Fits:
     ) -> None:
         train, test = split.train, split.test
         self.method, self.seed, self.kind = recipe["method"], seed, source.labels.kind
+        self.source, self.other, self.train, self.test = source, other, train, test
         self.n_classes = len(source.labels.classes)
         self.rule = recipe["validation"]
         self.notes: dict[str, Any] = {}  # in `params`
@@ -70,7 +79,7 @@ class Fits:
         self.folds: list[validation.Fold] = []
         self.X_validation = self.y_validation = None
         if split.validation is None:
-            component = own.component[train] if self.rule["groups"] == "disjoint" else None
+            component = own.component[train] if self.rule["groups"] != "ignore" else None
             self.folds = validation.folds(self.y_train, self.rule, seed, component, self.kind)
         else:
             self.y_validation = own.y[split.validation]
@@ -99,8 +108,10 @@ class Fits:
                 self.X_train, self.X_test = tokens.concat_pca(
                     self.X_train, self.X_test, self.method["components"], seed
                 )
+        elif self.method["reads"] == "texts":
+            self.X_train, self.X_test = source.matrix[at_train], other.matrix[at_test]
         else:
-            self.X_train = source.matrix[at_train].astype(np.float64)
+            self.X_train = source.matrix[at_train].astype(np.float64, copy=False)
             self.X_test = other.matrix[at_test]
 
     @staticmethod
@@ -133,13 +144,16 @@ class Fits:
 
     def fit(self, k: int | None) -> tuple[Fitted, dict[str, Any]]:
         """The probe on the first k columns, or on all, and its tidy row."""
-        fitted = search(self._task(k))
+        if self.method.get("in_domain"):
+            fitted = texts.in_domain(self.X_test, self.y_test, self.cluster)
+        else:
+            fitted = search(self._task(k))
         if not np.isfinite(fitted.scores).all():
             raise CannotFit("the fitted probe scores rows with what is no number")
         return fitted, self._row(k, fitted)
 
     def _task(self, k: int | None) -> Task:
-        whole = self.method["reads"] == "tokens" and self.method["family"] == "attention"
+        whole = self.method["family"] == "attention" or self.method["reads"] == "texts"
         return Task(
             self.X_train if whole else self.X_train[:, :k],
             self.y_train,

@@ -25,7 +25,7 @@ def needed(t: Target) -> int:
     recipe = protocol.recipe(protocol.load(t.args["protocol"]), t.spec["setting"], t.spec["method"])
     if "features" in t.args:
         return _BASE + _features(t)
-    matrices = [t.args[k] for k in ("matrix", "test_matrix") if k in t.args]
+    matrices = [t.args[k] for k in ("matrix", "test_matrix", "compare_matrix") if k in t.args]
     return _BASE + sum(_matrix(_shapes(path), recipe) for path in matrices)
 
 
@@ -63,9 +63,12 @@ def _chosen(path: str, patterns: tuple[str, ...]) -> int:
 def _matrix(shapes: Mapping[str, tuple[int, ...]], recipe: Mapping[str, Any]) -> int:
     method = recipe["method"]
     match method["reads"]:
+        case "pooled" if "x" in shapes:
+            n, d = shapes.get("n_tokens", shapes["x"])[0], shapes["x"][1]
+            return 4 * 8 * n * d + (1 << 28)
         case "activations" if "x" in shapes:
             n, d = shapes["x"]
-            train = min(n, recipe["split"]["n_train"])
+            train = min(n, recipe["split"].get("n_train", n))
             tested = 4 * n * d + 2 * min(8 * n * d, TEST_BYTES)
             return 4 * n * d + tested + _TRAIN_COPIES * 8 * train * d
         case "latents" if "data" in shapes:
@@ -85,6 +88,6 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays in a file, for an estimate; none of one that is not there or has none."""
     try:
         with h5py.File(path, "r", locking=False) as f:
-            return {k: f[k].shape for k in ("x", "data", "indptr") if k in f}
+            return {k: f[k].shape for k in ("x", "n_tokens", "data", "indptr") if k in f}
     except OSError:
         return {}

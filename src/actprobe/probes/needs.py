@@ -79,6 +79,8 @@ def binary_only(recipe: Mapping[str, Any]) -> str | None:
     """What of a recipe is about two classes alone; None where it takes every label kind."""
     if recipe["split"].get("groups") == "ignore":
         return "the split draws so many rows"
+    if recipe["split"].get("groups") == "elsewhere":
+        return "directions are"
     vary = recipe["setting"].get("vary")
     return {"ratio": "ratios are", "noise": "flipped labels are"}.get(vary or "")
 
@@ -91,7 +93,7 @@ def remarks(needed: Sequence[Requirement], facts: Facts) -> list[str]:
         if labelled > r.most:
             how = "drawn by the seed" if r.recipe["rows"]["kept"] == "drawn" else "the first ones"
             found.append(f"{r.protocol} uses {r.most:,} of {labelled:,} labelled rows, {how}")
-        if r.recipe["split"]["groups"] == "ignore":
+        if r.recipe["split"].get("groups") == "ignore":
             for what in ("groups", "pairs"):
                 number = (facts.get(what) or {}).get("number", 0)
                 if number > 1:
@@ -113,6 +115,12 @@ def _check(r: Requirement, condition: Condition, facts: Facts) -> None:
         _check_other_kind(r, kind, facts)
         return
     negatives, positives = _classes(facts)
+    if r.recipe["split"].get("groups") == "elsewhere":
+        if not min(negatives, positives):
+            raise CannotFit(f"all {negatives + positives} labelled rows are of one class")
+        if "test" in facts:
+            _check_test_set(facts["test"], r.recipe["split"])
+        return
     rows = min(negatives + positives, r.most)
     split, setting = r.recipe["split"], r.recipe["setting"]
     # Of more rows than are used it is not known which: each class may be all of them.

@@ -62,6 +62,7 @@ def _load(name: str, above: tuple[str, ...]) -> dict[str, Any]:
     _check_families(protocol, path)
     _check_ranges(protocol, path)
     _check_features(protocol, path)
+    _check_elsewhere(protocol, path)
     if protocol["name"] != path.name.removesuffix(".yaml"):
         raise ConfigError(f"protocol {path}: its name is {protocol['name']!r}, not the file's name")
     if path.parent != FOLDER and protocol["name"] in names():
@@ -120,6 +121,38 @@ def _check_features(protocol: Mapping[str, Any], path: Path) -> None:
         )
 
 
+def _check_elsewhere(protocol: Mapping[str, Any], path: Path) -> None:
+    """Directions and baselines alone are tested on other datasets only; baselines are methods."""
+    if protocol["split"].get("groups") == "elsewhere":
+        if "controls" not in protocol:
+            raise ConfigError(
+                f"protocol {path}: with `split: {{groups: elsewhere}}` `controls` are required, which "
+                "say what other directions score"
+            )
+        if len(protocol["seeds"]) > 1:
+            raise ConfigError(
+                f"protocol {path}: seeds: with `split: {{groups: elsewhere}}` nothing but folds and "
+                f"nulls is drawn: one seed, found {len(protocol['seeds'])}"
+            )
+        for name, how in protocol["methods"].items():
+            if how["family"] != "direction" and how["reads"] != "texts":
+                raise ConfigError(
+                    f"protocol {path}: methods.{name}: with `split: {{groups: elsewhere}}` methods are "
+                    f"of family direction or read texts, this one is of family {how['family']}"
+                )
+        for name, setting in protocol["settings"].items():
+            if setting:
+                raise ConfigError(
+                    f"protocol {path}: settings.{name}: with `split: {{groups: elsewhere}}` a "
+                    f"setting has no keys, found {', '.join(setting)}"
+                )
+    for name in protocol.get("baselines", []):
+        if name not in protocol["methods"]:
+            raise ConfigError(
+                f"protocol {path}: baselines: no method {name!r}; {nearest(name, protocol['methods'])}"
+            )
+
+
 def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         merged = {k: _merge(base[k], over[k]) if k in over else base[k] for k in base}
@@ -135,7 +168,10 @@ def recipe(protocol: Mapping[str, Any], setting: str, method: str) -> dict[str, 
     if "ks" in probe:
         probe["ks"] = how.get("ks", probe["ks"])
     how.pop("ks", None)
-    return {**{k: protocol[k] for k in shared if k in protocol}, "setting": how, "method": probe}
+    found = {**{k: protocol[k] for k in shared if k in protocol}, "setting": how, "method": probe}
+    if "controls" in protocol and probe["family"] == "direction":
+        found["controls"] = protocol["controls"]
+    return found
 
 
 @cache

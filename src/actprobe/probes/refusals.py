@@ -87,7 +87,7 @@ def check_bos(
     where: str,
 ) -> None:
     """Refuse a model that reads no beginning-of-sequence token where the protocol has one."""
-    model = data["matrix"].args["model"]
+    model = data["matrix"].args.get("model", "")
     if protocol["bos"] == "added" and models.get(model, {}).get("prepend_bos") is False:
         raise ConfigError(
             f"{where}: {protocol['name']} is about activations after a beginning-of-sequence token, "
@@ -130,11 +130,11 @@ def check_kind(
         if kind == CONTINUOUS
         else (f"{name} has {classes} classes")
     )
-    remedy = (
-        ""
-        if kind == CONTINUOUS
-        else "; name one class with `positive` in `datasets`, or write `one_vs_rest: true` here"
-    )
+    remedy = ""
+    if kind != CONTINUOUS:
+        remedy = "; name one class with `positive` in `datasets`"
+        if recipe["split"].get("groups") != "elsewhere":
+            remedy += ", or write `one_vs_rest: true` here"
     if why := binary_only(recipe):
         raise ConfigError(
             f"{where}: {found}, and in {entry['protocol']}, {setting}, {why} of two classes{remedy}; "

@@ -13,7 +13,7 @@ from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.lora import Collection
 from actprobe.plan import Target
-from actprobe.probes import extensions, feature_targets, refusals
+from actprobe.probes import elsewhere, extensions, feature_targets, refusals
 from actprobe.probes import protocol as protocols
 from actprobe.probes.kinds import ONE_VS_REST
 from actprobe.probes.stage import VERSION
@@ -29,6 +29,7 @@ _SECONDS = {
     "mlp": 0.5,
     "xgboost": 18.0,
     "attention": 60.0,
+    "direction": 1.0,
 }
 _K_SPARSE = {"saga": 70.0, "liblinear": 1.8}  # all k up to 512
 
@@ -61,8 +62,16 @@ def targets(
             ("token_latents", "latents", True),
         )
     }
+    for of in kinds.values():
+        if elsewhere.TEXTS in of:
+            raise ConfigError(
+                f"a source is called {elsewhere.TEXTS!r}, which stands for the texts themselves; call "
+                "the array or SAE differently"
+            )
+    kinds["texts"] = {elsewhere.TEXTS: {name: [t] for name, t in texts.items()}}
     found: dict[str, Target] = {}
     of_features: dict[str, Target] = {}
+    places: dict[str, str] = {}
     for n, entry in enumerate(config.get("probes") or []):
         where = f"probes[{n}]"
         if protocols.reads_features(protocols.load(entry["protocol"])):
@@ -73,6 +82,11 @@ def targets(
         refusals.check_of_collections(entry, where)
         for t in _entry(config, entry, where, texts, kinds):
             found.setdefault(t.path, t)
+            if t.args["applied"] and places.setdefault(t.name, t.path) != t.path:
+                raise ConfigError(
+                    f"probes[{n}]: {t.name} is asked for twice with different settings; make one of "
+                    "them an experiment of its own (they share the cache)"
+                )
     feature_targets.check_names(of_features.values())
     return [*without_models(found.values(), texts.values()), *of_features.values()]
 
@@ -98,11 +112,22 @@ def _entry(
     for method in entry["methods"] or []:
         _check(method, "method", protocol["methods"], f"{where}: {protocol['name']}")
     refusals.check_ignored(protocol, entry, where)
-    sources = matching(entry["sources"], [s for of in kinds.values() for s in of], where, "source")
+    elsewhere.check_keys(protocol, entry, where)
+    if protocol["split"].get("groups") == "elsewhere":
+        for setting, method, data in elsewhere.fits(protocol, entry, texts, kinds, where):
+            recipe = protocols.recipe(protocol, setting, method)
+            if refusals.check_kind(recipe, method, setting, entry, data, where):
+                yield _target(config, entry, setting, method, data)
+        return
+    sources = matching(entry["sources"], _sources(protocol, kinds), where, "source")
     datasets = set(matching(entry["datasets"], texts, where, "dataset"))
     for method in entry["methods"] or []:
         reads = protocol["methods"][method]["reads"]
-        if not any(s in kinds[reads] for s in sources):
+        if not any(
+            elsewhere.reads(protocol["methods"][method], kind) and s in of
+            for kind, of in kinds.items()
+            for s in sources
+        ):
             raise ConfigError(
                 f"{where}: {method} reads {reads}, and no source here is of that kind"
             )
@@ -127,8 +152,14 @@ def _entry(
                         recipe = protocols.recipe(protocol, setting, method)
                         if not refusals.check_kind(recipe, method, setting, entry, data, where):
                             continue
-                        yield _target(config["cache_dir"], entry, setting, method, data)
+                        yield _target(config, entry, setting, method, data)
     _check_ran(protocol, entry, ran, where)
+
+
+def _sources(protocol: Mapping[str, Any], kinds: Mapping[str, Matrices]) -> list[str]:
+    """Names of sources; the texts themselves where a method reads them."""
+    reads_texts = any(how["reads"] == "texts" for how in protocol["methods"].values())
+    return [s for k, of in kinds.items() for s in of if k != "texts" or reads_texts]
 
 
 def _check_ran(
@@ -170,14 +201,16 @@ def _methods(
     Methods that read tokens run only in a setting that names them.
     """
     one_vector = [
-        m for m, how in protocol["methods"].items() if how["reads"] in ("activations", "latents")
+        m
+        for m, how in protocol["methods"].items()
+        if how["reads"] not in ("tokens", "token_latents")
     ]
     allowed = protocol["settings"][setting].get("methods", one_vector)
     return [
         name
         for name, method in protocol["methods"].items()
         if name in allowed
-        and method["reads"] == kind
+        and (method["reads"] == kind or elsewhere.reads(method, kind))
         and (method.get("default", True) if asked is None else name in asked)
     ]
 
@@ -225,7 +258,7 @@ def _data(
 
 
 def _target(
-    cache_dir: str,
+    config: Mapping[str, Any],
     entry: Mapping[str, Any],
     setting: str,
     method: str,
@@ -233,7 +266,9 @@ def _target(
 ) -> Target:
     protocol = entry["protocol"]
     name, matrix = protocols.load(protocol)["name"], data["matrix"]
-    source = matrix.args["source"]
+    applied = protocols.load(protocol)["split"].get("groups") == "elsewhere"
+    place = _place(matrix)
+    source, dataset = place["source"], matrix.item
     params = {
         "protocol": name,
         "recipe": protocols.digest(protocol, setting, method),
@@ -249,27 +284,46 @@ def _target(
         params["labels"] = ONE_VS_REST
         each = ".one_vs_rest"
     args = {
-        **{k: matrix.args[k] for k in ("source", "model", "site", "position")},
-        "dataset": matrix.item,
+        **place,
+        "dataset": dataset,
         "protocol": protocol,
+        "applied": applied,
         **{role: t.path for role, t in data.items()},
     }
     if "test_texts" in data:
-        args["test_set"] = data["test_texts"].item
-    loaded = source if matrix.stage == "latents" else matrix.args["model"]
+        args |= _tested(data, place["position"])
+        each = f"@{args['condition']}" if applied else each
+    if "compare_texts" in data:
+        args["compare_with"] = data["compare_texts"].item
+        args["skips"] = config["on_bad_dataset"] == "skip"
+    loaded = source if matrix.stage == "latents" else place["model"] or source
     return plan.target(
-        cache_dir,
+        config["cache_dir"],
         "probes",
         VERSION,
-        f"{name}/{setting}/{source}/{matrix.item}{each}.{method}",
+        f"{name}/{setting}/{source}/{dataset}{each}.{method}",
         params,
         loader=f"{name}.{setting}.{loaded}",
-        item=matrix.item,
-        inputs=data.values(),
+        item=dataset,
+        inputs={t.path: t for t in data.values()}.values(),
         args=args,
         ext="parquet",
         cost=_cost(protocol, setting, method),
     )
+
+
+def _place(matrix: Target) -> dict[str, str]:
+    """Where a probe reads: source, model, site and position; of texts the first alone."""
+    if matrix.stage == "texts":
+        return {"source": elsewhere.TEXTS, "model": "", "site": "", "position": ""}
+    return {k: matrix.args[k] for k in ("source", "model", "site", "position")}
+
+
+def _tested(data: Mapping[str, Target], position: str) -> dict[str, str]:
+    """The test set of a fit, the position at which it is read, and the name of both."""
+    test_set, at = data["test_texts"].item, _place(data["test_matrix"])["position"]
+    condition = test_set if at == position else f"{test_set}@{at}"
+    return {"test_set": test_set, "score_at": at, "condition": condition}
 
 
 @cache

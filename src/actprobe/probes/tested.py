@@ -30,7 +30,10 @@ def tests(config: Mapping[str, Any], source: str, datasets: Iterable[str]) -> di
     for entry in config.get("probes") or []:
         if not any(fnmatch.fnmatchcase(source, p) for p in entry["sources"]):
             continue
-        settings = protocols.load(entry["protocol"])["settings"]
+        protocol = protocols.load(entry["protocol"])
+        if protocol["split"].get("groups") == "elsewhere":
+            continue  # reads no latents
+        settings = protocol["settings"]
         chosen = [d for d in datasets if any(fnmatch.fnmatchcase(d, p) for p in entry["datasets"])]
         for setting in entry["settings"]:
             pattern = settings.get(setting, {}).get("test_set")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold, LeavePOut, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, LeavePOut, StratifiedKFold
 
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 
@@ -25,8 +25,12 @@ def folds(
 
     y: train labels [n]. By n: nothing, every pair left out, stratified folds (of values: plain ones),
     or the last rows held out. Folds of the middle two need two labels in their validation part. With
-    `component` [n], rows that share a component with a validation row leave the fit part.
+    `component` [n], rows that share a component with a validation row leave the fit part. By
+    `groups: whole` whole components are held out instead.
     """
+    if rule["groups"] == "whole":
+        assert component is not None
+        return _whole(y, component, rule["folds"], seed)
     n = len(y)
     if n <= rule["none_up_to"]:
         return []
@@ -43,3 +47,17 @@ def folds(
     if component is None:
         return found
     return [(a[~np.isin(component[a], component[b])], b) for a, b in found]
+
+
+def _whole(y: NDArray[Any], component: NDArray[Any], folds: int, seed: int) -> list[Fold]:
+    """Components [n] are dealt to the folds; both parts of each have two labels.
+
+    Fewer folds where there are fewer components; none with a single one.
+    """
+    _, group = np.unique(component, return_inverse=True)
+    folds = min(folds, int(group.max()) + 1)
+    if folds < 2:
+        return []
+    order = np.random.default_rng(seed).permutation(group.max() + 1)
+    parts = GroupKFold(folds).split(y, y, order[group])
+    return [(a, b) for a, b in parts if min(len(np.unique(y[a])), len(np.unique(y[b]))) > 1]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from actprobe import csvs, provenance
 from actprobe.lora import REFUSED
@@ -127,16 +128,19 @@ def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) 
 
 
 def make_report(
-    config: Mapping[str, Any], names: Iterable[str] | None = None, contexts: Sequence[str] = ()
+    config: Mapping[str, Any],
+    names: Iterable[str] | None = None,
+    contexts: Sequence[str] = (),
+    parts: Sequence[Markup] = (),
 ) -> list[str]:
     """Write the report from the written tables and figures; returns the headline lines.
 
-    contexts: pages of top contexts to link to.
+    contexts: pages of top contexts to link to; parts: of the page that others made.
     """
     root = Path(folder(config))
     drawn = list(names or layout.figures_of(config))
     page = _page(root, drawn, config, contexts)
-    report.write_report(root / layout.REPORT, page, config)
+    report.write_report(root / layout.REPORT, page, config, parts)
     return page.headline
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from markupsafe import Markup
 
 from actprobe import pages, provenance
 from actprobe.pages import Table
@@ -51,11 +52,14 @@ class Page:
         return [*headline(self.table, skipped, self.datasets), *lines]
 
 
-def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> None:
+def write_report(
+    path: str | Path, page: Page, config: Mapping[str, Any], parts: Sequence[Markup] = ()
+) -> None:
     """Write the report to `path`; the figures are read from the folder `figures` beside it.
 
     The page holds everything it shows and opens without a network; its links lead to the tables
-    beside it. `config` is the resolved config. Equal input gives equal bytes.
+    beside it. `config` is the resolved config; `parts` stand before what was left out. Equal input gives
+    equal bytes.
     """
     path = Path(path)
     words = _words(page.table)
@@ -77,6 +81,7 @@ def write_report(path: str | Path, page: Page, config: Mapping[str, Any]) -> Non
         features=of_features.tables(page.features) if page.features else None,
         of_texts=not page.features or not page.table.empty,
         tie_rule=TIES["methods"],
+        parts=parts,
         skipped=_left_out(page.skipped, page.table, page.datasets),
         provenance=page.provenance.to_dict("records"),
         version=provenance.version("actprobe"),

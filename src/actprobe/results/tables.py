@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from actprobe import csvs, store
 from actprobe.errors import ActprobeError, BadInput
+from actprobe.probes import door
 from actprobe.probes.kinds import KINDS, ONE_VS_REST
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import scores
@@ -164,7 +165,7 @@ def collect(paths: Iterable[str | Path], experiment: str) -> tuple[pd.DataFrame,
     needed = [c for c in {**_BEFORE, **_BEHIND} if c != "experiment"]
     for path in map(str, paths):
         try:
-            t = store.read_table(path)
+            t = door.told(store.read_table(path))
         except BadInput as e:
             skipped.append({**_place(path, store.read_header(path)["spec"]), "reason": str(e)})
             continue

@@ -57,7 +57,9 @@ _BUILT_IN: dict[str, tuple[str, tuple[str, ...]]] = {
     "mlp": ("networks", KINDS),
     "ridge_path": ("ridge_path", CLASSES),
     "stopped_mlp": ("stopped_mlp", CLASSES),
-    "mean_difference": ("directions", (BINARY,)),
+    "direction": ("directions", (BINARY,)),
+    "text_length": ("texts", (BINARY,)),
+    "tfidf": ("texts", (BINARY,)),
     "attention": ("attention", (BINARY,)),
 }
 _REGISTERED: dict[str, Family] = {}

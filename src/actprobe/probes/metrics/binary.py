@@ -12,6 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from actprobe.probes.kinds import BINARY, CLASSES
 from actprobe.probes.metrics import metric
 
+_RANKED = 1 << 21  # scores that are ranked at a time
+
 
 def auc(y: NDArray[Any], scores: NDArray[Any]) -> float:
     """Area under the ROC curve of 0/1 labels [n] and scores [n]; NaN when one class is missing.
@@ -30,6 +32,22 @@ def auc(y: NDArray[Any], scores: NDArray[Any]) -> float:
     corner = np.concatenate([[True], bends, [True]]) if len(last_of_ties) > 2 else slice(None)
     height, width = (np.append(0.0, c[corner]) / c[-1] for c in (true_positives, false_positives))
     return float(np.trapezoid(height, width))
+
+
+def aucs(y: NDArray[Any], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """AUROC [k] of many scores [k, n] of the same rows with 0/1 labels y [n], from mean ranks."""
+    from scipy.stats import rankdata
+
+    positive = int(np.sum(y == 1))
+    most = max(1, _RANKED // max(len(y), 1))
+    ranks = np.concatenate(
+        [
+            rankdata(scores[first : first + most], axis=1)[:, y == 1].sum(axis=1)
+            for first in range(0, len(scores), most)
+        ]
+        or [np.zeros(0)]
+    )
+    return (ranks - positive * (positive + 1) / 2) / (positive * (len(y) - positive))
 
 
 def either(y: NDArray[Any], scores: NDArray[Any], predicted: NDArray[Any] | None = None) -> float:

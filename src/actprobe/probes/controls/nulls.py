@@ -8,16 +8,17 @@ about as much as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from actprobe.contrastive.controls import aucs
-from actprobe.contrastive.directions import Matrix, Span, Vector
-from actprobe.probes import arrangements, exchanged
+from actprobe.probes.methods.directions import Matrix, Span, Vector
+from actprobe.probes.metrics.binary import aucs
+from actprobe.probes.permute import arrangements, exchanged
 
 FEWEST = 40  # orders of the labels from which 2.5 % of them are one
 _AT_ONCE = 1 << 22  # scores of training rows in memory
@@ -46,12 +47,12 @@ def principal(space: Span) -> Principal:
 
 
 def labels(
-    y: NDArray, pair: NDArray | None, group: NDArray, k: int, seed: int
+    y: NDArray[Any], pair: NDArray[Any] | None, group: NDArray[Any], k: int, seed: int
 ) -> tuple[NDArray[np.int8], float]:
     """0/1 labels [k, n] as they could have been, and how many orders are possible.
 
     Within pairs (names or None, [n]) that have one row of each class the two labels are swapped or
-    not; otherwise they are exchanged as far as the groups [n] allow it (`probes.exchanged`).
+    not; otherwise they are exchanged as far as the groups [n] allow it (`permute.exchanged`).
     """
     rng = np.random.default_rng([seed, 1])
     if pair is not None and _one_of_each(y, pair):
@@ -60,22 +61,22 @@ def labels(
     return made, arrangements(y, group)
 
 
-def _one_of_each(y: NDArray, pair: NDArray) -> bool:
+def _one_of_each(y: NDArray[Any], pair: NDArray[Any]) -> bool:
     if any(p is None for p in pair):
         return False
     _, at = np.unique(pair.astype(str), return_inverse=True)
     return bool((np.bincount(at) == 2).all() and (np.bincount(at, weights=y) == 1).all())
 
 
-def units(method: str, rows: Principal, made: NDArray, C: float) -> tuple[Matrix, bool]:
+def units(along: str, rows: Principal, made: NDArray[Any], C: float) -> tuple[Matrix, bool]:
     """Unit directions [k, d] of a method for labels [k, n], turned as real ones are, and whether all
     converged. A direction points to class 1 by the AUROC of the training rows."""
     found, converged = [], True
     for y in _blocks(made):
         difference = _weights(y) @ rows.z
-        if method == "mean_difference":
+        if along == "mean_difference":
             w = difference
-        elif method == "lda":
+        elif along == "lda":
             w = _whitened(rows, y, difference)
         else:
             w, solved = _logistic(rows, y, C)
@@ -86,23 +87,23 @@ def units(method: str, rows: Principal, made: NDArray, C: float) -> tuple[Matrix
     return np.concatenate(found), converged
 
 
-def _blocks(made: NDArray) -> Iterator[NDArray]:
+def _blocks(made: NDArray[Any]) -> Iterator[NDArray[Any]]:
     most = max(1, _AT_ONCE // made.shape[1])
     for first in range(0, len(made), most):
         yield made[first : first + most]
 
 
-def _weights(y: NDArray) -> Matrix:
+def _weights(y: NDArray[Any]) -> Matrix:
     """What the rows weigh in the difference of the class means [k, n]."""
     positive = y.sum(axis=1, keepdims=True, dtype=np.float64)
     return np.where(y == 1, 1 / positive, -1 / (y.shape[1] - positive))
 
 
-def _aucs(y: NDArray, scores: Matrix) -> Vector:
+def _aucs(y: NDArray[Any], scores: Matrix) -> Vector:
     return np.array([aucs(own, s[None])[0] for own, s in zip(y, scores, strict=True)])
 
 
-def _whitened(rows: Principal, y: NDArray, difference: Matrix) -> Matrix:
+def _whitened(rows: Principal, y: NDArray[Any], difference: Matrix) -> Matrix:
     """`directions._whitened` for labels [k, n] and differences of class means [k, r].
 
     The scatter within classes is the diagonal total scatter less c δδᵀ, c = n₁n₀/n. A correction of
@@ -126,7 +127,7 @@ def _whitened(rows: Principal, y: NDArray, difference: Matrix) -> Matrix:
     return difference / ((1 - shrinkage) * size / n + shrinkage * mean_variance[:, None] + 1e-300)
 
 
-def _logistic(rows: Principal, y: NDArray, C: float) -> tuple[Matrix, bool]:
+def _logistic(rows: Principal, y: NDArray[Any], C: float) -> tuple[Matrix, bool]:
     """`directions._logreg` for labels [k, n]: weights [k, r], and whether all converged.
 
     Minorisation and maximisation: the Hessian of a logistic loss is at most ZᵀZ/4 (Böhning and
@@ -153,13 +154,3 @@ def _logistic(rows: Principal, y: NDArray, C: float) -> tuple[Matrix, bool]:
         at_intercept = new_intercept + momentum * (new_intercept - intercept)
         w, intercept, t = new, new_intercept, following
     return w / scale, False
-
-
-def families(
-    methods: Sequence[str], space: Span, made: NDArray, C: float
-) -> tuple[dict[str, Matrix], list[str]]:
-    """Unit directions [k, d] of the null of each method, and the methods of which not all
-    converged."""
-    rows = principal(space)
-    found = {m: units(m, rows, made, C) for m in methods}
-    return {m: u for m, (u, _) in found.items()}, [m for m, (_, ok) in found.items() if not ok]

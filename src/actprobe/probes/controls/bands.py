@@ -7,29 +7,12 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 BAND = (0.025, 0.975)  # quantiles of a null band
-_RANKED = 1 << 21  # scores that are ranked at a time
 
 
 def random_directions(d: int, k: int, seed: int) -> Matrix:
     """Unit directions [k, d], uniform on the sphere."""
     found = np.random.default_rng([seed, 0]).standard_normal((k, d))
     return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
-def aucs(y: NDArray, scores: Matrix) -> NDArray[np.float64]:
-    """AUROC [k] of many scores [k, n] of the same rows with 0/1 labels y [n], from mean ranks."""
-    from scipy.stats import rankdata
-
-    positive = int(np.sum(y == 1))
-    most = max(1, _RANKED // max(len(y), 1))
-    ranks = np.concatenate(
-        [
-            rankdata(scores[first : first + most], axis=1)[:, y == 1].sum(axis=1)
-            for first in range(0, len(scores), most)
-        ]
-        or [np.zeros(0)]
-    )
-    return (ranks - positive * (positive + 1) / 2) / (positive * (len(y) - positive))
 
 
 def band(null: NDArray[np.float64]) -> tuple[float, float]:
