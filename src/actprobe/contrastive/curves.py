@@ -48,10 +48,11 @@ def roc(made: pd.DataFrame, found: Found) -> Figure:
                 thick, order = (2.6, 3) if row.chosen else (1.0, 2)
                 ax.plot(x, height, color=colours(layers.index(row.layer)), lw=thick, zorder=order)
             style.head(ax, [*name, method], (width - 1.6) / len(columns) - 0.2)
-            ax.set_aspect("equal")
     _layer_bar(fig, axes, colours, layers)
-    fig.supxlabel("false positive rate", fontsize=9)
-    fig.supylabel("true positive rate", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("false positive rate")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("true positive rate")
     return fig
 
 
