@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actprobe.probes import protocol, tested
+from actprobe.probes import extensions, protocol, tested
 
 if TYPE_CHECKING:
     from actprobe.plan import Plan, Target
@@ -54,7 +54,7 @@ def figures(settings: Collection[str], saes: bool) -> list[str]:
 
 def figures_of(config: Mapping[str, Any]) -> list[str]:
     """The figures that a config calls for."""
-    entries = config.get("probes") or ()
+    entries = _entries(config)
     settings = {s for entry in entries if not reads_features(entry) for s in entry["settings"]}
     saes = (config.get("saes") or {}).values()
     trained = [TRAINING] if any(s.get("train") for s in saes) else []
@@ -69,7 +69,13 @@ def reads_features(entry: Mapping[str, Any]) -> bool:
 
 def has_features(config: Mapping[str, Any]) -> bool:
     """Whether a config probes features of LoRA weights."""
-    return any(map(reads_features, config.get("probes") or ()))
+    return any(map(reads_features, _entries(config)))
+
+
+def _entries(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The `probes` of a config, whose protocols may name what files of `extensions` register."""
+    extensions.loaded(config)
+    return config.get("probes") or ()
 
 
 def tables_of(config: Mapping[str, Any]) -> dict[str, str]:
