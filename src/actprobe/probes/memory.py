@@ -85,9 +85,10 @@ def _matrix(shapes: Mapping[str, tuple[int, ...]], recipe: Mapping[str, Any]) ->
 
 @lru_cache(maxsize=4096)
 def _shapes(path: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays in a file, for an estimate; none of one that is not there or has none."""
+    """Shapes of the arrays in a file, for an estimate; none of one that is not there or has none, or
+    that is damaged: whoever reads it says so."""
     try:
         with h5py.File(path, "r", locking=False) as f:
             return {k: f[k].shape for k in ("x", "n_tokens", "data", "indptr") if k in f}
-    except OSError:
+    except (OSError, KeyError, ValueError, RuntimeError):  # what h5py raises for damage
         return {}
