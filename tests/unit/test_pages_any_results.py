@@ -28,7 +28,7 @@ from actprobe.results import features, layout, tables
 from actprobe.results.figures import style
 
 CONFIG = {"experiment": "e", "probes": [{}]}
-SLOWLY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+SLOWLY = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture

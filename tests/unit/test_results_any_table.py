@@ -87,7 +87,7 @@ def test_every_kind_of_table_becomes_files_that_can_be_read(shape, tmp_path, mon
 
 
 @pytest.mark.slow
-@settings(max_examples=80, **SLOWLY)
+@settings(max_examples=20, **SLOWLY)
 @given(SHAPES)
 def test_any_table_becomes_files_that_can_be_read(tmp_path_factory, shape):
     with pytest.MonkeyPatch.context() as patch:
