@@ -220,7 +220,7 @@ def _export(args: argparse.Namespace) -> int:
 def _export_vectors(args: argparse.Namespace) -> int:
     from actprobe.interchange import export
 
-    found = [t.path for t in _cached(args, "probes") if t.args["applied"]]
+    found = [t.path for t in _cached(args, "probes") if t.args.get("applied")]
     if not found:
         raise ActprobeError(
             "the config asks for no directions: no entry of `probes` has `apply_to`"

@@ -32,7 +32,7 @@ def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 def paths(plan: Plan) -> list[str]:
     """The artefacts of fits that are tested on other datasets."""
-    return [p for p in plan.paths("probes") if plan.targets[p].args["applied"]]
+    return [p for p in plan.paths("probes") if plan.targets[p].args.get("applied")]
 
 
 def asked(config: Mapping[str, Any]) -> bool:
