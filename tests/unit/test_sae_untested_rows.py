@@ -75,7 +75,7 @@ def rows_probed(world, name, entry):
             own = labels.keep(recipe["rows"]["most"], recipe["rows"]["kept"], seed)
             for condition in sizes.conditions(recipe["setting"]):
                 with contextlib.suppress(sizes.CannotFit):
-                    found[own.row[fit.split(own, recipe, condition, seed)[1]]] = True
+                    found[own.row[fit.split(own, recipe, condition, seed).test]] = True
     return found
 
 
