@@ -503,8 +503,8 @@ def test_probes_take_an_array_and_contrastive_directions_do_not(tmp_path):
     found = experiment.stages(config, keys.DigestMemo(config["cache_dir"]))
     assert {t.args["source"] for t in found["probes"]} == {"own"}
     assert {t.loader.rpartition(".")[2] for t in found["probes"]} == {"own"}
-    entry = {"train": "d", "validate": ["e"], "sources": ["own"], "positive": "1"}
-    config["contrastive"] = inputs.resolve(tmp_path, [], contrastive=[entry])["contrastive"]
+    entry = {"protocol": "contrastive-1", "datasets": ["d"], "apply_to": ["e"], "sources": ["own"]}
+    config["probes"] = inputs.resolve(tmp_path, [], probes=[entry])["probes"]
     with pytest.raises(ConfigError, match="no source of d matches 'own'"):
         experiment.stages(config, keys.DigestMemo(config["cache_dir"]))
 

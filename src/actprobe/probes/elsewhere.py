@@ -30,8 +30,12 @@ def reads(method: Mapping[str, Any], kind: str) -> bool:
 
 
 def of_position(kinds: Mapping[str, Matrices]) -> Matrices:
-    """Sources of activations and arrays, whatever their position."""
-    return {**kinds["activations"], **kinds["tokens"]}
+    """Sources of activations, whatever their position; what it tells is told by layer, so arrays, which
+    have no site, are none."""
+    both = {**kinds["activations"], **kinds["tokens"]}
+    return {
+        s: of for s, of in both.items() if any(t.args["site"] for ts in of.values() for t in ts)
+    }
 
 
 def check_keys(protocol: Mapping[str, Any], entry: Mapping[str, Any], where: str) -> None:
