@@ -157,7 +157,7 @@ def test_one_more_prompt_computes_its_answer_alone(tmp_path, monkeypatch):
 
 
 def test_killed_ten_times_the_bytes_are_equal(tmp_path):
-    rows = [{"text": f"{p} {i}"} for i in range(30) for p in PROMPTS]
+    rows = [{"text": f"{p} {i}"} for i in range(90) for p in PROMPTS]
     given = {"rows": rows, "model": {"max_tokens_per_batch": 600}, "max_new_tokens": 40}
     (tmp_path / "whole").mkdir()
     whole = target(make(config(tmp_path / "whole", **given)), "answers")

@@ -74,7 +74,7 @@ def test_c2_stages_and_results_are_targets_of_any_cache(cache, request):
         assert "Traceback" not in project.snakemake("-n", target)
 
 
-@pytest.mark.parametrize("stage", ["latents", "baselines", "lora_index"])
+@pytest.mark.parametrize("stage", ["latents", "features", "lora_index"])
 def test_c2_a_stage_of_which_there_is_nothing_is_refused_by_name(empty, stage):
     said = empty.snakemake("-n", stage, ok=False)
     assert f"actprobe: {stage}: the config asks for none" in said
