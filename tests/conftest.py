@@ -47,3 +47,14 @@ def wheels() -> Path:
     if not folder:
         pytest.skip("ACTPROBE_WHEELS names no folder with the real wheels")
     return Path(folder)
+
+
+@pytest.fixture
+def no_weights(monkeypatch) -> None:
+    """Loading weights is a fault: what needs none is checked, or copied, before."""
+    from actprobe.models import load
+
+    def loaded(*args, **kwargs):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(load, "load_model", loaded)

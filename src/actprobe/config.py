@@ -66,6 +66,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"expected one of: {shown}" if known else "none is defined"
 
 
+def require_known(name: str, known: Iterable[str], where: str, word: str) -> None:
+    """Raise ConfigError, with the nearest name, unless a name is among the known ones."""
+    known = list(known)
+    if name not in known:
+        raise ConfigError(f"{where} has no {word} {name!r}; {nearest(name, known)}")
+
+
 def matching(patterns: Iterable[str], known: Iterable[str], where: str, word: str) -> list[str]:
     """The known names that fit one of these glob patterns, each once, in the order of the patterns.
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from actprobe import contrastive, results
 from actprobe.errors import ActprobeError
-from actprobe.pages import PAGES
 
 CONTEXTS = "contexts"  # the folder of the pages of top contexts
 
@@ -43,7 +42,7 @@ def folder(config: Mapping[str, Any]) -> Path:
 def files(config: Mapping[str, Any]) -> list[Path]:
     """All result files that are there, of every kind, whatever the config asks for now."""
     root = folder(config)
-    tops = {"tables", "figures", CONTEXTS, *(page for page, _ in PAGES.values())}
+    tops = {"tables", "figures", CONTEXTS}
     tops |= {Path(p).relative_to(root).parts[0] for k in KINDS for p in _paths(k, config)}
     found = [f for top in sorted(tops) for f in sorted([root / top, *(root / top).rglob("*")])]
     return [f for f in found if f.is_file() and not f.name.startswith(".")]

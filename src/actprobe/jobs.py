@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -188,6 +188,12 @@ class Outcome:
         except BadInput as e:
             for t in targets:
                 self.bad(t, e)
+
+    def make(self, targets: Iterable[Target], part: Callable[[Target], Path]) -> None:
+        """Make these targets one after the other; `part` writes one and returns its sealed part."""
+        for t in targets:
+            with self.guard(t):
+                self.done(t, part(t))
 
     def __enter__(self) -> Outcome:
         return self

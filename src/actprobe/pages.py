@@ -1,10 +1,10 @@
-"""What the rooms' HTML pages share: templates, links, and figures with their captions."""
+"""What the rooms' HTML pages share: templates, tables, and figures with their captions."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,6 @@ from markupsafe import Markup
 from actprobe.config import SCHEMAS
 
 CAPTIONS = SCHEMAS.parent / "report"  # those of Snakemake's own report
-
-# Section of the config -> its page and what that is about.
-PAGES = {
-    "probes": ("report.html", "Probes"),
-}
 
 
 @dataclass(frozen=True)
@@ -79,17 +74,3 @@ def figure(svg: Path, **words: str) -> dict[str, str]:
     caption = caption[:1].upper() + caption[1:]
     data = base64.b64encode(svg.read_bytes()).decode()
     return {"uri": f"data:image/svg+xml;base64,{data}", "caption": caption}
-
-
-def links(
-    config: Mapping[str, Any], here: str, contexts: Iterable[str] = ()
-) -> list[dict[str, str]]:
-    """The pages of a config's experiment, this one without a link: `href` and `name` of each.
-
-    here: this page's file name; contexts: paths of the pages of top contexts.
-    """
-    own = [(file, name) for section, (file, name) in PAGES.items() if config.get(section)]
-    own += [(f"contexts/{Path(p).name}", f"Top contexts: {Path(p).stem}") for p in contexts]
-    if len(own) < 2 and here in dict(own):
-        return []
-    return [{"href": "" if file == here else file, "name": name} for file, name in own]

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from actprobe.models.artefact import bf16_to_float32
 from actprobe.probes import methods, validation
-from actprobe.probes.methods.directions import find, find_direction, ledoit_wolf, span
+from actprobe.probes.methods.directions import find, find_direction, ledoit_wolf
+from actprobe.probes.methods.span import span
 from actprobe.probes.metrics.binary import auc
 from actprobe.probes.search import Task, search
 

@@ -207,14 +207,6 @@ def test_an_adapter_of_the_hub(tmp_path, loopback, base, tuned):
 # -- refusals
 
 
-@pytest.fixture
-def no_weights(monkeypatch):
-    def loaded(*args, **kwargs):
-        raise AssertionError("weights were loaded")
-
-    monkeypatch.setattr(load, "load_model", loaded)
-
-
 @pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_an_adapter_of_another_base(tmp_path, family, base):

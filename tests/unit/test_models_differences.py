@@ -11,6 +11,7 @@ from models_tiny import make_config, model_entry, save_model, write_texts
 from actprobe import experiment, keys, models, plan, shapes, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.models import differences
+from actprobe.models.prepared import READ_FACTS
 
 WANTED = {"sites": ["resid_post.1", "resid_post.-1"], "positions": ["last", "mean", "tokens"]}
 
@@ -67,7 +68,10 @@ def test_a_difference_is_one_minus_the_other(tmp_path, folder, dtype):
         np.testing.assert_array_equal(a.token_ids, b.token_ids)
         np.testing.assert_array_equal(a.n_tokens, b.n_tokens)
     header, own = store.verify(t.path), store.read_header(found["m/resid_post.3.tokens"].path)
-    assert header["facts"]["tokens_sha256"] == own["facts"]["tokens_sha256"]
+    assert {k: header["facts"][k] for k in READ_FACTS if k in own["facts"]} == {
+        k: own["facts"][k] for k in READ_FACTS if k in own["facts"]
+    }
+    assert "has_bos" in header["facts"]
     assert {k[:12] for k in header["from"]} == {
         store.file_key(found[f"{m}/resid_post.3.tokens"].path) for m in "mn"
     }

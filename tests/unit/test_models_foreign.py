@@ -25,7 +25,7 @@ from tokenizers import models as backends
 
 from actprobe import keys, models, plan, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
-from actprobe.models import limits, load
+from actprobe.models import limits
 from actprobe.models.reading import blamed
 
 LAST = {"sites": ["resid_post.1"], "positions": ["last"]}
@@ -39,16 +39,6 @@ TOOLS = "{% for t in tools %}{{ t }}{% endfor %}{{ messages[0]['content'] }}"
 @pytest.fixture
 def folder(tmp_path):
     return save_model("llama", tmp_path / "model")
-
-
-@pytest.fixture
-def no_weights(monkeypatch):
-    """Loading weights is a fault: what needs none is checked before."""
-
-    def loaded(*args, **kwargs):
-        raise AssertionError("weights were loaded")
-
-    monkeypatch.setattr(load, "load_model", loaded)
 
 
 def two_datasets(tmp_path, folder, wanted=LAST, **changes):

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from actprobe import config as configuration
 from actprobe import models, store
 from actprobe.errors import ConfigError
-from actprobe.models import load, quantised
+from actprobe.models import quantised
 
 WANTED = {"sites": ["resid_post.1"], "positions": ["last", "mean"]}
 NF4 = {"bits": 4, "kind": "nf4"}
@@ -29,14 +29,6 @@ NF4 = {"bits": 4, "kind": "nf4"}
 @pytest.fixture
 def folder(tmp_path):
     return save_model("llama", tmp_path / "model")
-
-
-@pytest.fixture
-def no_weights(monkeypatch):
-    def loaded(*args, **kwargs):
-        raise AssertionError("weights were loaded")
-
-    monkeypatch.setattr(load, "load_model", loaded)
 
 
 def describe(folder, **settings):

@@ -9,7 +9,7 @@ import pytest
 from models_tiny import TEXTS, by_name, make_config, model_entry, run, save_model, write_texts
 
 from actprobe import models, store
-from actprobe.models import extract, load
+from actprobe.models import extract
 
 POSITIONS = ["last", "mean", "tokens"]
 
@@ -35,11 +35,8 @@ def passes(monkeypatch):
 
 
 @pytest.fixture
-def no_weights(monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("the model was loaded")
-
-    return lambda: monkeypatch.setattr(load, "load_model", refuse)
+def from_now_on_no_weights(request):
+    return lambda: request.getfixturevalue("no_weights")
 
 
 def make(tmp_path: Path, folder: Path, texts=None, name="tiny", reuse=False, again=False, **model):
@@ -54,9 +51,11 @@ def content(t) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("change", [{"max_length": 200}, {"prepend_bos": True}])
-def test_g8_a_setting_that_changes_no_token_costs_no_pass(tmp_path, folder, no_weights, change):
+def test_g8_a_setting_that_changes_no_token_costs_no_pass(
+    tmp_path, folder, from_now_on_no_weights, change
+):
     before = make(tmp_path, folder)
-    no_weights()
+    from_now_on_no_weights()
     after = make(tmp_path, folder, **change)
     for position in before:
         old, new = before[position], after[position]
@@ -114,9 +113,11 @@ def test_g1_rows_are_computed_anew_by_default(tmp_path, folder, passes):
     assert "reused" not in store.read_header(grown["resid_post.1.last"].path)["facts"]
 
 
-def test_g1_rows_that_are_all_there_in_another_order_load_no_model(tmp_path, folder, no_weights):
+def test_g1_rows_that_are_all_there_in_another_order_load_no_model(
+    tmp_path, folder, from_now_on_no_weights
+):
     before = make(tmp_path, folder)
-    no_weights()
+    from_now_on_no_weights()
     after = make(tmp_path, folder, TEXTS[5:2:-1], name="some", reuse=True)
     for position in ("resid_post.1.last", "resid_post.1.mean"):
         x = models.load_activations(before[position].path)

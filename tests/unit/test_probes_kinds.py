@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import textwrap
 
 import numpy as np
+import own_extension
 import pytest
 from probes_inputs import Cache, sparse_data
 from sklearn.metrics import r2_score, roc_auc_score
@@ -256,45 +256,6 @@ def test_two_classes_have_no_one_against_the_rest(cache):
         cache.plan(cache.config({"protocol": "actprobe-1", "one_vs_rest": True}))
 
 
-OWN = """
-    import numpy as np
-    from sklearn.neighbors import NearestCentroid
-
-    from actprobe.probes.kinds import BINARY, CLASSES
-    from actprobe.probes.methods import method
-    from actprobe.probes.metrics import metric
-
-
-    @method("nearest_mean_TAG", kinds=CLASSES)
-    def nearest_mean(how, params, seed):
-        return NearestCentroid(**params)
-
-
-    @metric("misses_TAG", kinds=(BINARY,), label="missed rows of class 1", higher=False)
-    def misses(y, scores, predicted):
-        return float(np.mean(predicted[y == 1] == 0))
-"""
-PROTOCOL = """
-    name: mine_TAG
-    description: mine
-    extends: actprobe-1
-    methods:
-      own:
-        family: nearest_mean_TAG
-        reads: activations
-        scaler: standard
-        grid: {shrink_threshold: [0.01, 0.5]}
-        tiny: {}
-"""
-
-
-def own_files(folder, tag):
-    code, protocol = folder / f"mine_{tag}.py", folder / f"mine_{tag}.yaml"
-    code.write_text(textwrap.dedent(OWN).replace("TAG", tag))
-    protocol.write_text(textwrap.dedent(PROTOCOL).replace("TAG", tag))
-    return code, protocol
-
-
 @pytest.fixture
 def clean():
     """Registrations and files of one test leave with it."""
@@ -307,7 +268,7 @@ def clean():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_method_and_a_metric_of_ones_own_need_no_other_line(cache, tmp_path, clean, workers):
-    code, protocol = own_files(tmp_path, f"t{workers}")
+    code, protocol = own_extension.write(tmp_path, f"_t{workers}")
     extensions.load([str(code)])
     X, y = classes(n=300, k=2)
     for name in ("d", "e"):
@@ -321,7 +282,7 @@ def test_a_method_and_a_metric_of_ones_own_need_no_other_line(cache, tmp_path, c
 
 
 def test_a_changed_file_makes_what_used_it_stale(cache, tmp_path, clean):
-    code, _ = own_files(tmp_path, "k")
+    code, _ = own_extension.write(tmp_path, "_k")
     cache.texts("d", np.arange(200) % 2)
     cache.activations("d", classes(n=200, k=2)[0])
     entry = {"protocol": "actprobe-1", "methods": ["logreg"]}
@@ -356,7 +317,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, clean, case):
 
 
 def test_fits_of_another_file_than_was_planned_are_refused(cache, tmp_path, clean):
-    code, protocol = own_files(tmp_path, "p")
+    code, protocol = own_extension.write(tmp_path, "_p")
     extensions.load([str(code)])
     cache.texts("d", np.arange(200) % 2)
     cache.activations("d", classes(n=200, k=2)[0])

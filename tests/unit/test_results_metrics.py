@@ -178,7 +178,7 @@ def test_a_metric_of_a_file_of_the_users_is_known_by_its_registration(
     )
     monkeypatch.setattr(extensions, "_LOADED", {})
     raw = fake_rows(3, 4).assign(experiment="e", test_mine=2.5)
-    scores.extend({"extensions": [str(file)]})
+    extensions.load([str(file)])
     table = results.tidy(raw)
     assert list(table.columns).index("test_mine") < list(table.columns).index("converged")
     config = written(tmp_path, table, extensions=[str(file)])

@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import csv
-import textwrap
 
-OWN = """
-    import numpy as np
-    from sklearn.neighbors import NearestCentroid
-
-    from actprobe.probes.kinds import BINARY, CLASSES
-    from actprobe.probes.methods import method
-    from actprobe.probes.metrics import metric
-
-
-    @method("nearest_mean", kinds=CLASSES)
-    def nearest_mean(how, params, seed):
-        return NearestCentroid(**params)
-
-
-    @metric("misses", kinds=(BINARY,), label="missed rows of class 1", higher=False)
-    def misses(y, scores, predicted):
-        return float(np.mean(predicted[y == 1] == 0))
-"""
-PROTOCOL = """
-    name: mine
-    description: with a method of my own
-    extends: saeprobes-0.4.2-fast
-    methods:
-      own: {family: nearest_mean, reads: activations, scaler: standard, tiny: {}}
-"""
+import own_extension
 
 
 def test_one_file_is_enough(empty):
-    (empty.folder / "mine.py").write_text(textwrap.dedent(OWN))
-    (empty.folder / "mine.yaml").write_text(textwrap.dedent(PROTOCOL))
+    code, _ = own_extension.write(empty.folder, base="saeprobes-0.4.2-fast")
     empty.config |= {
         "extensions": ["mine.py"],
         "saes": {
@@ -63,5 +37,5 @@ def test_one_file_is_enough(empty):
     assert "missed rows of class 1" in page and "own" in page
 
     assert "Nothing to be done" in empty.snakemake("-n")
-    (empty.folder / "mine.py").write_text(textwrap.dedent(OWN) + "# changed\n")
+    code.write_text(code.read_text() + "# changed\n")
     assert set(empty.plan()) == {"probes"}, "and nothing else"

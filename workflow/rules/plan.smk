@@ -103,16 +103,12 @@ CONTRASTIVE = contrastive.outputs(CONFIG)
 PAGES = [wandb.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
 APPLIED = contrastive.paths(PLAN)  # fits that are tested on other datasets
 DIRECTIONS = [p for of in CONTRASTIVE.values() for p in of.values()] if APPLIED else []
-# What the reports read is made on the way to them.
-REPORTS = {"probes": RESULTS, "contrastive": CONTRASTIVE}
-FINAL = [
-    path
-    for stage, outputs in REPORTS.items()
-    if (APPLIED if stage == "contrastive" else PLAN.paths(stage))
-    for kind in outputs.values()
-    for path in kind.values()
-]
-FINAL += [p for p in PLAN.wanted if PLAN.targets[p].stage not in {"texts", *REPORTS}]
+# What the report reads is made on the way to it.
+FINAL = (
+    [p for of in RESULTS.values() for p in of.values()] if PLAN.paths("probes") else []
+)
+FINAL += DIRECTIONS
+FINAL += [p for p in PLAN.wanted if PLAN.targets[p].stage not in {"texts", "probes"}]
 FINAL = FINAL + PAGES or PLAN.wanted
 if really_runs(ARGS) and not ARGS.nolock:
     try:

@@ -6,6 +6,8 @@ OUTPUTS: {results_dir}/{experiment}/{tables,figures}/*, report.html
 
 from actprobe import lora, provenance
 
+ORIGIN = provenance.origin(PLAN, "probes")
+
 
 rule tables:
     input:
@@ -22,7 +24,7 @@ rule tables:
     params:
         config=REPORTED,
         encoded=results.encoded(PLAN),
-        origin=provenance.origin(PLAN, "probes"),
+        origin=ORIGIN,
     script:
         "../scripts/tables.py"
 
@@ -65,6 +67,6 @@ rule report:
     params:
         config=REPORTED,
         contexts=PAGES,
-        reads=provenance.origin(PLAN, "probes")["reads"] if APPLIED else [],
+        reads=ORIGIN["reads"] if APPLIED else [],
     script:
         "../scripts/report.py"

@@ -32,9 +32,7 @@ log = logging.getLogger(__name__)
 def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """Make the texts of all datasets of a batch."""
     with Outcome(batch, config["on_bad_dataset"], table.write_bad) as out:
-        for t in out.todo():
-            with out.guard(t):
-                out.done(t, _make(t, config))
+        out.make(out.todo(), partial(_make, config=config))
 
 
 def _make(t: Target, config: Mapping[str, Any]) -> Path:

@@ -72,7 +72,7 @@ def _answers(
         **{k: how[k] for k in ("max_new_tokens", "min_new_tokens", "stop")},
         "sampling": {k: how[k] for k in _SAMPLING} if how["temperature"] else None,
     }
-    args = {"model": name, "prompts": prompts.path, "place": _place(source)}
+    args = {"model": name, "prompts": prompts.path, "place": source.place_of("embed")}
     return plan.target(
         config["cache_dir"],
         STAGE,
@@ -86,11 +86,6 @@ def _answers(
         cost=float(prompts.args.get("bytes", 1)),
         movable=True,
     )
-
-
-def _place(source: Source) -> dict[str, Any]:
-    lacks = source.lacks("embed")
-    return {**source.place, **({"lacks": lacks} if lacks else {})}
 
 
 def _rows(

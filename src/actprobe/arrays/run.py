@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """Make the targets of a batch one after the other; the disk is the limit, not threads."""
     memo = DigestMemo(config["cache_dir"])
     with Outcome(batch, config["on_bad_dataset"], store.write_bad) as out:
-        for t in batch.targets:
-            with out.guard(t):
-                out.done(t, _make(t, memo))
+        out.make(batch.targets, partial(_make, memo=memo))
 
 
 def _make(t: Target, memo: DigestMemo) -> Path:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """Make the targets of a batch one after the other; the disk is the limit, not threads."""
     memo = DigestMemo(config["cache_dir"])
     with Outcome(batch, config["on_bad_dataset"], store.write_bad) as out:
-        for t in batch.targets:
-            with out.guard(t):
-                out.done(t, _make(t, memo))
-                log.info("%s: imported from %s", t.name, t.args["folder"])
+        out.make(batch.targets, partial(_make, memo=memo))
 
 
 def _make(t: Target, memo: DigestMemo) -> Path:
@@ -54,7 +52,9 @@ def _make(t: Target, memo: DigestMemo) -> Path:
     if t.spec["layout"] in ("v1", "v2"):
         caches.check(folder, t.args["pairs"], rows, t.args["texts"])
     make = _examples if t.spec["layout"] == "v2" else _stacks
-    return make(t, [folder / f for f in files], rows)
+    part = make(t, [folder / f for f in files], rows)
+    log.info("%s: imported from %s", t.name, folder)
+    return part
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from actprobe.models.targets import targets as activations
 from actprobe.plan import Target, target
 
 STAGE = "differences"
-VERSION = 1
+VERSION = 2
 MINUS = "-minus-"  # between the names of the two models
 
 

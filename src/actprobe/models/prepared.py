@@ -21,6 +21,12 @@ from actprobe.texts import Texts
 
 log = logging.getLogger(__name__)
 
+# Facts of a header about what the model read (`Prepared.facts`), the same for all sites of a position.
+READ_FACTS = (
+    "n_rows", "n_tokens", "n_truncated", "n_special_in_text", "n_bos", "has_bos", "prepend_bos",
+    "causal", "tokens_sha256", "first_position", "n_span_edges_in_tokens",
+)  # fmt: skip
+
 
 class Prepared:
     """The tokens of one dataset, and what the positions of its targets take of them.

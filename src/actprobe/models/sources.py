@@ -40,6 +40,11 @@ class Source:
     config: Mapping[str, Any] | None
     lacks: Callable[[str], str | None] = lambda site: None
 
+    def place_of(self, site: str) -> dict[str, Any]:
+        """The place, and the file of the hub that a job has to fetch for a site, if any."""
+        lacks = self.lacks(site)
+        return {**self.place, **({"lacks": lacks} if lacks else {})}
+
 
 def locate(
     config: Mapping[str, Any], name: str, wheels: Mapping[str, Target], memo: DigestMemo

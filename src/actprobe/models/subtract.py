@@ -13,22 +13,18 @@ from actprobe import store
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.models.artefact import open_activations
+from actprobe.models.prepared import READ_FACTS
 from actprobe.plan import Batch, Target
 
 _VALUES = 1 << 22  # of a block in memory
-# What a header tells of what the model read. Norms and the plan of batches are one model's own.
-_TOLD = (
-    "n_rows", "n_tokens", "n_truncated", "n_special_in_text", "n_bos", "prepend_bos", "causal",
-    "tokens_sha256", "first_position", "n_span_edges_in_tokens", "module",
-)  # fmt: skip
+# Norms and the plan of batches are one model's own.
+_TOLD = (*READ_FACTS, "module")
 
 
 def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """Make the targets of a batch one after the other; the disk is the limit, not threads."""
     with Outcome(batch, config["on_bad_dataset"], store.write_bad) as out:
-        for t in out.todo():
-            with out.guard(t):
-                out.done(t, _subtract(t))
+        out.make(out.todo(), _subtract)
 
 
 def _subtract(t: Target) -> Path:

@@ -145,7 +145,7 @@ def _target(
         "site": site,
         "position": position,
         "texts": texts.path,
-        "place": {**source.place, **({"lacks": lacks} if (lacks := source.lacks(site)) else {})},
+        "place": source.place_of(site),
         "reuse_rows": reuse_rows,
     }
     return target(

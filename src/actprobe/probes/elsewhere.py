@@ -14,6 +14,7 @@ from actprobe import plan
 from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.plan import Target
+from actprobe.probes import protocol as protocols
 
 KEYS = ("apply_to", "score_at", "compare_with")
 TEXTS = "texts"  # the source that every dataset has: its texts
@@ -41,7 +42,7 @@ def of_position(kinds: Mapping[str, Matrices]) -> Matrices:
 def check_keys(protocol: Mapping[str, Any], entry: Mapping[str, Any], where: str) -> None:
     """Refuse keys that the protocol of an entry does not know, and a lack of those that it needs."""
     name = protocol["name"]
-    if protocol["split"].get("groups") == "elsewhere":
+    if protocols.tests_elsewhere(protocol):
         if not entry["apply_to"]:
             raise ConfigError(
                 f"{where}: {name} fits all rows of a dataset and tests on others: name these with "

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from actprobe import lora, plan
-from actprobe.config import matching, nearest
+from actprobe.config import matching
 from actprobe.errors import ConfigError
 from actprobe.plan import Target
-from actprobe.probes import collections, effort, extensions
+from actprobe.probes import collections, effort
 from actprobe.probes import protocol as protocols
-from actprobe.probes.kinds import ONE_VS_REST
-from actprobe.probes.stage import VERSION
+from actprobe.probes.stage import VERSION, fitted, labelled
 
 EACH = "each"  # in the column `columns`: every module by itself
 OWN = (
@@ -75,10 +74,6 @@ def targets(
     methods = entry["methods"] or [
         m for m, how in protocol["methods"].items() if how.get("default", True)
     ]
-    for method in methods:
-        _known(method, "method", protocol["methods"], f"{where}: {protocol['name']}")
-    for setting in entry["settings"]:
-        _known(setting, "setting", protocol["settings"], f"{where}: {protocol['name']}")
     if entry["datasets"] != ["*"]:
         raise ConfigError(f"{where}: `datasets` are texts; LoRAs are chosen by `sources`")
     for name, representations in _sources(config, entry, where).items():
@@ -92,11 +87,6 @@ def targets(
                         config["cache_dir"], entry, setting, method, loras[name], labelling,
                         representation, columns,
                     )  # fmt: skip
-
-
-def _known(name: str, word: str, known: Mapping[str, Any], where: str) -> None:
-    if name not in known:
-        raise ConfigError(f"{where} has no {word} {name!r}; {nearest(name, known)}")
 
 
 def _cells(
@@ -128,10 +118,7 @@ def _target(
     features = collection.parts(representation)
     source, subset = f"{collection.name}/{representation}", named(columns)
     params = {
-        "protocol": name,
-        "recipe": protocols.digest(entry["protocol"], setting, method),
-        "setting": setting,
-        "method": method,
+        **fitted(entry, setting, method),
         "features": {p: t.key for p, t in features.items()},
         "table": labelling.content,
         "min_per_class": labelling.least,
@@ -156,19 +143,14 @@ def _target(
         inputs.append(collection.features["norm_only"])
         params |= {"ignored": sorted(ignored), "usable": inputs[-1].key}
         args |= {"ignored": sorted(ignored), "usable": inputs[-1].path}
-    if own := extensions.used(recipe["method"]["family"]):
-        params["extensions"] = own
-    if entry["one_vs_rest"]:
-        params["labels"] = ONE_VS_REST
     parts = lora.MODULES if columns == EACH else 1
     width = lora.width(representation, collection.options["sketch"])
-    each = ".one_vs_rest" if entry["one_vs_rest"] else ""
     slug = "" if subset == "*" else "@" + re.sub(r"\W+", "_", subset).strip("_")
     return plan.target(
         cache_dir,
         "probes",
         VERSION,
-        f"{name}/{setting}/{source}/{labelling.name}{each}{slug}.{method}",
+        f"{name}/{setting}/{source}/{labelled(labelling.name, entry)}{slug}.{method}",
         params,
         loader=f"{name}.{setting}.{source}",
         item=f"{source}/{subset}",

@@ -261,10 +261,10 @@ def _condition(
         sides = split(source.labels, recipe, condition, seed)
         if test is not None:
             sides = replace(sides, test=np.arange(len(test.labels)))
-            _check_test_set(test.labels, recipe["split"])
+            _check_test_set(test.labels, recipe)
         fits = Fits(source, test or source, sides, recipe, condition, seed)
     except CannotFit as e:
-        if recipe["split"].get("groups") == "elsewhere":
+        if protocol.tests_elsewhere(recipe):
             raise BadInput(f"tested on {condition.name}: {e}") from e
         yield from ({"k": k, "reason": str(e)} for k in ks)
         return
@@ -278,11 +278,12 @@ def _condition(
         yield row
 
 
-def _check_test_set(labels: Labels, split: Mapping[str, Any]) -> None:
+def _check_test_set(labels: Labels, recipe: Mapping[str, Any]) -> None:
     positives = int(labels.y.sum())
-    of_one_class = positives in (0, len(labels)) and split.get("groups") != "elsewhere"
+    of_one_class = positives in (0, len(labels)) and not protocol.tests_elsewhere(recipe)
     if labels.kind == BINARY and not of_one_class:  # of one class accuracy is still told
-        sizes.check_classes(positives, len(labels) - positives, split.get("least_test", 1))
+        least = recipe["split"].get("least_test", 1)
+        sizes.check_classes(positives, len(labels) - positives, least)
 
 
 def split(labels: Labels, recipe: Mapping[str, Any], condition: Condition, seed: int) -> Split:
@@ -301,7 +302,7 @@ def _train_and_test(
         raise CannotFit(needs.two_classes(labels.classes))
     if labels.kind != BINARY and needs.binary_only(recipe):
         raise CannotFit(needs.two_classes(labels.classes))
-    if split["groups"] == "elsewhere":
+    if protocol.tests_elsewhere(recipe):
         return np.arange(len(labels)), None, np.empty(0, np.int64)
     if split["groups"] == "ignore":
         positives = int(labels.y.sum())

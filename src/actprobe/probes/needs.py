@@ -79,7 +79,7 @@ def binary_only(recipe: Mapping[str, Any]) -> str | None:
     """What of a recipe is about two classes alone; None where it takes every label kind."""
     if recipe["split"].get("groups") == "ignore":
         return "the split draws so many rows"
-    if recipe["split"].get("groups") == "elsewhere":
+    if protocols.tests_elsewhere(recipe):
         return "directions are"
     vary = recipe["setting"].get("vary")
     return {"ratio": "ratios are", "noise": "flipped labels are"}.get(vary or "")
@@ -115,7 +115,7 @@ def _check(r: Requirement, condition: Condition, facts: Facts) -> None:
         _check_other_kind(r, kind, facts)
         return
     negatives, positives = _classes(facts)
-    if r.recipe["split"].get("groups") == "elsewhere":
+    if protocols.tests_elsewhere(r.recipe):
         if not min(negatives, positives):
             raise CannotFit(f"all {negatives + positives} labelled rows are of one class")
         if "test" in facts:

@@ -94,6 +94,11 @@ def _check_ranges(protocol: Mapping[str, Any], path: Path) -> None:
             )
 
 
+def tests_elsewhere(recipe: Mapping[str, Any]) -> bool:
+    """Whether all rows of a dataset train and other datasets test; of a protocol, or a recipe of one."""
+    return recipe["split"].get("groups") == "elsewhere"
+
+
 def reads_features(protocol: Mapping[str, Any]) -> bool:
     """Whether a protocol is about features of LoRA weights; then all its methods are."""
     return any(how["reads"] == "features" for how in protocol["methods"].values())
@@ -123,7 +128,7 @@ def _check_features(protocol: Mapping[str, Any], path: Path) -> None:
 
 def _check_elsewhere(protocol: Mapping[str, Any], path: Path) -> None:
     """Directions and baselines alone are tested on other datasets only; baselines are methods."""
-    if protocol["split"].get("groups") == "elsewhere":
+    if tests_elsewhere(protocol):
         if "controls" not in protocol:
             raise ConfigError(
                 f"protocol {path}: with `split: {{groups: elsewhere}}` `controls` are required, which "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actprobe.config import require_known
 from actprobe.errors import ConfigError
 from actprobe.plan import Target
 from actprobe.probes import feature_targets
@@ -27,6 +28,14 @@ _DONE = {
     "groups": "would have some of them train and others test",
     "split": "would draw train and test rows from all of it",
 }
+
+
+def check_named(protocol: Mapping[str, Any], entry: Mapping[str, Any], where: str) -> None:
+    """Refuse settings and methods of an entry that the protocol does not have."""
+    of = f"{where}: {protocol['name']}"
+    for word in ("setting", "method"):
+        for name in entry[f"{word}s"] or ():
+            require_known(name, protocol[f"{word}s"], of, word)
 
 
 def check_ignored(protocol: Mapping[str, Any], entry: Mapping[str, Any], where: str) -> None:
@@ -133,7 +142,7 @@ def check_kind(
     remedy = ""
     if kind != CONTINUOUS:
         remedy = "; name one class with `positive` in `datasets`"
-        if recipe["split"].get("groups") != "elsewhere":
+        if not protocols.tests_elsewhere(recipe):
             remedy += ", or write `one_vs_rest: true` here"
     if why := binary_only(recipe):
         raise ConfigError(

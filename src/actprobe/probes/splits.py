@@ -155,13 +155,17 @@ def disjoint(
     several they are as frequent as they come, and values are dealt as one class. Raises CannotFit when
     a side has too few rows of a class.
     """
-    if kind != BINARY:
-        return _whole_sides(y, component, given, condition, setting, split, seed, kind)
     elsewhere = "test_set" in setting
+    dealt = np.zeros(len(y), np.int64) if kind == CONTINUOUS else y
     if elsewhere:
         train, test = np.random.RandomState(seed).permutation(len(y)), np.empty(0, np.int64)
     else:
-        train, test = sides(y, component, split["test_fraction"], seed, given)
+        train, test = sides(dealt, component, split["test_fraction"], seed, given)
+    if kind != BINARY:
+        if not elsewhere:
+            tested = np.bincount(dealt[test], minlength=int(dealt.max()) + 1)
+            sizes.check_each(tested, split["least_test"])
+        return train[: sizes.disjoint_train(len(train), condition, setting, split)], test
     usable = [
         sizes.usable(int(np.sum(y[side] == 1)), int(np.sum(y[side] == 0)), condition, setting)
         for side in (train, test)
@@ -170,25 +174,3 @@ def disjoint(
     if not elsewhere:
         sizes.check_tested(usable[1], condition.ratio, split["least_test"])
     return take(train, y, n_train, condition.ratio), take(test, y, usable[1], condition.ratio)
-
-
-def _whole_sides(
-    y: NDArray[Any],
-    component: Rows,
-    given: NDArray[Any] | None,
-    condition: Condition,
-    setting: Mapping[str, Any],
-    split: Mapping[str, Any],
-    seed: int,
-    kind: str,
-) -> tuple[Rows, Rows]:
-    """`disjoint` of labels that are not two classes."""
-    dealt = np.zeros(len(y), np.int64) if kind == CONTINUOUS else y
-    if "test_set" in setting:
-        train, test = np.random.RandomState(seed).permutation(len(y)), np.empty(0, np.int64)
-    else:
-        train, test = sides(dealt, component, split["test_fraction"], seed, given)
-        sizes.check_each(
-            np.bincount(dealt[test], minlength=int(dealt.max()) + 1), split["least_test"]
-        )
-    return train[: sizes.disjoint_train(len(train), condition, setting, split)], test

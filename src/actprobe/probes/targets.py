@@ -8,15 +8,14 @@ from functools import cache
 from typing import Any
 
 from actprobe import plan
-from actprobe.config import matching, nearest
+from actprobe.config import matching
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.lora import Collection
 from actprobe.plan import Target
-from actprobe.probes import elsewhere, extensions, feature_targets, refusals
+from actprobe.probes import elsewhere, feature_targets, refusals
 from actprobe.probes import protocol as protocols
-from actprobe.probes.kinds import ONE_VS_REST
-from actprobe.probes.stage import VERSION
+from actprobe.probes.stage import VERSION, fitted, labelled
 from actprobe.probes.useless import without_models
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
@@ -74,8 +73,10 @@ def targets(
     places: dict[str, str] = {}
     for n, entry in enumerate(config.get("probes") or []):
         where = f"probes[{n}]"
-        if protocols.reads_features(protocols.load(entry["protocol"])):
-            refusals.check_ignored(protocols.load(entry["protocol"]), entry, where)
+        protocol = protocols.load(entry["protocol"])
+        if protocols.reads_features(protocol):
+            refusals.check_named(protocol, entry, where)
+            refusals.check_ignored(protocol, entry, where)
             for t in feature_targets.targets(config, entry, where, loras or {}):
                 of_features.setdefault(t.path, t)
             continue
@@ -107,13 +108,10 @@ def _entry(
 ) -> Iterator[Target]:
     protocol = protocols.load(entry["protocol"])
     ignores = protocol["split"].get("groups") == "ignore"
-    for setting in entry["settings"]:
-        _check(setting, "setting", protocol["settings"], f"{where}: {protocol['name']}")
-    for method in entry["methods"] or []:
-        _check(method, "method", protocol["methods"], f"{where}: {protocol['name']}")
+    refusals.check_named(protocol, entry, where)
     refusals.check_ignored(protocol, entry, where)
     elsewhere.check_keys(protocol, entry, where)
-    if protocol["split"].get("groups") == "elsewhere":
+    if protocols.tests_elsewhere(protocol):
         for setting, method, data in elsewhere.fits(protocol, entry, texts, kinds, where):
             recipe = protocols.recipe(protocol, setting, method)
             if refusals.check_kind(recipe, method, setting, entry, data, where):
@@ -188,11 +186,6 @@ def _check_ran(
             )
 
 
-def _check(name: str, word: str, known: Mapping[str, Any], where: str) -> None:
-    if name not in known:
-        raise ConfigError(f"{where} has no {word} {name!r}; {nearest(name, known)}")
-
-
 def _methods(
     protocol: Mapping[str, Any], setting: str, asked: list[str] | None, kind: str
 ) -> list[str]:
@@ -264,35 +257,24 @@ def _target(
     method: str,
     data: Mapping[str, Target],
 ) -> Target:
-    protocol = entry["protocol"]
-    name, matrix = protocols.load(protocol)["name"], data["matrix"]
-    applied = protocols.load(protocol)["split"].get("groups") == "elsewhere"
+    protocol, matrix = protocols.load(entry["protocol"]), data["matrix"]
+    name, applied = protocol["name"], protocols.tests_elsewhere(protocol)
     place = _place(matrix)
-    source, dataset = place["source"], matrix.item
+    source, dataset = place["source"], labelled(matrix.item, entry)
     params = {
-        "protocol": name,
-        "recipe": protocols.digest(protocol, setting, method),
-        "setting": setting,
-        "method": method,
+        **fitted(entry, setting, method),
         **{role.replace("matrix", t.stage): t.identity for role, t in data.items()},
     }
-    family = protocols.load(protocol)["methods"][method]["family"]
-    if own := extensions.used(family):
-        params["extensions"] = own
-    each = ""
-    if entry["one_vs_rest"]:
-        params["labels"] = ONE_VS_REST
-        each = ".one_vs_rest"
     args = {
         **place,
-        "dataset": dataset,
-        "protocol": protocol,
+        "dataset": matrix.item,
+        "protocol": entry["protocol"],
         "applied": applied,
         **{role: t.path for role, t in data.items()},
     }
     if "test_texts" in data:
         args |= _tested(data, place["position"])
-        each = f"@{args['condition']}" if applied else each
+        dataset += f"@{args['condition']}" if applied else ""
     if "compare_texts" in data:
         args["compare_with"] = data["compare_texts"].item
         args["skips"] = config["on_bad_dataset"] == "skip"
@@ -301,14 +283,14 @@ def _target(
         config["cache_dir"],
         "probes",
         VERSION,
-        f"{name}/{setting}/{source}/{dataset}{each}.{method}",
+        f"{name}/{setting}/{source}/{dataset}.{method}",
         params,
         loader=f"{name}.{setting}.{loaded}",
-        item=dataset,
+        item=matrix.item,
         inputs={t.path: t for t in data.values()}.values(),
         args=args,
         ext="parquet",
-        cost=_cost(protocol, setting, method),
+        cost=_cost(entry["protocol"], setting, method),
     )
 
 

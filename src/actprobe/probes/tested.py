@@ -31,7 +31,7 @@ def tests(config: Mapping[str, Any], source: str, datasets: Iterable[str]) -> di
         if not any(fnmatch.fnmatchcase(source, p) for p in entry["sources"]):
             continue
         protocol = protocols.load(entry["protocol"])
-        if protocol["split"].get("groups") == "elsewhere":
+        if protocols.tests_elsewhere(protocol):
             continue  # reads no latents
         settings = protocol["settings"]
         chosen = [d for d in datasets if any(fnmatch.fnmatchcase(d, p) for p in entry["datasets"])]

@@ -211,22 +211,24 @@ def _texts_read(datasets: pd.DataFrame | None) -> list[str]:
     if datasets is None:
         return []
     lines = []
-    cut = datasets[datasets["truncated"].fillna(0) > 0].sort_values(
-        "truncated", ascending=False, kind="stable"
-    )
-    if len(cut):
-        worst = cut.iloc[0]
+    if (worst := _worst(datasets, "truncated")) is not None:
+        n, row = worst
         lines.append(
-            f"Texts of {len(cut):,} of {count(len(datasets), 'dataset')} are too long for a model and "
-            f"were cut short; the most in {worst['dataset']} ({worst['truncated']:.1%} of its rows)."
+            f"Texts of {n:,} of {count(len(datasets), 'dataset')} are too long for a model and "
+            f"were cut short; the most in {row['dataset']} ({row['truncated']:.1%} of its rows)."
         )
-    special = datasets[datasets["special_in_text"].fillna(0) > 0].sort_values(
-        "special_in_text", ascending=False, kind="stable"
-    )
-    if len(special):
-        worst = special.iloc[0]
+    if (worst := _worst(datasets, "special_in_text")) is not None:
+        n, row = worst
         lines.append(
-            f"Texts of {len(special):,} of {count(len(datasets), 'dataset')} spell out special tokens; "
-            f"the most in {worst['dataset']} ({count(int(worst['special_in_text']), 'row')})."
+            f"Texts of {n:,} of {count(len(datasets), 'dataset')} spell out special tokens; "
+            f"the most in {row['dataset']} ({count(int(row['special_in_text']), 'row')})."
         )
     return lines
+
+
+def _worst(datasets: pd.DataFrame, column: str) -> tuple[int, pd.Series] | None:
+    """How many datasets have more than none in a column, and the one with the most."""
+    some = datasets[datasets[column].fillna(0) > 0]
+    if some.empty:
+        return None
+    return len(some), some.sort_values(column, ascending=False, kind="stable").iloc[0]

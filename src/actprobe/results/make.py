@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from actprobe import csvs, provenance
 from actprobe.lora import REFUSED
+from actprobe.probes import extensions
 from actprobe.probes.feature_targets import EACH
 from actprobe.results import (
     compare,
@@ -20,7 +21,6 @@ from actprobe.results import (
     layout,
     report,
     saes,
-    scores,
     select,
     tables,
 )
@@ -55,7 +55,7 @@ def make_tables(
     `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says;
     `origin`: what `provenance.origin` says; `refused`: what `lora.left_out` says.
     """
-    scores.extend(config)
+    extensions.loaded(config)
     table, skipped = tables.collect(probes, config["experiment"])
     known = tables.dataset_table(datasets, provenance.facts(origin["reads"]))
     where_from = provenance.table(origin, table["key"], config)
@@ -113,7 +113,7 @@ def _write_features(
 
 def make_figures(config: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
     """Draw the figures that the config calls for (or `names`) from the written tables."""
-    scores.extend(config)
+    extensions.loaded(config)
     root = Path(folder(config))
     level = config["results"]["confidence"]
     table = tables.read_probes(root / TABLES["probes"])
@@ -152,7 +152,7 @@ def told(config: Mapping[str, Any]) -> list[str]:
 def _page(
     root: Path, drawn: Sequence[str], config: Mapping[str, Any], contexts: Sequence[str] = ()
 ) -> report.Page:
-    scores.extend(config)
+    extensions.loaded(config)
     table = tables.read_probes(root / TABLES["probes"])
     names = ("skipped", "datasets", "comparisons", "quiver")
     skipped, datasets, comparisons, quivers = (_read(root / TABLES[n]) for n in names)

@@ -18,7 +18,6 @@ from actprobe.results import report_features as of_features
 from actprobe.results import saes, scores, views
 from actprobe.results.compare import claims
 from actprobe.results.headlines import headline
-from actprobe.results.layout import REPORT
 from actprobe.results.select import TIES
 from actprobe.results.tables import TASK, summarise
 
@@ -52,6 +51,16 @@ class Page:
         return [*headline(self.table, skipped, self.datasets), *lines]
 
 
+def links(contexts: Sequence[str]) -> list[dict[str, str]]:
+    """This page, without a link, and those of top contexts (their paths): `href` and `name` of each;
+    none where there is no other page."""
+    others = [
+        {"href": f"contexts/{p.name}", "name": f"Top contexts: {p.stem}"}
+        for p in map(Path, contexts)
+    ]
+    return [{"href": "", "name": "Probes"}, *others] if others else []
+
+
 def write_report(
     path: str | Path, page: Page, config: Mapping[str, Any], parts: Sequence[Markup] = ()
 ) -> None:
@@ -65,7 +74,7 @@ def write_report(
     words = _words(page.table)
     text = pages.template("actprobe.results", "report.html.j2").render(
         experiment=config["experiment"],
-        links=pages.links(config, REPORT, page.contexts),
+        links=links(page.contexts),
         headline=page.headline,
         figures=[
             pages.figure(path.parent / "figures" / f"{name}.svg", score=words["score"])

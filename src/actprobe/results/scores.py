@@ -6,24 +6,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from actprobe.errors import ActprobeError
-from actprobe.probes import extensions
 from actprobe.probes.kinds import BINARY
 from actprobe.probes.metrics import Metric, all_metrics, main_metric
 
 CHANCE = {"auc": 0.5}  # of scores that know nothing of the labels, whatever the classes
 Range = tuple[float, float]
-
-
-def extend(config: Mapping[str, Any]) -> None:
-    """Let the files of `extensions` register their metrics: their columns are numbers like others."""
-    if config.get("extensions"):
-        extensions.loaded(config)
 
 
 def known(name: str, where: str = "the table") -> Metric:

@@ -29,8 +29,6 @@ from actprobe.texts.read import Content, read
 from actprobe.texts.spans import Frame, Spans
 from actprobe.texts.values import cell_text
 
-Cells = Mapping[str, list[Any]]
-
 
 def tabulate(
     files: Sequence[tuple[str, bytes]], spec: Mapping[str, Any], dataset: str

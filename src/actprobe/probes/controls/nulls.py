@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from actprobe.probes.methods.directions import Matrix, Span, Vector
+from actprobe.probes.methods.directions import Vector
+from actprobe.probes.methods.span import Matrix, Span
 from actprobe.probes.metrics.binary import aucs
 from actprobe.probes.permute import arrangements, exchanged
 

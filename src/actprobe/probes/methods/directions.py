@@ -6,57 +6,25 @@ method finds lies in it, so that 400 rows of width 8192 cost as much as rows of 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
 from actprobe.probes.methods import method
+from actprobe.probes.methods.prepare import fit
+from actprobe.probes.methods.span import Span, span
 from actprobe.probes.metrics.binary import auc
 from actprobe.probes.search import Fitted, Task
 from actprobe.probes.validation import Fold
 
-ALONG = ("mean_difference", "logreg", "lda")
 _SAME = 1e-6  # difference of class means, in row norms, that rounding of float32 rows explains
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Span:
-    """Rows in the space that they span.
-
-    z: their centred coordinates [n, r]; axes: orthonormal columns [d, r], None where r = d is the
-    space itself.
-    """
-
-    z: Matrix
-    axes: Matrix | None
-    d: int
-
-    def lift(self, w: Matrix) -> Matrix:
-        """Directions [..., r] in these coordinates as directions [..., d]."""
-        return w if self.axes is None else w @ self.axes.T
-
-
-def span(x: Matrix) -> Span:
-    """The space of the rows x [n, d], from the eigenvectors of their centred Gram matrix.
-
-    An L2-penalised linear model with a free intercept has its optimum there (Hastie, Tibshirani,
-    Friedman, The Elements of Statistical Learning, section 18.3.5).
-    """
-    n, d = x.shape
-    centred = x - x.mean(axis=0)
-    if n > d:
-        return Span(centred, None, d)
-    size, vectors = np.linalg.eigh(centred @ centred.T)
-    kept = size > 1e-12 * max(size[-1], 1e-300)
-    length, vectors = np.sqrt(size[kept]), vectors[:, kept]
-    return Span(vectors * length, centred.T @ (vectors / length), d)
 
 
 def find(method: str, z: Matrix, y: NDArray[Any], d: int, C: float) -> tuple[Vector, bool]:
@@ -102,14 +70,9 @@ def ledoit_wolf(centred: Matrix, d: int) -> tuple[float, float]:
 
 def _logreg(z: Matrix, y: NDArray[Any], C: float) -> tuple[Vector, bool]:
     """Weights of an L2-penalised logistic regression on rows of unit mean squared norm."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     scale = float(np.sqrt((z**2).sum() / len(z))) or 1.0
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model = LogisticRegression(C=C, tol=1e-6, max_iter=1000).fit(z / scale, y)
-    converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+    model = LogisticRegression(C=C, tol=1e-6, max_iter=1000)
+    converged = fit(model, z / scale, y)
     return np.asarray(model.coef_[0], np.float64) / scale, converged
 
 

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.probes.methods import How, Params
+from actprobe.probes.methods.span import span
 from actprobe.probes.sizes import CannotFit
 
 Matrix = NDArray[np.float64]
@@ -126,22 +127,14 @@ def _projected(direction: NDArray[Any], X: Matrix) -> Matrix:
 
 
 def rotate(X: Matrix) -> tuple[Matrix, Transform]:
-    """Coordinates of the rows in the space that the n < d centred rows of X span.
-
-    An L2-penalised linear model with a free intercept has the same optimum in these r <= n - 1
-    coordinates Z (Z Zᵀ is the centred Gram matrix): its weights are a combination of the centred
-    rows. Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, section 18.3.5.
-    Returns Z [n, r] and a function from other rows [m, d] to their coordinates [m, r].
-    """
-    mean = X.mean(axis=0)
-    centred = X - mean
-    size, directions = np.linalg.eigh(centred @ centred.T)
-    kept = size > 1e-12 * size[-1]
-    if not kept.any():  # all rows are equal
+    """Coordinates of rows with n < d in the space that they span (`span.span`), and a function from
+    other rows [m, d] to theirs. One column of zeros where all rows are equal."""
+    space, mean = span(X), X.mean(axis=0)
+    axes = space.axes
+    assert axes is not None  # of fewer rows than columns
+    if not axes.shape[1]:
         return np.zeros((len(X), 1)), lambda other: np.zeros((len(other), 1))
-    size, directions = np.sqrt(size[kept]), directions[:, kept]
-    basis = centred.T @ (directions / size)
-    return directions * size, lambda other: (other - mean) @ basis
+    return space.z, lambda other: (other - mean) @ axes
 
 
 def json_params(params: Params) -> Params:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -81,10 +82,15 @@ def registered() -> tuple[str, ...]:
     return tuple(_REGISTERED)
 
 
-def all_metrics() -> dict[str, Metric]:
-    """Every registered metric by name, those of this room first."""
+@cache
+def _import_built_in() -> None:
     for module in _BUILT_IN:
         import_module(f"{__name__}.{module}")
+
+
+def all_metrics() -> dict[str, Metric]:
+    """Every registered metric by name, those of this room first."""
+    _import_built_in()
     return dict(_REGISTERED)
 
 
@@ -94,8 +100,9 @@ def main_metric(kind: str, name: str | None = None) -> Metric:
     name: that which a protocol selects. Raises ConfigError for one that nobody has registered, of which
     less is better, or that is not for this label kind.
     """
+    _import_built_in()
     name = name or MAIN[kind]
-    found = all_metrics().get(name)
+    found = _REGISTERED.get(name)
     if found is None or kind not in found.kinds or not found.higher:
         fitting = [n for n, m in all_metrics().items() if kind in m.kinds and m.higher]
         raise ConfigError(
