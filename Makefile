@@ -23,7 +23,7 @@ run: $(SETUP)
 	@$(BIN)/actprobe results
 
 test: $(SETUP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m "not slow and not slurm"
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not slurm"
 
 test-slow: $(SETUP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m "slow and not slurm"
