@@ -8,19 +8,15 @@ are wanted and not there; the planned rules of each room make exactly these.
   snakemake --cores N probes     one stage: texts, activations, probes
 """
 
-import os
-import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
+from actprobe.stages import STAGES
+
 min_version("9.25")
 
-if not workflow.config_settings.configfiles:
-    if not os.path.exists("config/config.yaml"):
-        sys.exit(
-            "actprobe: no config/config.yaml in this folder; name a config: "
-            "snakemake TARGETS --cores N --configfile mine.yaml"
-        )
+if not workflow.config_settings.configfiles and Path("config/config.yaml").exists():
 
     configfile: "config/config.yaml"
 
@@ -28,18 +24,12 @@ if not workflow.config_settings.configfiles:
 include: "workflow/rules/plan.smk"
 
 
-localrules:
-    all,
-    tables,
-    figures,
-    report,
-    directions,
-
-
 rule all:
+    """Everything that the config is for."""
     default_target: True
     input:
         FINAL,
+    localrule: True
 
 
 include: "workflow/rules/texts.smk"
@@ -59,6 +49,7 @@ include: "workflow/rules/directions.smk"
 for stage in STAGES:
 
     rule:
+        """All artefacts of one stage that the config asks for."""
         name:
             stage
         input:

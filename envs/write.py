@@ -1,29 +1,59 @@
-"""Write envs/actprobe.yaml from the pins in pyproject.toml: python envs/write.py"""
+"""Write envs/actprobe.yaml: the packages of pyproject.toml at the versions of envs/constraints.txt.
+
+python envs/write.py
+"""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).resolve().parents[1]
 CONDA_FILE = ROOT / "envs" / "actprobe.yaml"
+_MACOS = {"xgboost": "xgboost-cpu"}  # the name there, and the name under which it is locked
 
 
-def pins(extra: str | None = None) -> list[str]:
-    """The pinned requirements of the project, or of one of its extras."""
+def requirements(extra: str | None = None) -> list[Requirement]:
+    """What the project needs, or one of its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return project["optional-dependencies"][extra] if extra else project["dependencies"]
+    found = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return [Requirement(text) for text in found]
+
+
+def locked() -> dict[str, str]:
+    """Package -> version, by the names of envs/constraints.txt in lower case with hyphens."""
+    lines = (ROOT / "envs" / "constraints.txt").read_text().split()
+    return {_plain(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+
+def version_of(need: Requirement) -> str:
+    """The locked version of a requirement."""
+    name = _plain(need.name)
+    return locked()[_MACOS.get(name, name)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins() -> list[str]:
+    """The requirements of the project, each at its locked version."""
+    return [
+        f"{r.name}=={version_of(r)}" + (f"; {r.marker}" if r.marker else "") for r in requirements()
+    ]
 
 
 def conda_environment() -> str:
     """The environment for `snakemake --sdm conda`: the same packages, by pip, as everywhere else.
 
-    actprobe itself is not in it: the Snakefile puts `src` on PYTHONPATH, and a relative path would
-    not survive Snakemake's copy of this file.
+    actprobe itself is not in it: jobs find it on PYTHONPATH, and a relative path would not survive
+    Snakemake's copy of this file.
     """
-    lines = [f"      - {p!r}".replace("'", '"') if ";" not in p else f"      - {p}" for p in pins()]
     head = [
-        "# Written by envs/write.py from pyproject.toml; do not edit.",
+        "# Written by envs/write.py from pyproject.toml and envs/constraints.txt; do not edit.",
         "channels:",
         "  - conda-forge",
         "  - nodefaults",
@@ -32,7 +62,7 @@ def conda_environment() -> str:
         "  - pip",
         "  - pip:",
     ]
-    return "\n".join(head + lines) + "\n"
+    return "\n".join([*head, *(f"      - {pin!r}" for pin in pins())]) + "\n"
 
 
 if __name__ == "__main__":

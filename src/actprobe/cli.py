@@ -1,4 +1,4 @@
-"""The command line: actprobe plan | results | verify | gc | lock | import | export."""
+"""The command line: actprobe plan | results | verify | gc | lock | import | export | snakefile."""
 
 from __future__ import annotations
 
@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--check", action="store_true", help="only say what has changed there")
     _config_options(p)
 
+    _command(commands, "snakefile", _snakefile, "print where the Snakefile lies: snakemake -s PATH")
+
     p = _command(
         commands,
         "export",
@@ -150,6 +152,13 @@ def _plan(args: argparse.Namespace) -> int:
         print(words.table(plan))
         if plan.pending:
             print(words.estimate_table(plan))
+    return 0
+
+
+def _snakefile(args: argparse.Namespace) -> int:
+    from actprobe import flow
+
+    print(flow.snakefile())
     return 0
 
 

@@ -16,9 +16,10 @@ import yaml
 
 from actprobe import checkpoints
 from actprobe.errors import ConfigError
+from actprobe.flow.place import snakefile
 from actprobe.keys import canonical_json
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "workflow" / "schemas"
+SCHEMAS = snakefile().parent / "workflow" / "schemas"
 
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

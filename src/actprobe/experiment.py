@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 from actprobe import lora
@@ -21,35 +20,12 @@ from actprobe.probes import extensions
 from actprobe.probes.feature_targets import asked
 from actprobe.probes.targets import targets as probes
 from actprobe.sae.targets import targets as saes
+from actprobe.stages import STAGES, runner
 from actprobe.texts.targets import targets as texts
 from actprobe.texts.targets import wheel_targets as wheels
 from actprobe.wandb.context_targets import targets as top_contexts
 from actprobe.wandb.targets import targets as dumps
 
-STAGES = {  # and what runs a batch of theirs
-    "wheels": "texts.wheels:run",
-    "hub": "texts.fetched:run",
-    "prompts": "texts.run:run",
-    "answers": "answers.run:run",
-    "texts": "texts.run:run",
-    "weights": "models.gguf.convert:run",
-    "activations": "models.run:run",
-    "differences": "models.subtract:run",
-    "imports": "interchange.run:run",
-    "arrays": "arrays.run:run",
-    "wandb": "wandb.fetch:run",
-    "assemble": "wandb.assemble:run",
-    "assemble_latents": "wandb.assemble:run",
-    "saes": "sae.saes_stage:make",
-    "latents": "sae.latents_stage:run",
-    "probes": "probes.batch:run",
-    "top_contexts": "wandb.contexts:run",
-    "lora_index": "lora.index:run",
-    "lora_primitives": "lora.primitives:run",
-    "features": "lora.features:run",
-}
-# What runs a batch of a loader that makes a stage's artefacts in a way of its own: texts of answers.
-_OF_LOADER = {("texts", "answers"): "answers.rows:run"}
 _MEANS = ("wheels", "weights")  # nothing that anybody wants for itself
 # Stages whose artefacts are read like those of another one.
 _READ_AS = {
@@ -98,9 +74,7 @@ def _in_order(
 
 def run(batch: Batch, config: dict[str, Any], threads: int) -> None:
     """Make a batch of any stage."""
-    how = _OF_LOADER.get((batch.stage, batch.loader), STAGES[batch.stage])
-    module, _, name = how.partition(":")
-    getattr(import_module(f"actprobe.{module}"), name)(batch, config, threads)
+    runner(batch.stage, batch.loader)(batch, config, threads)
 
 
 def plan_texts(config: dict[str, Any]) -> Plan:

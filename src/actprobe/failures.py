@@ -59,7 +59,12 @@ class Failures(logging.Handler):
         print(f"failed: {job['rule_name']}" + (f": {said}" if said else ""), file=sys.stderr)
 
     def summary(self) -> str:
-        """Every job that failed for good, what was said of it, and the last words of its logs."""
+        """Every job that failed for good, what was said of it, and the last words of its logs.
+
+        "" where none did.
+        """
+        if not self._failed:
+            return ""
         lines = [f"{len(self._failed)} jobs failed:"]
         for rule, said, logs in self._failed.values():
             lines.append(f"  {rule}" + (f": {said}" if said else ""))

@@ -67,8 +67,11 @@ def _screen_handler(descriptor: int) -> logging.Handler:
     return handler
 
 
-def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
-    """The batch that this rule instance runs, and the resolved config, from the frozen plan.
+def load(output: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
+    """The batch that makes this output, and the resolved config, from the frozen plan.
+
+    A job is known by what it makes: the name of its rule is another one in a workflow that uses this
+    one as a module.
 
     Files that another run on the same cache has made since the plan are left out; when these are
     all, the job ends here.
@@ -80,7 +83,7 @@ def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
     if not path:
         raise ActprobeError(f"{PLAN_VARIABLE} is not set: jobs are started by snakemake")
     frozen = planning.thaw(path)
-    batch = _without_finished(frozen.batch(rule), frozen.config)
+    batch = _without_finished(frozen.batch(output), frozen.config)
     _wait_for({p for t in batch.targets for p in t.inputs})
     given = mem_mb if "SLURM_JOB_ID" in os.environ else None
     store.use_scratch(_scratch(frozen.config.get("scratch")))

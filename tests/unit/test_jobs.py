@@ -108,7 +108,7 @@ def frozen(batch, tmp_path, monkeypatch):
         config = {"max_memory": 10**9} | config
         planned = plan.make(config, batch.targets, batch.outputs, config.get("plan") == "all")
         monkeypatch.setenv(jobs.PLAN_VARIABLE, str(plan.freeze(planned, tmp_path)))
-        return planned.batches[0].rule
+        return planned.batches[0].outputs[0]
 
     return make
 
@@ -119,22 +119,22 @@ def publish(t: plan.Target) -> None:
 
 
 def test_what_another_run_made_since_the_plan_is_left_out(batch, frozen):
-    rule, (a, b, c) = frozen(), batch.targets
+    output, (a, b, c) = frozen(), batch.targets
     publish(a)
     store.publish([b.path], [store.write_bad(b.path, dict(b.spec), "one class only")])
-    left = {t.path for t in jobs.load(rule)[0].targets}
+    left = {t.path for t in jobs.load(output)[0].targets}
     assert left == {b.path, c.path}, "a tombstone is for this run to judge"
     publish(b)
     publish(c)
     with pytest.raises(SystemExit) as end:
-        jobs.load(rule)
+        jobs.load(output)
     assert end.value.code == 0
 
 
 def test_plan_all_makes_again_what_is_there(batch, frozen):
     publish(batch.targets[0])
-    rule = frozen(plan="all")
-    assert len(jobs.load(rule)[0].targets) == 3
+    output = frozen(plan="all")
+    assert len(jobs.load(output)[0].targets) == 3
 
 
 @pytest.mark.parametrize(("inside", "limit"), [(False, 2 * 10**9), (True, 600 * 10**6)])
@@ -146,7 +146,7 @@ def test_memory_is_what_an_allocation_gives_and_else_what_the_config_says(
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     if inside:
         monkeypatch.setenv("SLURM_JOB_ID", "7")
-    found, config = jobs.load(planned.batches[0].rule, 900)
+    found, config = jobs.load(batch.outputs[0], 900)
     assert config["max_memory"] == limit
     assert [t.path for t in found.targets] == sorted(batch.outputs)
 
@@ -158,10 +158,10 @@ def test_scratch_is_a_folder_of_the_machine_that_the_job_runs_on(batch, tmp_path
     monkeypatch.setenv(jobs.PLAN_VARIABLE, str(plan.freeze(planned, tmp_path)))
     monkeypatch.delenv("NODE", raising=False)
     with pytest.raises(ActprobeError, match=r"scratch: .*variable that is not set"):
-        jobs.load(planned.batches[0].rule)
+        jobs.load(batch.outputs[0])
     monkeypatch.setenv("NODE", str(tmp_path / "disk"))
     try:
-        found, _ = jobs.load(planned.batches[0].rule)
+        found, _ = jobs.load(batch.outputs[0])
         t = found.targets[0]
         with store.Part(t.path, t.spec, {"x": ((1,), "f4")}) as part:
             assert part.work.parent == tmp_path / "disk" / "parts"

@@ -7,6 +7,7 @@ OUTPUTS: {cache_dir}/activations/{model}/{dataset}/{site}.{position}.{key}.h5
 for batch in PLAN.of("activations"):
 
     rule:
+        """What one model computes at the asked sites and positions, for all pending datasets."""
         name:
             batch.rule
         input:
@@ -15,10 +16,13 @@ for batch in PLAN.of("activations"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: CONFIG["threads"]["activations"]
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/activations.py"
+            "../scripts/stage.py"

@@ -7,6 +7,7 @@ OUTPUTS: {cache_dir}/arrays/{source}/{dataset}.{key}.h5
 for batch in PLAN.of("arrays"):
 
     rule:
+        """Features out of the files of one source, in the order of the dataset's rows."""
         name:
             batch.rule
         input:
@@ -15,10 +16,13 @@ for batch in PLAN.of("arrays"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: 1
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/arrays.py"
+            "../scripts/stage.py"

@@ -7,6 +7,7 @@ OUTPUTS: {cache_dir}/differences/{model}-minus-{other}/{dataset}/{site}.{positio
 for batch in PLAN.of("differences"):
 
     rule:
+        """Activations of a model minus those of another, for all pending datasets."""
         name:
             batch.rule
         input:
@@ -15,10 +16,13 @@ for batch in PLAN.of("differences"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: 1
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/differences.py"
+            "../scripts/stage.py"

@@ -6,6 +6,7 @@ OUTPUTS: {results_dir}/{experiment}/{tables,figures}/contrastive*, contrastive/
 
 
 rule directions:
+    """Table, figures, vectors and scores of directions."""
     input:
         *RESULTS["tables"].values(),
         fits=APPLIED,
@@ -28,6 +29,7 @@ rule directions:
         ),
     log:
         "logs/directions.log",
+    localrule: True
     conda:
         "../../envs/actprobe.yaml"
     params:

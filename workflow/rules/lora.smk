@@ -5,9 +5,12 @@ OUTPUTS: {cache_dir}/lora_index/*.parquet, {cache_dir}/lora_primitives/{collecti
 {cache_dir}/features/{collection}/*.h5
 """
 
-for batch in PLAN.of("lora_index"):
+for batch in PLAN.of("lora_index", "lora_primitives", "features"):
 
     rule:
+        """lora_index: what each file of a collection is, or why it is refused. lora_primitives: numbers
+        of each LoRA that all representations are made of. features: a row of numbers for each LoRA.
+        """
         name:
             batch.rule
         input:
@@ -16,50 +19,13 @@ for batch in PLAN.of("lora_index"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: 1
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/lora_index.py"
-
-
-for batch in PLAN.of("lora_primitives"):
-
-    rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: 1
-        resources:
-            **needs(batch),
-        script:
-            "../scripts/lora_primitives.py"
-
-
-for batch in PLAN.of("features"):
-
-    rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: 1
-        resources:
-            **needs(batch),
-        script:
-            "../scripts/lora_features.py"
+            "../scripts/stage.py"

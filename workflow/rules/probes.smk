@@ -7,6 +7,7 @@ OUTPUTS: {cache_dir}/probes/{protocol}/{setting}/{source}/{dataset}.{method}.{ke
 for batch in PLAN.of("probes"):
 
     rule:
+        """Fits and their numbers, of one protocol, setting and source, for all pending datasets."""
         name:
             batch.rule
         input:
@@ -16,11 +17,12 @@ for batch in PLAN.of("probes"):
         log:
             f"logs/{batch.rule}.log",
         group:
-            group_of(batch)
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: min(CONFIG["threads"]["probes"], len(batch.targets))
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/probes.py"
+            "../scripts/stage.py"

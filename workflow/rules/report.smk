@@ -10,6 +10,7 @@ ORIGIN = provenance.origin(PLAN, "probes")
 
 
 rule tables:
+    """Tidy tables of fits, datasets, comparisons and what was left out, from probe results."""
     input:
         probes=PLAN.paths("probes"),
         texts=PLAN.paths("texts"),
@@ -19,6 +20,7 @@ rule tables:
         **RESULTS["tables"],
     log:
         "logs/tables.log",
+    localrule: True
     conda:
         "../../envs/actprobe.yaml"
     params:
@@ -30,6 +32,7 @@ rule tables:
 
 
 rule figures:
+    """Figures as SVG and PNG, drawn from the tables."""
     input:
         rules.tables.output,
     output:
@@ -44,6 +47,7 @@ rule figures:
         },
     log:
         "logs/figures.log",
+    localrule: True
     conda:
         "../../envs/actprobe.yaml"
     params:
@@ -53,6 +57,7 @@ rule figures:
 
 
 rule report:
+    """The page of the experiment, which opens offline."""
     input:
         rules.tables.output,
         rules.figures.output,
@@ -62,6 +67,7 @@ rule report:
         **RESULTS["report"],
     log:
         "logs/report.log",
+    localrule: True
     conda:
         "../../envs/actprobe.yaml"
     params:

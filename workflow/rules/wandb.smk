@@ -8,9 +8,12 @@ OUTPUTS: {cache_dir}/wandb/{dump}/{algorithm}.{digest}.{ext}, assembled
 {results_dir}/{experiment}/contexts/{source}.{dataset}.html
 """
 
-for batch in PLAN.of("wandb"):
+for batch in PLAN.of("wandb", "assemble", "assemble_latents", "top_contexts"):
 
     rule:
+        """wandb: files of one dump, checked against its lock file. assemble, assemble_latents:
+        activations and latents out of its chunks. top_contexts: the tokens that excite each latent of a
+        source most, with what stands around them."""
         name:
             batch.rule
         input:
@@ -19,57 +22,22 @@ for batch in PLAN.of("wandb"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
-        localrule: True  # compute nodes often have no way out
+        group:
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: 1
-        script:
-            "../scripts/fetch.py"
-
-
-for batch in PLAN.of("assemble") + PLAN.of("assemble_latents"):
-
-    rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: 1
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/assemble.py"
-
-
-for batch in PLAN.of("top_contexts"):
-
-    rule:
-        name:
-            batch.rule
-        input:
-            batch.inputs,
-        output:
-            batch.outputs,
-        log:
-            f"logs/{batch.rule}.log",
-        conda:
-            "../../envs/actprobe.yaml"
-        threads: 1
-        resources:
-            **needs(batch),
-        script:
-            "../scripts/top_contexts.py"
+            "../scripts/stage.py"
 
 
 if PAGES:
 
     rule contexts:
+        """Pages of top contexts, one for each source and dataset."""
         input:
             PLAN.paths("top_contexts"),
         output:

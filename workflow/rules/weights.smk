@@ -7,6 +7,7 @@ OUTPUTS: {cache_dir}/weights/{file}.{key}.safetensors
 for batch in PLAN.of("weights"):
 
     rule:
+        """The weights of one GGUF file, in the format of transformers."""
         name:
             batch.rule
         input:
@@ -15,10 +16,13 @@ for batch in PLAN.of("weights"):
             batch.outputs,
         log:
             f"logs/{batch.rule}.log",
+        group:
+            RUN.group(batch)
+        localrule: RUN.is_local(batch)
         conda:
             "../../envs/actprobe.yaml"
-        threads: CONFIG["threads"]["activations"]
+        threads: RUN.threads(batch)
         resources:
-            **needs(batch),
+            **RUN.needs(batch),
         script:
-            "../scripts/weights.py"
+            "../scripts/stage.py"

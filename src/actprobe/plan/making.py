@@ -25,16 +25,16 @@ class Plan:
     pending: dict[str, State]
     batches: list[Batch]
 
-    def of(self, stage: str) -> list[Batch]:
-        """The batches of one stage."""
-        return [b for b in self.batches if b.stage == stage]
+    def of(self, *stages: str) -> list[Batch]:
+        """The batches of these stages."""
+        return [b for b in self.batches if b.stage in stages]
 
-    def batch(self, rule: str) -> Batch:
-        """The batch that the rule of this name runs."""
+    def batch(self, output: str) -> Batch:
+        """The batch that makes the file at this path."""
         for b in self.batches:
-            if b.rule == rule:
+            if output in b.outputs:
                 return b
-        raise ActprobeError(f"the plan has no batch for rule {rule}")
+        raise ActprobeError(f"the plan has no batch that makes {output}")
 
     def in_order(self) -> list[Batch]:
         """The batches, each after those whose outputs it reads."""

@@ -1,8 +1,0 @@
-"""Run the pending hub targets of this rule."""
-
-from actprobe import jobs
-from actprobe.texts.fetched import run
-
-with jobs.logged(snakemake.log[0]):
-    batch, config = jobs.load(snakemake.rule, snakemake.resources.get("mem_mb"))
-    run(batch, config, snakemake.threads)

@@ -1,8 +1,0 @@
-"""Run the pending texts or prompts targets of this rule."""
-
-from actprobe import jobs
-from actprobe.experiment import run
-
-with jobs.logged(snakemake.log[0]):
-    batch, config = jobs.load(snakemake.rule, snakemake.resources.get("mem_mb"))
-    run(batch, config, snakemake.threads)
