@@ -1,4 +1,4 @@
-"""The ranges of pyproject.toml hold the versions of envs/constraints.txt, which the rest is written from."""
+"""The ranges of pyproject.toml hold the versions of envs/constraints.txt, the source of the rest."""
 
 from __future__ import annotations
 
