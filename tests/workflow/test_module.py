@@ -96,7 +96,8 @@ def test_a_run_of_the_hosted_workflow_with_prefixed_rules(outer):
     changed = "\n\nuse rule tables from actprobe as probing_tables with:\n    priority: 50\n"
     outer.write(name="probing_*", source=HOSTED, end=changed)
     said = outer.snakemake()
-    assert said.count("plan: 3 cached files to make") == 1, "planned once, though parsed twice"
+    assert said.count("plan: ") == 1, "planned once, though parsed twice"
+    assert "plan: 2 cached files to make" in said, "the texts are made before"
     with open(outer.folder / "results" / "toy" / "tables" / "probes.csv", newline="") as f:
         rows = list(csv.DictReader(f))
     assert {r["dataset"] for r in rows} == {"a"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +46,35 @@ def read(data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place:
     keep their types, with None and NaN for missing values. Raises BadInput for a file that is not
     in its format or not UTF-8, for missing columns and for a column or key that stands twice.
     """
-    format = spec["format"]
-    if format == "parquet":
-        return Content(columnar.read_parquet(data, wanted, place))
-    kind, dot, packed = format.partition(".")
+    kind, dot, packed = spec["format"].partition(".")
     ending = dot + packed
-    text = decode(_decompress(data, kind, place) if ending else data, kind, place)
-    if kind == "json":
-        return Content(objects.read_json(text, ending, wanted, place))
-    if kind == "jsonl":
-        return Content(*objects.read_jsonl(text, ending, wanted, place))
+    return READERS[kind](
+        _decompress(data, kind, place) if ending else data, spec, wanted, place, ending
+    )
+
+
+def _parquet(
+    data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place, ending: str
+) -> Content:
+    return Content(columnar.read_parquet(data, wanted, place))
+
+
+def _json(
+    data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place, ending: str
+) -> Content:
+    return Content(objects.read_json(decode(data, "json", place), ending, wanted, place))
+
+
+def _jsonl(
+    data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place, ending: str
+) -> Content:
+    return Content(*objects.read_jsonl(decode(data, "jsonl", place), ending, wanted, place))
+
+
+def _delimited(
+    data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place, ending: str
+) -> Content:
+    kind = spec["format"].partition(".")[0]
     separator, quotes = spec.get("separator"), spec.get("quotes")
     dialect = delimited.Dialect(
         separator or {"csv": ",", "tsv": "\t"}[kind],
@@ -63,8 +82,20 @@ def read(data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place:
         separator is not None,
         ending,
     )
-    table = delimited.read(text, dialect, wanted, place)
+    table = delimited.read(decode(data, kind, place), dialect, wanted, place)
     return Content(table.columns, table.lines, table.quoting)
+
+
+# What reads a format: the bytes, unpacked; the spec, the columns and the place as `read` takes them; and
+# what the file's name ends in besides (".zst" or ""), for messages.
+Reader = Callable[[bytes, Mapping[str, Any], Mapping[str, str], Place, str], Content]
+READERS: dict[str, Reader] = {
+    "csv": _delimited,
+    "tsv": _delimited,
+    "json": _json,
+    "jsonl": _jsonl,
+    "parquet": _parquet,
+}
 
 
 def _decompress(data: bytes, kind: str, place: Place) -> bytes:
