@@ -247,13 +247,6 @@ def test_time_is_shared_by_the_threads_of_the_config(world):
     assert minutes(1) - 10 == pytest.approx(8 * (minutes(8) - 10), rel=0.1)
 
 
-def test_rules_take_their_threads_from_the_config_the_estimate_is_made_for(root):
-    names = {"activations": "activations", "sae": "saes", "probes": "probes"}
-    for file, key in names.items():
-        text = (root / "workflow" / "rules" / f"{file}.smk").read_text()
-        assert f'CONFIG["threads"]["{key}"]' in text
-
-
 def test_the_profile_does_not_overwrite_what_holds_everywhere(root):
     everywhere = yaml.safe_load((root / "profiles" / "default" / "profile.yaml").read_text())
     cluster = yaml.safe_load((root / "slurm" / "config.yaml").read_text())
