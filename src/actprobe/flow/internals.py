@@ -135,6 +135,7 @@ def keep(paths: Container[str]) -> None:
 
     remove = _IOFile.remove
 
+    @functools.wraps(remove)
     async def spare(self: Any, *args: Any, **kwargs: Any) -> None:
         if str(self) not in paths:
             await remove(self, *args, **kwargs)

@@ -82,7 +82,6 @@ def begin(config: Mapping[str, Any], workflow: Any) -> Run:
     name = json.dumps(config, sort_keys=True, default=str)
     if name not in _begun:
         with _said():
-            internals.require_known()
             _begun[name] = _begin(config, workflow)
     return _begun[name]
 
@@ -93,6 +92,7 @@ def _begin(config: Mapping[str, Any], workflow: Any) -> Run:
             "two modules of one workflow are actprobe with different configs; a workflow has one plan. "
             "Run one `snakemake` for each, on the same cache if you like"
         )
+    internals.require_known()
     settings = workflow.config_settings
     if not settings.configfiles and not {*config} - {*(settings.config or ())}:
         raise ActprobeError(
