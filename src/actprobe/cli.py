@@ -191,19 +191,19 @@ def _cached(args: argparse.Namespace, stage: str, dataset: str = "*") -> list[Ta
 
 
 def _lock(args: argparse.Namespace) -> int:
-    from actprobe import wandb
+    from actprobe import dumps
 
     config = _config(args)
     if not args.check:
-        print(wandb.lock(config, args.dump))
+        print(dumps.lock(config, args.dump))
         return 0
-    changes = wandb.outdated(config, args.dump)
+    changes = dumps.outdated(config, args.dump)
     print("\n".join(changes) or f"{args.dump}: the lock file is current")
     return 1 if changes else 0
 
 
 def _export(args: argparse.Namespace) -> int:
-    from actprobe.wandb import export_wandb
+    from actprobe.dumps import export_wandb
 
     if not args.wandb:
         raise ActprobeError("export what? vectors, activations, latents, saes, or --wandb")

@@ -129,7 +129,7 @@ class Estimator:
             "texts": self._texts,
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
             "hub": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
-            "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
+            "dumps": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
             "differences": self._differences,
             "imports": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
             "arrays": lambda b: _Work(self._arrays(b), b.cost / _CONVERT, b.cost),

@@ -10,6 +10,8 @@ from typing import Any
 from actprobe import lora
 from actprobe.answers.targets import targets as answers
 from actprobe.arrays.targets import targets as arrays
+from actprobe.contexts.targets import targets as top_contexts
+from actprobe.dumps.targets import targets as dumps
 from actprobe.errors import ConfigError
 from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
@@ -23,8 +25,6 @@ from actprobe.probes.targets import targets as probes
 from actprobe.sae.targets import targets as saes
 from actprobe.texts.targets import targets as texts
 from actprobe.texts.targets import wheel_targets as wheels
-from actprobe.wandb.context_targets import targets as top_contexts
-from actprobe.wandb.targets import targets as dumps
 
 STAGES = {  # and what runs a batch of theirs
     "wheels": "texts.wheels:run",
@@ -37,13 +37,13 @@ STAGES = {  # and what runs a batch of theirs
     "differences": "models.subtract:run",
     "imports": "interchange.run:run",
     "arrays": "arrays.run:run",
-    "wandb": "wandb.fetch:run",
-    "assemble": "wandb.assemble:run",
-    "assemble_latents": "wandb.assemble:run",
+    "dumps": "dumps.fetch:run",
+    "assemble": "dumps.assemble:run",
+    "assemble_latents": "dumps.assemble:run",
     "saes": "sae.saes_stage:make",
     "latents": "sae.latents_stage:run",
     "probes": "probes.batch:run",
-    "top_contexts": "wandb.contexts:run",
+    "top_contexts": "contexts.run:run",
     "lora_index": "lora.index:run",
     "lora_primitives": "lora.primitives:run",
     "features": "lora.features:run",

@@ -20,12 +20,12 @@ from scipy.sparse import csr_array, load_npz
 from test_contrastive_stage import project
 
 from actprobe import cli, contrastive, keys, store
+from actprobe.dumps import lockfile
+from actprobe.dumps import targets as dumps
 from actprobe.errors import ActprobeError
 from actprobe.interchange import export, gguf
 from actprobe.models import load_activations, open_activations
 from actprobe.plan import Target
-from actprobe.wandb import lockfile
-from actprobe.wandb import targets as dumps
 
 LENGTHS = [1 + i % 3 for i in range(24)]
 

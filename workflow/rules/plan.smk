@@ -13,7 +13,7 @@ from snakemake.cli import parse_args
 from snakemake.io import _IOFile
 from snakemake.logging import logger
 
-from actprobe import contrastive, costs, results, runs, session, wandb
+from actprobe import contexts, contrastive, costs, dumps, results, runs, session
 from actprobe.errors import ActprobeError
 from actprobe.experiment import STAGES
 from actprobe.failures import Failures, says_only_that_a_script_failed
@@ -72,7 +72,7 @@ def begin():
     if there:
         refuse(f"there already, do not ask for it: {', '.join(there)}")
     if really_runs(args):
-        wandb.follow(plan)
+        dumps.follow(plan)
     return plan
 
 
@@ -100,7 +100,7 @@ keep(PLAN.targets)
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
 CONTRASTIVE = contrastive.outputs(CONFIG)
-PAGES = [wandb.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
+PAGES = [contexts.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
 APPLIED = contrastive.paths(PLAN)  # fits that are tested on other datasets
 DIRECTIONS = [p for of in CONTRASTIVE.values() for p in of.values()] if APPLIED else []
 # What the report reads is made on the way to it.

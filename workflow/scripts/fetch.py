@@ -1,7 +1,7 @@
-"""Run the pending wandb targets of this rule."""
+"""Run the pending dumps targets of this rule."""
 
 from actprobe import jobs
-from actprobe.wandb.fetch import run
+from actprobe.dumps.fetch import run
 
 with jobs.logged(snakemake.log[0]):
     batch, config = jobs.load(snakemake.rule, snakemake.resources.get("mem_mb"))

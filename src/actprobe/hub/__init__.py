@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         require_whole,
         snapshot,
     )
+    from actprobe.hub.progress import Progress
     from actprobe.hub.reachable import noted, require_reachable
     from actprobe.hub.service import Commit, Hub, of
 
@@ -33,6 +34,7 @@ _LAZY = {
     "Hub": "service",
     "Listing": "layout",
     "NotThere": "asking",
+    "Progress": "progress",
     "Refused": "asking",
     "anywhere": "layout",
     "lacking": "layout",
@@ -51,6 +53,7 @@ __all__ = [
     "Hub",
     "Listing",
     "NotThere",
+    "Progress",
     "Refused",
     "anywhere",
     "dataset_hint",
