@@ -249,9 +249,10 @@ def _export_latents(args: argparse.Namespace) -> int:
 
 
 def _export_saes(args: argparse.Namespace) -> int:
+    from actprobe import sae
     from actprobe.interchange import export
 
-    trained = [t for t in _cached(args, "saes") if t.args["make"] == "train"]
+    trained = [t for t in _cached(args, "saes") if sae.is_trained(t)]
     if not trained:
         raise ActprobeError("no SAE that was trained here to export: others are files already")
     for path in export.saes(trained, Path(args.folder)):

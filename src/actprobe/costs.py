@@ -16,6 +16,7 @@ from pathlib import Path
 
 from actprobe import shapes
 from actprobe.plan import Batch, Plan, Target
+from actprobe.sae.records import SaeTarget, is_trained
 from actprobe.sae.sizes import training_bytes
 from actprobe.shapes import Rows
 
@@ -258,7 +259,7 @@ class Estimator:
 
     def _latents(self, b: Batch) -> _Work:
         settings = self._config["saes"][b.loader]
-        sae = shapes.sae(self._config, b.loader, b.targets[0].args["sae"])
+        sae = shapes.sae(self._config, b.loader, b.targets[0].args.sae)
         n = sum(map(self._vectors, b.targets))
         cuda = settings["device"] == "cuda"
         rates = _CUDA if cuda else _CPU
@@ -273,16 +274,18 @@ class Estimator:
         return _Work(memory, seconds, disk, self._config["threads"]["saes"], int(cuda))
 
     def _saes(self, b: Batch) -> _Work:
-        sae = shapes.sae(self._config, b.loader, {})
-        size = 4.0 * sae.d * sae.latents
-        train = self._config["saes"][b.loader]["train"]
-        if not train:
+        t: SaeTarget = b.targets[0]  # a loader makes one
+        if not is_trained(t):
+            sae = shapes.sae(self._config, b.loader, t.args.place)
+            size = 4.0 * sae.d * sae.latents
             return _Work(_PYTHON + 4 * size, 10 + 2 * size / _CONVERT, 2 * size)
-        names = [Path(p).parent.name for t in b.targets for p in t.args["tokens"]]
-        steps = train["epochs"] * sum(self._rows(n).tokens() for n in names) / train["batch_size"]
-        product = 2.0 * train["batch_size"] * sae.d * sae.latents / _CPU["float32"]
+        train, d = t.spec.train, shapes.width(self._config, b.loader)
+        size = 4.0 * d * train.width
+        names = [Path(p).parent.name for p in t.args.tokens]
+        steps = train.epochs * sum(self._rows(n).tokens() for n in names) / train.batch_size
+        product = 2.0 * train.batch_size * d * train.width / _CPU["float32"]
         update = 2.0 * size * 20 / (10 * GB)  # Adam reads and writes moments, gradient and weights
-        memory = training_bytes(sae.d, train)
+        memory = training_bytes(d, train)
         threads = self._config["threads"]["saes"]
         return _Work(_MARGIN * memory, steps * (product + update), 2 * size, threads)
 

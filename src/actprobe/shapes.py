@@ -22,6 +22,7 @@ from actprobe.models import families, gguf
 from actprobe.models.differences import MINUS
 from actprobe.plan import Plan, Target
 from actprobe.sae.formats import describe
+from actprobe.sae.records import HubPlace, Place
 from actprobe.sae.sources import open_place
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -179,26 +180,28 @@ class Sae:
     l0: int
 
 
-def sae(config: Mapping[str, Any], name: str, place: Mapping[str, str]) -> Sae:
-    """The SAE `name` of a config, lying at `place`: described by its files, or still to be made."""
+def sae(config: Mapping[str, Any], name: str, place: Place) -> Sae:
+    """The SAE `name` of a config: described by its files, which lie at `place`, or by its training."""
     settings = config["saes"].get(name, {})
     if settings.get("train"):
         train = settings["train"]
-        return Sae(_read_by(config, settings), train["width"], train["k"])
+        return Sae(width(config, name), train["width"], train["k"])
     try:
-        if "repo" in place:  # what is not here yet is not asked for
-            folder = hub.snapshot(place["repo"], place["revision"]) / place["folder"]
-            found = describe(folder, place["format"])
+        if isinstance(place, HubPlace):  # what is not here yet is not asked for
+            folder = hub.snapshot(place.repo, place.revision) / place.folder
+            found = describe(folder, place.format)
         else:
             found = open_place(place)
         return Sae(found.d_in, found.d_sae, found.k or _named_l0(str(found.weights)) or L0)
     except (ActprobeError, OSError, KeyError):
-        d = _read_by(config, settings) if settings else D_MODEL
-        called = place.get("folder", "")
+        d = width(config, name) if settings else D_MODEL
+        called = place.folder if isinstance(place, HubPlace) else ""
         return Sae(d, _named_width(called) or 16 * d, _named_l0(called) or L0)
 
 
-def _read_by(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+def width(config: Mapping[str, Any], name: str) -> int:
+    """d of the activations that the SAE `name` of a config encodes."""
+    settings = config["saes"][name]
     return model(config, settings["model"]).width(settings["site"])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.hub.names import dataset_hint, hint, looks_like_repo, split, split_dataset
+from actprobe.hub.place import Place
 from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ __all__ = [
     "Hub",
     "Listing",
     "NotThere",
+    "Place",
     "Progress",
     "Refused",
     "anywhere",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
 from actprobe.sae.kernel import prefer_avx512
+from actprobe.sae.records import LatentTarget, MadePlace, is_trained
 from actprobe.sae.targets import SAES_VERSION, VERSION, targets
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ __all__ = [
     "SAES_VERSION",
     "VERSION",
     "ClassSums",
+    "LatentTarget",
     "Latents",
+    "MadePlace",
+    "is_trained",
     "make",
     "open_latents",
     "open_pooled",
