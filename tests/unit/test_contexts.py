@@ -27,6 +27,7 @@ from actprobe.contexts.targets import VERSION, page, targets
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Batch, Target
+from actprobe.sae.records import LatentArgs, LocalPlace
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFSETS = np.array([0, 3, 3, 10, 14, 20])
@@ -142,8 +143,11 @@ def test_token_ids_get_their_text_from_a_tokenizer(tmp_path):
 
 
 def source(path: Path, stage: str, name: str, **args: Any) -> Target:
-    more = {"source": name, "position": "tokens", **args}
-    return Target(stage, "l", "ds", name, str(path), "k" * 64, {}, args=more)
+    names = {"source": name, "model": "m", "site": "resid_post.1", "position": "tokens"}
+    if stage == "latents":
+        args |= {"sae": LocalPlace(path="sae", format="saelens"), "extracted": False}
+    kind = LatentArgs if stage == "latents" else dict
+    return Target(stage, "l", "ds", name, str(path), "k" * 64, {}, args=kind(**names | args))
 
 
 def config(folder: Path, *wanted: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def test_targets_by_pattern(tmp_path):
     everything = targets(config(tmp_path, {"sources": ["*"]}), known, memo)
     names = [t.name for t in everything]
     assert names == ["m/resid_post.1.tokens/ds", "dump.resid_pre.2/ds", "sae/ds"]
-    assert everything[2].args["tokens"] == str(tmp_path / "t.h5")
+    assert everything[2].args.tokens == str(tmp_path / "t.h5")
     assert set(everything[2].inputs) == {str(tmp_path / "s.h5"), str(tmp_path / "t.h5")}
     where = page(config(tmp_path), everything[0].path)
     assert where == f"{tmp_path}/results/e/contexts/m.resid_post.1.tokens.ds.html"

@@ -315,7 +315,7 @@ def test_f_one_file_of_tokens_for_each_chunk(tmp_path):
 def test_f_the_same_tokens_beside_every_chunk_are_one_file(tmp_path):
     tokens = {f"{i}/all_token_ids.pt": WORDS for i in range(2)}
     t = dump(tmp_path, {**chunks(X, 3), **tokens})
-    assert len(t.args["tokens"]) == 1 and make(t)
+    assert len(t.args.tokens) == 1 and make(t)
 
 
 def test_f_ids_in_one_dimension(tmp_path, caplog):
@@ -375,23 +375,23 @@ def test_rows_must_be_as_many_as_the_texts_of_their_dataset(tmp_path):
         "texts": [Target("texts", "texts", "ds", "ds", str(texts), "k", spec, args={"rows": "r"})]
     }
     [t] = assembled(plan_of(wanted, known))
-    raw = Path(t.args["chunks"][0]["path"])
+    raw = Path(t.args.chunks[0].path)
     raw.parent.mkdir(parents=True)
     raw.write_bytes((tmp_path / "x.npy").read_bytes())
-    assert t.spec["texts"] == "r"
+    assert t.spec.texts == "r"
     refused(t, "60 rows, but dataset ds has 61 texts")
 
 
 def test_a_damaged_chunk_is_set_aside_and_only_it_is_fetched_again(tmp_path):
     t = dump(tmp_path, chunks(X, 3), position="last")
-    raw = Path(t.args["chunks"][1]["path"])
+    raw = Path(t.args.chunks[1].path)
     content = bytearray(raw.read_bytes())
     content[-5] ^= 1
     raw.write_bytes(content)
     refused(t, r"chunk_1\.npy: .* md5 .* expected .* run again to fetch it")
     assert Path(f"{raw}.bad").exists()
     assert not raw.exists()
-    assert all(Path(c["path"]).exists() for c in t.args["chunks"] if c["path"] != str(raw))
+    assert all(Path(c.path).exists() for c in t.args.chunks if c.path != str(raw))
 
 
 def test_a_dump_that_cannot_be_used_is_skipped_when_asked(tmp_path):

@@ -72,7 +72,7 @@ def test_from_lock_to_activations(client, dump):
     assert client.count.unknown == []
     [t] = assembled(planned)
     assert np.array_equal(models.load_activations(t.path, t.key), X)
-    assert (t.args["source"], t.args["site"]) == ("m/resid_post.1.mean", "resid_post.1")
+    assert (t.args.source, t.args.site) == ("m/resid_post.1.mean", "resid_post.1")
     assert plan_of(dump).pending == {}
 
 
@@ -145,7 +145,7 @@ def test_b7_no_file_is_put_in_place_for_its_length(client, dump):
     [batch] = plan_of(dump).of("dumps")
     for t in batch.targets[:3]:
         Path(t.path).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{t.path}.verified").write_bytes(bytes(t.args["size"]))
+        Path(f"{t.path}.verified").write_bytes(bytes(t.args.size))
     planned = plan_of(dump)
     assert {planned.states[t.path].status for t in batch.targets} == {plan.MISSING}
     plan.take_over(planned)
@@ -308,11 +308,11 @@ def test_sites_come_from_names_or_from_the_config(client, tmp_path):
         plan_of(wanted)
     named = {**source, "sites": {"resid_post.7": ["mystery*"]}}
     [t] = assembled(plan_of(config(tmp_path, {"acts": named})))
-    assert t.args["site"] == "resid_post.7"
+    assert t.args.site == "resid_post.7"
     fewer = {**source, "files": ["*hook*"]}
     wanted = config(tmp_path, {"acts": fewer})
     room.lock(wanted, "acts")
-    sites = [t.args["site"] for t in assembled(plan_of(wanted))]
+    sites = [t.args.site for t in assembled(plan_of(wanted))]
     assert sites == ["embed", "mlp_out.11", "resid_pre.2", "z.3", "z.4"]
     with pytest.raises(ConfigError, match=r"already activations imported/embed\.mean of imported"):
         plan_of(

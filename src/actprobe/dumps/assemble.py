@@ -27,11 +27,12 @@ from actprobe.dumps.chunks import (
     token_arrays,
     write,
 )
+from actprobe.dumps.records import AssembleTarget
 from actprobe.dumps.tokens import Tokens
 from actprobe.errors import BadInput
 from actprobe.files import UNKNOWN, Array, as_float32, check_finite, is_float
 from actprobe.jobs import Outcome
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +44,18 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         for t in batch.targets:
             with out.guard(t):
                 tokens = None
-                if t.args["tokens"]:
-                    files = tuple(f["path"] for f in t.args["tokens"])
+                if t.args.tokens:
+                    files = tuple(f.path for f in t.args.tokens)
                     if files not in opened:
                         opened[files] = stack.enter_context(open_token_files(t))
                     tokens = opened[files]
-                make = windows.assemble if t.args["content"] == "latents" else assemble
-                with open_chunks(t.args["chunks"]) as chunks:
+                make = windows.assemble if t.spec.content == "latents" else assemble
+                with open_chunks(t.args.chunks) as chunks:
                     out.done(t, make(t, chunks, tokens))
-                log.info("%s: assembled from %d files", t.name, len(t.args["chunks"]))
+                log.info("%s: assembled from %d files", t.name, len(t.args.chunks))
 
 
-def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
+def assemble(t: AssembleTarget, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
     """Write the activation artefact of a target from matrices [rows, d] or [windows, length, d].
 
     x keeps float16 and bfloat16 as they are; everything else becomes float32. Rows that the tokens
@@ -62,7 +63,7 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
     or shape differ between chunks, a value is not finite, or the rows do not fit the tokens or the
     texts.
     """
-    found = [_matrix(c, t.spec["array"]) for c in chunks]
+    found = [_matrix(c, t.spec.array) for c in chunks]
     names, matrices = [name for name, _ in found], [a for _, a in found]
     first = matrices[0]
     for c, a in zip(chunks, matrices, strict=True):
@@ -146,12 +147,12 @@ class _Rows:
 
 
 def _rows(
-    t: Target, files: Sequence[tuple[str, int]], length: int | None, tokens: Tokens | None
+    t: AssembleTarget, files: Sequence[tuple[str, int]], length: int | None, tokens: Tokens | None
 ) -> _Rows:
     """files: name and number of rows (or windows) of each; length: tokens per window for arrays
     [windows, length, d], None for arrays [rows, d]."""
     rows = sum(n for _, n in files)
-    if t.args["position"] != "tokens":
+    if t.args.position != "tokens":
         if length is not None:
             raise BadInput(f"{t.name}: three-dimensional arrays hold tokens; set position: tokens")
         lengths = np.full(rows, UNKNOWN) if tokens is None else np.diff(tokens.offsets)
@@ -171,7 +172,7 @@ def _rows(
 
 
 def _kept(
-    t: Target, files: Sequence[tuple[str, int]], length: int | None, tokens: Tokens
+    t: AssembleTarget, files: Sequence[tuple[str, int]], length: int | None, tokens: Tokens
 ) -> NDArray[np.bool_] | None:
     """Which rows hold tokens, None for all. Raises BadInput when arrays and tokens do not fit."""
     rows = sum(n for _, n in files)
@@ -232,11 +233,11 @@ def _span(slices: Sequence[_Slice], chunk: int) -> list[int]:
     return [own[0][0], own[-1][1]]
 
 
-def _check_texts(t: Target, n: int) -> None:
+def _check_texts(t: AssembleTarget, n: int) -> None:
     """When the rows are a dataset of the config, there must be one for each text."""
-    if t.args["texts"] is None:
+    if t.args.texts is None:
         return
-    header = store.checked(t.args["texts"])
+    header = store.checked(t.args.texts)
     if header["bad"]:
         raise BadInput(header["bad"])
     if header["facts"]["n"] != n:

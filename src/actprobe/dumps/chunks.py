@@ -11,10 +11,10 @@ import numpy as np
 
 from actprobe import store
 from actprobe.dumps.digests import verify_file
+from actprobe.dumps.records import AssembleTarget, RawFile
 from actprobe.dumps.tokens import Tokens, open_tokens
 from actprobe.errors import Damaged
 from actprobe.files import UNKNOWN, Array, Opened, limits, open_arrays
-from actprobe.plan import Target
 
 SLICE = 1 << 22  # bytes of an array in memory
 
@@ -32,17 +32,17 @@ class Chunk:
         return self.opened.arrays
 
 
-def _verified(chunk: Mapping[str, str]) -> tuple[str, str]:
+def _verified(chunk: RawFile) -> tuple[str, str]:
     """Path and extension of a downloaded file that is still what it should be.
 
     A damaged one is set aside, and Damaged raised: the next run fetches that file alone.
     """
-    path = chunk["path"]
+    path = chunk.path
     try:
-        verify_file(path, chunk["key"])
+        verify_file(path, chunk.key)
     except Damaged as e:
         store.set_aside(path, str(e))
-        raise Damaged(f"{chunk['file']}: {e}. It was set aside; run again to fetch it") from None
+        raise Damaged(f"{chunk.file}: {e}. It was set aside; run again to fetch it") from None
     return path, path.rpartition(".")[2]
 
 
@@ -79,8 +79,8 @@ class _Closed:
 
 
 @contextmanager
-def open_chunks(chunks: Sequence[Mapping[str, str]]) -> Iterator[list[Chunk]]:
-    """The files of a site (`path`, `key`, `file`), each checked against its digest; one at a time
+def open_chunks(chunks: Sequence[RawFile]) -> Iterator[list[Chunk]]:
+    """The files of a site, each checked against its digest; one at a time
     is open."""
     with ExitStack() as opened:
         files = _OneOpen(opened)
@@ -92,16 +92,16 @@ def open_chunks(chunks: Sequence[Mapping[str, str]]) -> Iterator[list[Chunk]]:
                 name: _Closed(files, path, kind, name, a.shape, a.dtype)
                 for name, a in now.arrays.items()
             }
-            found.append(Chunk(c["file"], c["key"], replace(now, file=c["file"], arrays=arrays)))
+            found.append(Chunk(c.file, c.key, replace(now, file=c.file, arrays=arrays)))
         yield found
 
 
 @contextmanager
-def open_token_files(t: Target) -> Iterator[Tokens]:
+def open_token_files(t: AssembleTarget) -> Iterator[Tokens]:
     """The tokens of a target's dump, from files that were checked against their digests."""
     folder = Path(t.path).parent
     folder.mkdir(parents=True, exist_ok=True)
-    with open_tokens([_verified(c) for c in t.args["tokens"]], folder) as found:
+    with open_tokens([_verified(c) for c in t.args.tokens], folder) as found:
         yield found
 
 

@@ -34,9 +34,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     dump = batch.loader
     with _one_at_a_time(Path(config["cache_dir"]) / "dumps"):
         remotes = [
-            Remote(
-                t.args["source"], t.args["file"], t.args["size"], t.args["alg"], t.key, Path(t.path)
-            )
+            Remote(t.args.source, t.args.file, t.args.size, t.args.alg, t.key, Path(t.path))
             for t in batch.targets
             if not os.path.exists(t.path)
         ]
@@ -59,7 +57,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
 
 def _told(batch: Batch) -> str:
     """How many files are there; only those are verified that have a digest to compare with."""
-    unsure = sum(t.args["alg"] == "size" for t in batch.targets)
+    unsure = sum(t.args.alg == "size" for t in batch.targets)
     said = [f"{len(batch.targets) - unsure} files verified"] if unsure < len(batch.targets) else []
     if unsure:
         said.append(f"{unsure} fetched whole, without a digest of the service to compare with")

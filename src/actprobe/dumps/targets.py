@@ -11,9 +11,17 @@ from actprobe import keys
 from actprobe.dumps import lockfile
 from actprobe.dumps.digests import raw_path
 from actprobe.dumps.names import by_site, in_order
+from actprobe.dumps.records import (
+    AssembleArgs,
+    AssembleSpec,
+    AssembleTarget,
+    FetchArgs,
+    FetchTarget,
+    RawFile,
+)
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
-from actprobe.plan import Target, target
+from actprobe.plan import Nothing, Target, target
 
 # Assembled activations are read wherever activations are, assembled latents are not.
 FETCH, ASSEMBLE, ASSEMBLE_LATENTS = "dumps", "assemble", "assemble_latents"
@@ -32,15 +40,15 @@ def targets(
     file's site cannot be told, or when something else of that name exists.
     """
     texts = {t.item: t for t in known.get("texts", [])}
-    taken = {(t.args["source"], t.item) for t in known.get("activations", [])}
+    taken = {(t.args.source, t.item) for t in known.get("activations", [])}
     found: list[Target] = []
     for dump, entry in config.get("dumps", {}).items():
         lock = lockfile.read(config, dump)
         raw = {f: _raw(config, dump, f) for f in lock.files}
-        by_path: dict[str, Target] = {}
-        for t in raw.values():
-            if by_path.setdefault(t.path, t).key != t.key:
-                raise ConfigError(f"dumps.{dump}: two files share the name {t.path}")
+        by_path: dict[str, FetchTarget] = {}
+        for of in raw.values():
+            if by_path.setdefault(of.path, of).key != of.key:
+                raise ConfigError(f"dumps.{dump}: two files share the name {of.path}")
         tokens = _tokens(dump, entry, lock.files)
         held = {f for f in lock.files if fnmatch.fnmatchcase(f.path, entry["tokens"])}
         chunks = by_site(dump, entry, [f for f in lock.files if f not in held])
@@ -54,17 +62,17 @@ def targets(
             of_texts = texts.get(entry["dataset"])
             of_tokens = [raw[f] for f in tokens]
             t = _assembled(config, dump, site, [raw[f] for f in files], of_tokens, of_texts)
-            if (t.args["source"], t.item) in taken:
+            if (t.args.source, t.item) in taken:
                 raise ConfigError(
-                    f"dumps.{dump}: there are already activations {t.args['source']} of {t.item}; "
+                    f"dumps.{dump}: there are already activations {t.args.source} of {t.item}; "
                     "give the dump another model, dataset or position"
                 )
-            taken.add((t.args["source"], t.item))
+            taken.add((t.args.source, t.item))
             found.append(t)
     return found
 
 
-def _raw(config: Mapping[str, Any], dump: str, f: lockfile.LockedFile) -> Target:
+def _raw(config: Mapping[str, Any], dump: str, f: lockfile.LockedFile) -> FetchTarget:
     return Target(
         FETCH,
         dump,
@@ -72,8 +80,8 @@ def _raw(config: Mapping[str, Any], dump: str, f: lockfile.LockedFile) -> Target
         f"{dump}/{f.path}",
         raw_path(config["cache_dir"], dump, f.alg, f.digest, f.path),
         f.digest,
-        {},
-        args={"source": f.source, "file": f.path, "size": f.size, "alg": f.alg},
+        Nothing(),
+        args=FetchArgs(source=f.source, file=f.path, size=f.size, alg=f.alg),
         cost=float(f.size),
         raw=True,
     )
@@ -93,46 +101,45 @@ def _assembled(
     config: Mapping[str, Any],
     dump: str,
     site: str,
-    chunks: Sequence[Target],
-    tokens: Sequence[Target],
+    chunks: Sequence[FetchTarget],
+    tokens: Sequence[FetchTarget],
     texts: Target | None,
-) -> Target:
+) -> AssembleTarget:
     entry = config["dumps"][dump]
     dense = entry["content"] == "activations"
     position = entry["position"] if dense else "tokens"
-    params = {
-        "content": entry["content"],
-        "array": entry["array"],
-        "site": site,
-        "position": position,
-        "chunks": [f"{t.args['alg']}:{t.key}" for t in chunks],
-        "tokens": [f"{t.args['alg']}:{t.key}" for t in tokens],
-        "texts": texts and texts.args["rows"],
-    }
+    spec = AssembleSpec(
+        content=entry["content"],
+        array=entry["array"],
+        site=site,
+        position=position,
+        chunks=tuple(f"{t.args.alg}:{t.key}" for t in chunks),
+        tokens=tuple(f"{t.args.alg}:{t.key}" for t in tokens),
+        texts=texts.args.rows if texts else None,
+        width=None if dense else entry["width"],
+    )
     if dense:
         source = f"{entry['model']}/{site}.{position}"
         name = f"{entry['model']}/{entry['dataset']}/{site}.{position}"
     else:
         source = f"{dump}.{site}"
         name = f"{source}/{entry['dataset']}"
-        params["width"] = entry["width"]
-    args = {
-        "source": source,
-        "model": entry["model"],
-        "site": site,
-        "position": position,
-        "content": entry["content"],
-        "chunks": [_place(t) for t in chunks],
-        "tokens": [_place(t) for t in tokens],
-        "texts": texts and texts.path,
-    }
+    args = AssembleArgs(
+        source=source,
+        model=entry["model"],
+        site=site,
+        position=position,
+        texts=texts.path if texts else None,
+        chunks=tuple(map(_fetched, chunks)),
+        tokens=tuple(map(_fetched, tokens)),
+    )
     inputs = [*chunks, *tokens, *([texts] if texts else [])]
     made = target(
         config["cache_dir"],
         ASSEMBLE if dense else ASSEMBLE_LATENTS,
         VERSION,
         name,
-        params,
+        spec,
         loader=dump,
         item=entry["dataset"],
         inputs=inputs,
@@ -145,5 +152,5 @@ def _assembled(
     return replace(made, path=path)
 
 
-def _place(t: Target) -> dict[str, str]:
-    return {"path": t.path, "key": t.key, "file": t.args["file"]}
+def _fetched(t: FetchTarget) -> RawFile:
+    return RawFile(path=t.path, key=t.key, file=t.args.file)

@@ -15,10 +15,10 @@ import numpy as np
 
 from actprobe import store
 from actprobe.dumps.chunks import Chunk, ignored, token_arrays, write
+from actprobe.dumps.records import AssembleTarget
 from actprobe.dumps.tokens import Tokens
 from actprobe.errors import BadInput
 from actprobe.files import Array, as_float32, check_finite, is_float, is_integer
-from actprobe.plan import Target
 
 _NAMES = ("nonzero_activations", "data_indices", "neuron_indices")
 _VALUES = 1 << 20  # codes in memory at a time
@@ -56,7 +56,7 @@ def tokens_csr(
     return codes.ravel()[flat[order]], latent[row[order]].astype(np.int32), counts
 
 
-def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
+def assemble(t: AssembleTarget, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
     """Write the latents artefact of a target: CSR `data` float32, `indices` int32, `indptr` int64
     [T+1], `shape` int64 [2], `l0` int32 [T], with `offsets` [N+1] of the windows and `token_ids`
     [T]. Tokens that are padding are left out.
@@ -69,7 +69,7 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
     length = arrays[0][0].shape[1]
     if any(codes.shape[1] != length for codes, _, _ in arrays):
         raise BadInput(f"{t.name}: the windows of its files differ in length")
-    width = t.spec["width"] or 0
+    width = t.spec.width or 0
     tokens = None if tokens is None else tokens.by(length)
     slices, largest, seen = _survey(chunks, arrays, tokens)
     if width and largest >= width:
