@@ -295,7 +295,7 @@ def latents(tmp_path):
     (t,) = [t for t in dumps(config, {}, keys.DigestMemo(config["cache_dir"])) if not t.raw]
     arrays = {"data": codes.data, "indices": codes.indices.astype(np.int32),
               "indptr": codes.indptr.astype(np.int64), "shape": np.array(dense.shape)}  # fmt: skip
-    store.publish([t.path], [store.write_h5(t.path, arrays, t.spec)])
+    store.publish([t.path], [store.write_h5(t.path, arrays, t.record)])
     return {"dumps": {"d": entry}}, dense
 
 
