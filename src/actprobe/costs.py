@@ -161,9 +161,9 @@ class Estimator:
 
     def _vectors(self, t: Target) -> float:
         """Rows of what a target encodes or probes: its texts, or all of their tokens."""
-        if t.args["position"] != "tokens":
+        if t.args.position != "tokens":
             return self._rows(t.item).n
-        settings = self._config["models"].get(t.args["model"], {})
+        settings = self._config["models"].get(t.args.model, {})
         if "chat" in settings:
             return self._tokens(t.item, settings)
         return self._rows(t.item).tokens()
@@ -187,25 +187,25 @@ class Estimator:
         dtype, cuda = settings["dtype"], settings["device"] == "cuda"
         held, read = model.weights(model.layers, dtype)
         tokens = sum(
-            self._tokens(t.item, settings) + self._rows(t.item).n * t.spec["max_new_tokens"]
+            self._tokens(t.item, settings) + self._rows(t.item).n * t.spec.max_new_tokens
             for t in b.targets
         )
         product = 2 * (model.layers * model.active + model.embedding) * tokens
         seconds = _LOAD_SECONDS + read / _READ + product / (_CUDA if cuda else _CPU)[dtype]
         threads = self._config["threads"]["activations"]
-        disk = sum(4 * self._rows(t.item).n * t.spec["max_new_tokens"] for t in b.targets)
+        disk = sum(4 * self._rows(t.item).n * t.spec.max_new_tokens for t in b.targets)
         memory = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0) + _TORCH
         return _Work(2 * _MARGIN * memory, seconds, disk, threads, int(cuda))
 
     def _weights(self, b: Batch) -> _Work:
-        model = self._model(b.targets[0].args["model"])
+        model = self._model(b.targets[0].args.model)
         n = model.embedding + model.layers * model.layer
         largest = 4.0 * max(model.embedding, model.layer)
         seconds = _LOAD_SECONDS + n / _DEQUANTIZE
         return _Work(
             _TORCH + _MARGIN * 2 * largest,
             seconds,
-            model.weights(model.layers, b.targets[0].spec["dtype"])[0],
+            model.weights(model.layers, b.targets[0].spec.dtype)[0],
         )
 
     def _differences(self, b: Batch) -> _Work:
@@ -215,7 +215,7 @@ class Estimator:
     def _activations(self, b: Batch) -> _Work:
         settings, model = self._config["models"][b.loader], self._model(b.loader)
         dtype = settings["dtype"]
-        layers = 1 + max(_layer(t.args["site"]) for t in b.targets)
+        layers = 1 + max(_layer(t.args.site) for t in b.targets)
         held, read = model.weights(layers, dtype)
         tokens = {i: self._tokens(i, settings) for i in {t.item for t in b.targets}}
         product = 2 * layers * model.active * sum(tokens.values())
@@ -242,20 +242,20 @@ class Estimator:
 
     def _activation_bytes(self, t: Target) -> float:
         """Bytes of an activations artefact that this plan makes or has."""
-        settings = self._config["models"].get(t.args["model"], {"dtype": "float32"})
-        item = 4 if t.args["position"] == "mean" else shapes.BYTES[settings["dtype"]]
+        settings = self._config["models"].get(t.args.model, {"dtype": "float32"})
+        item = 4 if t.args.position == "mean" else shapes.BYTES[settings["dtype"]]
         return self._vectors(t) * (self._width(t) * item + 4)
 
     def _arrays(self, b: Batch) -> float:
         """A table in text is read as a whole beside its numbers, of a Parquet file a row group."""
         held = {"csv": 4, "tsv": 4, "parquet": 3}  # bytes in memory of a byte in the file
-        return 2 * _PYTHON + max(held.get(t.spec["format"], 0) * t.cost for t in b.targets)
+        return 2 * _PYTHON + max(held.get(t.spec.format, 0) * t.cost for t in b.targets)
 
     def _width(self, t: Target) -> int:
-        if t.args["model"] in self._config.get("arrays", {}):
-            source = self._plan.targets.get(t.args.get("matrix", ""))
+        if t.args.model in self._config.get("arrays", {}):
+            source = self._plan.targets.get(getattr(t.args, "matrix", ""))
             return shapes.array_width(source, self._rows(t.item))
-        return self._model(t.args["model"]).width(t.args["site"])
+        return self._model(t.args.model).width(t.args.site)
 
     def _latents(self, b: Batch) -> _Work:
         settings = self._config["saes"][b.loader]
@@ -290,13 +290,13 @@ class Estimator:
         return _Work(_MARGIN * memory, steps * (product + update), 2 * size, threads)
 
     def _probes(self, b: Batch) -> _Work:
-        if "features" in b.targets[0].args:  # a loader has features alone, or none
+        if getattr(b.targets[0].args, "features", None):  # a loader has features alone, or none
             threads = min(self._config["threads"]["probes"], len(b.targets))
             disk = _RESULT_BYTES * len(b.targets)
             return _Work(self._config["max_memory"], 2 + b.cost, disk, threads)
         seconds = largest = 0.0
         for t in b.targets:
-            dense = t.args["source"] not in self._config["saes"]
+            dense = t.args.source not in self._config["saes"]
             d = self._width(t)
             seconds += t.cost * (d / _DENSE_D if dense else 1)
             vector = 4.0 * d if dense else shapes.L0 * _NNZ_BYTES

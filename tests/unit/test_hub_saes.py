@@ -385,13 +385,15 @@ def test_h_a_source_that_names_the_hub_without_saying_so(tmp_path, monkeypatch, 
 
 
 def test_what_an_sae_is_made_for_is_told_by_the_name_of_its_repository(tmp_path):
-    from actprobe.sae.checks import d_model, model_names
+    from actprobe.models import families
+    from actprobe.models.described import described
+    from actprobe.sae.checks import model_names
 
     assert model_names("m", {"source": "hub:google/gemma-2-9b/sub"}) == ["google/gemma-2-9b", "m"]
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "config.json").write_text(json.dumps({"hidden_size": 24}))
-    assert d_model({"source": str(tmp_path), "subfolder": "sub"}) == 24
-    assert d_model({"source": "hub:org/none"}) is None
+    assert families.d_model(described({}, {"source": str(tmp_path), "subfolder": "sub"})) == 24
+    assert described({}, {"source": "hub:org/none"}) == {}
 
 
 def test_no_place_is_opened_with_a_token_in_the_log(tmp_path, loopback, caplog):

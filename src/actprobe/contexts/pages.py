@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jinja2
+import markupsafe
 import pyarrow as pa
 
 from actprobe import pages, store
@@ -23,7 +23,7 @@ def write_page(path: str | Path, page: str | Path) -> None:
     try:
         html = render(store.read_table(path), **facts)
     except BadInput as e:
-        html = f"<!doctype html><meta charset=utf-8><p>{jinja2.filters.escape(e)}</p>\n"
+        html = f"<!doctype html><meta charset=utf-8><p>{markupsafe.escape(str(e))}</p>\n"
     page = Path(page)
     page.parent.mkdir(parents=True, exist_ok=True)
     part = page.with_name(f".{page.name}.part")

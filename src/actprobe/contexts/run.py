@@ -44,5 +44,5 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                 log.info("%s: %d contexts", t.name, len(table))
 
 
-def _write_bad(path: str, spec: dict, reason: str) -> Path:
+def _write_bad(path: str, spec: dict[str, Any], reason: str) -> Path:
     return store.write_table(path, SCHEMA.empty_table(), spec, bad=reason)

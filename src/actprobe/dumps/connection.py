@@ -248,7 +248,8 @@ def read_whole(session: Session, url: str, most: int) -> bytes:
 def _beginning(response: requests.Response) -> bytes:
     """The first bytes of an error's body."""
     try:
-        return response.raw.read(_ERROR, decode_content=False)
+        found: bytes = response.raw.read(_ERROR, decode_content=False)
+        return found
     except BROKEN as e:
         raise dropped(e, "") from None
 

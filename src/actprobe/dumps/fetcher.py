@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from actprobe import store
 from actprobe.dumps.connection import (
     Changed,
-    Dropped,
     Expired,
     NoRanges,
     Refused,
@@ -29,6 +28,7 @@ from actprobe.dumps.connection import (
     open_range,
 )
 from actprobe.dumps.download import Download, Remote, Stale, Stopped, discard, verified_path
+from actprobe.dumps.dropped import Dropped
 from actprobe.dumps.pace import Limiter, Settings
 from actprobe.dumps.urls import Urls
 from actprobe.errors import ActprobeError

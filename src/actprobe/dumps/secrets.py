@@ -65,7 +65,7 @@ def _redacting(make: Any) -> Any:
     what is to be hidden, and some loggers' records are formatted by nobody."""
 
     def redacting(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make(*args, **kwargs)
+        record: logging.LogRecord = make(*args, **kwargs)
         try:
             said = record.getMessage()
         except Exception:  # a library's faulty format string: the handler will say so

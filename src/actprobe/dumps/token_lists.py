@@ -39,7 +39,7 @@ def list_of(path: Path) -> str | None:
     return "ids" if m[1] in b"KMJ" else "lists"
 
 
-def windows(path: Path, strings: dict[bytes, int], kinds: set[str]) -> Iterator[array]:
+def windows(path: Path, strings: dict[bytes, int], kinds: set[str]) -> Iterator[array[int]]:
     """The inner lists of a pickled list of lists, as ids; a list of ids is one.
 
     `kinds` gets "strings" or "ids", what the lists hold. Strings get ids as they first appear
@@ -61,9 +61,9 @@ def windows(path: Path, strings: dict[bytes, int], kinds: set[str]) -> Iterator[
 
 def _walk(
     data: mmap.mmap, at: int, end: int, strings: dict[bytes, int], kinds: set[str]
-) -> Iterator[array]:
+) -> Iterator[array[int]]:
     memo = array("i")  # of strings the id, of lists _LIST
-    stack: list = []  # _MARK, ids, arrays (the inner lists), and at the bottom the outer list
+    stack: list[Any] = []  # _MARK, ids, arrays (the inner lists), and at the bottom the outer list
     outer: Any = None
     forgotten, numbers, words = at - at % mmap.PAGESIZE, False, False
     kind: type | None = None  # of the items of the outer list: int for a list of ids

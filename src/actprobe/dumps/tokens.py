@@ -112,7 +112,7 @@ class _Spill:
         self.places.frombytes(np.full(len(ids), ids.shape[1], np.int64).tobytes())
 
     @staticmethod
-    def ends(lengths: array) -> NDArray[np.int64]:
+    def ends(lengths: array[int]) -> NDArray[np.int64]:
         """Where each row begins, and the last one ends."""
         return np.concatenate([[0], np.cumsum(np.frombuffer(lengths, np.int64))]).astype(np.int64)
 

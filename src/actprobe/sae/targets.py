@@ -108,10 +108,10 @@ def _of_one(
 
 def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, Any]) -> str:
     vectors = [p for p in positions if p != "tokens"]
-    position = settings["position"]
+    position: str | None = settings["position"]
     if position is None and len(vectors) == 1:
         return vectors[0]
-    if position not in vectors and not (position == "tokens" and position in positions):
+    if position is None or position not in (*vectors, *({"tokens"} & set(positions))):
         asked = f"no position {position!r}" if position else "position is not given"
         raise ConfigError(
             f"{where}: {asked}; {settings['model']}/{settings['site']} is kept at "
