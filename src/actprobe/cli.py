@@ -200,19 +200,19 @@ def _cached(args: argparse.Namespace, stage: str, dataset: str = "*") -> list[Ta
 
 
 def _lock(args: argparse.Namespace) -> int:
-    from actprobe import wandb
+    from actprobe import dumps
 
     config = _config(args)
     if not args.check:
-        print(wandb.lock(config, args.dump))
+        print(dumps.lock(config, args.dump))
         return 0
-    changes = wandb.outdated(config, args.dump)
+    changes = dumps.outdated(config, args.dump)
     print("\n".join(changes) or f"{args.dump}: the lock file is current")
     return 1 if changes else 0
 
 
 def _export(args: argparse.Namespace) -> int:
-    from actprobe.wandb import export_wandb
+    from actprobe.dumps import export_wandb
 
     if not args.wandb:
         raise ActprobeError("export what? vectors, activations, latents, saes, or --wandb")
@@ -258,9 +258,10 @@ def _export_latents(args: argparse.Namespace) -> int:
 
 
 def _export_saes(args: argparse.Namespace) -> int:
+    from actprobe import sae
     from actprobe.interchange import export
 
-    trained = [t for t in _cached(args, "saes") if t.args["make"] == "train"]
+    trained = [t for t in _cached(args, "saes") if sae.is_trained(t)]
     if not trained:
         raise ActprobeError("no SAE that was trained here to export: others are files already")
     for path in export.saes(trained, Path(args.folder)):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from actprobe import shapes
 from actprobe.plan import Batch, Plan, Target
+from actprobe.sae.records import SaeTarget, is_trained
 from actprobe.sae.sizes import training_bytes
 from actprobe.shapes import Rows
 
@@ -129,7 +130,7 @@ class Estimator:
             "texts": self._texts,
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
             "hub": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
-            "wandb": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
+            "dumps": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
             "differences": self._differences,
             "imports": lambda b: _Work(2 * _PYTHON, b.cost / _CONVERT, b.cost),
             "arrays": lambda b: _Work(self._arrays(b), b.cost / _CONVERT, b.cost),
@@ -160,9 +161,9 @@ class Estimator:
 
     def _vectors(self, t: Target) -> float:
         """Rows of what a target encodes or probes: its texts, or all of their tokens."""
-        if t.args["position"] != "tokens":
+        if t.args.position != "tokens":
             return self._rows(t.item).n
-        settings = self._config["models"].get(t.args["model"], {})
+        settings = self._config["models"].get(t.args.model, {})
         if "chat" in settings:
             return self._tokens(t.item, settings)
         return self._rows(t.item).tokens()
@@ -186,25 +187,25 @@ class Estimator:
         dtype, cuda = settings["dtype"], settings["device"] == "cuda"
         held, read = model.weights(model.layers, dtype)
         tokens = sum(
-            self._tokens(t.item, settings) + self._rows(t.item).n * t.spec["max_new_tokens"]
+            self._tokens(t.item, settings) + self._rows(t.item).n * t.spec.max_new_tokens
             for t in b.targets
         )
         product = 2 * (model.layers * model.active + model.embedding) * tokens
         seconds = _LOAD_SECONDS + read / _READ + product / (_CUDA if cuda else _CPU)[dtype]
         threads = self._config["threads"]["activations"]
-        disk = sum(4 * self._rows(t.item).n * t.spec["max_new_tokens"] for t in b.targets)
+        disk = sum(4 * self._rows(t.item).n * t.spec.max_new_tokens for t in b.targets)
         memory = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0) + _TORCH
         return _Work(2 * _MARGIN * memory, seconds, disk, threads, int(cuda))
 
     def _weights(self, b: Batch) -> _Work:
-        model = self._model(b.targets[0].args["model"])
+        model = self._model(b.targets[0].args.model)
         n = model.embedding + model.layers * model.layer
         largest = 4.0 * max(model.embedding, model.layer)
         seconds = _LOAD_SECONDS + n / _DEQUANTIZE
         return _Work(
             _TORCH + _MARGIN * 2 * largest,
             seconds,
-            model.weights(model.layers, b.targets[0].spec["dtype"])[0],
+            model.weights(model.layers, b.targets[0].spec.dtype)[0],
         )
 
     def _differences(self, b: Batch) -> _Work:
@@ -214,7 +215,7 @@ class Estimator:
     def _activations(self, b: Batch) -> _Work:
         settings, model = self._config["models"][b.loader], self._model(b.loader)
         dtype = settings["dtype"]
-        layers = 1 + max(_layer(t.args["site"]) for t in b.targets)
+        layers = 1 + max(_layer(t.args.site) for t in b.targets)
         held, read = model.weights(layers, dtype)
         tokens = {i: self._tokens(i, settings) for i in {t.item for t in b.targets}}
         product = 2 * layers * model.active * sum(tokens.values())
@@ -241,24 +242,24 @@ class Estimator:
 
     def _activation_bytes(self, t: Target) -> float:
         """Bytes of an activations artefact that this plan makes or has."""
-        settings = self._config["models"].get(t.args["model"], {"dtype": "float32"})
-        item = 4 if t.args["position"] == "mean" else shapes.BYTES[settings["dtype"]]
+        settings = self._config["models"].get(t.args.model, {"dtype": "float32"})
+        item = 4 if t.args.position == "mean" else shapes.BYTES[settings["dtype"]]
         return self._vectors(t) * (self._width(t) * item + 4)
 
     def _arrays(self, b: Batch) -> float:
         """A table in text is read as a whole beside its numbers, of a Parquet file a row group."""
         held = {"csv": 4, "tsv": 4, "parquet": 3}  # bytes in memory of a byte in the file
-        return 2 * _PYTHON + max(held.get(t.spec["format"], 0) * t.cost for t in b.targets)
+        return 2 * _PYTHON + max(held.get(t.spec.format, 0) * t.cost for t in b.targets)
 
     def _width(self, t: Target) -> int:
-        if t.args["model"] in self._config.get("arrays", {}):
-            source = self._plan.targets.get(t.args.get("matrix", ""))
+        if t.args.model in self._config.get("arrays", {}):
+            source = self._plan.targets.get(getattr(t.args, "matrix", ""))
             return shapes.array_width(source, self._rows(t.item))
-        return self._model(t.args["model"]).width(t.args["site"])
+        return self._model(t.args.model).width(t.args.site)
 
     def _latents(self, b: Batch) -> _Work:
         settings = self._config["saes"][b.loader]
-        sae = shapes.sae(self._config, b.loader, b.targets[0].args["sae"])
+        sae = shapes.sae(self._config, b.loader, b.targets[0].args.sae)
         n = sum(map(self._vectors, b.targets))
         cuda = settings["device"] == "cuda"
         rates = _CUDA if cuda else _CPU
@@ -273,27 +274,29 @@ class Estimator:
         return _Work(memory, seconds, disk, self._config["threads"]["saes"], int(cuda))
 
     def _saes(self, b: Batch) -> _Work:
-        sae = shapes.sae(self._config, b.loader, {})
-        size = 4.0 * sae.d * sae.latents
-        train = self._config["saes"][b.loader]["train"]
-        if not train:
+        t: SaeTarget = b.targets[0]  # a loader makes one
+        if not is_trained(t):
+            sae = shapes.sae(self._config, b.loader, t.args.place)
+            size = 4.0 * sae.d * sae.latents
             return _Work(_PYTHON + 4 * size, 10 + 2 * size / _CONVERT, 2 * size)
-        names = [Path(p).parent.name for t in b.targets for p in t.args["tokens"]]
-        steps = train["epochs"] * sum(self._rows(n).tokens() for n in names) / train["batch_size"]
-        product = 2.0 * train["batch_size"] * sae.d * sae.latents / _CPU["float32"]
+        train, d = t.spec.train, shapes.width(self._config, b.loader)
+        size = 4.0 * d * train.width
+        names = [Path(p).parent.name for p in t.args.tokens]
+        steps = train.epochs * sum(self._rows(n).tokens() for n in names) / train.batch_size
+        product = 2.0 * train.batch_size * d * train.width / _CPU["float32"]
         update = 2.0 * size * 20 / (10 * GB)  # Adam reads and writes moments, gradient and weights
-        memory = training_bytes(sae.d, train)
+        memory = training_bytes(d, train)
         threads = self._config["threads"]["saes"]
         return _Work(_MARGIN * memory, steps * (product + update), 2 * size, threads)
 
     def _probes(self, b: Batch) -> _Work:
-        if "features" in b.targets[0].args:  # a loader has features alone, or none
+        if getattr(b.targets[0].args, "features", None):  # a loader has features alone, or none
             threads = min(self._config["threads"]["probes"], len(b.targets))
             disk = _RESULT_BYTES * len(b.targets)
             return _Work(self._config["max_memory"], 2 + b.cost, disk, threads)
         seconds = largest = 0.0
         for t in b.targets:
-            dense = t.args["source"] not in self._config["saes"]
+            dense = t.args.source not in self._config["saes"]
             d = self._width(t)
             seconds += t.cost * (d / _DENSE_D if dense else 1)
             vector = 4.0 * d if dense else shapes.L0 * _NNZ_BYTES

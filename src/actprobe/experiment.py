@@ -9,6 +9,8 @@ from typing import Any
 from actprobe import lora
 from actprobe.answers.targets import targets as answers
 from actprobe.arrays.targets import targets as arrays
+from actprobe.contexts.targets import targets as top_contexts
+from actprobe.dumps.targets import targets as dumps
 from actprobe.errors import ConfigError
 from actprobe.interchange.targets import targets as imports
 from actprobe.keys import DigestMemo
@@ -23,8 +25,6 @@ from actprobe.sae.targets import targets as saes
 from actprobe.stages import STAGES, runner
 from actprobe.texts.targets import targets as texts
 from actprobe.texts.targets import wheel_targets as wheels
-from actprobe.wandb.context_targets import targets as top_contexts
-from actprobe.wandb.targets import targets as dumps
 
 _MEANS = ("wheels", "weights")  # nothing that anybody wants for itself
 # Stages whose artefacts are read like those of another one.

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actprobe import keys, store
+from actprobe.dumps.records import AssembleSpec
 from actprobe.errors import Damaged
+from actprobe.sae.records import ConvertSpec, LatentSpec, MadeIdentity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,14 +82,14 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
             yield "imported activations", t.name, f"digest {spec['content']} ({spec['layout']})"
         case "arrays" if "content" in spec:
             yield "arrays", t.name, f"sha256 {spec['content']}"
-        case "assemble" | "assemble_latents" if "chunks" in spec:
-            yield "dump", t.name, f"{len(spec['chunks'])} files, digests together {_digest(spec)}"
-        case "saes" if "source" in spec:
-            yield "SAE", t.item, _words(spec["source"])
+        case "assemble" | "assemble_latents" if isinstance(spec, AssembleSpec):
+            yield "dump", t.name, f"{len(spec.chunks)} files, digests together {_digest(spec)}"
+        case "saes" if isinstance(spec, ConvertSpec):
+            yield "SAE", t.item, _words(t.record["source"])
         case "saes":
             yield "SAE", t.item, f"trained here, key {t.key}"
-        case "latents" if "artefact" not in args.get("sae", {"artefact": ""}):
-            yield "SAE", args["source"], _words(spec["sae"])
+        case "latents" if isinstance(spec, LatentSpec) and not isinstance(spec.sae, MadeIdentity):
+            yield "SAE", args.source, _words(t.record["sae"])
         case "lora_index" if "files" in spec:
             yield "LoRA files", t.item, f"{spec['n']} files, digests together {spec['files']}"
         case "probes" if "recipe" in spec:
@@ -98,8 +100,8 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
                 yield "labels of LoRAs", args["dataset"], f"digest {words}"
 
 
-def _digest(spec: Mapping[str, Any]) -> str:
-    return keys.spec_key({k: spec[k] for k in ("chunks", "tokens")})
+def _digest(spec: AssembleSpec) -> str:
+    return keys.spec_key({"chunks": list(spec.chunks), "tokens": list(spec.tokens)})
 
 
 def _words(identity: Mapping[str, Any]) -> str:

@@ -6,10 +6,8 @@ cannot be read yet has a stated default. Light: no array library is imported.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,12 @@ from typing import Any
 
 from actprobe import hub, store
 from actprobe.errors import ActprobeError
-from actprobe.keys import short
-from actprobe.models import families, gguf
+from actprobe.models import families
+from actprobe.models.described import described
 from actprobe.models.differences import MINUS
 from actprobe.plan import Plan, Target
 from actprobe.sae.formats import describe
+from actprobe.sae.records import HubPlace, Place
 from actprobe.sae.sources import open_place
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -111,53 +110,25 @@ def model(config: Mapping[str, Any], name: str) -> Model:
     """
     models = config["models"]  # a difference has the shapes of what it is taken of
     settings = models.get(name) or models.get(name.partition(MINUS)[0]) or {}
-    try:
-        described = _config_json(config, settings)
-    except (ActprobeError, OSError, ValueError, KeyError):
-        described = {}
-    text, number = families.text_config(described), families.number
-    d = families.d_model(described) or settings.get("d_model") or D_MODEL
-    layers = families.n_layers(described) or settings.get("n_layers") or LAYERS
+    said = described(config, settings)
+    text, number = families.text_config(said), families.number
+    d = families.d_model(said) or settings.get("d_model") or D_MODEL
+    layers = families.n_layers(said) or settings.get("n_layers") or LAYERS
     mlp = number(text, *_MLP) or 4 * d
     heads = number(text, *_HEADS) or max(1, d // 64)
     width = heads * (number(text, "head_dim") or max(1, d // heads))
     share = min(1.0, (number(text, "num_key_value_heads") or heads) / heads)
     attention = round(d * width * (2 + 2 * share))
     expert = d * (number(text, "moe_intermediate_size") or mlp)
-    expert *= 2 if families.model_type(described) in _UNGATED else 3
+    expert *= 2 if families.model_type(said) in _UNGATED else 3
     experts = number(text, "num_local_experts", "num_experts", "n_routed_experts") or 1
     used = min(experts, number(text, "num_experts_per_tok") or 1)
-    unknown = "float32" if described else settings.get("dtype", "float32")
+    unknown = "float32" if said else settings.get("dtype", "float32")
     stored = str(text.get("dtype") or text.get("torch_dtype") or unknown)
     return Model(
         layers, d, mlp, width, (number(text, "vocab_size") or 50_000) * d,
         attention + experts * expert, attention + used * expert, BYTES.get(stored, 2),
     )  # fmt: skip
-
-
-def _config_json(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises OSError, ValueError or KeyError when it cannot be read now."""
-    source, below = settings["source"], settings.get("subfolder") or ""
-    if gguf.named(source) is not None:
-        return {**gguf.anywhere(config, settings), "dtype": settings["dtype"]}
-    kind, _, rest = source.partition(":")
-    if kind == "hub":
-        repo, folder = hub.split(rest, below, "models")
-        path = hub.anywhere(repo, str(Path(folder, "config.json")))
-        if path is None:
-            raise FileNotFoundError(rest)
-        return json.loads(path.read_text(encoding="utf-8"))
-    if kind != "wheel":
-        path = Path(source, below, "config.json").expanduser()
-        return json.loads(path.read_text(encoding="utf-8"))
-    name, _, folder = rest.partition("/")
-    wheel = config["wheels"][name]
-    file = f"{wheel['package']}-{wheel['version']}.{short(wheel['sha256'])}.whl"
-    try:
-        with zipfile.ZipFile(f"{config['cache_dir']}/wheels/{file}") as z:
-            return json.loads(z.read(f"{folder}/config.json"))
-    except zipfile.BadZipFile as e:
-        raise ValueError(str(e)) from e
 
 
 _NUMBER_BYTES = {"csv": 10, "tsv": 10}  # of one number in a file of features; else 4
@@ -167,7 +138,7 @@ def array_width(t: Target | None, rows: Rows) -> int:
     """Features of an `arrays` target, from the size of its file."""
     if t is None:
         return D_MODEL
-    return max(1, round(t.cost / rows.n / _NUMBER_BYTES.get(t.spec["format"], 4)))
+    return max(1, round(t.cost / rows.n / _NUMBER_BYTES.get(t.spec.format, 4)))
 
 
 @dataclass(frozen=True)
@@ -179,26 +150,28 @@ class Sae:
     l0: int
 
 
-def sae(config: Mapping[str, Any], name: str, place: Mapping[str, str]) -> Sae:
-    """The SAE `name` of a config, lying at `place`: described by its files, or still to be made."""
+def sae(config: Mapping[str, Any], name: str, place: Place) -> Sae:
+    """The SAE `name` of a config: described by its files, which lie at `place`, or by its training."""
     settings = config["saes"].get(name, {})
     if settings.get("train"):
         train = settings["train"]
-        return Sae(_read_by(config, settings), train["width"], train["k"])
+        return Sae(width(config, name), train["width"], train["k"])
     try:
-        if "repo" in place:  # what is not here yet is not asked for
-            folder = hub.snapshot(place["repo"], place["revision"]) / place["folder"]
-            found = describe(folder, place["format"])
+        if isinstance(place, HubPlace):  # what is not here yet is not asked for
+            folder = hub.snapshot(place.repo, place.revision) / place.folder
+            found = describe(folder, place.format)
         else:
             found = open_place(place)
         return Sae(found.d_in, found.d_sae, found.k or _named_l0(str(found.weights)) or L0)
     except (ActprobeError, OSError, KeyError):
-        d = _read_by(config, settings) if settings else D_MODEL
-        called = place.get("folder", "")
+        d = width(config, name) if settings else D_MODEL
+        called = place.folder if isinstance(place, HubPlace) else ""
         return Sae(d, _named_width(called) or 16 * d, _named_l0(called) or L0)
 
 
-def _read_by(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+def width(config: Mapping[str, Any], name: str) -> int:
+    """d of the activations that the SAE `name` of a config encodes."""
+    settings = config["saes"][name]
     return model(config, settings["model"]).width(settings["site"])
 
 

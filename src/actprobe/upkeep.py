@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actprobe import experiment, keys, store, texts, wandb
+from actprobe import dumps, experiment, keys, store, texts
 from actprobe.errors import Damaged
 from actprobe.keys import DigestMemo
 
@@ -60,8 +60,8 @@ def verify(roots: Iterable[Path], set_aside: bool = False) -> Report:
                 texts.verify_wheel(path)
             elif texts.is_fetched(path):
                 texts.verify_fetched(path)
-            elif wandb.is_raw(path):
-                wandb.verify_file(path)
+            elif dumps.is_raw(path):
+                dumps.verify_file(path)
             else:
                 headers[str(path)] = store.verify(path)
         except FileNotFoundError:

@@ -78,7 +78,7 @@ def activations(
             content = {"x": x, "n_tokens": np.ones(len(x), np.int32), **arrays.get(name, {})}
             dtype = "bfloat16" if x.dtype == np.uint16 else str(x.dtype)
             store.publish(
-                [t.path], [store.write_h5(t.path, content, t.spec, attrs={"x": {"dtype": dtype}})]
+                [t.path], [store.write_h5(t.path, content, t.record, attrs={"x": {"dtype": dtype}})]
             )
         found.append(t)
     return found

@@ -96,7 +96,7 @@ def test_i6_the_format_is_seen_before_the_weights_are_here(tmp_path, loopback, w
     large = ("npz", "safetensors", "pt")
     assert not sum(n for f, n in loopback.sent.items() if f.endswith(large))
     [t] = found["saes"] or found["latents"]
-    told = t.spec["source"] if found["saes"] else t.spec["sae"]
+    told = t.record["source"] if found["saes"] else t.record["sae"]
     assert told == {"hub": "org/repo", "folder": at, "revision": commit, "format": name}
     assert bool(found["saes"]) == (name == "dictionary_learning")
     codes = encoded(tmp_path, f"hub:org/repo/{at}", revision=commit, **ignore)
@@ -307,10 +307,10 @@ def test_i11_a_branch_and_a_folder_as_for_models(tmp_path, loopback, way):
     }[way]
     _, found = plan(tmp_path, source, **more)
     [t] = found["latents"]
-    assert t.spec["sae"] == {
+    assert t.record["sae"] == {
         "hub": "org/repo", "folder": "a/b", "revision": commit, "format": "saelens",
     }  # fmt: skip
-    assert t.args["sae"]["asked"] == "main"
+    assert t.args.sae.asked == "main"
     assert encoded(tmp_path, source, **more).any()
     layout.storage("org/repo").rename(
         tmp_path / "away"
@@ -328,7 +328,7 @@ def test_i3_a_branch_works_offline_once_it_was_seen(tmp_path, loopback, caplog):
     first = encoded(tmp_path)
     loopback.close()
     _, found = plan(tmp_path)
-    assert found["latents"][0].spec["sae"]["revision"] == commit
+    assert found["latents"][0].spec.sae.revision == commit
     assert f"saes.s.revision: hub:org/repo at revision 'main': {loopback.url} cannot" in caplog.text
     assert (encoded(tmp_path) == first).all()
 
@@ -362,7 +362,7 @@ def test_the_run_of_a_sparsify_sae_names_its_model(tmp_path, loopback):
 def test_estimates_read_what_is_here(tmp_path, loopback):
     commit = publish(loopback, tmp_path, saelens)
     cfg, found = plan(tmp_path, revision=commit)
-    place = found["latents"][0].args["sae"]
+    place = found["latents"][0].args.sae
     assert shapes.sae(cfg, "s", place).latents == 16 * shapes.D_MODEL
     encoded(tmp_path, revision=commit)
     assert shapes.sae(cfg, "s", place).latents == 100
@@ -385,13 +385,15 @@ def test_h_a_source_that_names_the_hub_without_saying_so(tmp_path, monkeypatch, 
 
 
 def test_what_an_sae_is_made_for_is_told_by_the_name_of_its_repository(tmp_path):
-    from actprobe.sae.checks import d_model, model_names
+    from actprobe.models import families
+    from actprobe.models.described import described
+    from actprobe.sae.checks import model_names
 
     assert model_names("m", {"source": "hub:google/gemma-2-9b/sub"}) == ["google/gemma-2-9b", "m"]
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "config.json").write_text(json.dumps({"hidden_size": 24}))
-    assert d_model({"source": str(tmp_path), "subfolder": "sub"}) == 24
-    assert d_model({"source": "hub:org/none"}) is None
+    assert families.d_model(described({}, {"source": str(tmp_path), "subfolder": "sub"})) == 24
+    assert described({}, {"source": "hub:org/none"}) == {}
 
 
 def test_no_place_is_opened_with_a_token_in_the_log(tmp_path, loopback, caplog):
@@ -400,6 +402,5 @@ def test_no_place_is_opened_with_a_token_in_the_log(tmp_path, loopback, caplog):
         encoded(tmp_path, revision=commit)
     assert "http://" not in caplog.text
     assert (
-        sources.open_place(plan(tmp_path, revision=commit)[1]["latents"][0].args["sae"]).d_sae
-        == 100
+        sources.open_place(plan(tmp_path, revision=commit)[1]["latents"][0].args.sae).d_sae == 100
     )

@@ -20,12 +20,13 @@ from scipy.sparse import csr_array, load_npz
 from test_contrastive_stage import project
 
 from actprobe import cli, contrastive, keys, store
+from actprobe.dumps import lockfile
+from actprobe.dumps import targets as dumps
 from actprobe.errors import ActprobeError
 from actprobe.interchange import export, gguf
 from actprobe.models import load_activations, open_activations
 from actprobe.plan import Target
-from actprobe.wandb import lockfile
-from actprobe.wandb import targets as dumps
+from actprobe.sae.records import ConvertSpec, FilesIdentity, Training, TrainSpec
 
 LENGTHS = [1 + i % 3 for i in range(24)]
 
@@ -153,7 +154,7 @@ def test_matrices_as_npy_and_safetensors(cached, tmp_path, name, monkeypatch):
     t = cached[2][name]
     expected = load_activations(t.path)
     (file,) = export.activations([t], "npy", tmp_path / "out")
-    assert file == tmp_path / "out" / "m" / "rows" / f"resid_post.1.{t.args['position']}.npy"
+    assert file == tmp_path / "out" / "m" / "rows" / f"resid_post.1.{t.args.position}.npy"
     np.testing.assert_array_equal(np.load(file), expected)
     (file,) = export.activations([t], "safetensors", tmp_path / "out")
     from safetensors.torch import load_file as load_torch
@@ -187,7 +188,7 @@ def test_what_goes_out_comes_in_again(cached, tmp_path, name, form, folder):
     entry |= {"datasets": [t.item], "hook": "resid_post" if form in ("v1", "v2") else None}
     config["imports"] = inputs.resolve(tmp_path, [], imports={"i": entry})["imports"]
     (again,) = caches.run(config, texts)
-    assert again.args["source"] == t.args["source"].replace("m/", "again/")
+    assert again.args.source == t.args.source.replace("m/", "again/")
     with open_activations(t.path) as one, open_activations(again.path) as other:
         np.testing.assert_array_equal(one.x[:], other.x[:])
         assert one.x.attrs["dtype"] == other.x.attrs["dtype"]
@@ -294,7 +295,7 @@ def latents(tmp_path):
     (t,) = [t for t in dumps(config, {}, keys.DigestMemo(config["cache_dir"])) if not t.raw]
     arrays = {"data": codes.data, "indices": codes.indices.astype(np.int32),
               "indptr": codes.indptr.astype(np.int64), "shape": np.array(dense.shape)}  # fmt: skip
-    store.publish([t.path], [store.write_h5(t.path, arrays, t.spec)])
+    store.publish([t.path], [store.write_h5(t.path, arrays, t.record)])
     return {"dumps": {"d": entry}}, dense
 
 
@@ -318,8 +319,13 @@ def test_f_latents_go_out_by_a_command(latents, tmp_path, capsys):
 
 
 def test_f_trained_saes_go_out_by_a_command(tmp_path, monkeypatch, capsys):
-    made = {n: Target("saes", n, n, n, str(tmp_path / f"{n}.h5"), "k", {}, args={"make": m})
-            for n, m in (("mine", "train"), ("theirs", "convert"))}  # fmt: skip
+    train = Training(
+        width=8, k=2, rows="all", epochs=1, batch_size=8, learning_rate=0.1, aux_k=None,
+        aux_weight=0.0, dead_after=8, holdout=0.1, patience=1, seed=0,
+    )  # fmt: skip
+    published = FilesIdentity(format="saelens", files="0" * 64)
+    specs = {"mine": TrainSpec(train=train, tokens=("k",)), "theirs": ConvertSpec(source=published)}
+    made = {n: Target("saes", n, n, n, str(tmp_path / f"{n}.h5"), "k", s) for n, s in specs.items()}
     for t in made.values():
         Path(t.path).touch()
     monkeypatch.setattr(cli.experiment, "stages", lambda *a: {"saes": list(made.values())})

@@ -44,7 +44,7 @@ def add_tokens(cache, dataset, tokens):
         args={"source": source, "model": "m", "site": "resid_post.0", "position": "tokens"},
     )  # fmt: skip
     arrays = {"x": tokens.x, "offsets": tokens.offsets, "token_ids": tokens.offsets[:0]}
-    store.write_h5(t.path, arrays | {"n_tokens": tokens.lengths.astype(np.int32)}, t.spec)
+    store.write_h5(t.path, arrays | {"n_tokens": tokens.lengths.astype(np.int32)}, t.record)
     return cache._add(t)
 
 
@@ -70,7 +70,7 @@ def add_token_latents(cache, dataset, codes, offsets):
         cache.folder, "latents", 1, f"s/{dataset}", {"n": len(offsets)}, loader="s", item=dataset,
         args={"source": "s", "model": "m", "site": "resid_post.0", "position": "tokens"},
     )  # fmt: skip
-    write_token_latents(t.path, codes, offsets, t.spec)
+    write_token_latents(t.path, codes, offsets, t.record)
     cache.known["latents"].append(t)
     return t
 

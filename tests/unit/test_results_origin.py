@@ -71,7 +71,7 @@ def write(t: Target, **facts) -> None:
         "torch": "9.9",
         "device": "cpu",
     }
-    store.publish([t.path], [store.write_h5(t.path, {"x": np.zeros(2)}, t.spec, known | facts)])
+    store.publish([t.path], [store.write_h5(t.path, {"x": np.zeros(2)}, t.record, known | facts)])
 
 
 def of_stage(experiment: Plan, stage: str, item: str) -> list[Target]:

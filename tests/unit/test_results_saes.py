@@ -12,6 +12,7 @@ import pytest
 
 from actprobe import keys, store
 from actprobe.results import figures, layout, saes
+from actprobe.sae.records import LatentArgs, LocalPlace
 
 
 def facts(dead, l0, explained, warnings=(), massive=0):
@@ -98,7 +99,10 @@ def test_training_curves_are_a_table_and_a_figure(encoded, tmp_path):
 
 
 def test_only_latents_that_probes_read_are_told(tmp_path):
-    args = {"source": "s", "model": "m", "site": "x", "position": "mean", "sae": {"local": "f"}}
+    args = LatentArgs(
+        source="s", model="m", site="x", position="mean", activations="x.h5", extracted=True,
+        sae=LocalPlace(path="f", format="saelens"),
+    )  # fmt: skip
     read, other = (SimpleNamespace(args=args, item=d, inputs=()) for d in "ab")
     probe = {"matrix": "a.h5", "texts": "a.parquet", "protocol": "actprobe-1"}
     probe = SimpleNamespace(args=probe, spec={"setting": "normal"})

@@ -34,8 +34,8 @@ def test_one_file_of_a_repository(tmp_path, loopback, write, below, kind, fmt):
     publish(loopback, tmp_path, lambda f: write(f, p))
     source = f"hub:org/repo/sub/{below}".rstrip("/")
     _, found = plan(tmp_path, source, **ANY)
-    told = found["latents"][0].spec["sae"]
-    assert told.get("format", fmt) == fmt
+    told = found["saes"][0].spec.source if found["saes"] else found["latents"][0].spec.sae
+    assert told.format == fmt
     found = encoded(tmp_path, source, **ANY)
     assert_same(found, dense(p, rows(3), kind, b_dec=False))
 

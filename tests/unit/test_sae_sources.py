@@ -385,7 +385,7 @@ def test_what_a_weight_file_holds_enters_the_key(tmp_path):
     assert found[0].key != found[1].key
     named = {"source": str(folder), "identity": "revision", "revision": "v1"}
     [t] = targets(config(tmp_path, {"s": named}), known)["latents"]
-    assert t.spec["sae"]["revision"] == "v1"
+    assert t.spec.sae.revision == "v1"
 
 
 def test_what_only_the_path_of_an_sae_says_enters_the_key(tmp_path):
@@ -400,7 +400,7 @@ def test_what_only_the_path_of_an_sae_says_enters_the_key(tmp_path):
         [t] = targets(config(tmp_path, {"s": entry}), known)["latents"]
         found.append(t)
     plain, layer, embedding, transcoder = found
-    assert plain.key == layer.key and set(plain.spec["sae"]) == {"files", "format"}
+    assert plain.key == layer.key and set(plain.record["sae"]) == {"files", "format"}
     assert len({t.key for t in found}) == 3
-    assert embedding.spec["sae"]["input_scale"] == D**-0.5
-    assert transcoder.spec["sae"]["transcoder"] is True
+    assert embedding.spec.sae.named == {"input_scale": D**-0.5}
+    assert transcoder.spec.sae.named["transcoder"] is True

@@ -56,7 +56,7 @@ def test_the_artefact(tmp_path, folder):
     header, p = store.verify(t.path), parameters()
     z = dense(p, x, "standard")
     found = header["facts"]
-    assert header["key"] == t.key and header["spec"] == dict(t.spec)
+    assert header["key"] == t.key and header["spec"] == t.record
     assert found["nnz"] == np.count_nonzero(z) and found["engine"] == "numpy"
     l0 = (z != 0).sum(1)
     assert (found["l0"]["min"], found["l0"]["max"]) == (l0.min(), l0.max())
@@ -302,7 +302,7 @@ def test_a_row_of_zeros_has_no_norm_to_rescale(tmp_path):
 
 def test_tombstones_of_activations_pass(tmp_path, folder):
     [t] = activations(tmp_path, {"a": rows(3)})
-    store.publish([t.path], [store.write_bad(t.path, t.spec, "a.csv: empty")])
+    store.publish([t.path], [store.write_bad(t.path, t.record, "a.csv: empty")])
     cfg = config(tmp_path, {"s": {"source": str(folder)}}) | {"on_bad_dataset": "skip"}
     with pytest.raises(BadInput, match=r"a\.csv: empty"):
         sae.open_latents(encode(cfg, [t])["a"].path)

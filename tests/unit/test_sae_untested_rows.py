@@ -1,6 +1,7 @@
 """D9: an SAE is trained on rows that no probe of it tests; where it is not, tables and report say so."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -177,7 +178,7 @@ def test_d9_texts_that_are_not_those_of_the_tokens(tmp_path):
     world = World(tmp_path, [PROBE])
     t = world.targets()[0]
     other = Cache(tmp_path / "other").texts("a", [0, 1])
-    t.args["texts"][0] = other.path
+    t = replace(t, args=replace(t.args, texts=(other.path, *t.args.texts[1:])))
     with pytest.raises(Exception, match="300 rows of tokens, its dataset has 2 texts"):
         sae.make(batch([t]), world.config, 1)
 

@@ -13,7 +13,7 @@ import all_stages
 import pytest
 from wandb_server import Server
 
-from actprobe import wandb
+from actprobe import dumps
 from actprobe.errors import ActprobeError
 
 FLIPS = 200
@@ -54,7 +54,7 @@ def experiment(tmp_path_factory):
         m.setenv("HOME", str(folder / "home"))
         all_stages.write_inputs(folder, server)
         resolved = all_stages.resolved(folder)
-        wandb.lock(resolved, "acts")
+        dumps.lock(resolved, "acts")
         for module in ("torch", "sklearn.linear_model", "pandas", "transformers"):
             __import__(module)  # once, not in every child
         assert in_child(lambda: all_stages.make(resolved)) == ""

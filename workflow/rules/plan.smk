@@ -5,14 +5,14 @@ OUTPUTS: RUN (what a batch's job asks of Snakemake), PLAN (batches per stage), C
 and CONTRASTIVE (files of the reports), FINAL.
 """
 
-from actprobe import contrastive, flow, results, wandb
+from actprobe import contexts, contrastive, flow, results
 
 RUN = flow.begin(config, workflow)
 PLAN = RUN.plan
 CONFIG = PLAN.config
 RESULTS = results.outputs(CONFIG)
 CONTRASTIVE = contrastive.outputs(CONFIG)
-PAGES = [wandb.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
+PAGES = [contexts.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
 APPLIED = contrastive.paths(PLAN)  # fits that are tested on other datasets
 DIRECTIONS = [p for of in CONTRASTIVE.values() for p in of.values()] if APPLIED else []
 # What the report reads is made on the way to it.

@@ -1,7 +1,7 @@
 """Write the pages of top contexts from their tables."""
 
 from actprobe import jobs
-from actprobe.wandb.pages import write_page
+from actprobe.contexts.pages import write_page
 
 with jobs.logged(snakemake.log[0]):
     for table, page in zip(snakemake.input, snakemake.output, strict=True):

@@ -20,12 +20,12 @@ from actprobe.arrays import parquet, tables, tensors
 from actprobe.arrays.features import Checked, Features
 from actprobe.arrays.targets import ArraySpec, ArrayTarget
 from actprobe.errors import ActprobeError, BadInput
+from actprobe.files import UNKNOWN
 from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
 from actprobe.plan import Batch
 from actprobe.texts import Texts
 from actprobe.texts.values import listed, shown
-from actprobe.wandb.chunks import UNKNOWN
 
 log = logging.getLogger(__name__)
 

@@ -11,14 +11,16 @@ from actprobe.files.names import check_name
 from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
-    from actprobe.files.arrays import Array, Opened, open_arrays
-    from actprobe.files.dtypes import as_float32, is_float, is_integer
+    from actprobe.files.arrays import UNKNOWN, Array, Opened, open_arrays
+    from actprobe.files.dtypes import as_float32, check_finite, is_float, is_integer
     from actprobe.files.npz import read_strings
 
 _LAZY = {
+    "UNKNOWN": "arrays",
     "Array": "arrays",
     "Opened": "arrays",
     "as_float32": "dtypes",
+    "check_finite": "dtypes",
     "is_float": "dtypes",
     "is_integer": "dtypes",
     "open_arrays": "arrays",
@@ -26,9 +28,11 @@ _LAZY = {
 }
 
 __all__ = [
+    "UNKNOWN",
     "Array",
     "Opened",
     "as_float32",
+    "check_finite",
     "check_name",
     "is_float",
     "is_integer",

@@ -23,6 +23,8 @@ from actprobe.files import limits
 from actprobe.files.dtypes import NUMPY, SAFETENSORS
 from actprobe.files.safetensors import read_header
 
+UNKNOWN = -1  # a token id or a count that a file does not tell
+
 
 class Array(Protocol):
     """An array in an open file. dtype is a name of `dtypes.NUMPY`."""

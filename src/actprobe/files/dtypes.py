@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actprobe.errors import BadInput
+
 NUMPY: dict[str, np.dtype[Any]] = {
     "bool": np.dtype("?"),
     "uint8": np.dtype("u1"),
@@ -105,3 +107,10 @@ def _float8(dtype: str) -> NDArray[np.float32]:
     else:  # no infinity: all ones is no number
         value[(code & 127) == 127] = np.nan
     return value.astype(np.float32)
+
+
+def check_finite(block: NDArray[Any], file: str, first: int) -> None:
+    """Raise BadInput naming the file and the row when a value of [n, d] is not finite."""
+    if not np.isfinite(block).all():
+        row = first + int((~np.isfinite(block)).any(axis=1).argmax())
+        raise BadInput(f"{file}: row {row} holds NaN, infinity or a number beyond float32")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actprobe import costs, runs, session, wandb
+from actprobe import costs, dumps, runs, session
 from actprobe.errors import ActprobeError
 from actprobe.failures import Failures, says_only_that_a_script_failed
 from actprobe.flow import internals, place
@@ -150,7 +150,7 @@ def _plan(config: Mapping[str, Any], workflow: Any, args: Any, acts: bool) -> Pl
     if there:
         raise ActprobeError(f"there already, do not ask for it: {', '.join(there)}")
     if acts:
-        wandb.follow(plan)
+        dumps.follow(plan)
     return plan
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.hub.names import dataset_hint, hint, looks_like_repo, split, split_dataset
+from actprobe.hub.place import Place
 from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         require_whole,
         snapshot,
     )
+    from actprobe.hub.progress import Progress
     from actprobe.hub.reachable import noted, require_reachable
     from actprobe.hub.service import Commit, Hub, of
 
@@ -33,6 +35,7 @@ _LAZY = {
     "Hub": "service",
     "Listing": "layout",
     "NotThere": "asking",
+    "Progress": "progress",
     "Refused": "asking",
     "anywhere": "layout",
     "lacking": "layout",
@@ -51,6 +54,8 @@ __all__ = [
     "Hub",
     "Listing",
     "NotThere",
+    "Place",
+    "Progress",
     "Refused",
     "anywhere",
     "dataset_hint",

@@ -20,9 +20,9 @@ from actprobe.hub.asking import LONGEST_WAIT, Dropped, cause, keep_out_of_logs, 
 from actprobe.hub.layout import Entry, length
 from actprobe.hub.names import of_client
 from actprobe.hub.placing import blob_of, point, unfinished, writable
+from actprobe.hub.progress import Progress
 from actprobe.hub.transfer import check, new_hash, opened
 from actprobe.store.files import out_of_space
-from actprobe.wandb.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from actprobe.errors import ActprobeError, ConfigError, Unreachable
 from actprobe.hub import asking
 from actprobe.hub.asking import Line, Refused
 from actprobe.hub.names import of_client
+from actprobe.hub.place import Place
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def noted(place: Mapping[str, str], error: ActprobeError) -> dict[str, str]:
     return {**place, kind: str(error)}
 
 
-def require_reachable(args: Iterable[Mapping[str, Any]], acts: bool) -> None:
+def require_reachable(args: Iterable[Any], acts: bool) -> None:
     """Stop a plan whose pending targets need what the hub refuses, or does not give now.
 
     args: those of the pending targets. Files that are there need no hub, so only what is pending
@@ -28,28 +29,36 @@ def require_reachable(args: Iterable[Mapping[str, Any]], acts: bool) -> None:
     hub refuses for good stops every plan; what cannot be had just now stops a run (`acts`), while a
     dry run goes on and says so. Raises ConfigError or Unreachable.
     """
-    given = (p for each in args for p in (each.get("place"), each.get("sae")))
-    places = [p for p in given if isinstance(p, Mapping) and "repo" in p]
-    found: dict[str, dict[str, None]] = {"refused": {}, "unreachable": {}}
-    for place in places:
-        for kind in found:
-            if kind in place:
-                found[kind][place[kind]] = None
-    lacking = {p["repo"]: p for p in places if "lacks" in p}
+    places = [p for each in args for p in _places(each)]
+    refused = dict.fromkeys(p.refused for p in places if p.refused)
+    unreachable = dict.fromkeys(p.unreachable for p in places if p.unreachable)
+    lacking = {p.repo: (p.revision, p.lacks) for p in places if p.lacks}
     line = Line(patient=False)
-    for repo, place in lacking.items():
+    for repo, (revision, file) in lacking.items():
         try:
-            _try(line, repo, place["revision"], place["lacks"])
-        except (Refused, Unreachable) as e:
-            kind = "refused" if isinstance(e, Refused) else "unreachable"
-            found[kind][str(e)] = None
-    if refused := list(found["refused"]):
-        raise ConfigError(_listed("these cannot be had from the hub", refused))
-    if unreachable := list(found["unreachable"]):
-        text = _listed("these are not here, and cannot be had from the hub now", unreachable)
+            _try(line, repo, revision, file)
+        except Refused as e:
+            refused[str(e)] = None
+        except Unreachable as e:
+            unreachable[str(e)] = None
+    if refused:
+        raise ConfigError(_listed("these cannot be had from the hub", list(refused)))
+    if unreachable:
+        text = _listed("these are not here, and cannot be had from the hub now", list(unreachable))
         if acts:
             raise Unreachable(text)
         log.warning("%s\n(a run would end here)", text)
+
+
+def _places(args: Any) -> Iterator[Place]:
+    """The places of the hub in the args of a target."""
+    loose = isinstance(args, Mapping)
+    for p in args.values() if loose else vars(args).values():
+        if isinstance(p, Place):
+            yield p
+        elif isinstance(p, Mapping) and "repo" in p:  # until every stage has its types
+            why = {k: p.get(k) for k in ("lacks", "refused", "unreachable")}
+            yield Place(repo=p["repo"], revision=p["revision"], cache_dir="", **why)
 
 
 def _try(line: Line, repo: str, commit: str, name: str) -> None:

@@ -15,8 +15,8 @@ from actprobe.hub import asking, commits, download, layout, placing, transfer
 from actprobe.hub.asking import Line, NotThere
 from actprobe.hub.layout import Entry, Listing
 from actprobe.hub.names import of_client
+from actprobe.hub.progress import Progress
 from actprobe.keys import DigestMemo
-from actprobe.wandb.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from actprobe import keys, store, texts
 from actprobe.errors import BadInput
-from actprobe.files import Array, as_float32, is_float, open_arrays
+from actprobe.files import UNKNOWN, Array, as_float32, check_finite, is_float, open_arrays
 from actprobe.interchange import caches
 from actprobe.interchange.layouts import INFO, read_object
 from actprobe.interchange.targets import identity
@@ -27,7 +27,6 @@ from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
 from actprobe.plan import Batch, Target
 from actprobe.texts import Texts
-from actprobe.wandb.chunks import UNKNOWN, check_finite
 
 log = logging.getLogger(__name__)
 

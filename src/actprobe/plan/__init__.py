@@ -22,7 +22,7 @@ from actprobe.plan.cache import (
 from actprobe.plan.frozen import freeze, thaw
 from actprobe.plan.making import Plan, make, pending, take_over
 from actprobe.plan.records import Nothing, Record, plain
-from actprobe.plan.targets import Target, only, target
+from actprobe.plan.targets import SourceArgs, Target, only, target
 
 __all__ = [
     "DAMAGED",
@@ -37,6 +37,7 @@ __all__ = [
     "Nothing",
     "Plan",
     "Record",
+    "SourceArgs",
     "State",
     "Target",
     "batches",

@@ -116,7 +116,7 @@ class Cache:
 
 def _raw_state(t: Target) -> State:
     """A raw file has no header; its length is what can be checked cheaply, where it is known."""
-    size, expected = os.path.getsize(t.path), t.args.get("size")
+    size, expected = os.path.getsize(t.path), getattr(t.args, "size", None)
     if expected is not None and size != expected:
         return State(DAMAGED, f"{size} bytes, expected {expected}")
     return State(THERE)

@@ -6,15 +6,51 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from actprobe import keys
 from actprobe.errors import ConfigError
 from actprobe.plan.records import Nothing, plain
 
-SpecT = TypeVar("SpecT")
-ArgsT = TypeVar("ArgsT")
+S = TypeVar("S")
+A = TypeVar("A")
+T = TypeVar("T", bound="Target[Any, SourceArgs]")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as Defaulted
+
+    # `Target` alone is a target of any stage.
+    SpecT = Defaulted("SpecT", covariant=True, default=Any)
+    ArgsT = Defaulted("ArgsT", covariant=True, default=Any)
+else:
+    SpecT = TypeVar("SpecT", covariant=True)
+    ArgsT = TypeVar("ArgsT", covariant=True)
 _NOTHING = Nothing()
+
+
+class _Loose(dict[str, Any]):
+    """A mapping that answers like a record, until every stage has its types."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class SourceArgs(Protocol):
+    """What the args of every source of rows say: activations, latents, features from files.
+
+    source: its name in results; model, site and position: as in the config, empty where it has none.
+    """
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def site(self) -> str: ...
+    @property
+    def position(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +83,11 @@ class Target(Generic[SpecT, ArgsT]):
     movable: bool = False
     version: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("spec", "args"):
+            if type(value := getattr(self, name)) is dict:
+                object.__setattr__(self, name, _Loose(value))
+
     @property
     def identity(self) -> str:
         """What stands for this artefact in the specs of those that read it."""
@@ -69,16 +110,16 @@ def target(
     stage: str,
     version: int,
     name: str,
-    spec: SpecT,
+    spec: S,
     *,
     loader: str,
     item: str,
     inputs: Iterable[Target[Any, Any]] = (),
-    args: ArgsT = _NOTHING,  # type: ignore[assignment]
+    args: A = _NOTHING,  # type: ignore[assignment]
     ext: str = "h5",
     cost: float = 1.0,
     movable: bool = False,
-) -> Target[SpecT, ArgsT]:
+) -> Target[S, A]:
     """A target whose key is the hash of stage, version and spec.
 
     `spec` must hold the keys of the upstream artefacts it depends on; `inputs` only says which
@@ -97,13 +138,13 @@ def target(
     )  # fmt: skip
 
 
-def only(found: Sequence[Target[Any, Any]], where: str) -> Target[Any, Any]:
+def only(found: Sequence[T], where: str) -> T:
     """The one target of a source and dataset. Raises ConfigError when entries of the config call
     two things by this name."""
     if len({t.path for t in found}) > 1:
         t = found[0]
         raise ConfigError(
-            f"{where}: {t.args['source']} of {t.item} means different spans in different entries of "
+            f"{where}: {t.args.source} of {t.item} means different spans in different entries of "
             "`activations`; call them differently"
         )
     return found[0]

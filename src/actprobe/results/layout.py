@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actprobe.probes import extensions, protocol, tested
+from actprobe.sae import MadePlace, is_trained
 
 if TYPE_CHECKING:
-    from actprobe.plan import Plan, Target
+    from actprobe.plan import Plan
+    from actprobe.sae import LatentTarget
 
 TABLES = {
     "probes_csv": "tables/probes.csv",
@@ -103,11 +105,11 @@ def encoded(plan: Plan) -> list[dict[str, Any]]:
             texts[t.args["test_matrix"]] = t.args["test_texts"]
     return [
         {
-            "sae": t.args["source"],
+            "sae": t.args.source,
             "dataset": t.item,
-            **{k: t.args[k] for k in ("model", "site", "position")},
+            **{k: getattr(t.args, k) for k in ("model", "site", "position")},
             "latents": path,
-            "trained": t.args["sae"].get("artefact", "") if _is_trained(plan, t) else "",
+            "trained": _trained(plan, t),
             "texts": texts[path],
             "tests": [list(test) for test in sorted(tests[path])],
         }
@@ -117,10 +119,11 @@ def encoded(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _is_trained(plan: Plan, latents: Target) -> bool:
-    """Whether the SAE of these latents was trained here; a converted one has an artefact too."""
-    made = plan.targets.get(latents.args["sae"].get("artefact", ""))
-    return made is not None and made.args.get("make") == "train"
+def _trained(plan: Plan, latents: LatentTarget) -> str:
+    """The artefact of these latents' SAE where it was trained here; a converted one has one too."""
+    place = latents.args.sae
+    made = plan.targets.get(place.artefact) if isinstance(place, MadePlace) else None
+    return made.path if made is not None and is_trained(made) else ""
 
 
 def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
 from actprobe.sae.kernel import prefer_avx512
+from actprobe.sae.records import LatentArgs, LatentTarget, MadePlace, is_trained
 from actprobe.sae.targets import SAES_VERSION, VERSION, targets
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ __all__ = [
     "SAES_VERSION",
     "VERSION",
     "ClassSums",
+    "LatentArgs",
+    "LatentTarget",
     "Latents",
+    "MadePlace",
+    "is_trained",
     "make",
     "open_latents",
     "open_pooled",

@@ -38,7 +38,9 @@ def check_folding(sae: Sae) -> None:
         )
 
 
-def prepare(x: NDArray[np.float32], sae: Sae, b_dec: NDArray | None) -> NDArray[np.float32]:
+def prepare(
+    x: NDArray[np.float32], sae: Sae, b_dec: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
     """What the encoder sees of activations [n, d_in]: normalised, scaled, b_dec subtracted."""
     if sae.normalize != "none" or sae.center:
         center, scale = normalisation(x, sae)
@@ -48,7 +50,9 @@ def prepare(x: NDArray[np.float32], sae: Sae, b_dec: NDArray | None) -> NDArray[
     return x if b_dec is None else x - b_dec
 
 
-def normalisation(x: NDArray[np.float32], sae: Sae) -> tuple[NDArray, NDArray]:
+def normalisation(
+    x: NDArray[np.float32], sae: Sae
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Per row, what is subtracted and what is then divided by, [n, 1] each.
 
     layer_norm: mean, and standard deviation (n - 1) + 1e-5; constant_norm_rescale: the norm of a

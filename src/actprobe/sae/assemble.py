@@ -111,7 +111,7 @@ def _compressed(f: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> 
     return f.create_dataset(name, shape, dtype, **(packed if chunks else {}))
 
 
-def _in_chunks(found: Iterator[Window]) -> Iterator[tuple[NDArray, NDArray]]:
+def _in_chunks(found: Iterator[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
     """Values and latents in pieces of exactly one chunk, so that each is compressed once."""
     values, latents = [np.empty(0, np.float32)], [np.empty(0, np.int32)]
     n = 0

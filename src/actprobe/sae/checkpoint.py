@@ -27,14 +27,14 @@ class Checkpoint:
         self._new.unlink(missing_ok=True)  # what a kill while saving left
         self._written = time.monotonic()
 
-    def restore(self, arrays: Mapping[str, NDArray]) -> dict[str, Any] | None:
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
         """Fill the arrays and return the state; None, with the arrays untouched, if there is none.
 
         What another key left, or what is not whole, counts as none.
         """
         try:
             with np.load(self._part, allow_pickle=False) as z:
-                state = json.loads(str(z["state"]))
+                state: dict[str, Any] = json.loads(str(z["state"]))
                 if state.pop("key") != self._key:
                     return None
                 found = {name: z[name] for name in arrays}
@@ -44,7 +44,7 @@ class Checkpoint:
             arrays[name][...] = value
         return state
 
-    def save(self, arrays: Mapping[str, NDArray], state: Mapping[str, Any]) -> None:
+    def save(self, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
         """Keep this state instead of the last one, unless that is younger than half a minute."""
         if time.monotonic() - self._written < _SECONDS:
             return

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from actprobe import hub
 from actprobe.errors import BadInput, ConfigError
 from actprobe.models import families, hooks, planned_bos, rows_begin_with_bos
+from actprobe.models.described import described
 from actprobe.sae.formats import Sae
 
 KINDS = ("site", "model", "width", "bos", "context", "positions", "head", "processing")
@@ -143,29 +142,6 @@ def model_names(name: str, settings: Mapping[str, Any]) -> list[str]:
     return [source.partition(":")[2] or source, name]
 
 
-def d_model(settings: Mapping[str, Any]) -> int | None:
-    """Width of a model's residual stream, from the config, a local folder or the local hub cache;
-    None if not known."""
-    if settings.get("d_model"):
-        return int(settings["d_model"])
-    width = families.d_model(_config_json(settings) or {})
-    return width if isinstance(width, int) else None
-
-
-def _config_json(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The `config.json` of a model, None where it cannot be read now."""
-    source, below = settings.get("source", ""), settings.get("subfolder") or ""
-    path: Path | None = Path(source, below, "config.json").expanduser()
-    if source.startswith("hub:"):
-        repo, folder = hub.split(source.removeprefix("hub:"), below, "models")
-        path = hub.anywhere(repo, str(Path(folder, "config.json")))
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def ignored(settings: Mapping[str, Any]) -> set[str]:
     """The kinds of mismatch that a config entry passes over."""
     told = settings["overrides"]["ignore_mismatch"]
@@ -180,12 +156,11 @@ def require_match(name: str, sae: Sae, config: Mapping[str, Any], extracted: boo
     settings = config["saes"][name]
     model = config["models"].get(settings["model"], {})  # imported activations have none
     names = model_names(settings["model"], model)
-    bos = _planned_bos(model) if extracted else None
-    _refuse(
-        name,
-        settings,
-        mismatches(sae, settings["site"], names, d_model(model), extracted, bos),
-    )
+    said = described(config, model)
+    width = model.get("d_model") or families.d_model(said)
+    bos = _planned_bos(model, said) if extracted else None
+    found = mismatches(sae, settings["site"], names, width, extracted, bos)
+    _refuse(name, settings, found)
 
 
 def _refuse(name: str, settings: Mapping[str, Any], found: Mapping[str, str]) -> None:
@@ -197,11 +172,11 @@ def _refuse(name: str, settings: Mapping[str, Any], found: Mapping[str, str]) ->
         )
 
 
-def _planned_bos(model: Mapping[str, Any]) -> bool | None:
+def _planned_bos(model: Mapping[str, Any], said: Mapping[str, Any]) -> bool | None:
     """Whether texts will begin with a BOS, None where the tokenizer or the texts themselves decide."""
     if not model or model["chat"] or not model["add_special_tokens"]:
         return None
-    return planned_bos(model, _config_json(model))
+    return planned_bos(model, said or None)
 
 
 def require_texts(

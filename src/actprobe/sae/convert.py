@@ -69,7 +69,7 @@ class _Archive:
             if t.dtype in SIZES
         }
 
-    def pieces(self, name: str) -> Iterator[NDArray]:
+    def pieces(self, name: str) -> Iterator[NDArray[Any]]:
         shape, dtype = self.arrays[name]
         width = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
         step = max(1, _PIECE // width)
@@ -96,7 +96,7 @@ class _Pickle:
         }
         self.arrays |= dict.fromkeys(state.numbers, ((), "f8"))
 
-    def pieces(self, name: str) -> Iterator[NDArray]:
+    def pieces(self, name: str) -> Iterator[NDArray[Any]]:
         if name in self._state.numbers:
             yield np.array(self._state.numbers[name])
             return

@@ -58,11 +58,13 @@ class Cpu:
         out = self._buffer[:size].reshape(len(x), w.shape[1])
         return np.matmul(x, w, out=out)
 
-    def kept(self, mask: NDArray, value: NDArray[np.float32]) -> Entries:
+    def kept(self, mask: NDArray[np.bool_], value: NDArray[np.float32]) -> Entries:
         flat = np.flatnonzero(mask)
         return flat.astype(np.uint32), value.reshape(-1)[flat]
 
-    def largest(self, size: NDArray[np.float32], floor: NDArray[np.float32], k: int) -> NDArray:
+    def largest(
+        self, size: NDArray[np.float32], floor: NDArray[np.float32], k: int
+    ) -> NDArray[np.bool_]:
         mask = size > floor[:, None]
         n, width = size.shape
         if width > k and np.count_nonzero(mask) > 2 * k * n:

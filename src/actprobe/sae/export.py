@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +30,7 @@ def save_benchmark(
     labels = np.asarray(y, np.int64)
     written = []
     for part, rows in (("train", np.asarray(train)), ("test", np.asarray(test))):
-        x = latents.rows(rows).to_torch().to_sparse_coo().coalesce()
+        x = latents.rows(rows).to_torch().to_sparse(layout=torch.sparse_coo).coalesce()
         for name, value in (("X", x), ("y", torch.from_numpy(labels[rows]).to_sparse())):
             path = Path(f"{stem}_{name}_{part}{'_sae' * (name == 'X')}.pt")
             torch.save(value, path)
@@ -41,7 +42,7 @@ def save_safetensors(path: str | Path, latents: Latents) -> Path:
     """Write CSR arrays `data`, `indices`, `indptr` and `shape` to a safetensors file."""
     from safetensors.numpy import save_file
 
-    arrays: dict[str, NDArray] = {
+    arrays: dict[str, NDArray[Any]] = {
         "data": latents.data,
         "indices": latents.indices,
         "indptr": latents.indptr,
@@ -61,7 +62,7 @@ def save_saelens(artefact: str | Path, folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with Weights(sae) as w:
-        weights: dict[str, NDArray] = {
+        weights: dict[str, NDArray[Any]] = {
             "W_enc": np.ascontiguousarray(w.encoder.block(0, sae.d_sae)),
             "b_enc": w.vector("b_enc"),
             "W_dec": w.decoder.rows(np.arange(sae.d_sae)),

@@ -15,12 +15,13 @@ from threadpoolctl import threadpool_limits
 from actprobe import models, store
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.sae import assemble, checks, quality
 from actprobe.sae.architectures import normalisation, prepare
 from actprobe.sae.encode import RowTile, best_so_far, encode
 from actprobe.sae.memory import sizes
 from actprobe.sae.pieces import COLUMNS, ROWS, Pieces
+from actprobe.sae.records import LatentTarget
 from actprobe.sae.session import Session, Work, activations, opened
 from actprobe.sae.summary import Summary, summaries, warnings, windows
 
@@ -66,17 +67,17 @@ def _allow_open_files(n: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _begin(t: Target, session: Session, out: Outcome) -> Iterator[Work]:
+def _begin(t: LatentTarget, session: Session, out: Outcome) -> Iterator[Work]:
     """The work on a target, resumed or begun; nothing when its activations do not fit the SAE."""
-    with out.guard(t), models.open_activations(t.args["activations"]) as a:
-        if t.args["extracted"]:
-            facts = store.read_header(t.args["activations"])["facts"]
-            sae, path = session.weights.sae, t.args["activations"]
+    with out.guard(t), models.open_activations(t.args.activations) as a:
+        if t.args.extracted:
+            facts = store.read_header(t.args.activations)["facts"]
+            sae, path = session.weights.sae, t.args.activations
             checks.require_texts(session.name, sae, session.settings, facts, a.n_tokens, path)
         width, d_in = int(np.prod(a.shape[1:])), session.weights.sae.d_in
         if width != d_in:
             raise BadInput(
-                f"{t.args['activations']}: activations of width {width}; {session.name} encodes "
+                f"{t.args.activations}: activations of width {width}; {session.name} encodes "
                 f"width {d_in}"
             )
         yield Work(t, a.shape[0], Pieces(store.claim(t.path), t.key))
@@ -109,12 +110,12 @@ def _pass(group: Sequence[tuple[Work, int]], session: Session, block: int, out: 
 
 def _tile(w: Work, index: int, session: Session) -> RowTile:
     first = index * ROWS
-    x = activations(w.target.args["activations"], slice(first, min(first + ROWS, w.n)))
+    x = activations(w.target.args.activations, slice(first, min(first + ROWS, w.n)))
     sae = session.weights.sae
     if sae.normalize == "constant_norm_rescale":
         zero = np.flatnonzero(normalisation(x, sae)[1] == 0)
         if len(zero):
-            path = w.target.args["activations"]
+            path = w.target.args.activations
             equal = "equal in all dimensions" if sae.center else "all zeros"
             raise BadInput(f"{path}: row {first + zero[0]} is {equal}: its norm cannot be rescaled")
     x = prepare(x, sae, session.b_dec)
@@ -143,6 +144,6 @@ def _finish(w: Work, found: Summary, session: Session) -> Path:
         "warnings": warnings(w, session, found),
     }
     spec = w.target.record
-    with models.open_activations(w.target.args["activations"]) as a:
+    with models.open_activations(w.target.args.activations) as a:
         offsets = a.offsets
     return assemble.write(w.target.path, spec, facts, lengths, d_sae, windows(w, session), offsets)

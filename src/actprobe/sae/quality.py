@@ -241,7 +241,8 @@ def _add_product(out: Floats, z: csr_array, w: Floats) -> None:
 
 def _squares(x: Floats) -> NDArray[np.float64]:
     """Squared norm of each row."""
-    return np.einsum("nd,nd->n", x, x).astype(np.float64)
+    squares: NDArray[np.float64] = np.einsum("nd,nd->n", x, x).astype(np.float64)
+    return squares
 
 
 def _six(value: float | np.floating) -> float:

@@ -12,7 +12,9 @@ from actprobe.sae.latents import ClassSums, Latents
 Rule = Literal["a", "b", "fisher"]
 
 
-def rank(latents: Latents, rows: ArrayLike | None, y: ArrayLike, rule: Rule, k: int) -> NDArray:
+def rank(
+    latents: Latents, rows: ArrayLike | None, y: ArrayLike, rule: Rule, k: int
+) -> NDArray[np.int64]:
     """The k best latents for telling the classes y = 0, 1, … of rows apart, best first, int64.
 
     Equals a stable descending sort of the dense scores: equal scores go to the lower latent, and
@@ -48,7 +50,7 @@ def scores(sums: ClassSums, rule: Rule) -> NDArray[np.float64]:
     if len(sums.n) != 2 or not sums.n.all():
         raise ValueError(f"ranking needs rows of classes 0 and 1, found {sums.n.tolist()}")
     mean = sums.total / sums.n[:, None]
-    score = np.abs(mean[1] - mean[0])
+    score: NDArray[np.float64] = np.abs(mean[1] - mean[0])
     if rule == "b":
         score /= sums.magnitude / (sums.nonzero.sum(axis=0) + 1e-6) + 1e-6
     return score

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from actprobe import models, store
 from actprobe.errors import BadInput
-from actprobe.plan import Target
 from actprobe.probes import tested
+from actprobe.sae.records import TrainTarget
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +31,19 @@ class Rows:
     facts: dict[str, Any]
 
 
-def chosen(t: Target) -> Rows:
+def chosen(t: TrainTarget) -> Rows:
     """The rows that train the SAE of a target: those whose texts no probe of it tests, or all where
     the config says so or the untested ones hold too few tokens.
 
     Raises BadInput for a dataset that cannot be used, or whose texts are not those of its tokens.
     """
-    lengths = [_lengths(path) for path in t.args["tokens"]]
-    texts = [_digests(p) if p else None for p in t.args["texts"]]
-    for path, n, digest in zip(t.args["tokens"], lengths, texts, strict=True):
+    lengths = [_lengths(path) for path in t.args.tokens]
+    texts = [_digests(p) if p else None for p in t.args.texts]
+    for path, n, digest in zip(t.args.tokens, lengths, texts, strict=True):
         if digest is not None and len(digest) != len(n):
             raise BadInput(f"{path}: {len(n)} rows of tokens, its dataset has {len(digest)} texts")
-    tests = zip(t.args["texts"], t.args["tests"], texts, strict=True)
-    seen = [d[tested.rows(p, of)] for p, of, d in tests if of and d is not None]
+    tests = zip(t.args.texts, t.args.tests, texts, strict=True)
+    seen = [d[tested.rows(p, of)] for p, of, d in tests if of and p is not None and d is not None]
     out = np.unique(np.concatenate(seen)) if seen else np.empty(0, np.uint64)
     keep = [
         np.ones(len(n), bool) if digest is None else ~np.isin(digest, out)
@@ -52,7 +52,7 @@ def chosen(t: Target) -> Rows:
     share = sum(int(n[k].sum()) for n, k in zip(lengths, keep, strict=True)) / max(
         1, sum(int(n.sum()) for n in lengths)
     )
-    rows = t.spec["train"]["rows"]
+    rows = t.spec.train.rows
     if share < LEAST:
         log.warning(
             "%s: rows that no probe tests hold %.1f %% of the tokens: too few, so it is trained on "

@@ -14,13 +14,14 @@ from threadpoolctl import threadpool_limits
 from actprobe import store
 from actprobe.errors import BadInput, ConfigError
 from actprobe.jobs import Outcome
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.sae import rows, stream, training
 from actprobe.sae.artefact import facts_of
 from actprobe.sae.blame import blaming
 from actprobe.sae.checkpoint import Checkpoint
 from actprobe.sae.convert import convert
 from actprobe.sae.formats import Sae
+from actprobe.sae.records import SaeTarget, TrainTarget, is_trained
 from actprobe.sae.sizes import FIRST, HELD, training_bytes
 from actprobe.sae.sources import open_place, require_unchanged
 
@@ -34,22 +35,25 @@ def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         stack.enter_context(threadpool_limits(threads))
         for t in out.todo(hold=True):
             with out.guard(t):
-                if t.args["make"] == "convert":
-                    with blaming(f"saes.{t.loader}"):
-                        sae = open_place(t.args["place"])
-                        require_unchanged(t.loader, config, t.spec["source"])
-                        part = convert(sae, t.path, t.record)
-                    out.done(t, part)
-                else:
-                    out.done(t, _train(t, config))
+                out.done(t, _made(t, config))
 
 
-def _train(t: Target, config: Mapping[str, Any]) -> Path:
+def _made(t: SaeTarget, config: Mapping[str, Any]) -> Path:
+    """Train or convert the SAE of a target; returns the sealed part."""
+    if is_trained(t):
+        return _train(t, config)
+    with blaming(f"saes.{t.loader}"):
+        sae = open_place(t.args.place)
+        require_unchanged(t.loader, config, t.spec.source)
+        return convert(sae, t.path, t.record)
+
+
+def _train(t: TrainTarget, config: Mapping[str, Any]) -> Path:
     """Train the SAE of a target; returns the sealed part. Raises BadInput for unusable tokens."""
-    settings, seed = t.spec["train"], t.spec["train"]["seed"]
+    settings, seed = t.spec.train, t.spec.train.seed
     entry = config["saes"][t.loader]
     used = rows.chosen(t)
-    with stream.opened(t.args["tokens"], settings["holdout"], seed, used.keep) as (
+    with stream.opened(t.args.tokens, settings.holdout, seed, used.keep) as (
         tokens,
         held_out,
     ):
@@ -58,9 +62,9 @@ def _train(t: Target, config: Mapping[str, Any]) -> Path:
         first = stream.sample(tokens, FIRST, rng)
         held = stream.sample(held_out, HELD, rng)
         if not (np.ptp(first, axis=0).any() and np.ptp(held, axis=0).any()):
-            raise BadInput(f"{t.args['tokens'][0]}: all tokens are equal: nothing to train on")
+            raise BadInput(f"{t.args.tokens[0]}: all tokens are equal: nothing to train on")
         log.info("%s: training on %d tokens, %d held out", t.loader, tokens.n, len(held))
-        batches = stream.batches(tokens, settings["batch_size"], rng)
+        batches = stream.batches(tokens, settings.batch_size, rng)
         checkpoint = Checkpoint(store.claim(t.path), t.key)
         found = training.train(batches, first, held, tokens.n, settings, checkpoint)
         n, d = tokens.n, tokens.d
@@ -68,11 +72,11 @@ def _train(t: Target, config: Mapping[str, Any]) -> Path:
         weights="",
         architecture="topk",
         d_in=d,
-        d_sae=settings["width"],
-        k=settings["k"],
+        d_sae=settings.width,
+        k=settings.k,
         subtract_b_dec=True,
         model=entry["model"],
-        hook=t.args["hook"],
+        hook=t.args.hook,
     )
     course = {"curve": found.curve, "stopped": found.stopped, "tokens": n, "massive": found.massive}
     facts = facts_of(sae) | {"training": course | used.facts}
@@ -84,12 +88,12 @@ def _train(t: Target, config: Mapping[str, Any]) -> Path:
     return store.write_h5(t.path, arrays, t.record, facts)
 
 
-def _require_memory(t: Target, d: int, limit: int) -> None:
+def _require_memory(t: TrainTarget, d: int, limit: int) -> None:
     """Raise ConfigError when training cannot fit: it has no smaller pieces to fall back on."""
-    s = t.spec["train"]
-    needed = training_bytes(d, s)
+    train = t.spec.train
+    needed = training_bytes(d, train)
     if limit < needed:
         raise ConfigError(
-            f"max_memory: {limit / 1e6:,.0f} MB; training saes.{t.loader} ({s['width']} latents of "
+            f"max_memory: {limit / 1e6:,.0f} MB; training saes.{t.loader} ({train.width} latents of "
             f"width {d}) needs {needed / 1e6:,.0f} MB"
         )

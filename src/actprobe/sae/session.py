@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from actprobe import models
 from actprobe.errors import BadInput
-from actprobe.plan import Target
 from actprobe.sae import checks
 from actprobe.sae.architectures import Rule, check_folding, rule
 from actprobe.sae.blame import blaming
 from actprobe.sae.engine import Engine, engine
 from actprobe.sae.pieces import Pieces
+from actprobe.sae.records import LatentTarget
 from actprobe.sae.sources import open_place, require_unchanged
 from actprobe.sae.weights import Weights
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Work:
     """One dataset on its way through the SAE: the n rows of its activations, and their tiles."""
 
-    target: Target
+    target: LatentTarget
     n: int
     pieces: Pieces
     usable: bool = True
@@ -52,22 +52,22 @@ class Session:
 
 
 @contextlib.contextmanager
-def opened(name: str, t: Target, config: Mapping[str, Any]) -> Iterator[Session]:
+def opened(name: str, t: LatentTarget, config: Mapping[str, Any]) -> Iterator[Session]:
     """Open the SAE of these targets. Raises BadInput naming what is wrong with it.
 
     An SAE that could not be looked at while planning is compared with the site here (ConfigError).
     """
     settings = config["saes"][name]
     with blaming(f"saes.{name}"):
-        sae = open_place(t.args["sae"])
+        sae = open_place(t.args.sae)
         if not settings["train"]:  # one trained here belongs to them by its key
-            checks.require_match(name, sae, config, t.args["extracted"])
+            checks.require_match(name, sae, config, t.args.extracted)
         fold = settings["fold_decoder_norm"]
         if fold:
             check_folding(sae)
         weights = Weights(sae)
     with weights:
-        require_unchanged(name, config, t.spec["sae"])
+        require_unchanged(name, config, t.spec.sae)
         with blaming(f"saes.{name}"):
             norms = weights.decoder_norms() if fold or sae.rescale != "none" else None
             b_dec = weights.vector("b_dec") if sae.subtract_b_dec else None

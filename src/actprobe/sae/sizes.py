@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from actprobe.sae.records import Training
 
 POOL = 1 << 16  # tokens shuffled together; a constant, so that results do not depend on memory
 FIRST = 1 << 14  # tokens that set the scale of the activations
@@ -12,8 +11,8 @@ HELD = 1 << 12  # held-out tokens that the loss is measured on
 _BASE = 300 << 20  # bytes of Python and its libraries
 
 
-def training_bytes(d: int, train: Mapping[str, Any]) -> int:
-    """Bytes that training by a config's `train` needs on activations of width d."""
-    weights = 2 * train["width"] * d
-    tokens = (2 * POOL + 3 * FIRST + 2 * HELD + 8 * train["batch_size"]) * d
-    return _BASE + 4 * (6 * weights + tokens) + 12 * train["batch_size"] * train["width"]
+def training_bytes(d: int, train: Training) -> int:
+    """Bytes that training needs on activations of width d."""
+    weights = 2 * train.width * d
+    tokens = (2 * POOL + 3 * FIRST + 2 * HELD + 8 * train.batch_size) * d
+    return _BASE + 4 * (6 * weights + tokens) + 12 * train.batch_size * train.width

@@ -14,9 +14,20 @@ from typing import Any
 from actprobe import hub, keys
 from actprobe.errors import BadInput, ConfigError, Unreachable
 from actprobe.keys import DigestMemo
+from actprobe.plan import plain
 from actprobe.sae.formats import FORMATS, Sae, describe, detect
 from actprobe.sae.headers import require_tensors
 from actprobe.sae.pickles import is_pickle
+from actprobe.sae.records import (
+    FilesIdentity,
+    HubIdentity,
+    HubPlace,
+    Identity,
+    LocalPlace,
+    MadePlace,
+    Place,
+    Published,
+)
 from actprobe.sae.remote import Remote
 from actprobe.sae.tensors import sliceable, tensors
 
@@ -30,8 +41,8 @@ class Source:
     cannot be used.
     """
 
-    identity: Mapping[str, Any]
-    place: Mapping[str, str]
+    identity: Published
+    place: LocalPlace | HubPlace
     sae: Sae | None
     convert: bool
     bad: str | None = None
@@ -62,14 +73,15 @@ def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
     if settings["identity"] == "revision":
         if not settings["revision"]:
             raise ConfigError(f"{where}: identity: revision needs a revision")
-        identity: dict[str, Any] = {"revision": settings["revision"]}
+        identity = FilesIdentity(format=fmt, revision=settings["revision"])
     else:
         _require_whole(files.values(), memo)
-        identity = {"files": keys.spec_key({name: memo.sha256(f) for name, f in files.items()})}
+        digests = {name: memo.sha256(f) for name, f in files.items()}
+        identity = FilesIdentity(format=fmt, files=keys.spec_key(digests))
     said = {k: getattr(sae, k) for k in FORMATS[fmt].by_name} if sae else {}
-    identity |= {k: v for k, v in said.items() if v != getattr(Sae, k)}
-    place = {"path": str(path), "format": fmt}
-    return Source({**identity, "format": fmt}, place, sae, convert, bad)
+    named = {k: v for k, v in said.items() if v != getattr(Sae, k)}
+    place = LocalPlace(path=str(path), format=fmt)
+    return Source(replace(identity, named=named or None), place, sae, convert, bad)
 
 
 def _require_whole(files: Iterable[Path], memo: DigestMemo) -> None:
@@ -83,17 +95,17 @@ def _words(source: str) -> str | None:
     return hub.hint(source) or (f"source: hub:{source}" if hub.looks_like_repo(source) else None)
 
 
-def require_unchanged(name: str, config: Mapping[str, Any], planned: Mapping[str, Any]) -> None:
+def require_unchanged(name: str, config: Mapping[str, Any], planned: Identity) -> None:
     """Raise ActprobeError when the files of a local SAE are not those of the plan any more.
 
     planned: its identity in the spec. Digests are remembered, so that this costs a look at sizes
     and times.
     """
-    if "files" not in planned:
+    if not isinstance(planned, FilesIdentity) or planned.files is None:
         return
     settings = config["saes"][name]
     found = locate(name, settings, DigestMemo(config["cache_dir"])).identity
-    keys.require_unchanged(found, planned, f"saes.{name}: {settings['source']}")
+    keys.require_unchanged(plain(found), plain(planned), f"saes.{name}: {settings['source']}")
 
 
 def _must_convert(sae: Sae) -> bool:
@@ -112,8 +124,16 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
     service, fmt = hub.of(memo), settings["format"]
     commit = service.commit(repo, settings["revision"], where)
     remote = Remote(service, repo, commit.sha, folder)
-    identity = {"hub": repo, "revision": commit.sha, **_named(fmt, folder)}
-    place = {"repo": repo, "asked": commit.asked, "cache_dir": str(memo.file.parent)}
+
+    def placed(fmt: str, lacks: str | None = None) -> tuple[HubIdentity, HubPlace]:
+        below, file = _named(fmt, folder)
+        identity = HubIdentity(hub=repo, revision=commit.sha, format=fmt, folder=below, file=file)
+        place = HubPlace(
+            repo=repo, revision=commit.sha, asked=commit.asked, cache_dir=str(memo.file.parent),
+            format=fmt, folder=below, file=file, lacks=lacks,
+        )  # fmt: skip
+        return identity, place
+
     try:
         found = remote.look(fmt, where)
     except (hub.Refused, Unreachable) as e:  # it may never be needed
@@ -121,9 +141,8 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
             raise type(e)(
                 f"{where}.format: cannot be seen now, give one of {', '.join(FORMATS)}: {e}"
             ) from None
-        return Source(
-            identity, hub.noted({**identity, **place}, e), None, ".pt" in FORMATS[fmt].files[-1]
-        )
+        identity, place = placed(fmt)
+        return Source(identity, place.without(e), None, ".pt" in FORMATS[fmt].files[-1])
     convert, bad = ".pt" in Path(found.files[0]).name, found.bad  # a pickle
     try:
         if found.sae is not None and not found.lacks:
@@ -131,12 +150,10 @@ def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMe
     except BadInput as e:
         remote.require_whole()
         bad = str(e)
-    identity = {"hub": repo, "revision": commit.sha, **_named(found.format, folder)}
-    place |= {"lacks": found.lacks} if found.lacks else {}
-    return Source(identity, {**identity, **place}, found.sae, convert and not bad, bad)
+    return Source(*placed(found.format, found.lacks), found.sae, convert and not bad, bad)
 
 
-def _named(fmt: str, folder: str) -> dict[str, str]:
+def _named(fmt: str, folder: str) -> tuple[str, str | None]:
     """What a source says of an SAE: its folder, and its weights file where a folder may hold several.
 
     The file may be named for other formats as well, and then says nothing more.
@@ -147,22 +164,22 @@ def _named(fmt: str, folder: str) -> dict[str, str]:
         folder = folder.removesuffix(weights).rstrip("/")
     elif "*" in weights and fnmatch.fnmatch(path.name, weights):
         parent = "" if str(path.parent) == "." else str(path.parent)
-        return {"folder": parent, "file": path.name, "format": fmt}
-    return {"folder": folder, "format": fmt}
+        return parent, path.name
+    return folder, None
 
 
-def open_place(place: Mapping[str, str]) -> Sae:
+def open_place(place: Place) -> Sae:
     """The SAE at a place, fetched when it is on the hub. Raises BadInput, Unreachable, Damaged."""
-    if "artefact" in place:
+    if isinstance(place, MadePlace):
         from actprobe.sae.artefact import read_sae
 
-        return read_sae(place["artefact"])
-    if "repo" in place:
-        service = hub.Hub(DigestMemo(place["cache_dir"]), patient=True)
-        folder = "/".join(filter(None, [place["folder"], place.get("file")]))
-        remote = Remote(service, place["repo"], place["revision"], folder)
-        found = remote.look(place["format"], "saes")
+        return read_sae(place.artefact)
+    if isinstance(place, HubPlace):
+        service = hub.Hub(DigestMemo(place.cache_dir), patient=True)
+        folder = "/".join(filter(None, [place.folder, place.file]))
+        remote = Remote(service, place.repo, place.revision, folder)
+        found = remote.look(place.format, "saes")
         at = replace(remote, folder=found.folder)
         at.fetch(found.files)
         return at.describe(found.files[0], found.format)
-    return describe(place["path"], place["format"])
+    return describe(place.path, place.format)

@@ -52,7 +52,7 @@ def summaries(
 
 def _sampled(w: Work) -> quality.Sampled:
     rows = slice(0, w.n) if w.n <= quality.SAMPLE else quality.sample(w.n)
-    return quality.Sampled(activations(w.target.args["activations"], rows), w.n)
+    return quality.Sampled(activations(w.target.args.activations, rows), w.n)
 
 
 def windows(w: Work, session: Session) -> Iterator[Window]:
@@ -75,7 +75,7 @@ def _summary(
 
 
 def _require_usable(window: Window, w: Work, session: Session) -> None:
-    path, k = w.target.args["activations"], session.rule.k
+    path, k = w.target.args.activations, session.rule.k
     if not np.isfinite(window.values).all():
         owner = np.repeat(np.arange(len(window.lengths)), window.lengths)
         bad = owner[~np.isfinite(window.values)][0]

@@ -11,9 +11,26 @@ from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.models import hooks
-from actprobe.plan import Target, only, target
+from actprobe.models.targets import STAGE as EXTRACTED
+from actprobe.plan import SourceArgs, Target, only, target
 from actprobe.probes import tested
 from actprobe.sae import checks
+from actprobe.sae.records import (
+    ConvertArgs,
+    ConvertSpec,
+    Identity,
+    LatentArgs,
+    LatentSpec,
+    LatentTarget,
+    MadeIdentity,
+    MadePlace,
+    Place,
+    SaeTarget,
+    TrainArgs,
+    Training,
+    TrainSpec,
+    Untested,
+)
 from actprobe.sae.sources import locate
 
 log = logging.getLogger(__name__)
@@ -23,12 +40,12 @@ SAES_VERSION = 2  # of trained and converted SAEs
 
 _DATASET = "dataset with these activations"
 
-Activations = dict[
-    tuple[str, str], dict[str, dict[str, list[Target]]]
-]  # position -> dataset -> target
+Vectors = Target[Any, SourceArgs]
+# Model and site -> position -> dataset -> targets.
+Activations = dict[tuple[str, str], dict[str, dict[str, list[Vectors]]]]
 
 # The target that has to be made first if there is one, identity in the spec, place for the job.
-Made = tuple[Target | None, Mapping[str, Any], Mapping[str, str]]
+Made = tuple[SaeTarget | None, Identity, Place]
 
 
 def targets(
@@ -42,7 +59,7 @@ def targets(
     """
     activations: Activations = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for t in known.get("activations", []):
-        activations[t.args["model"], t.args["site"]][t.args["position"]][t.item].append(t)
+        activations[t.args.model, t.args.site][t.args.position][t.item].append(t)
     texts = {t.item: t for t in known.get("texts", [])}
     found: list[Target] = []
     faults: list[ConfigError] = []
@@ -91,10 +108,10 @@ def _of_one(
 
 def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, Any]) -> str:
     vectors = [p for p in positions if p != "tokens"]
-    position = settings["position"]
+    position: str | None = settings["position"]
     if position is None and len(vectors) == 1:
         return vectors[0]
-    if position not in vectors and not (position == "tokens" and position in positions):
+    if position is None or position not in (*vectors, *({"tokens"} & set(positions))):
         asked = f"no position {position!r}" if position else "position is not given"
         raise ConfigError(
             f"{where}: {asked}; {settings['model']}/{settings['site']} is kept at "
@@ -103,9 +120,9 @@ def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, A
     return position
 
 
-def _extracted(activations: Target) -> bool:
+def _extracted(activations: Vectors) -> bool:
     """Whether these are read from a model here, not by another tool."""
-    return "place" in activations.args
+    return activations.stage == EXTRACTED
 
 
 def _given(
@@ -126,17 +143,17 @@ def _given(
     if not source.convert:
         return None, source.identity, source.place
     made = target(
-        config["cache_dir"], "saes", SAES_VERSION, name, {"source": dict(source.identity)},
-        loader=name, item=name, args={"make": "convert", "place": dict(source.place)}, movable=True,
+        config["cache_dir"], "saes", SAES_VERSION, name, ConvertSpec(source=source.identity),
+        loader=name, item=name, args=ConvertArgs(place=source.place), movable=True,
     )  # fmt: skip
-    return made, {"key": made.key}, {"artefact": made.path}
+    return made, MadeIdentity(key=made.key), MadePlace(artefact=made.path)
 
 
 def _trained(
     config: Mapping[str, Any],
     name: str,
     settings: Mapping[str, Any],
-    positions: Mapping[str, Mapping[str, list[Target]]],
+    positions: Mapping[str, Mapping[str, list[Vectors]]],
     texts: Mapping[str, Target],
 ) -> Made:
     where = f"saes.{name}.train"
@@ -146,61 +163,62 @@ def _trained(
             f"{where}: needs activations of {settings['model']}/{settings['site']} at position "
             "tokens"
         )
-    training = dict(settings["train"])
-    if training["k"] > training["width"]:
-        raise ConfigError(f"{where}.k: {training['k']} of {training['width']} latents cannot fire")
-    chosen = matching(training.pop("datasets"), tokens, where, _DATASET)
+    told = dict(settings["train"])
+    chosen = matching(told.pop("datasets"), tokens, where, _DATASET)
+    training = Training(**told)
+    if training.k > training.width:
+        raise ConfigError(f"{where}.k: {training.k} of {training.width} latents cannot fire")
     inputs = [only(tokens[d], where) for d in chosen]
     own = [texts.get(d) for d in chosen]
-    tests = tested.tests(config, name, chosen) if training["rows"] == "untested" else {}
+    tests = tested.tests(config, name, chosen) if training.rows == "untested" else {}
     tests = {d: of for d, of in tests.items() if d in texts}
-    params = {"train": training, "tokens": [t.key for t in inputs]}
-    if tests:  # without names of datasets: an SAE is found again under others
-        params["untested"] = {
-            "texts": [t.identity if t else None for t in own],
-            "tests": [sorted(map(tested.digest, tests.get(d, []))) for d in chosen],
-        }
+    untested = Untested(
+        texts=tuple(t.identity if t else None for t in own),
+        tests=tuple(tuple(sorted(map(tested.digest, tests.get(d, [])))) for d in chosen),
+    )
+    spec = TrainSpec(
+        train=training, tokens=tuple(t.key for t in inputs), untested=untested if tests else None
+    )
+    args = TrainArgs(
+        tokens=tuple(t.path for t in inputs),
+        texts=tuple(t.path if t else None for t in own),
+        tests=tuple(tuple(tests.get(d, [])) for d in chosen),
+        hook=hooks.hook_of(settings["site"]),
+    )
     made = target(
-        config["cache_dir"], "saes", SAES_VERSION, name, params,
-        loader=name, item=name, inputs=[*inputs, *filter(None, own)],
-        args={
-            "make": "train",
-            "tokens": [t.path for t in inputs],
-            "texts": [t.path if t else None for t in own],
-            "tests": [tests.get(d, []) for d in chosen],
-            "hook": hooks.hook_of(settings["site"]),
-        },
+        config["cache_dir"], "saes", SAES_VERSION, name, spec,
+        loader=name, item=name, inputs=[*inputs, *filter(None, own)], args=args,
         cost=sum(t.cost for t in inputs), movable=True,
     )  # fmt: skip
-    return made, {"key": made.key}, {"artefact": made.path}
+    return made, MadeIdentity(key=made.key), MadePlace(artefact=made.path)
 
 
 def _latents(
     config: Mapping[str, Any],
     name: str,
     settings: Mapping[str, Any],
-    identity: Mapping[str, Any],
-    place: Mapping[str, str],
-    vectors: Target,
-    made: Target | None,
-) -> Target:
-    params = {
-        "sae": dict(identity),
-        "activations": vectors.key,
-        "fold_decoder_norm": settings["fold_decoder_norm"],
-        "product": settings["product"],
-    }
-    args = {
-        "source": name,
-        "model": settings["model"],
-        "site": settings["site"],
-        "position": vectors.args["position"],
-        "activations": vectors.path,
-        "sae": dict(place),
-        "extracted": _extracted(vectors),
-    }
+    identity: Identity,
+    place: Place,
+    vectors: Vectors,
+    made: SaeTarget | None,
+) -> LatentTarget:
+    spec = LatentSpec(
+        sae=identity,
+        activations=vectors.key,
+        fold_decoder_norm=settings["fold_decoder_norm"],
+        product=settings["product"],
+    )
+    args = LatentArgs(
+        source=name,
+        model=settings["model"],
+        site=settings["site"],
+        position=vectors.args.position,
+        activations=vectors.path,
+        sae=place,
+        extracted=_extracted(vectors),
+    )
     return target(
-        config["cache_dir"], "latents", VERSION, f"{name}/{vectors.item}", params,
+        config["cache_dir"], "latents", VERSION, f"{name}/{vectors.item}", spec,
         loader=name, item=vectors.item, inputs=(vectors, *([made] if made else [])),
         args=args, cost=vectors.cost, movable=True,
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,9 +21,10 @@ class Best:
     @property
     def floor(self) -> NDArray[np.float32]:
         """Float32 [n]: an entry has to be larger to get in."""
-        return np.abs(self.values).min(axis=1)
+        floor: NDArray[np.float32] = np.abs(self.values).min(axis=1)
+        return floor
 
-    def add(self, row: NDArray, latent: NDArray, value: NDArray[np.float32]) -> None:
+    def add(self, row: NDArray[Any], latent: NDArray[Any], value: NDArray[np.float32]) -> None:
         """Let entries compete: ordered by row, then latent, and beyond all latents seen so far."""
         counts = np.bincount(row, minlength=len(self.values))
         rows = np.flatnonzero(counts)
@@ -45,4 +48,5 @@ def largest(size: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
     kth = np.partition(size, size.shape[1] - k, axis=1)[:, -k, None]
     above, equal = size > kth, size == kth
     free = k - above.sum(axis=1, keepdims=True)
-    return above | (equal & (np.cumsum(equal, axis=1) <= free))
+    mask: NDArray[np.bool_] = above | (equal & (np.cumsum(equal, axis=1) <= free))
+    return mask

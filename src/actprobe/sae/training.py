@@ -8,15 +8,15 @@ Gradients are written out: with k non-zeros per token all but one product is spa
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from actprobe.sae.checkpoint import Checkpoint
+from actprobe.sae.records import Training
 from actprobe.sae.sizes import MASSIVE
 from actprobe.sae.topk import largest
 
@@ -175,7 +175,7 @@ def train(
     first: Floats,
     held: Floats,
     n: int,
-    settings: Mapping[str, Any],
+    settings: Training,
     checkpoint: Checkpoint,
 ) -> Trained:
     """Train on batches for at most `epochs` times n tokens.
@@ -184,19 +184,19 @@ def train(
     config's `train`; checkpoint: where an earlier run may have left its state. Activations are
     scaled to unit variance per entry while training.
     """
-    size, k, width = settings["batch_size"], settings["k"], settings["width"]
+    size, k, width = settings.batch_size, settings.k, settings.width
     scale = np.float32(np.sqrt(np.var(first, axis=0, dtype=np.float64).mean()))
-    p = begin(width, first / scale, np.random.default_rng(settings["seed"]))
+    p = begin(width, first / scale, np.random.default_rng(settings.seed))
     held = held / scale
     norm = np.linalg.norm(held, axis=1)
     ordinary = norm <= MASSIVE * np.median(norm)
     variance, spread = (
         float(np.var(x, axis=0, dtype=np.float64).mean()) for x in (held, held[ordinary])
     )
-    steps = max(1, int(settings["epochs"] * n / size))
+    steps = max(1, int(settings.epochs * n / size))
     every = max(1, n // size // 10)
-    rate = settings["learning_rate"] * (16384 / width) ** 0.5
-    aux_k = settings["aux_k"] or max(1, first.shape[1] // 2)
+    rate = settings.learning_rate * (16384 / width) ** 0.5
+    aux_k = settings.aux_k or max(1, first.shape[1] // 2)
     adam, idle = Adam(p), np.zeros(width, np.int64)
     curve: list[list[float]] = []
     losses: list[float] = []
@@ -210,10 +210,8 @@ def train(
         for _ in range(adam.steps):
             next(batches)
     for step in range(adam.steps + 1, steps + 1):
-        dead = np.flatnonzero(idle > settings["dead_after"])
-        loss, codes, grad = gradient(
-            p, next(batches) / scale, k, dead, aux_k, settings["aux_weight"]
-        )
+        dead = np.flatnonzero(idle > settings.dead_after)
+        loss, codes, grad = gradient(p, next(batches) / scale, k, dead, aux_k, settings.aux_weight)
         adam.step(grad, rate * _schedule(step, steps))
         idle += size
         idle[codes.latents[codes.values > 0]] = 0
@@ -227,7 +225,7 @@ def train(
             log.info("%d tokens: FVU %.4g, held out %.4g, %d of %d dead", *row[:4], width)
             losses = []
             best, waited = (fvu, 0) if fvu < best else (best, waited + 1)
-            if waited >= settings["patience"]:
+            if waited >= settings.patience:
                 stopped = f"no better in {waited} measurements"
                 break
         state = {"steps": step, "curve": curve, "best": best, "waited": waited, "losses": losses}

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class File:
     def close(self) -> None:
         os.close(self._fd)
 
-    def into(self, out: NDArray, offset: int) -> None:
+    def into(self, out: NDArray[Any], offset: int) -> None:
         """Fill the contiguous array `out` from `offset`. Raises BadInput when the file ends."""
         view = memoryview(out.data).cast("B")
         at = 0
@@ -62,9 +63,9 @@ class Scratch:
     """Buffers that the matrices of one SAE share: new memory costs as much as reading into it."""
 
     def __init__(self) -> None:
-        self._held: dict[str, NDArray] = {}
+        self._held: dict[str, NDArray[Any]] = {}
 
-    def of(self, size: int, dtype: str) -> NDArray:
+    def of(self, size: int, dtype: str) -> NDArray[Any]:
         """An array of this size, which the next one of its dtype overwrites."""
         if len(self._held.get(dtype, ())) < size:
             self._held[dtype] = np.empty(size, dtype)
@@ -93,7 +94,7 @@ class Matrix:
         self._require_finite(out, 0, np.arange(low, high))
         return out
 
-    def _require_finite(self, w: Floats, axis: int, latents: NDArray) -> None:
+    def _require_finite(self, w: Floats, axis: int, latents: NDArray[np.int64]) -> None:
         """Sums tell fast; those of large weights may overflow."""
         with np.errstate(over="ignore", invalid="ignore"):
             doubtful = np.flatnonzero(~np.isfinite(w.sum(axis=axis)))
@@ -122,7 +123,7 @@ class Matrix:
         for i in range(pieces):
             self._file.soon(self._at(low, i), length)
 
-    def rows(self, latents: NDArray) -> Floats:
+    def rows(self, latents: NDArray[np.int64]) -> Floats:
         """Float32 [len(latents), d] of ascending latents; only where the latents come first.
 
         Neighbours are read in one go, with what little lies between them. Raises BadInput for a
@@ -139,7 +140,7 @@ class Matrix:
         self._require_finite(out, 1, latents)
         return out
 
-    def _run(self, latents: NDArray, out: NDArray) -> None:
+    def _run(self, latents: NDArray[np.int64], out: NDArray[Any]) -> None:
         first, n = int(latents[0]), int(latents[-1] - latents[0]) + 1
         if n == len(latents):
             self._file.into(out, self._at(first, 0))
@@ -163,10 +164,10 @@ class Matrix:
         index = latent * self.d + i if self.latents_first else i * self.n + latent
         return self._tensor.offset + index * self.itemsize
 
-    def _buffer(self, n_bytes: int) -> NDArray:
+    def _buffer(self, n_bytes: int) -> NDArray[np.uint8]:
         return self._scratch.of(n_bytes, "u1")
 
-    def _upcast(self, raw: NDArray) -> Floats:
+    def _upcast(self, raw: NDArray[Any]) -> Floats:
         if self._tensor.dtype == "F32":
             return raw
         out = self._scratch.of(raw.size, "f4")
@@ -177,7 +178,7 @@ class Matrix:
         return out
 
 
-def _float32(raw: NDArray, dtype: str) -> Floats:
+def _float32(raw: NDArray[Any], dtype: str) -> Floats:
     if dtype == "BF16":
         return (raw.astype("<u4") << 16).view("<f4")
     return raw.astype(np.float32, copy=False)

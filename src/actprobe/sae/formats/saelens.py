@@ -49,7 +49,7 @@ def read(folder: Path, weights: Path) -> Sae:
 
 
 def _architecture(cfg: Settings, flat: bool) -> str:
-    named = cfg.word("architecture", "standard")
+    named: str = cfg.word("architecture", "standard")
     key = "activation_fn" if "activation_fn" in cfg else "activation_fn_str"
     activation = cfg.word(key, "relu")
     if activation not in ("relu", "topk"):
@@ -66,7 +66,8 @@ def _architecture(cfg: Settings, flat: bool) -> str:
 
 def _k(cfg: Settings) -> int:
     old = cfg.part("activation_fn_kwargs")
-    return old.whole("k") if "k" in old and "k" not in cfg else cfg.whole("k")
+    k: int = old.whole("k") if "k" in old and "k" not in cfg else cfg.whole("k")
+    return k
 
 
 def _normalize(cfg: Settings) -> str:
