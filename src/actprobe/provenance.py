@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from actprobe import keys, store
 from actprobe.errors import Damaged
+from actprobe.texts import TextSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +70,8 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
     match t.stage:
         case "wheels":
             yield "wheel", t.name, f"sha256 {t.key}"
-        case "texts" if "source" in spec:
-            yield "dataset", t.item, _words(args.get("provenance") or spec["source"])
+        case "texts" if isinstance(spec, TextSpec):
+            yield "dataset", t.item, _words(args.provenance)
             yield "content of dataset", t.item, f"sha256 {t.identity}"
         case "activations" if "model" in spec:
             asked = args.get("place", {}).get("asked")

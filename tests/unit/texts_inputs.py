@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,17 @@ from actprobe import config, experiment
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.plan import Target, take_over
 from actprobe.texts import Texts
+from actprobe.texts.records import FileSource, TextSpec
 from actprobe.texts.table import load as texts_of
 from actprobe.texts.tabulate import tabulate
 
-SPEC: dict[str, Any] = {
-    "format": "csv",
-    "text": "text",
-    "label": None,
-    "positive": None,
-    "keep": {},
-    **dict.fromkeys(("id", "group", "split", "pair")),
-}
+SPEC = TextSpec(source=FileSource(sha256=""), format="csv", text="text")
 
 
 def make(data: bytes | str, **spec: Any) -> tuple[pa.Table, dict[str, Any]]:
     """Table and facts of a file; without labels unless `label` names their column."""
     data = data if isinstance(data, bytes) else data.encode()
-    return tabulate([("d.csv", data)], SPEC | spec, "d")
+    return tabulate([("d.csv", data)], replace(SPEC, **spec), "d")
 
 
 def texts(data: bytes | str, **spec: Any) -> list[str]:

@@ -81,7 +81,7 @@ def _called(
     if entry["layout"] != "saeprobes" or entry["files"]:
         return called
     for d in datasets:
-        name, _ = layouts.package_name(d, texts[d].args.get("provenance", {}))
+        name, _ = layouts.package_name(d, texts[d].args.provenance)
         if called.setdefault(name, d) != d:
             raise ConfigError(
                 f"{where}: the package calls {d} {name!r}, and {called[name]} as well; import them "
@@ -114,7 +114,7 @@ def _target(
         "site": found.site,
         "position": found.position,
         # Which row of a pair is which depends on the labels; other rows are taken in order.
-        "texts": texts.identity if found.pairs else texts.args["rows"],
+        "texts": texts.identity if found.pairs else texts.args.rows,
     }
     source = f"{entry['model']}/{found.site}.{found.position}"
     args = {

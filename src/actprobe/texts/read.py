@@ -11,6 +11,7 @@ import zstandard
 
 from actprobe.texts import columnar, delimited, objects
 from actprobe.texts.checks import Place
+from actprobe.texts.records import TextSpec
 
 _BOMS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -38,29 +39,26 @@ class Content:
     quoting: str | None = None
 
 
-def read(data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place) -> Content:
+def read(data: bytes, spec: TextSpec, wanted: Mapping[str, str], place: Place) -> Content:
     """The `wanted` columns (config key -> column name) of a file.
 
-    spec: `format`, and for csv and tsv `separator` and `quotes` where the config gives them. Cells
-    of csv and tsv are strings exactly as written, with nothing taken for missing; json and parquet
+    Cells of csv and tsv are strings exactly as written, with nothing taken for missing; json and parquet
     keep their types, with None and NaN for missing values. Raises BadInput for a file that is not
     in its format or not UTF-8, for missing columns and for a column or key that stands twice.
     """
-    format = spec["format"]
-    if format == "parquet":
+    if spec.format == "parquet":
         return Content(columnar.read_parquet(data, wanted, place))
-    kind, dot, packed = format.partition(".")
+    kind, dot, packed = spec.format.partition(".")
     ending = dot + packed
     text = decode(_decompress(data, kind, place) if ending else data, kind, place)
     if kind == "json":
         return Content(objects.read_json(text, ending, wanted, place))
     if kind == "jsonl":
         return Content(*objects.read_jsonl(text, ending, wanted, place))
-    separator, quotes = spec.get("separator"), spec.get("quotes")
     dialect = delimited.Dialect(
-        separator or {"csv": ",", "tsv": "\t"}[kind],
-        True if quotes is None and kind == "csv" else quotes,
-        separator is not None,
+        spec.separator or {"csv": ",", "tsv": "\t"}[kind],
+        True if spec.quotes is None and kind == "csv" else spec.quotes,
+        spec.separator is not None,
         ending,
     )
     table = delimited.read(text, dialect, wanted, place)

@@ -107,7 +107,7 @@ def _assembled(
         "position": position,
         "chunks": [f"{t.args['alg']}:{t.key}" for t in chunks],
         "tokens": [f"{t.args['alg']}:{t.key}" for t in tokens],
-        "texts": texts and texts.args["rows"],
+        "texts": texts and texts.args.rows,
     }
     if dense:
         source = f"{entry['model']}/{site}.{position}"
