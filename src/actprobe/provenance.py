@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actprobe import keys, store
+from actprobe.arrays.targets import ArraySpec
 from actprobe.errors import Damaged
+from actprobe.interchange.targets import ImportSpec
+from actprobe.lora import IndexSpec
 from actprobe.texts import TextSpec
 
 if TYPE_CHECKING:
@@ -77,10 +80,10 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
             asked = args.get("place", {}).get("asked")
             told = f" (asked for: {asked})" if asked else ""
             yield "model", args["model"], _words(spec["model"]) + told
-        case "imports" if "content" in spec:
-            yield "imported activations", t.name, f"digest {spec['content']} ({spec['layout']})"
-        case "arrays" if "content" in spec:
-            yield "arrays", t.name, f"sha256 {spec['content']}"
+        case "imports" if isinstance(spec, ImportSpec):
+            yield "imported activations", t.name, f"digest {spec.content} ({spec.layout})"
+        case "arrays" if isinstance(spec, ArraySpec):
+            yield "arrays", t.name, f"sha256 {spec.content}"
         case "assemble" | "assemble_latents" if "chunks" in spec:
             yield "dump", t.name, f"{len(spec['chunks'])} files, digests together {_digest(spec)}"
         case "saes" if "source" in spec:
@@ -89,8 +92,8 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
             yield "SAE", t.item, f"trained here, key {t.key}"
         case "latents" if "artefact" not in args.get("sae", {"artefact": ""}):
             yield "SAE", args["source"], _words(spec["sae"])
-        case "lora_index" if "files" in spec:
-            yield "LoRA files", t.item, f"{spec['n']} files, digests together {spec['files']}"
+        case "lora_index" if isinstance(spec, IndexSpec):
+            yield "LoRA files", t.item, f"{spec.n} files, digests together {spec.files}"
         case "probes" if "recipe" in spec:
             name = " ".join(str(spec[k]) for k in ("protocol", "setting", "method") if k in spec)
             yield "recipe", name, f"digest {spec['recipe']}"

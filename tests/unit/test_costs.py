@@ -60,7 +60,7 @@ class World:
         for path in made.paths("texts"):
             counts = [self.rows - self.rows // 2, self.rows // 2]
             facts = {"n": self.rows, "rows": "r", "content": "c", "classes": ["0", "1"]}
-            header = store.make_header(made.targets[path].spec, facts | {"counts": counts})
+            header = store.make_header(made.targets[path].record, facts | {"counts": counts})
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as f:
                 f.write(header)

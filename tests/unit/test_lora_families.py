@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from actprobe.lora import views
-from actprobe.lora.compute import Factors, Sizes, columns, primitives, units
+from actprobe.lora.compute import Factors, columns, primitives, units
 from actprobe.lora.families import fourier, order, product, sketch, spectral
 from actprobe.lora.families.weights import Weights
 from actprobe.lora.flags import Flags
 from actprobe.lora.numbers import Rounding
+from actprobe.lora.records import Sketch
 
-SIZES = Sizes(4, 5)
+SIZES = Sketch(product=4, projector=5)
 EXACT = np.array([Rounding(), Rounding()])
 X1 = np.array([[-4, -2, 2, -3, 0, 6], [-3, 3, -5, -3, 3, -5], [-2, -3, 6, 3, 4, -5],
                [-1, 6, 2, -5, -1, 6]], np.float32)  # fmt: skip

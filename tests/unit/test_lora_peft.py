@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from actprobe.errors import BadInput
-from actprobe.lora.adapter import Rules
 from actprobe.lora.collection import Member
 from actprobe.lora.names import canonical
 from actprobe.lora.read import read_lora
+from actprobe.lora.records import Rules
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 

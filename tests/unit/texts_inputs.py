@@ -12,15 +12,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actprobe import config, experiment
+from actprobe import config, experiment, plan, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.plan import Target, take_over
 from actprobe.texts import Texts
-from actprobe.texts.records import FileSource, TextSpec
+from actprobe.texts.records import FileSource, TextArgs, TextSpec, TextTarget
 from actprobe.texts.table import load as texts_of
 from actprobe.texts.tabulate import tabulate
 
 SPEC = TextSpec(source=FileSource(sha256=""), format="csv", text="text")
+
+
+def hand_made(cache: str | Path, name: str, content: str, **args: Any) -> TextTarget:
+    """The target of texts that a test writes itself; content tells them from others."""
+    known = {"file": f"{name}.csv", "bytes": 1, "provenance": {}, "columns": {}, "rows": content}
+    return plan.target(
+        cache, "texts", 1, name, replace(SPEC, source=FileSource(sha256=content)),
+        loader="texts", item=name, ext="parquet", args=TextArgs(**known | args),
+    )  # fmt: skip
+
+
+def with_facts(t: TextTarget) -> TextTarget:
+    """The target as it is once its artefact is there."""
+    return replace(t, args=replace(t.args, facts=store.read_header(t.path)["facts"]))
 
 
 def make(data: bytes | str, **spec: Any) -> tuple[pa.Table, dict[str, Any]]:

@@ -38,10 +38,6 @@ class Spans:
     classes: Sequence[str]
     outside: int
 
-    def taken(self, rows: Sequence[int]) -> Spans:
-        """Those of some rows."""
-        return Spans([self.rows[i] for i in rows], self.classes, self.outside)
-
     def facts(self) -> dict[str, Any]:
         """What the header says: spans in all and of each class, rows that have any."""
         counts = Counter(s.label for row in self.rows for s in row)

@@ -10,7 +10,7 @@ from actprobe.texts.chats import Chat
 from actprobe.texts.checks import Malformed, Place, Problems
 from actprobe.texts.records import TurnSpec
 from actprobe.texts.spans import IGNORED, Span, Spans
-from actprobe.texts.values import cell_text, is_missing
+from actprobe.texts.values import is_missing
 
 
 class Turn(NamedTuple):
@@ -83,8 +83,3 @@ def as_spans(
 def until(chat: Chat, turn: int) -> Chat:
     """The chat up to the end of a turn."""
     return Chat(chat.messages[: turn + 1], chat.tools)
-
-
-def values(turns: Sequence[Turn]) -> list[str]:
-    """The labels as text, for files that write them as text."""
-    return [cell_text(t.label) or "" for t in turns]
