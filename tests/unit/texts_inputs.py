@@ -84,7 +84,7 @@ def build(folder: Path, *entries: dict[str, Any], **more: Any) -> list[Target]:
     resolved = configured(folder, *entries, **more)
     planned = experiment.plan_texts(resolved)
     take_over(planned)
-    for batch in planned.in_order():
+    for batch in plan.thaw(plan.freeze(planned, folder / "plans")).in_order():
         experiment.run(batch, resolved, 1)
     return [planned.targets[p] for p in planned.paths("texts")]
 

@@ -58,7 +58,7 @@ _Texts = Target[Any, TextArgs]
 
 
 def targets(
-    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+    config: Mapping[str, Any], known: Mapping[str, list[Target[Any, Any]]], memo: DigestMemo
 ) -> list[ArrayTarget]:
     """One target per source and dataset; its artefact is read like activations.
 
@@ -81,7 +81,9 @@ def targets(
     return made
 
 
-def _taken(config: Mapping[str, Any], known: Mapping[str, list[Target]]) -> dict[str, str]:
+def _taken(
+    config: Mapping[str, Any], known: Mapping[str, list[Target[Any, Any]]]
+) -> dict[str, str]:
     """Names of models, SAEs, imports and dumps, and what has each."""
     found = {t.args["model"]: "a model" for t in known.get("activations", [])}
     for section, what in (("imports", "an import"), ("dumps", "a dump")):

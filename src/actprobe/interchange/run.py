@@ -86,7 +86,7 @@ class _Stack:
 def _stacks(t: ImportTarget, paths: list[Path], rows: Texts) -> Path:
     """Copy whole matrices: one file, or for pairs those of the positive and the negative rows."""
     order = caches.positive_first(rows) if t.args.pairs else (None,)
-    small: dict[str, NDArray] = {"n_tokens": np.full(len(rows), UNKNOWN, np.int32)}
+    small: dict[str, NDArray[Any]] = {"n_tokens": np.full(len(rows), UNKNOWN, np.int32)}
     stacks = []
     for path, at in zip(paths, order, strict=True):
         with _opened(path, t.spec.array) as (a, arrays):
@@ -120,14 +120,14 @@ def _stacks(t: ImportTarget, paths: list[Path], rows: Texts) -> Path:
         return part.finish()
 
 
-def _column(path: Path, arrays: Mapping[str, Array], name: str, n: int) -> NDArray:
+def _column(path: Path, arrays: Mapping[str, Array], name: str, n: int) -> NDArray[Any]:
     if name not in arrays or arrays[name].shape != (n,):
         found = arrays[name].shape if name in arrays else "none"
         raise BadInput(f"{path}: array {name!r}: {found}, expected {n} values")
     return arrays[name].rows(0, n)
 
 
-def _cuts(path: Path, arrays: Mapping[str, Array], n: int, tokens: int) -> dict[str, NDArray]:
+def _cuts(path: Path, arrays: Mapping[str, Array], n: int, tokens: int) -> dict[str, NDArray[Any]]:
     """The arrays that cut tokens into rows: n_tokens [n], offsets [n + 1], token_ids [tokens]."""
     offsets = _column(path, arrays, "offsets", n + 1).astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) <= 0).any():
@@ -176,7 +176,7 @@ def _examples(t: ImportTarget, paths: list[Path], rows: Texts) -> Path:
         raise BadInput(f"{t.name}: position {position}; expected tokens, last or mean")
     kept = np.ones(len(rows), np.int64) if reduce else lengths
     ends = np.cumsum(kept)
-    small: dict[str, NDArray] = {"n_tokens": lengths.astype(np.int32)}
+    small: dict[str, NDArray[Any]] = {"n_tokens": lengths.astype(np.int32)}
     if reduce is None:
         small["offsets"] = np.concatenate([[0], ends])
         small["token_ids"] = np.full(ends[-1], UNKNOWN, np.int32)
@@ -212,7 +212,7 @@ def _measure(paths: list[Path], name: str | None) -> tuple[NDArray[np.int64], st
     return np.array(lengths), dtype, d
 
 
-def _checked(block: NDArray, dtype: str, path: Path, first: int) -> NDArray:
+def _checked(block: NDArray[Any], dtype: str, path: Path, first: int) -> NDArray[Any]:
     """The block as it is stored; BadInput naming file and row when a value is not finite."""
     values = as_float32(block, dtype)
     check_finite(values, str(path), first)
@@ -220,7 +220,11 @@ def _checked(block: NDArray, dtype: str, path: Path, first: int) -> NDArray:
 
 
 def _part(
-    t: ImportTarget, dtype: str, shape: tuple[int, int], small: Mapping[str, NDArray], units: int
+    t: ImportTarget,
+    dtype: str,
+    shape: tuple[int, int],
+    small: Mapping[str, NDArray[Any]],
+    units: int,
 ) -> store.Part:
     """The part of an artefact with all but x written to it."""
     shapes: dict[str, Any] = {name: (a.shape, a.dtype) for name, a in small.items()}

@@ -54,7 +54,7 @@ _Texts = Target[Any, TextArgs]
 
 
 def targets(
-    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+    config: Mapping[str, Any], known: Mapping[str, list[Target[Any, Any]]], memo: DigestMemo
 ) -> list[ImportTarget]:
     """One target per import, dataset, site and position; its artefact lies among the extracted ones
     and carries the same args (`source`, `model`, `site`, `position`).

@@ -96,7 +96,7 @@ def _factor_slices(
 
     B is transposed, so that A and B have the long side last: only column and row sums tell.
     """
-    groups: dict[tuple, list[tuple[int, int, Floats, Rounding]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[int, int, Floats, Rounding]]] = defaultdict(list)
     for row, lora in enumerate(loras):
         for name, (down, up, _, (of_down, of_up)) in lora.items():
             unit = 2 * position[name]
@@ -116,7 +116,7 @@ def _factor_slices(
 
 def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[Rows, list[str], Weights]]:
     """Rows, module names and factors of modules of one shape and rank, sorted by name."""
-    groups: dict[tuple, list[tuple[str, int, Factors]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[str, int, Factors]]] = defaultdict(list)
     for row, lora in enumerate(loras):
         for name, f in lora.items():
             groups[f.down.shape, len(f.up)].append((name, row, f))

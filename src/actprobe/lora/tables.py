@@ -129,7 +129,7 @@ def _flat(column: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
 
 def _is_list(kind: Any) -> bool:
     types = pa.types
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return any(f(kind) for f in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 
 def _is_matrix(kind: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from actprobe.plan import Nothing, Record, Target, plain
+from actprobe.plan import Nothing, Record, Target
 
 NAMED = ("id", "label", "group", "split", "pair")
 
@@ -56,7 +56,7 @@ class Alpaca(Record):
     @property
     def columns(self) -> dict[str, str]:
         """Those that there are, by what they hold."""
-        return plain(self)
+        return {k: column for k, column in vars(self).items() if column is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,8 +114,9 @@ def _digest(name: str, path: str, memo: keys.DigestMemo) -> str:
 
 
 def _format(dataset: Mapping[str, Any], path: str) -> str:
-    if dataset["format"]:
-        return dataset["format"]
+    given: str | None = dataset["format"]
+    if given:
+        return given
     for f in FORMATS:
         if path.lower().endswith(f".{f}"):
             return f

@@ -83,7 +83,8 @@ def _label_kind(dataset: Mapping[str, Any], where: str) -> str | None:
 
 def _template(dataset: Mapping[str, Any], where: str) -> str | None:
     """How a row's text is put together; None: the text column as it is."""
-    pairs, template = bool(dataset["contrastive"]), dataset["template"]
+    pairs = bool(dataset["contrastive"])
+    template: str | None = dataset["template"]
     if template is None:
         return _PAIR_TEMPLATE if pairs else None
     found = [f for _, f in templates.pieces(template, f"{where}: template") if f]

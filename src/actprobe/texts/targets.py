@@ -75,7 +75,7 @@ def _check_slug(name: str) -> None:
 
 def targets(
     config: Mapping[str, Any],
-    known: Mapping[str, list[Target]],
+    known: Mapping[str, list[Target[Any, Any]]],
     memo: keys.DigestMemo,
     look: bool = True,
 ) -> list[HubTarget | TextTarget]:
