@@ -174,14 +174,14 @@ def test_both_ways_to_the_power_sums_agree() -> None:
 
 def test_sketches_equal_those_of_the_dense_product() -> None:
     b, a = random_factors(5, 4)
-    found = sketch.compute(["m"], weights(b, a, 0.5), *SIZES)[0]
-    total = sum(SIZES)
+    found = sketch.compute(["m"], weights(b, a, 0.5), SIZES.product, SIZES.projector)[0]
+    total = SIZES.product + SIZES.projector
     left, right = (sketch.projection("m", s, n, total) for s, n in (("out", 40), ("in", 52)))
     w = 0.5 * b @ a
     expected = [(left[:, :4].T @ w @ right[:, :4]).ravel()]
     expected += reference.projectors(w, 4, left[:, 4:], right[:, 4:])
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-5, atol=1e-7)
-    other = sketch.compute(["n"], weights(b, a, 0.5), *SIZES)[0]
+    other = sketch.compute(["n"], weights(b, a, 0.5), SIZES.product, SIZES.projector)[0]
     assert not np.allclose(found, other)
 
 
@@ -192,7 +192,10 @@ def test_a_change_of_gauge_moves_no_product_feature(rank: int) -> None:
     gauge = rng.normal(size=(rank, rank)) + 3 * np.eye(rank)
     other = b @ gauge, np.linalg.inv(gauge) @ a
     rounded = [x.astype(np.float32) for x in other]  # as a file would hold them
-    for compute in (product.compute, lambda w: sketch.compute(["m"], w, *SIZES)):
+    for compute in (
+        product.compute,
+        lambda w: sketch.compute(["m"], w, SIZES.product, SIZES.projector),
+    ):
         before = compute(weights(b, a, 0.7))[0]
         np.testing.assert_allclose(compute(weights(*other, 0.7))[0], before, rtol=1e-5, atol=1e-12)
         # Rounding the factors moves an entry by a share of the largest, not of itself.

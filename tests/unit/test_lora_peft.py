@@ -118,7 +118,7 @@ def test_where_w_is_something_else_the_setting_is_named(tmp_path: Path, name: st
         read_lora(member, Rules())
     if name not in ("init lora_ga", "qalora"):  # these need data or GPTQ to differ
         alone = Member(member.id, member.path)
-        factors = {} if name == "dora" else read_lora(alone, Rules("one")).factors
+        factors = {} if name == "dora" else read_lora(alone, Rules(alpha="one")).factors
         for module, f in factors.items():
             w = 2 * f.up @ f.down
             assert not np.allclose(w, change[module].reshape(w.shape), atol=1e-3)
