@@ -55,7 +55,11 @@ def actprobe(kind: str, source: str, cache: str, everything: bool) -> None:
         "loras": config._filled(loras, config.schema("loras")),
     }
     memo = keys.DigestMemo(cache)
-    found = lora.targets(lora.collections(cfg, memo))
+    collections = lora.collections(cfg, memo)
+    found: list[plan.Target] = [
+        *(c.index for c in collections.values()),
+        *lora.targets(collections),
+    ]
     memo.save()
     read = {p for t in found for p in t.inputs}
     planned = plan.make(cfg, found, [t.path for t in found if t.path not in read])

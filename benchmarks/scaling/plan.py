@@ -112,7 +112,7 @@ def fill_cache(folder: Path, config: dict) -> None:
     for t in (t for ts in relative.values() for t in ts):
         path = folder / t.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(store.make_header(t.spec))
+        path.write_bytes(store.make_header(t.record))
         store.seal(path)
 
 

@@ -67,8 +67,11 @@ def _in_order(
     yield arrays(config, known, memo)
     yield saes(config, known, memo)
     collections = lora.collections(config, memo)
-    yield lora.targets(collections, asked(config))
-    yield probes(config, known, memo, collections)
+    features = lora.targets(collections, asked(config))
+    fits = probes(config, known, memo, collections)  # which tells the index who reads its labels
+    yield [c.index for c in collections.values()]
+    yield features
+    yield fits
     yield top_contexts(config, known, memo)
 
 

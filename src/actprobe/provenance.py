@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actprobe import keys, store
+from actprobe.arrays.targets import ArraySpec
 from actprobe.dumps.records import AssembleSpec
 from actprobe.errors import Damaged
+from actprobe.interchange.targets import ImportSpec
+from actprobe.lora import IndexSpec
 from actprobe.sae.records import ConvertSpec, LatentSpec, MadeIdentity
+from actprobe.texts import TextSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,17 +75,17 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
     match t.stage:
         case "wheels":
             yield "wheel", t.name, f"sha256 {t.key}"
-        case "texts" if "source" in spec:
-            yield "dataset", t.item, _words(args.get("provenance") or spec["source"])
+        case "texts" if isinstance(spec, TextSpec):
+            yield "dataset", t.item, _words(args.provenance)
             yield "content of dataset", t.item, f"sha256 {t.identity}"
         case "activations" if "model" in spec:
             asked = args.get("place", {}).get("asked")
             told = f" (asked for: {asked})" if asked else ""
             yield "model", args["model"], _words(spec["model"]) + told
-        case "imports" if "content" in spec:
-            yield "imported activations", t.name, f"digest {spec['content']} ({spec['layout']})"
-        case "arrays" if "content" in spec:
-            yield "arrays", t.name, f"sha256 {spec['content']}"
+        case "imports" if isinstance(spec, ImportSpec):
+            yield "imported activations", t.name, f"digest {spec.content} ({spec.layout})"
+        case "arrays" if isinstance(spec, ArraySpec):
+            yield "arrays", t.name, f"sha256 {spec.content}"
         case "assemble" | "assemble_latents" if isinstance(spec, AssembleSpec):
             yield "dump", t.name, f"{len(spec.chunks)} files, digests together {_digest(spec)}"
         case "saes" if isinstance(spec, ConvertSpec):
@@ -90,8 +94,8 @@ def _named(t: Target) -> Iterator[tuple[str, str, str]]:
             yield "SAE", t.item, f"trained here, key {t.key}"
         case "latents" if isinstance(spec, LatentSpec) and not isinstance(spec.sae, MadeIdentity):
             yield "SAE", args.source, _words(t.record["sae"])
-        case "lora_index" if "files" in spec:
-            yield "LoRA files", t.item, f"{spec['n']} files, digests together {spec['files']}"
+        case "lora_index" if isinstance(spec, IndexSpec):
+            yield "LoRA files", t.item, f"{spec.n} files, digests together {spec.files}"
         case "probes" if "recipe" in spec:
             name = " ".join(str(spec[k]) for k in ("protocol", "setting", "method") if k in spec)
             yield "recipe", name, f"digest {spec['recipe']}"

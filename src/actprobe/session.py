@@ -89,7 +89,7 @@ def _refuse_tombstones(plan: Plan) -> None:
     if plan.config["on_bad_dataset"] == "skip":
         return
     found = [s.why for s in plan.states.values() if s.status == THERE and s.why]
-    found += [plan.targets[p].args.get("bad") or "" for p in plan.paths("texts")]
+    found += [plan.targets[p].args.bad or "" for p in plan.paths("texts")]
     found += [plan.targets[p].args.get("unfit") or "" for p in plan.paths("probes")]
     reasons = dict.fromkeys(filter(None, found))
     if reasons:

@@ -72,8 +72,8 @@ def _rows(path: str, t: Target) -> Rows:
         text = (os.path.getsize(path) - n * _ROW_BYTES) * _COMPRESSED[".parquet"]
         return Rows(n, max(text, BYTES_PER_TOKEN * n), True)
     except (ActprobeError, OSError):
-        size = float(t.args.get("bytes", 1))  # 1: a member of a wheel
-        size *= _COMPRESSED.get(Path(t.args["file"]).suffix, 1.0) if size > 1 else 0
+        size = float(t.args.bytes)  # 1: a member of a wheel
+        size *= _COMPRESSED.get(Path(t.args.file).suffix, 1.0) if size > 1 else 0
         size = size or MEAN_ROWS * MEAN_ROW_BYTES
         return Rows(max(1, round(size / MEAN_ROW_BYTES)), size, False)
 

@@ -64,14 +64,19 @@ def make(resolved: dict[str, Any]) -> Plan:
     """Make everything as a run does; returns the plan that was carried out."""
     first = experiment.plan_texts(resolved)
     plan.take_over(first)
-    for batch in first.in_order():
-        experiment.run(batch, resolved, 1)
+    _carry_out(first, resolved)
     made = experiment.plan(resolved)
     if plan.take_over(made):
         made = experiment.plan(resolved)
-    for batch in made.in_order():
-        experiment.run(batch, resolved, 1)
+    _carry_out(made, resolved)
     return made
+
+
+def _carry_out(planned: Plan, resolved: dict[str, Any]) -> None:
+    """Run the batches as jobs get them."""
+    folder = Path(resolved["cache_dir"]).parent / "plans"
+    for batch in plan.thaw(plan.freeze(planned, folder)).in_order():
+        experiment.run(batch, resolved, 1)
 
 
 def target(made: Plan, stage: str) -> Target:

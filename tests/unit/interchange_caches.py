@@ -68,7 +68,9 @@ def targets(config: dict[str, Any], texts: Sequence[plan.Target]) -> list[plan.T
 def run(config: dict[str, Any], texts: Sequence[plan.Target]) -> list[plan.Target]:
     """Import what a config asks for; returns the targets."""
     found = targets(config, texts)
-    for batch in plan.make(config, found, [t.path for t in found]).batches:
+    planned = plan.make(config, found, [t.path for t in found])
+    frozen = plan.freeze(planned, Path(config["cache_dir"]).parent / "plans")
+    for batch in plan.thaw(frozen).batches:
         run_batch(batch, config, 1)
     return found
 

@@ -64,8 +64,9 @@ def planned(cfg: dict) -> plan.Plan:
     """The plan of the LoRA targets that no other target reads."""
     memo = keys.DigestMemo(cfg["cache_dir"])
     collections = lora.collections(cfg, memo)
-    found = lora.targets(collections, asked(cfg))
+    found: list[Any] = lora.targets(collections, asked(cfg))
     found += probe_targets(cfg, {}, memo, collections)
+    found += [c.index for c in collections.values()]
     memo.save()
     read = {p for t in found for p in t.inputs}
     return plan.make(cfg, found, [t.path for t in found if t.path not in read])
@@ -82,8 +83,9 @@ def run(cfg: dict) -> plan.Plan:
     """Make everything that is pending; returns the plan that was followed."""
     made = planned(cfg)
     plan.take_over(made)
+    frozen = plan.thaw(plan.freeze(made, Path(cfg["cache_dir"]).parent / "plans"))
     for stage, make in RUN.items():
-        for batch in made.of(stage):
+        for batch in frozen.of(stage):
             make(batch, cfg, 1)
     return made
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import transformers
+from texts_inputs import hand_made
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from actprobe import config as configs
@@ -144,17 +145,7 @@ TEXTS = [
 def write_texts(cache: Path, name: str = "tiny", texts: list[str] | None = None) -> plan.Target:
     """A texts artefact in the cache, and its target."""
     texts = TEXTS if texts is None else texts
-    target = plan.target(
-        cache,
-        "texts",
-        1,
-        name,
-        {"texts": texts},
-        loader="texts",
-        item=name,
-        args={"rows": keys.spec_key({"texts": texts})},
-        ext="parquet",
-    )
+    target = hand_made(cache, name, keys.spec_key({"texts": texts}))
     n = len(texts)
     digests = [keys.hashlib.sha256(t.encode()).hexdigest() for t in texts]
     table = pa.table(
@@ -169,7 +160,7 @@ def write_texts(cache: Path, name: str = "tiny", texts: list[str] | None = None)
         }
     )
     facts = {"classes": ["0", "1"], "n": n}
-    store.publish([target.path], [store.write_table(target.path, table, target.spec, facts)])
+    store.publish([target.path], [store.write_table(target.path, table, target.record, facts)])
     return target
 
 

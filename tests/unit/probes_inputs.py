@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
+from texts_inputs import hand_made
 
 from actprobe import keys, plan, probes, store
 from actprobe.config import _filled, schema
@@ -68,25 +69,22 @@ class Cache:
         n = len(label)
         text = [f"{name} {i}" for i in range(n)] if text is None else list(text)
         digest = [hashlib.sha256(t.encode()).hexdigest() for t in text]
-        spec = {"texts": hashlib.sha256("".join(digest).encode()).hexdigest(), "label": str(label)}
-        spec |= {c: c if c in columns else None for c in ("group", "split", "pair")}
-        spec["columns"] = keys.spec_key({c: list(v) for c, v in columns.items()})
-        t = plan.target(
-            self.folder, "texts", 1, name, spec, loader="texts", item=name, ext="parquet",
-            args={"rows": spec["texts"]},
-        )  # fmt: skip
+        rows = hashlib.sha256("".join(digest).encode()).hexdigest()
+        listed = {c: list(v) for c, v in columns.items()}
+        content = keys.spec_key({"rows": rows, "label": str(label), **listed})
+        t = hand_made(self.folder, name, content, rows=rows, columns={c: c for c in columns})
         table = {"id": list(map(str, range(n))), "text": text, "label": list(label)}
         table |= {c: columns.get(c, [None] * n) for c in ("group", "split", "pair")}
         if values := np.asarray(label).dtype.kind == "f":  # continuous
             table |= {"label": pa.nulls(n, pa.int32()), "value": list(label)}
-        rows = made({**table, "digest": digest})
+        whole = made({**table, "digest": digest})
         if bad:
-            store.write_table(t.path, TEXTS_SCHEMA.empty_table(), t.spec, bad=bad)
+            store.write_table(t.path, TEXTS_SCHEMA.empty_table(), t.record, bad=bad)
         else:
             known = None if values or None in label else np.asarray(label, np.int32)
-            found = facts(rows.to_pydict(), known, () if values else classes)
+            found = facts(whole.to_pydict(), known, () if values else classes)
             found |= {"kind": "continuous"} if values else {"classes": list(classes)}
-            store.write_table(t.path, rows, t.spec, found)
+            store.write_table(t.path, whole, t.record, found)
         return self._add(t)
 
     def activations(

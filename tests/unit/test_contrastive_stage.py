@@ -8,6 +8,7 @@ from pathlib import Path
 import contrastive_inputs as inputs
 import numpy as np
 import pytest
+from texts_inputs import with_facts
 
 from actprobe import probes, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError, Damaged
@@ -278,9 +279,7 @@ def test_a_train_set_of_three_classes_is_refused_in_the_plan(tmp_path):
     config["datasets"][3] = inputs.resolve(
         tmp_path, [inputs.dataset(tmp_path, "same", rows, positive=None)]
     )["datasets"][0]
-    known["texts"] = inputs.make_texts(config)
-    for t in known["texts"]:
-        t.args["facts"] = store.read_header(t.path)["facts"]
+    known["texts"] = [with_facts(t) for t in inputs.make_texts(config)]
     with pytest.raises(ConfigError, match=r"same has 3 classes.*directions are of two classes"):
         inputs.targets(config, known)
 

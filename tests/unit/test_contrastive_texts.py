@@ -46,7 +46,7 @@ def test_naming_the_answers_the_other_way_round_keeps_the_rows(tmp_path):
         texts.targets(inputs.resolve(tmp_path, [e]), {}, keys.DigestMemo(tmp_path))[0]
         for e in (entry, entry | {"contrastive": {"positive": "negative", "negative": "positive"}})
     )
-    assert plain.args["rows"] == turned.args["rows"] and plain.key != turned.key
+    assert plain.args.rows == turned.args.rows and plain.key != turned.key
 
 
 def test_a_template_is_part_of_the_rows_and_changes_nothing_where_there_is_none(tmp_path):
@@ -55,8 +55,8 @@ def test_a_template_is_part_of_the_rows_and_changes_nothing_where_there_is_none(
         texts.targets(inputs.resolve(tmp_path, [e]), {}, keys.DigestMemo(tmp_path))[0]
         for e in (entry, entry | {"template": "Say: {text}"})
     )
-    assert "template" not in plain.spec and "answers" not in plain.spec
-    assert plain.args["rows"] != shaped.args["rows"]
+    assert plain.spec.template is None and not plain.spec.answers
+    assert plain.args.rows != shaped.args.rows
     t = load(tmp_path, inputs.ROWS, template="Say: {text}")
     assert t.text[0].startswith("Say: testing text") and t.classes == ("deployment", "testing")
     assert t.digest[0] == keys.hashlib.sha256(t.text[0].encode()).hexdigest()

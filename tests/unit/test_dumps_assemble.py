@@ -10,6 +10,7 @@ import os
 import resource
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from dumps_cases import assembled, config, plan_of
 from safetensors.numpy import save_file
 from scipy.sparse import csr_array
+from texts_inputs import hand_made
 
 from actprobe import models, store
 from actprobe.dumps import assemble, digests, lockfile, windows
@@ -371,9 +373,7 @@ def test_rows_must_be_as_many_as_the_texts_of_their_dataset(tmp_path):
     texts = tmp_path / "texts.parquet"
     spec = {"stage": "texts"}
     store.publish([texts], [store.write_table(texts, pa.table({"n": [1]}), spec, {"n": 61})])
-    known = {
-        "texts": [Target("texts", "texts", "ds", "ds", str(texts), "k", spec, args={"rows": "r"})]
-    }
+    known = {"texts": [replace(hand_made(tmp_path, "ds", "r"), path=str(texts))]}
     [t] = assembled(plan_of(wanted, known))
     raw = Path(t.args.chunks[0].path)
     raw.parent.mkdir(parents=True)

@@ -37,7 +37,7 @@ def test_threads_are_those_of_the_config_that_the_estimate_is_made_for(stage, n,
 
 def test_what_needs_the_network_runs_beside_snakemake():
     local = {stage for stage in STAGES if run().is_local(batch(stage))}
-    assert local == {"wheels", "hub", "prompts", "texts", "wandb"}
+    assert local == {"wheels", "hub", "prompts", "texts", "dumps"}
 
 
 def test_small_jobs_of_a_stage_share_submissions():

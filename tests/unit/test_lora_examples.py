@@ -34,7 +34,7 @@ def test_the_small_example_runs_up_to_its_index(tmp_path: Path) -> None:
     # by a tree, too; 3 + 3 of `style`.
     assert stages["probes"] == 17 * 3 + 2 + 2 + 3 + 3
     index.run(made.of("lora_index")[0], cfg, 1)
-    found = index.load(tools.path_of(made, "small"))
+    found = index.Index.open(tools.path_of(made, "small"))
     assert (found.refused != "").sum() == 6, "the seventh is found when weights are read"
 
 

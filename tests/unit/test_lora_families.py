@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from actprobe.lora import views
-from actprobe.lora.compute import Factors, Sizes, columns, primitives, units
+from actprobe.lora.compute import Factors, columns, primitives, units
 from actprobe.lora.families import fourier, order, product, sketch, spectral
 from actprobe.lora.families.weights import Weights
 from actprobe.lora.flags import Flags
 from actprobe.lora.numbers import Rounding
+from actprobe.lora.records import Sketch
 
-SIZES = Sizes(4, 5)
+SIZES = Sketch(product=4, projector=5)
 EXACT = np.array([Rounding(), Rounding()])
 X1 = np.array([[-4, -2, 2, -3, 0, 6], [-3, 3, -5, -3, 3, -5], [-2, -3, 6, 3, 4, -5],
                [-1, 6, 2, -5, -1, 6]], np.float32)  # fmt: skip
@@ -173,14 +174,14 @@ def test_both_ways_to_the_power_sums_agree() -> None:
 
 def test_sketches_equal_those_of_the_dense_product() -> None:
     b, a = random_factors(5, 4)
-    found = sketch.compute(["m"], weights(b, a, 0.5), *SIZES)[0]
-    total = sum(SIZES)
+    found = sketch.compute(["m"], weights(b, a, 0.5), SIZES.product, SIZES.projector)[0]
+    total = SIZES.product + SIZES.projector
     left, right = (sketch.projection("m", s, n, total) for s, n in (("out", 40), ("in", 52)))
     w = 0.5 * b @ a
     expected = [(left[:, :4].T @ w @ right[:, :4]).ravel()]
     expected += reference.projectors(w, 4, left[:, 4:], right[:, 4:])
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-5, atol=1e-7)
-    other = sketch.compute(["n"], weights(b, a, 0.5), *SIZES)[0]
+    other = sketch.compute(["n"], weights(b, a, 0.5), SIZES.product, SIZES.projector)[0]
     assert not np.allclose(found, other)
 
 
@@ -191,7 +192,10 @@ def test_a_change_of_gauge_moves_no_product_feature(rank: int) -> None:
     gauge = rng.normal(size=(rank, rank)) + 3 * np.eye(rank)
     other = b @ gauge, np.linalg.inv(gauge) @ a
     rounded = [x.astype(np.float32) for x in other]  # as a file would hold them
-    for compute in (product.compute, lambda w: sketch.compute(["m"], w, *SIZES)):
+    for compute in (
+        product.compute,
+        lambda w: sketch.compute(["m"], w, SIZES.product, SIZES.projector),
+    ):
         before = compute(weights(b, a, 0.7))[0]
         np.testing.assert_allclose(compute(weights(*other, 0.7))[0], before, rtol=1e-5, atol=1e-12)
         # Rounding the factors moves an entry by a share of the largest, not of itself.

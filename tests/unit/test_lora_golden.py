@@ -62,7 +62,7 @@ def _told(row: dict) -> dict:
 def test_golden(tmp_path: Path) -> None:
     made = tools.run(_collection(tmp_path))
     found = {"index": {"version": INDEX_VERSION}, "probes": {"version": VERSION}}
-    loaded = index.load(tools.path_of(made, "c"))
+    loaded = index.Index.open(tools.path_of(made, "c"))
     text = [loaded[c].tolist() for c in ("id", "digest", "rank", "scale")]
     found["index"]["digest"] = keys.spec_key({"rows": text, "modules": loaded.modules})[:16]
     for name, family in FAMILIES.items():

@@ -33,7 +33,7 @@ def _config(tmp_path: Path, files: Path, **options) -> dict:
 
 
 def _refused(made) -> dict[str, str]:
-    found = index.load(tools.path_of(made, "c"))
+    found = index.Index.open(tools.path_of(made, "c"))
     return {i: r for i, r in zip(found["id"], found.refused, strict=True) if r}
 
 
@@ -277,12 +277,12 @@ def test_large_tensors_beside_the_lora_are_digested_and_not_held(tmp_path: Path)
     script = (
         "import resource, sys\n"
         "from actprobe import keys\n"
-        "from actprobe.lora.adapter import Rules\n"
+        "from actprobe.lora.records import Rules\n"
         "from actprobe.lora.collection import Member\n"
         "from actprobe.lora.read import read_lora\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "m = Member('x', sys.argv[1])\n"
-        "read_lora(m, Rules('one'), ('content', keys.file_sha256(m.path)))\n"
+        "read_lora(m, Rules(alpha='one'), ('content', keys.file_sha256(m.path)))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     done = subprocess.run(

@@ -14,11 +14,12 @@ from safetensors.numpy import save_file
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.files.safetensors import read_header
 from actprobe.lora import names
-from actprobe.lora.adapter import Adapter, Rules, read_adapter
+from actprobe.lora.adapter import Adapter, read_adapter
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import Factors
 from actprobe.lora.numbers import to_float
 from actprobe.lora.read import read_lora
+from actprobe.lora.records import Rules
 
 M = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 BLOCK, FOLDED = M.removesuffix(".to_q"), M.replace(".", "_")
@@ -167,7 +168,7 @@ def _peft(tmp_path: Path, rank: int, **config) -> Adapter:
 def test_scales_of_kohya_files(tmp_path: Path) -> None:
     file = _kohya(tmp_path / "a.safetensors", np.array(1.0, np.float16))
     assert read_adapter(file, None, Rules()).modules[NAME].scale == 0.25
-    assert read_adapter(file, None, Rules("one")).modules[NAME].scale == 1
+    assert read_adapter(file, None, Rules(alpha="one")).modules[NAME].scale == 1
     bare = _kohya(tmp_path / "b.safetensors")
     assert read_adapter(bare, None, Rules()).modules[NAME].scale == 1
 
@@ -188,7 +189,7 @@ def test_a_peft_file_without_its_config_has_no_known_scale(tmp_path: Path) -> No
                   f"base_model.model.{M}.lora_B.weight", 2)  # fmt: skip
     with pytest.raises(BadInput, match=r"a\.safetensors.*adapter_config\.json"):
         read_adapter(path, None, Rules())
-    assert read_adapter(path, None, Rules("one")).modules[NAME].scale == 1
+    assert read_adapter(path, None, Rules(alpha="one")).modules[NAME].scale == 1
     for config in ({}, {"lora_alpha": None}):
         with pytest.raises(BadInput, match="without lora_alpha: the scale is not known"):
             _peft(tmp_path, 2, r=2, **config)

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from actprobe.errors import BadInput
-from actprobe.lora.adapter import Rules
 from actprobe.lora.collection import Member
 from actprobe.lora.names import canonical
 from actprobe.lora.read import read_lora
+from actprobe.lora.records import Rules
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
@@ -118,7 +118,7 @@ def test_where_w_is_something_else_the_setting_is_named(tmp_path: Path, name: st
         read_lora(member, Rules())
     if name not in ("init lora_ga", "qalora"):  # these need data or GPTQ to differ
         alone = Member(member.id, member.path)
-        factors = {} if name == "dora" else read_lora(alone, Rules("one")).factors
+        factors = {} if name == "dora" else read_lora(alone, Rules(alpha="one")).factors
         for module, f in factors.items():
             w = 2 * f.up @ f.down
             assert not np.allclose(w, change[module].reshape(w.shape), atol=1e-3)

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from actprobe.lora import features
-from actprobe.lora.compute import Factors, Sizes, columns, primitives
+from actprobe.lora.compute import Factors, columns, primitives
 from actprobe.lora.families import product, sketch, spectral
 from actprobe.lora.families.weights import Weights
 from actprobe.lora.numbers import Rounding, roundings, to_float
+from actprobe.lora.records import Sketch
 
 KINDS = {
     "F32": torch.float32,
@@ -27,7 +28,7 @@ KINDS = {
     "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
 }
-SIZES = Sizes(4, 8)
+SIZES = Sketch(product=4, projector=8)
 
 
 def _rounded(x: np.ndarray, kind: str) -> np.ndarray:
@@ -53,7 +54,7 @@ def _factors(seed: int, rank: int, true: int, n: int = 64) -> tuple[np.ndarray, 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize(("rank", "true"), [(4, 1), (16, 3), (8, 0)])
 def test_a13_projectors_count_no_rounding_as_directions(kind: str, rank: int, true: int) -> None:
-    projector = Sizes(4, 32)
+    projector = Sketch(product=4, projector=32)
     for seed in range(5):
         b, a = _factors(seed, rank, true)
         if true == 0:  # PEFT's init "orthogonal": B·A = 0 between factors that are not
@@ -63,7 +64,9 @@ def test_a13_projectors_count_no_rounding_as_directions(kind: str, rank: int, tr
             b = rng.normal(size=(64, rank // 2)) @ rows[1::2] / 10
         w, exact = _weights(b, a, kind), _weights(b, a, "F32")
         assert (w.sigma > 0).sum() == true
-        found, expected = (sketch.compute(["m"], x, *projector)[0] for x in (w, exact))
+        found, expected = (
+            sketch.compute(["m"], x, projector.product, projector.projector)[0] for x in (w, exact)
+        )
         dimension = projector.projector
         at = np.cumsum([0, *range(dimension, 1, -1)])  # the diagonal of an upper triangle
         for start in (16, 16 + dimension * (dimension + 1) // 2):

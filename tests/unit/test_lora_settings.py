@@ -14,9 +14,10 @@ from safetensors.numpy import save_file
 from actprobe import lora, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.lora import index, settings
-from actprobe.lora.adapter import Adapter, Rules, read_adapter
+from actprobe.lora.adapter import Adapter, read_adapter
 from actprobe.lora.collection import Member
 from actprobe.lora.read import read_lora
+from actprobe.lora.records import Rules
 
 ATTENTION = "base_model.model.model.layers.0.self_attn"
 STORED = Rules()
@@ -67,7 +68,7 @@ def test_a7_target_parameters_hold_the_factors_of_all_experts(tmp_path: Path) ->
     """Three experts of rank 4: one tensor of rank 12, which PEFT cuts into experts (scale 8/4)."""
     tensors = _pair(EXPERTS, 12) | _pair(f"{ATTENTION}.q_proj")
     path = _write(tmp_path / "a", tensors, target_parameters=["mlp.experts.down_proj"])
-    for rules in (Rules(), Rules("one"), Rules(ignore_settings=("target_parameters",))):
+    for rules in (Rules(), Rules(alpha="one"), Rules(ignore_settings=("target_parameters",))):
         with pytest.raises(
             BadInput, match=r'target_parameters \["mlp.experts.down_proj"\]: .*expert'
         ):
@@ -96,7 +97,7 @@ def test_a7_target_parameters_hold_the_factors_of_all_experts(tmp_path: Path) ->
 def test_a7_settings_that_make_w_something_else_are_refused_by_name(
     tmp_path: Path, field: str, value: Any
 ) -> None:
-    for rules in (Rules(), Rules("one"), Rules(ignore_settings=(field,))):
+    for rules in (Rules(), Rules(alpha="one"), Rules(ignore_settings=(field,))):
         with pytest.raises(BadInput) as e:
             _plain(tmp_path, rules, **{field: value})
         assert f"adapter_config.json: {field} {json.dumps(value)}: " in str(e.value)
@@ -267,7 +268,7 @@ def test_an_alpha_of_zero_or_against_the_settings_is_refused(tmp_path: Path) -> 
         save_file(tensors, tmp_path / "a.safetensors", told)
         with pytest.raises(BadInput, match=reason):
             read_adapter(tmp_path / "a.safetensors", None, Rules())
-        (m,) = read_adapter(tmp_path / "a.safetensors", None, Rules("one")).modules.values()
+        (m,) = read_adapter(tmp_path / "a.safetensors", None, Rules(alpha="one")).modules.values()
         assert m.scale == 1
 
 
@@ -287,7 +288,7 @@ def test_f_classifiers_of_peft_are_read_and_what_was_left_is_told(tmp_path: Path
     loras = {"c": {"files": str(tmp_path / "files"), "representations": ["stats", "recipe_only"]}}
     cfg = tools.resolved(tmp_path, loras)
     made = tools.run(cfg)
-    found = index.load(tools.path_of(made, "c"))
+    found = index.Index.open(tools.path_of(made, "c"))
     assert not any(found.refused) and sorted(set(found["extra"])) == [
         "", "base_model.model.score.weight (2 x 6)",
     ]  # fmt: skip
@@ -299,7 +300,7 @@ def test_f_classifiers_of_peft_are_read_and_what_was_left_is_told(tmp_path: Path
     assert told["reason"] == "read without base_model.model.score.weight (2 x 6)"
     cfg["loras"]["c"]["extra_tensors"] = "refuse"
     assert tools.to_make(cfg)["lora_index"] == 1
-    refused = index.load(tools.path_of(tools.run(cfg), "c"))
+    refused = index.Index.open(tools.path_of(tools.run(cfg), "c"))
     assert (refused.refused != "").sum() == 3
     cfg["loras"]["c"]["on_bad_file"] = "stop"
     with pytest.raises(ActprobeError, match=r"l\d: 1 tensors beside the LoRA"):

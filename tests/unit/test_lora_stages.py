@@ -87,7 +87,7 @@ def test_broken_files_are_refused_with_a_reason_and_the_rest_goes_on(tmp_path: P
     synthetic.write(tmp_path, per_class=3)
     cfg = _config(tmp_path, tmp_path / "files", representations=["stats", "product_norms"])
     made = tools.run(cfg)
-    found = index.load(tools.path_of(made, "c"))
+    found = index.Index.open(tools.path_of(made, "c"))
     refused = {
         i.removeprefix("broken/"): r for i, r in zip(found["id"], found.refused, strict=True) if r
     }
@@ -138,7 +138,7 @@ def test_files_of_other_base_models_leave_no_trace(tmp_path: Path, files: Path) 
         for i in range(20):  # unreadable files are nobody's majority
             (folder / f"noise{i}.safetensors").write_bytes(b"noise")
     mixed = tools.run(_config(tmp_path / "a", files, representations=names))
-    found = index.load(tools.path_of(mixed, "c"))
+    found = index.Index.open(tools.path_of(mixed, "c"))
     refused = {i: r for i, r in zip(found["id"], found["mismatch"], strict=True) if r}
     assert refused.keys() == {"flux", "wide"} and "in most files" in refused["wide"]
     assert refused["flux"] == "no module in common with most files; it has transformer_x_to_q, …"
@@ -212,16 +212,16 @@ def test_an_index_opens_new_files_only(
     tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = _config(tmp_path, files)
-    first = index.load(tools.path_of(tools.run(cfg), "c"))
+    first = index.Index.open(tools.path_of(tools.run(cfg), "c"))
     opened = []
     read = index.read_adapter
     monkeypatch.setattr(
         index, "read_adapter", lambda path, *a: opened.append(Path(path).name) or read(path, *a)
     )
     tools.write_lora(files / "new.safetensors", 99)
-    again = index.load(tools.path_of(tools.run(cfg), "c"))
+    again = index.Index.open(tools.path_of(tools.run(cfg), "c"))
     assert opened == ["new.safetensors"] and len(again) == len(first) + 1
-    fresh = index.load(tools.path_of(tools.run(_config(tmp_path / "fresh", files)), "c"))
+    fresh = index.Index.open(tools.path_of(tools.run(_config(tmp_path / "fresh", files)), "c"))
     for column in ("id", "digest", "bytes", "rank", "scale", "module"):
         np.testing.assert_array_equal(again[column], fresh[column])
 

@@ -68,7 +68,7 @@ def test_tables_of_datasets_give_the_same_features_as_files(
         a, b = _load(of_files, f"c/{name}"), _load(of_tables, f"c/{name}")
         order = [b.id.tolist().index(i) for i in a.id]
         np.testing.assert_allclose(a.x, b.x[order], rtol=1e-6)
-    found = index.load(tools.path_of(of_tables, "c"))
+    found = index.Index.open(tools.path_of(of_tables, "c"))
     assert json.loads(found["metadata"][3]) == {"category": "dog", "num_epochs": "3"}
 
 
@@ -148,7 +148,7 @@ def test_tables_with_missing_tensors_other_lists_and_null_labels(tmp_path: Path)
     for stage in ("lora_index", "lora_primitives", "features"):
         for batch in made.of(stage):
             tools.RUN[stage](batch, cfg, 1)
-    found = index.load(tools.path_of(made, "c"))
+    found = index.Index.open(tools.path_of(made, "c"))
     reasons = dict(zip(found["id"], found.refused, strict=True))
     assert "has no partner" in reasons.pop("l2") and not any(reasons.values())
     stats = _load(made, "c/stats")

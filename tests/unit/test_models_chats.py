@@ -16,7 +16,7 @@ from chats_made import NOBODY, check_segments, conversation, expected
 from models_tiny import by_name, make_config, model_entry, run, save_model, save_tokenizer, targets
 from test_models_spans import byte_level
 from test_models_tokens import reading_of
-from texts_inputs import CHAT, build, jsonl
+from texts_inputs import CHAT, build, jsonl, with_facts
 
 from actprobe import store, texts
 from actprobe.errors import ActprobeError, BadInput, ConfigError
@@ -213,7 +213,7 @@ def test_tools_that_the_template_does_not_show_are_named(tmp_path):
 
 def test_a_model_without_a_template_is_refused_while_planning(tmp_path):
     t = chats_target(tmp_path, *PLAIN)
-    t.args["facts"] = texts.load(t.path).facts
+    t = with_facts(t)
     with pytest.raises(ConfigError, match=r"datasets.d holds chats: this model's tokenizer has no"):
         activations(tmp_path, t, None)
 
@@ -299,7 +299,7 @@ def test_spans_of_chats_are_refused_on_texts(tmp_path):
     spans = {"s": {"role": "user"}}
     with pytest.raises(ActprobeError, match="is for chats, and these rows are texts"):
         activations(tmp_path, t, positions=["span.s"], spans=spans)
-    t.args["facts"] = texts.load(t.path).facts
+    t = with_facts(t)
     wanted = {"sites": ["embed"], "positions": ["span.s"], "spans": spans}
     with pytest.raises(ConfigError, match=r"activations\[0\]: position span.s is for chats"):
         targets(make_config(tmp_path / "cache", model_entry(tiny(tmp_path)), wanted), t)

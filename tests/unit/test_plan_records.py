@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actprobe import plan
@@ -22,6 +22,7 @@ class Inner(Record):
 @dataclass(frozen=True, kw_only=True)
 class Outer(Record):
     one: Inner
+    must: str | None
     many: tuple[Inner, ...] = ()
     named: dict[str, Inner] | None = None
     either: str | Inner | None = None
@@ -32,10 +33,12 @@ class Outer(Record):
 inner = st.builds(Inner, a=st.integers(), b=st.none() | st.floats(allow_nan=False))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     st.builds(
         Outer,
         one=inner,
+        must=st.none() | st.text(),
         many=st.lists(inner, max_size=3).map(tuple),
         named=st.none() | st.dictionaries(st.text(), inner, max_size=3),
         either=st.none() | st.text() | inner,

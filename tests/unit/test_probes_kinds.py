@@ -9,8 +9,9 @@ import own_extension
 import pytest
 from probes_inputs import Cache, sparse_data
 from sklearn.metrics import r2_score, roc_auc_score
+from texts_inputs import with_facts
 
-from actprobe import probes, store
+from actprobe import probes
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.probes import extensions, intervals, methods, metrics, permute
 from actprobe.probes.kinds import BINARY, CONTINUOUS, MULTICLASS
@@ -232,7 +233,7 @@ def test_what_does_not_fit_the_labels_is_refused_in_the_plan(cache, case):
     entry, message = REFUSED[case]
     X, y = classes(n=400, k=4)
     t = cache.texts("d", y, classes=list("abcd"))
-    t.args["facts"] = store.read_header(t.path)["facts"]
+    cache.known["texts"] = [with_facts(t)]
     cache.activations("d", X)
     with pytest.raises(ConfigError, match=message):
         cache.plan(cache.config(entry))
@@ -241,7 +242,7 @@ def test_what_does_not_fit_the_labels_is_refused_in_the_plan(cache, case):
 def test_methods_that_nobody_named_are_left_out_where_they_do_not_fit(cache):
     X, y = classes(n=400, k=4)
     t = cache.texts("d", y, classes=list("abcd"))
-    t.args["facts"] = store.read_header(t.path)["facts"]
+    cache.known["texts"] = [with_facts(t)]
     cache.activations("d", X)
     planned = cache.plan(cache.config({"protocol": "actprobe-1"}))
     found = {planned.targets[p].spec["method"] for p in planned.wanted}
@@ -250,7 +251,7 @@ def test_methods_that_nobody_named_are_left_out_where_they_do_not_fit(cache):
 
 def test_two_classes_have_no_one_against_the_rest(cache):
     t = cache.texts("d", np.arange(300) % 2)
-    t.args["facts"] = store.read_header(t.path)["facts"]
+    cache.known["texts"] = [with_facts(t)]
     cache.activations("d", np.zeros((300, 2), np.float32))
     with pytest.raises(ConfigError, match="one_vs_rest is for labels of several classes"):
         cache.plan(cache.config({"protocol": "actprobe-1", "one_vs_rest": True}))

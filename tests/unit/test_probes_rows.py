@@ -137,7 +137,7 @@ def test_d3_groups_of_one_row_and_empty_splits_are_none(cache):
     [texts] = cache.known["texts"]
     with pytest.raises(ConfigError, match="rows that belong together"):
         cache.run({"protocol": P, "methods": ["knn"]})
-    cache.known["texts"] = [replace(texts, args={**texts.args, "facts": facts_of(cache)})]
+    cache.known["texts"] = [replace(texts, args=replace(texts.args, facts=facts_of(cache)))]
     [row] = cache.run({"protocol": P, "methods": ["knn"]})
     assert row["group_fraction"] == 0
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from results_rows import fake_rows
+from texts_inputs import hand_made
 
 from actprobe import plan, provenance, results, store
 from actprobe.plan import Plan, Target
@@ -31,12 +32,7 @@ def experiment(tmp_path, monkeypatch) -> Plan:
     monkeypatch.chdir(tmp_path)
     made: list[Target] = []
     for name in ("a", "b"):
-        texts = target(
-            "texts",
-            name,
-            {"source": {"sha256": f"{name}{name}"}},
-            provenance={"file": f"{name}.csv"},
-        )
+        texts = hand_made("cache", name, f"{name}{name}", provenance={"file": f"{name}.csv"})
         place = {"model": "m", "item": name, "place": {"asked": "main"}}
         model = {"model": {"hub": "org/model", "revision": COMMIT}}
         x = [
@@ -57,9 +53,7 @@ def experiment(tmp_path, monkeypatch) -> Plan:
             target("probes", f"{name}.{i}", {**recipe, "of": i}, [i_of])
             for i, i_of in enumerate((x[0], z))
         ]
-    made.append(
-        target("texts", "unread", {"source": {"sha256": "cc"}}, provenance={"file": "c.csv"})
-    )
+    made.append(hand_made("cache", "unread", "cc", provenance={"file": "c.csv"}))
     return Plan({"cache_dir": "cache"}, {t.path: t for t in made}, [], {}, {}, [])
 
 

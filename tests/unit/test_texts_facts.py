@@ -7,7 +7,6 @@ import json
 from texts_inputs import jsonl, make
 
 from actprobe import store
-from actprobe.texts.tabulate import tabulate
 
 ROWS = [
     {"text": "a", "y": "n", "who": "ann", "part": "train", "p": 1},
@@ -45,10 +44,9 @@ def test_c1_a_dataset_of_one_text_is_told():
 
 
 def test_contrastive_pairs_have_the_same_facts():
-    spec = {"format": "jsonl", "text": "q", "answers": ["no", "yes"], "positive": "yes", "keep": {}}
-    spec |= dict.fromkeys(("id", "label", "group", "split", "pair"))
     data = jsonl({"q": "a\nb", "yes": "1", "no": "0"}, {"q": "c", "yes": "0", "no": "1"})
-    _, facts = tabulate([("f", data.encode())], spec | {"template": "{text}\n{answer}"}, "d")
+    pairs = {"answers": ("no", "yes"), "positive": "yes", "template": "{text}\n{answer}"}
+    _, facts = make(data, format="jsonl", text="q", **pairs)
     assert facts["pairs"] == facts["groups"] == {"number": 2, "rows": 4, "largest": 2}
     assert (facts["n"], facts["texts"], facts["multiline"]) == (4, 4, 1)
     assert facts["least"] == {"class": "negative", "rows": 2, "texts": 2}

@@ -207,7 +207,7 @@ def test_without_a_network_what_is_not_here_is_named_and_another_dataset_is_made
         configured(tmp_path, {"name": "d", "path": f"hub:org/sets@{commit}/extra/notes.csv"}),
         experiment.DigestMemo(tmp_path / "cache"),
     )
-    assert "unreachable" in known["texts"][0].args["place"]
+    assert "unreachable" in known["texts"][0].args.place
 
 
 def test_gc_keeps_files_of_the_hub_that_a_config_wants(tmp_path, loopback):

@@ -13,20 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from sklearn.preprocessing import LabelEncoder
+from texts_inputs import make
 
 from actprobe.errors import BadInput
 from actprobe.texts.checks import Place, duplicates
 from actprobe.texts.labels import encode, encode_written
-from actprobe.texts.tabulate import tabulate
 
-SPEC = {
-    "format": "csv",
-    "text": "text",
-    "label": "label",
-    "positive": None,
-    "keep": {},
-    **dict.fromkeys(("id", "group", "split", "pair")),
-}
 TEXTS = [
     "a plain text",
     'quotes ", and\na new line',
@@ -55,8 +47,7 @@ def as_bytes(format: str, columns: dict) -> bytes:
 
 
 def table(data: bytes | str, **spec):
-    data = data.encode() if isinstance(data, str) else data
-    return tabulate([("d.csv", data)], SPEC | spec, "d")
+    return make(data, **{"label": "label"} | spec)
 
 
 FORMATS = ("csv", "tsv", "csv.zst", "json", "jsonl", "jsonl.zst", "parquet")

@@ -14,6 +14,7 @@ import yaml
 from actprobe import keys
 from actprobe.errors import ConfigError
 from actprobe.texts import targets, wheel_source, wheel_targets
+from actprobe.texts.records import FileSource
 from actprobe.texts.sources import FORMATS
 
 SCHEMAS = Path(__file__).parents[2] / "workflow/schemas"
@@ -50,7 +51,7 @@ def test_a_local_file_is_known_by_its_content_not_by_its_place(tmp_path, csv):
     assert (a.stage, a.loader, a.item) == ("texts", "texts", "a")
     moved.write_text("text,label\nx,0\nz,1\n")
     (c,) = plan(tmp_path, {"name": "a", "path": str(moved)})
-    assert c.key != a.key and c.args["rows"] != a.args["rows"]
+    assert c.key != a.key and c.args.rows != a.args.rows
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def people(tmp_path):
 def test_g1_labels_groups_and_ids_are_content_but_no_rows(tmp_path, people, change):
     (a,) = plan(tmp_path, {"name": "a", "path": people})
     (b,) = plan(tmp_path, {"name": "a", "path": people, **change})
-    assert a.key != b.key and a.args["rows"] == b.args["rows"]
+    assert a.key != b.key and a.args.rows == b.args.rows
     assert (a.identity == b.identity) == (change == {"positive": 1})  # class 1 anyway
 
 
@@ -76,7 +77,7 @@ def test_g1_labels_groups_and_ids_are_content_but_no_rows(tmp_path, people, chan
 def test_g1_texts_row_filters_and_templates_change_the_rows(tmp_path, people, change):
     (a,) = plan(tmp_path, {"name": "a", "path": people})
     (b,) = plan(tmp_path, {"name": "a", "path": people, **change})
-    assert a.key != b.key and a.args["rows"] != b.args["rows"] and a.identity != b.identity
+    assert a.key != b.key and a.args.rows != b.args.rows and a.identity != b.identity
 
 
 def test_g1_a_file_of_another_format_with_one_column_more_has_equal_content(tmp_path, people):
@@ -84,22 +85,22 @@ def test_g1_a_file_of_another_format_with_one_column_more_has_equal_content(tmp_
     (tmp_path / "people.json").write_text(json.dumps(rows))
     (a,) = plan(tmp_path, {"name": "a", "path": people})
     (b,) = plan(tmp_path, {"name": "b", "path": str(tmp_path / "people.json")})
-    assert a.key != b.key and (a.args["rows"], a.identity) == (b.args["rows"], b.identity)
+    assert a.key != b.key and (a.args.rows, a.identity) == (b.args.rows, b.identity)
 
 
 def test_d15_what_is_wrong_with_a_dataset_is_known_while_planning(tmp_path, people):
     (a,) = plan(tmp_path, {"name": "a", "path": people})
-    assert a.args["facts"]["counts"] == [1, 2] and a.args["bad"] is None
+    assert a.args.facts["counts"] == [1, 2] and a.args.bad is None
     (b,) = plan(tmp_path, {"name": "a", "path": people, "label": "nope"})
-    assert "no column 'nope'" in b.args["bad"]
-    assert b.args["facts"] is None and b.args["rows"] == b.identity == b.key
+    assert "no column 'nope'" in b.args.bad
+    assert b.args.facts is None and b.args.rows == b.identity == b.key
 
 
 def test_a_wheel_source_is_planned_without_the_wheel(tmp_path):
     entry = {"names": ["a", {"name": "b_c", "member": "b c"}], "path": "wheel:w/d/{name}.csv"}
     a, b = plan(tmp_path, entry, wheels={"w": WHEEL})
     assert [t.item for t in (a, b)] == ["a", "b_c"]
-    assert b.spec["source"] == {"sha256": WHEEL["sha256"], "member": "d/b c.csv"}
+    assert b.spec.source == FileSource(sha256=WHEEL["sha256"], member="d/b c.csv")
     assert a.inputs == (f"{tmp_path}/cache/wheels/some-data-1.0.abababababab.whl",)
 
 
@@ -142,9 +143,9 @@ def test_the_format_is_read_off_the_path_or_given(tmp_path):
         if name == "a.csv.bak":
             with pytest.raises(ConfigError, match="tells no format; set `format`"):
                 plan(tmp_path, entry)
-            assert plan(tmp_path, {**entry, "format": "csv"})[0].spec["format"] == "csv"
+            assert plan(tmp_path, {**entry, "format": "csv"})[0].spec.format == "csv"
         else:
-            assert plan(tmp_path, entry)[0].spec["format"] == name[2:].lower()
+            assert plan(tmp_path, entry)[0].spec.format == name[2:].lower()
 
 
 def test_equal_filters_have_equal_keys(tmp_path, csv):
@@ -159,7 +160,7 @@ def test_how_a_table_is_written_changes_the_key_where_it_is_said(tmp_path, csv, 
     (a,) = plan(tmp_path, {"name": "a", "path": csv})
     (b,) = plan(tmp_path, {"name": "a", "path": csv, **change})
     assert a.key != b.key
-    assert not a.spec.keys() & {"separator", "quotes"} and b.spec.items() >= change.items()
+    assert a.spec.separator is None and a.spec.quotes is None and b.record.items() >= change.items()
 
 
 @pytest.mark.parametrize(

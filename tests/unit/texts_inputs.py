@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actprobe import config, experiment
+from actprobe import config, experiment, plan, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.plan import Target, take_over
 from actprobe.texts import Texts
+from actprobe.texts.records import FileSource, TextArgs, TextSpec, TextTarget
 from actprobe.texts.table import load as texts_of
 from actprobe.texts.tabulate import tabulate
 
-SPEC: dict[str, Any] = {
-    "format": "csv",
-    "text": "text",
-    "label": None,
-    "positive": None,
-    "keep": {},
-    **dict.fromkeys(("id", "group", "split", "pair")),
-}
+SPEC = TextSpec(source=FileSource(sha256=""), format="csv", text="text")
+
+
+def hand_made(cache: str | Path, name: str, content: str, **args: Any) -> TextTarget:
+    """The target of texts that a test writes itself; content tells them from others."""
+    known = {"file": f"{name}.csv", "bytes": 1, "provenance": {}, "columns": {}, "rows": content}
+    return plan.target(
+        cache, "texts", 1, name, replace(SPEC, source=FileSource(sha256=content)),
+        loader="texts", item=name, ext="parquet", args=TextArgs(**known | args),
+    )  # fmt: skip
+
+
+def with_facts(t: TextTarget) -> TextTarget:
+    """The target as it is once its artefact is there."""
+    return replace(t, args=replace(t.args, facts=store.read_header(t.path)["facts"]))
 
 
 def make(data: bytes | str, **spec: Any) -> tuple[pa.Table, dict[str, Any]]:
     """Table and facts of a file; without labels unless `label` names their column."""
     data = data if isinstance(data, bytes) else data.encode()
-    return tabulate([("d.csv", data)], SPEC | spec, "d")
+    return tabulate([("d.csv", data)], replace(SPEC, **spec), "d")
 
 
 def texts(data: bytes | str, **spec: Any) -> list[str]:
@@ -75,7 +84,7 @@ def build(folder: Path, *entries: dict[str, Any], **more: Any) -> list[Target]:
     resolved = configured(folder, *entries, **more)
     planned = experiment.plan_texts(resolved)
     take_over(planned)
-    for batch in planned.in_order():
+    for batch in plan.thaw(plan.freeze(planned, folder / "plans")).in_order():
         experiment.run(batch, resolved, 1)
     return [planned.targets[p] for p in planned.paths("texts")]
 

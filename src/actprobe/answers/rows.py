@@ -16,11 +16,12 @@ from actprobe import store, texts
 from actprobe.answers import labels
 from actprobe.answers.generation import FINISH, LIMIT
 from actprobe.answers.loading import decoded
+from actprobe.answers.targets import AnsweredTarget
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.models import load
 from actprobe.models.located import located
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.texts import Texts, facts, table
 from actprobe.texts import labels as encoding
 from actprobe.texts.chats import Chat
@@ -35,37 +36,40 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         out.make(out.todo(), partial(_make, config=config))
 
 
-def _make(t: Target, config: Mapping[str, Any]) -> Path:
-    prompts = texts.load(t.args["prompts"])
-    with store.open_h5(t.args["answers"]) as f:
+def _make(t: AnsweredTarget, config: Mapping[str, Any]) -> Path:
+    prompts = texts.load(t.args.prompts)
+    with store.open_h5(t.args.answers) as f:
         tokens = [row[:n].tolist() for row, n in zip(f["tokens"][:], f["n_tokens"][:], strict=True)]
         finish = f["finish"][:]
-        stop = store.read_header(t.args["answers"])["spec"]["stop"]
-    said = _said(t, config["models"][t.args["model"]], tokens, stop)
+        stop = store.read_header(t.args.answers)["spec"]["stop"]
+    said = _said(t, config["models"][t.args.model], tokens, stop)
     _refuse_unfinished(t, prompts, finish)
     kept = [i for i, text in enumerate(said) if text.strip()]
     if not kept:
-        raise BadInput(f"dataset {t.item}: {t.args['model']} answers nothing to any prompt")
+        raise BadInput(f"dataset {t.item}: {t.args.model} answers nothing to any prompt")
     if left := len(said) - len(kept):
         log.warning("%s: %d of %d answers are empty, and no rows", t.item, left, len(said))
     content, found = _table(t, prompts, said, finish, kept)
     found["generated"] = {
-        "model": t.args["model"],
+        "model": t.args.model,
         "prompts": len(said),
         "empty": len(said) - len(kept),
         "tokens": sum(map(len, tokens)),
         **{name: int((finish == k).sum()) for k, name in enumerate(FINISH)},
     }
     log.info("texts %s: %d answers, %d at the limit", t.item, len(kept), (finish == LIMIT).sum())
-    return store.write_table(t.path, content, t.spec, found | {"provenance": t.args["provenance"]})
+    return store.write_table(t.path, content, t.record, found | {"provenance": t.args.provenance})
 
 
 def _said(
-    t: Target, settings: Mapping[str, Any], tokens: Sequence[Sequence[int]], stop: Sequence[str]
+    t: AnsweredTarget,
+    settings: Mapping[str, Any],
+    tokens: Sequence[Sequence[int]],
+    stop: Sequence[str],
 ) -> list[str]:
     """The text of each answer, up to a string that stops it."""
-    name = t.args["model"]
-    with located(t.args["place"], name) as where:
+    name = t.args.model
+    with located(t.args.place, name) as where:
         load.load_config(where, name, settings)
         decode = partial(decoded, load.load_tokenizer(where, name))
     found = []
@@ -75,9 +79,9 @@ def _said(
     return found
 
 
-def _refuse_unfinished(t: Target, prompts: Texts, finish: np.ndarray) -> None:
+def _refuse_unfinished(t: AnsweredTarget, prompts: Texts, finish: np.ndarray) -> None:
     cut = np.flatnonzero(finish == LIMIT)
-    if len(cut) and t.spec["unfinished"] == "refuse":
+    if len(cut) and t.spec.unfinished == "refuse":
         raise BadInput(
             f"dataset {t.item}: the answer to row {prompts.id[cut[0]]!r} reaches max_new_tokens "
             f"({len(cut)} such rows); raise generate.max_new_tokens, or keep them by "
@@ -86,7 +90,7 @@ def _refuse_unfinished(t: Target, prompts: Texts, finish: np.ndarray) -> None:
 
 
 def _table(
-    t: Target, prompts: Texts, said: Sequence[str], finish: np.ndarray, kept: Sequence[int]
+    t: AnsweredTarget, prompts: Texts, said: Sequence[str], finish: np.ndarray, kept: Sequence[int]
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The table, and the facts about it."""
     assert prompts.chats is not None
@@ -123,10 +127,10 @@ def _taken(values: np.ndarray | None, kept: Sequence[int]) -> list[str | None]:
 
 
 def _labels(
-    t: Target, prompts: Texts, said: Sequence[str], kept: Sequence[int]
+    t: AnsweredTarget, prompts: Texts, said: Sequence[str], kept: Sequence[int]
 ) -> tuple[pa.Array | None, list[str]]:
     """The label of each row as it stands in the table, null where there is none, and the classes."""
-    spec = t.spec["label"]
+    spec = t.spec.label
     if spec is None:
         if prompts.label is None:
             return None, []
@@ -143,12 +147,12 @@ def _labels(
         }
         for i in kept
     ]
-    values = labels.read(spec, rows, t.args["function"], where)
+    values = labels.read(spec, rows, t.args.function, where)
     some = [k for k, v in enumerate(values) if v is not None]
     if not some:
         raise BadInput(f"{where}: no answer has a label, such as {said[kept[0]][:80]!r}")
-    place = Place(t.item, f"answers of {t.args['model']}", rows=[kept[k] for k in some])
-    codes, classes = encoding.encode([values[k] for k in some], t.spec["positive"], place)
+    place = Place(t.item, f"answers of {t.args.model}", rows=[kept[k] for k in some])
+    codes, classes = encoding.encode([values[k] for k in some], t.spec.positive, place)
     full = np.full(len(values), table.UNLABELLED, np.int32)
     full[some] = codes
     if missing := len(values) - len(some):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from actprobe.errors import ConfigError, Damaged
 from actprobe.keys import DigestMemo
 from actprobe.models.sources import Source, locate
 from actprobe.models.templates import check_chat
-from actprobe.plan import Target
+from actprobe.plan import Record, Target
+from actprobe.texts import TextArgs, TextTarget
 
 STAGE, LOADER = "answers", "answers"
 VERSION = 1
@@ -24,6 +25,35 @@ _CHAT = ("system", "fold_system", "variables")
 _READS = ("prepend_bos", "special_tokens_in_text")
 _RUNS = ("dtype", "attn_implementation", "max_tokens_per_batch")
 _SAMPLING = ("temperature", "top_k", "top_p", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredSpec(Record):
+    """What decides the texts that are made of answers: keys of the prompts and the answers, what
+    becomes of unfinished ones, and where labels come from."""
+
+    of: str = "answers"
+    rows: int
+    prompts: str
+    answers: str
+    unfinished: str
+    label: Mapping[str, Any] | None
+    positive: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredArgs(TextArgs):
+    """What is known of the texts; paths of the prompts and the answers; the model and its place, for
+    the tokenizer; function: the user's file that labels answers."""
+
+    prompts: str
+    answers: str
+    model: str
+    place: Mapping[str, Any]
+    function: str | None
+
+
+AnsweredTarget = Target[AnsweredSpec, AnsweredArgs]
 
 
 def targets(
@@ -59,13 +89,13 @@ def targets(
 
 
 def _answers(
-    config: Mapping[str, Any], how: Mapping[str, Any], source: Source, prompts: Target
+    config: Mapping[str, Any], how: Mapping[str, Any], source: Source, prompts: TextTarget
 ) -> Target:
     name = how["model"]
     model = config["models"][name]
     chat = model["chat"] or {}
     params = {
-        "prompts": prompts.args["rows"],
+        "prompts": prompts.args.rows,
         "model": dict(source.identity),
         "reads": {k: model[k] for k in _READS} | {k: chat[k] for k in _CHAT if k in chat},
         "runs": {k: model[k] for k in _RUNS},
@@ -83,7 +113,7 @@ def _answers(
         item=prompts.item,
         inputs=(prompts, *source.inputs),
         args=args,
-        cost=float(prompts.args.get("bytes", 1)),
+        cost=float(prompts.args.bytes),
         movable=True,
     )
 
@@ -92,33 +122,33 @@ def _rows(
     config: Mapping[str, Any],
     dataset: Mapping[str, Any],
     answers: Target,
-    prompts: Target,
+    prompts: TextTarget,
     memo: DigestMemo,
     where: str,
-) -> Target:
+) -> AnsweredTarget:
     how = dataset["generate"]
     spec, function = labels.spec(how["label"], memo, f"{where}.label")
-    params = {
-        "of": "answers",
-        "rows": ROWS_VERSION,
-        "prompts": prompts.identity,
-        "answers": answers.key,
-        "unfinished": how["unfinished"],
-        "label": spec,
-        "positive": str(dataset["positive"]) if spec and dataset["positive"] is not None else None,
-    }
-    args = {
-        "rows": answers.key,
-        "prompts": prompts.path,
-        "answers": answers.path,
-        "model": how["model"],
-        "place": answers.args["place"],
-        "function": function,
-        "file": prompts.args["file"],
-        "bytes": prompts.args["bytes"],
-        "bad": prompts.args["bad"],
-        "provenance": {**prompts.args["provenance"], "answers": how["model"]},
-    }
+    params = AnsweredSpec(
+        rows=ROWS_VERSION,
+        prompts=prompts.identity,
+        answers=answers.key,
+        unfinished=how["unfinished"],
+        label=spec,
+        positive=str(dataset["positive"]) if spec and dataset["positive"] is not None else None,
+    )
+    args = AnsweredArgs(
+        rows=answers.key,
+        prompts=prompts.path,
+        answers=answers.path,
+        model=how["model"],
+        place=answers.args["place"],
+        function=function,
+        file=prompts.args.file,
+        bytes=prompts.args.bytes,
+        columns=prompts.args.columns,
+        bad=prompts.args.bad,
+        provenance={**prompts.args.provenance, "answers": how["model"]},
+    )
     t = plan.target(
         config["cache_dir"],
         "texts",
@@ -133,13 +163,13 @@ def _rows(
         movable=True,
     )
     facts, bad = _known(t)
-    return replace(t, args={**t.args, "facts": facts, "bad": bad})
+    return replace(t, args=replace(t.args, facts=facts, bad=bad))
 
 
-def _known(t: Target) -> tuple[Mapping[str, Any] | None, str | None]:
+def _known(t: AnsweredTarget) -> tuple[Mapping[str, Any] | None, str | None]:
     """The facts of texts that are there, and why they cannot be used."""
     for path in (Path(t.path), store.part_path(t.path)):
         with contextlib.suppress(Damaged, OSError):
             header = store.quick_check(path, t.key)
             return (None, header["bad"]) if header["bad"] else (header["facts"], None)
-    return None, t.args["bad"]
+    return None, t.args.bad

@@ -57,7 +57,7 @@ class Checked:
         self._found, self._file = found, file
         self._faults: dict[str, tuple[int, str]] = {}
 
-    def rows(self, pieces: Sequence[Piece], rows: NDArray[np.int64], first: int) -> NDArray:
+    def rows(self, pieces: Sequence[Piece], rows: NDArray[np.int64], first: int) -> NDArray[Any]:
         """float32 [len(rows), d] of a block.
 
         rows: places in the block; first: the row of the file that the block begins with.

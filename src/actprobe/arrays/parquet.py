@@ -82,9 +82,8 @@ def _ids(file: pq.ParquetFile, column: str, place: Place) -> list[str]:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
+    types = pa.types
+    return any(f(kind) for f in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 
 def _is_numbers(kind: pa.DataType) -> bool:

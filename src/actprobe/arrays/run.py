@@ -50,8 +50,8 @@ def _make(t: ArrayTarget, memo: DigestMemo) -> Path:
 
 def opened(file: Path, spec: ArraySpec, dataset: str) -> AbstractContextManager[Features]:
     """The features of a file."""
-    readers = {"parquet": parquet, "csv": tables, "tsv": tables}
-    return readers.get(spec.format, tensors).opened(file, spec, dataset)
+    readers = {"parquet": parquet.opened, "csv": tables.opened, "tsv": tables.opened}
+    return readers.get(spec.format, tensors.opened)(file, spec, dataset)
 
 
 def places(found: Features, rows: Texts, file: Path) -> NDArray[np.int64]:

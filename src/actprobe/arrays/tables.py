@@ -48,7 +48,7 @@ class _Numbers:
     """
 
     width: int
-    values: array = field(default_factory=lambda: array("d"))
+    values: array[float] = field(default_factory=lambda: array("d"))
     cells: dict[tuple[int, int], str] = field(default_factory=dict)
     n: int = 0
 

@@ -12,6 +12,7 @@ from actprobe.config import matching
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Record, Target, target
+from actprobe.texts import TextArgs
 
 STAGE = "arrays"
 VERSION = 1
@@ -53,10 +54,11 @@ class ArrayArgs(Record):
 
 
 ArrayTarget = Target[ArraySpec, ArrayArgs]
+_Texts = Target[Any, TextArgs]
 
 
 def targets(
-    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+    config: Mapping[str, Any], known: Mapping[str, list[Target[Any, Any]]], memo: DigestMemo
 ) -> list[ArrayTarget]:
     """One target per source and dataset; its artefact is read like activations.
 
@@ -79,7 +81,9 @@ def targets(
     return made
 
 
-def _taken(config: Mapping[str, Any], known: Mapping[str, list[Target]]) -> dict[str, str]:
+def _taken(
+    config: Mapping[str, Any], known: Mapping[str, list[Target[Any, Any]]]
+) -> dict[str, str]:
     """Names of models, SAEs, imports and dumps, and what has each."""
     found = {t.args["model"]: "a model" for t in known.get("activations", [])}
     for section, what in (("imports", "an import"), ("dumps", "a dump")):
@@ -108,7 +112,7 @@ def _kind(entry: Mapping[str, Any], where: str) -> str:
 
 
 def _files(
-    entry: Mapping[str, Any], texts: Mapping[str, Target], where: str
+    entry: Mapping[str, Any], texts: Mapping[str, _Texts], where: str
 ) -> Iterator[tuple[str, str]]:
     """The datasets of an entry, each with its file."""
     pattern = os.path.expanduser(entry["path"])
@@ -128,7 +132,7 @@ def _files(
     yield from ((d, paths[d]) for d in chosen if d not in missing)
 
 
-def _check_shared(entry: Mapping[str, Any], texts: Mapping[str, Target], where: str) -> None:
+def _check_shared(entry: Mapping[str, Any], texts: Mapping[str, _Texts], where: str) -> None:
     """Refuse one file for several datasets whose rows do not say which they belong to."""
     if len(texts) < 2:
         return
@@ -138,7 +142,7 @@ def _check_shared(entry: Mapping[str, Any], texts: Mapping[str, Target], where: 
             f"{where}: one file for {len(texts)} datasets ({names}), whose rows are told apart by "
             f"ids alone; write `id`, or a path with {_DATASET} in it"
         )
-    counted = [d for d, t in texts.items() if t.spec.get("id") is None]
+    counted = [d for d, t in texts.items() if "id" not in t.args.columns]
     if counted:
         raise ConfigError(
             f"{where}: one file for {len(texts)} datasets, and {counted[0]} has no ids of its own: "
@@ -153,7 +157,7 @@ def _target(
     entry: Mapping[str, Any],
     kind: str,
     path: str,
-    texts: Target,
+    texts: _Texts,
     memo: DigestMemo,
 ) -> ArrayTarget:
     try:
@@ -166,10 +170,10 @@ def _target(
         format=kind,
         id=entry["id"],
         # Rows without ids follow the texts; ids are a part of all that is in a dataset.
-        texts=texts.args["rows"] if entry["id"] is None else texts.identity,
+        texts=texts.args.rows if entry["id"] is None else texts.identity,
         array=entry["array"],
         columns=None if columns is None else tuple(sorted(set(columns))),
-        row_id=texts.spec.get("id") if of_table else None,
+        row_id=texts.args.columns.get("id") if of_table else None,
         meant=_meant(texts) if of_table else (),
     )
     args = ArrayArgs(source=name, model=name, texts=texts.path, file=os.path.abspath(path))
@@ -180,5 +184,6 @@ def _target(
     )  # fmt: skip
 
 
-def _meant(texts: Target) -> tuple[str, ...]:
-    return tuple(sorted({c for k in _MEANT if (c := texts.spec.get(k))}))
+def _meant(texts: _Texts) -> tuple[str, ...]:
+    columns = texts.args.columns
+    return tuple(sorted({columns[k] for k in _MEANT if k in columns}))

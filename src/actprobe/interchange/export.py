@@ -61,7 +61,7 @@ def vectors(paths: Iterable[str], form: str, out: Path, unit: bool) -> list[Path
     return written
 
 
-def _outputs(name: str, directions: Mapping[str, NDArray]) -> dict[int, NDArray]:
+def _outputs(name: str, directions: Mapping[str, NDArray[Any]]) -> dict[int, NDArray[Any]]:
     """Directions by the layer whose output they are added to: resid_pre.L is resid_post.(L - 1)."""
     found = {}
     for site, vector in directions.items():
@@ -80,7 +80,7 @@ def _outputs(name: str, directions: Mapping[str, NDArray]) -> dict[int, NDArray]
 
 
 def _safetensors_vectors(
-    path: Path, directions: Mapping[str, NDArray], members: Sequence[Applied]
+    path: Path, directions: Mapping[str, NDArray[Any]], members: Sequence[Applied]
 ) -> Path:
     from safetensors.numpy import save_file
 
@@ -92,7 +92,7 @@ def _safetensors_vectors(
     return path
 
 
-def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
+def activations(targets: Sequence[Target[Any, Any]], form: str, out: Path) -> list[Path]:
     """Write activation artefacts below `out` in one of the formats `layouts.ACTIVATIONS`.
 
     safetensors, npy: {model}/{dataset}/{site}.{position}.*; saeprobes:
@@ -128,13 +128,13 @@ def activations(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
     return written
 
 
-def _package_name(t: Target) -> tuple[str, bool]:
+def _package_name(t: Target[Any, Any]) -> tuple[str, bool]:
     """See `layouts.package_name`."""
     facts = store.read_header(t.args["texts"])["facts"] if t.args.get("texts") else {}
     return package_name(t.item, facts.get("provenance", {}))
 
 
-def latents(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
+def latents(targets: Sequence[Target[Any, Any]], form: str, out: Path) -> list[Path]:
     """Write latents artefacts below `out` as {source}/{dataset}.* in one of the formats
     `layouts.LATENTS`: CSR arrays in safetensors, or what `scipy.sparse.load_npz` reads. Returns the
     files.
@@ -162,7 +162,7 @@ def latents(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
     return written
 
 
-def saes(targets: Sequence[Target], out: Path) -> list[Path]:
+def saes(targets: Sequence[Target[Any, Any]], out: Path) -> list[Path]:
     """Write SAEs that were trained here as folders {name} that `sae_lens.SAE.load_from_disk` loads;
     returns them."""
     from actprobe import sae
@@ -170,7 +170,7 @@ def saes(targets: Sequence[Target], out: Path) -> list[Path]:
     return [sae.save_saelens(t.path, out / t.item) for t in targets]
 
 
-def _facts(t: Target) -> dict[str, str]:
+def _facts(t: Target[Any, Any]) -> dict[str, str]:
     names = ("model", "site", "position")
     return {
         "dataset": t.item,
@@ -229,9 +229,9 @@ def _save(path: Path, value: Any) -> None:
     torch.save(value, path)
 
 
-def _caches(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
+def _caches(targets: Sequence[Target[Any, Any]], form: str, out: Path) -> list[Path]:
     """Caches of the evaluation-awareness scripts: v1 stacks [N, 1, d], v2 one [1, T, d] a row."""
-    groups: dict[Path, list[Target]] = {}
+    groups: dict[Path, list[Target[Any, Any]]] = {}
     for t in targets:
         kind, _, layer = t.args["site"].partition(".")
         if not layer or (t.args["position"] == "tokens") != (form == "v2"):
@@ -255,7 +255,7 @@ def _caches(targets: Sequence[Target], form: str, out: Path) -> list[Path]:
     return list(groups)
 
 
-def _cache_layer(folder: Path, t: Target, rows: Texts, form: str) -> list[list[int]]:
+def _cache_layer(folder: Path, t: Target[Any, Any], rows: Texts, form: str) -> list[list[int]]:
     """Write one layer; returns the shapes of some examples."""
     layer = folder / f"layer_{t.args['site'].partition('.')[2]}"
     order = dict(zip(PARTS, positive_first(rows), strict=True)) if rows.contrastive else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ _FLOAT32 = 0  # type of a tensor
 
 
 def write_control_vector(
-    path: str | Path, directions: Mapping[int, NDArray], model_hint: str
+    path: str | Path, directions: Mapping[int, NDArray[Any]], model_hint: str
 ) -> Path:
     """Write directions [d] by layer; that of layer L is added to the output of layer L.
 

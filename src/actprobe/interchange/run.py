@@ -22,10 +22,10 @@ from actprobe.errors import BadInput
 from actprobe.files import UNKNOWN, Array, as_float32, check_finite, is_float, open_arrays
 from actprobe.interchange import caches
 from actprobe.interchange.layouts import INFO, read_object
-from actprobe.interchange.targets import identity
+from actprobe.interchange.targets import ImportTarget, identity
 from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.texts import Texts
 
 log = logging.getLogger(__name__)
@@ -41,16 +41,16 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         out.make(batch.targets, partial(_make, memo=memo))
 
 
-def _make(t: Target, memo: DigestMemo) -> Path:
-    folder, files = Path(t.args["folder"]), t.args["files"]
-    rows = texts.load(t.args["texts"])
+def _make(t: ImportTarget, memo: DigestMemo) -> Path:
+    folder, files = Path(t.args.folder), t.args.files
+    rows = texts.load(t.args.texts)
     if not files:
-        raise BadInput(f"imports.{t.loader}: no activations of {t.item} at {t.args['site']} there")
-    found = identity(folder, tuple(files), t.spec["layout"], memo)
-    keys.require_unchanged(found, t.spec["content"], str(folder))
-    if t.spec["layout"] in ("v1", "v2"):
-        caches.check(folder, t.args["pairs"], rows, t.args["texts"])
-    make = _examples if t.spec["layout"] == "v2" else _stacks
+        raise BadInput(f"imports.{t.loader}: no activations of {t.item} at {t.args.site} there")
+    found = identity(folder, files, t.spec.layout, memo)
+    keys.require_unchanged(found, t.spec.content, str(folder))
+    if t.spec.layout in ("v1", "v2"):
+        caches.check(folder, t.args.pairs, rows, t.args.texts)
+    make = _examples if t.spec.layout == "v2" else _stacks
     part = make(t, [folder / f for f in files], rows)
     log.info("%s: imported from %s", t.name, folder)
     return part
@@ -82,17 +82,17 @@ class _Stack:
     rows: NDArray[np.int64] | None  # None: all of them in order
 
 
-def _stacks(t: Target, paths: list[Path], rows: Texts) -> Path:
+def _stacks(t: ImportTarget, paths: list[Path], rows: Texts) -> Path:
     """Copy whole matrices: one file, or for pairs those of the positive and the negative rows."""
-    order = caches.positive_first(rows) if t.args["pairs"] else (None,)
-    small: dict[str, NDArray] = {"n_tokens": np.full(len(rows), UNKNOWN, np.int32)}
+    order = caches.positive_first(rows) if t.args.pairs else (None,)
+    small: dict[str, NDArray[Any]] = {"n_tokens": np.full(len(rows), UNKNOWN, np.int32)}
     stacks = []
     for path, at in zip(paths, order, strict=True):
-        with _opened(path, t.spec["array"]) as (a, arrays):
+        with _opened(path, t.spec.array) as (a, arrays):
             if len(a.shape) not in (2, 3) or (len(a.shape) == 3 and a.shape[1] != 1):
                 raise BadInput(f"{path}: shape {a.shape}; expected [rows, d] or [rows, 1, d]")
             stacks.append(_Stack(path, (a.shape[0], a.shape[-1]), a.dtype, at))
-            if t.args["position"] == "tokens":
+            if t.args.position == "tokens":
                 small = _cuts(path, arrays, len(rows), a.shape[0])
             elif "n_tokens" in arrays:
                 small["n_tokens"] = _column(path, arrays, "n_tokens", len(rows)).astype(np.int32)
@@ -111,7 +111,7 @@ def _stacks(t: Target, paths: list[Path], rows: Texts) -> Path:
     with _part(t, dtype, (sum(s.shape[0] for s in stacks), d), small, len(units)) as part:
         for u in part.pending:
             s, start, stop = units[u]
-            with _opened(s.path, t.spec["array"]) as (a, _):
+            with _opened(s.path, t.spec.array) as (a, _):
                 block = a.rows(start, stop).reshape(stop - start, d)
             to = slice(start, stop) if s.rows is None else s.rows[start:stop]
             part["x"][to] = _checked(block, dtype, s.path, start)
@@ -119,14 +119,14 @@ def _stacks(t: Target, paths: list[Path], rows: Texts) -> Path:
         return part.finish()
 
 
-def _column(path: Path, arrays: Mapping[str, Array], name: str, n: int) -> NDArray:
+def _column(path: Path, arrays: Mapping[str, Array], name: str, n: int) -> NDArray[Any]:
     if name not in arrays or arrays[name].shape != (n,):
         found = arrays[name].shape if name in arrays else "none"
         raise BadInput(f"{path}: array {name!r}: {found}, expected {n} values")
     return arrays[name].rows(0, n)
 
 
-def _cuts(path: Path, arrays: Mapping[str, Array], n: int, tokens: int) -> dict[str, NDArray]:
+def _cuts(path: Path, arrays: Mapping[str, Array], n: int, tokens: int) -> dict[str, NDArray[Any]]:
     """The arrays that cut tokens into rows: n_tokens [n], offsets [n + 1], token_ids [tokens]."""
     offsets = _column(path, arrays, "offsets", n + 1).astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) <= 0).any():
@@ -144,11 +144,11 @@ def _cuts(path: Path, arrays: Mapping[str, Array], n: int, tokens: int) -> dict[
     }
 
 
-def _check_info(t: Target, d: int) -> None:
+def _check_info(t: ImportTarget, d: int) -> None:
     """The width that layer_info.json tells, where it does."""
-    if t.spec["layout"] not in ("v1", "v2"):
+    if t.spec.layout not in ("v1", "v2"):
         return
-    info = Path(t.args["folder"]) / INFO
+    info = Path(t.args.folder) / INFO
     content = read_object(info)
     samples = content.get("sample_shapes")
     shapes = [content.get("activation_shape"), *(samples if isinstance(samples, list) else [])]
@@ -157,17 +157,17 @@ def _check_info(t: Target, d: int) -> None:
             raise BadInput(f"{info}: activations of width {shape[-1]}, the files have {d}")
 
 
-def _examples(t: Target, paths: list[Path], rows: Texts) -> Path:
+def _examples(t: ImportTarget, paths: list[Path], rows: Texts) -> Path:
     """Join one file [1, T, d] or [T, d] per example, or take one vector of each."""
     order = np.arange(len(rows))
-    if t.args["pairs"]:
+    if t.args.pairs:
         order = np.concatenate(caches.positive_first(rows))
     if len(paths) != len(order):
         raise BadInput(f"{t.name}: {len(paths)} files, but dataset {t.item} has {len(order)} rows")
     of_row = [paths[i] for i in np.argsort(order)]
-    lengths, dtype, d = _measure(of_row, t.spec["array"])
+    lengths, dtype, d = _measure(of_row, t.spec.array)
     _check_info(t, d)
-    position = t.args["position"]
+    position = t.args.position
     reduce = {"last": lambda x: x[-1:], "mean": lambda x: x.mean(axis=0, keepdims=True)}.get(
         position
     )
@@ -175,7 +175,7 @@ def _examples(t: Target, paths: list[Path], rows: Texts) -> Path:
         raise BadInput(f"{t.name}: position {position}; expected tokens, last or mean")
     kept = np.ones(len(rows), np.int64) if reduce else lengths
     ends = np.cumsum(kept)
-    small: dict[str, NDArray] = {"n_tokens": lengths.astype(np.int32)}
+    small: dict[str, NDArray[Any]] = {"n_tokens": lengths.astype(np.int32)}
     if reduce is None:
         small["offsets"] = np.concatenate([[0], ends])
         small["token_ids"] = np.full(ends[-1], UNKNOWN, np.int32)
@@ -184,7 +184,7 @@ def _examples(t: Target, paths: list[Path], rows: Texts) -> Path:
     with _part(t, stored, (int(ends[-1]), d), small, len(units)) as part:
         for u in part.pending:
             for i in units[u]:
-                with _opened(of_row[i], t.spec["array"]) as (a, _):
+                with _opened(of_row[i], t.spec.array) as (a, _):
                     block = a.rows(0, a.shape[0]).reshape(-1, d)
                 block = _checked(block, dtype, of_row[i], 0)
                 if position == "mean":
@@ -211,7 +211,7 @@ def _measure(paths: list[Path], name: str | None) -> tuple[NDArray[np.int64], st
     return np.array(lengths), dtype, d
 
 
-def _checked(block: NDArray, dtype: str, path: Path, first: int) -> NDArray:
+def _checked(block: NDArray[Any], dtype: str, path: Path, first: int) -> NDArray[Any]:
     """The block as it is stored; BadInput naming file and row when a value is not finite."""
     values = as_float32(block, dtype)
     check_finite(values, str(path), first)
@@ -219,13 +219,17 @@ def _checked(block: NDArray, dtype: str, path: Path, first: int) -> NDArray:
 
 
 def _part(
-    t: Target, dtype: str, shape: tuple[int, int], small: Mapping[str, NDArray], units: int
+    t: ImportTarget,
+    dtype: str,
+    shape: tuple[int, int],
+    small: Mapping[str, NDArray[Any]],
+    units: int,
 ) -> store.Part:
     """The part of an artefact with all but x written to it."""
     shapes: dict[str, Any] = {name: (a.shape, a.dtype) for name, a in small.items()}
     shapes["x"] = (shape, _STORED.get(dtype, "f4"))
     unknown = dict.fromkeys(("revision", "tokenizer", "template"), "unknown")
-    facts = {"provenance": "imported", "import": t.loader, "layout": t.spec["layout"], **unknown}
+    facts = {"provenance": "imported", "import": t.loader, "layout": t.spec.layout, **unknown}
     stored = dtype if dtype in _STORED else "float32"
     part = store.Part(t.path, t.record, shapes, units, facts, {"x": {"dtype": stored}})
     if part.pending:

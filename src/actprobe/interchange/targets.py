@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,49 @@ from actprobe.errors import ConfigError
 from actprobe.interchange import layouts
 from actprobe.interchange.layouts import Found
 from actprobe.keys import DigestMemo
-from actprobe.plan import Target, target
+from actprobe.plan import Record, Target, target
+from actprobe.texts import TextArgs
 
 STAGE = "imports"
 VERSION = 1
 _BY_LAYER = ("v1", "v2")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportSpec(Record):
+    """What decides the activations: the files by the digest of all that is read (None: there are
+    none), their layout and array, and the key of the rows' order or of all that is in the texts."""
+
+    provenance: str = "imported"
+    layout: str
+    content: str | None
+    array: str | None
+    site: str
+    position: str
+    texts: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportArgs(Record):
+    """Names as of activations, and the files; pairs: those of the positive rows come first."""
+
+    source: str
+    model: str
+    site: str
+    position: str
+    texts: str
+    folder: str
+    files: tuple[str, ...]
+    pairs: bool
+
+
+ImportTarget = Target[ImportSpec, ImportArgs]
+_Texts = Target[Any, TextArgs]
+
+
 def targets(
-    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
-) -> list[Target]:
+    config: Mapping[str, Any], known: Mapping[str, list[Target[Any, Any]]], memo: DigestMemo
+) -> list[ImportTarget]:
     """One target per import, dataset, site and position; its artefact lies among the extracted ones
     and carries the same args (`source`, `model`, `site`, `position`).
 
@@ -34,7 +67,7 @@ def targets(
     made = []
     for name, entry in config.get("imports", {}).items():
         for t in _entry(config, name, entry, texts, memo):
-            place = t.args["source"], t.item
+            place = t.args.source, t.item
             if place in taken:
                 raise ConfigError(
                     f"imports.{name}: {place[0]} of {place[1]} comes from elsewhere as well; "
@@ -49,9 +82,9 @@ def _entry(
     config: Mapping[str, Any],
     name: str,
     entry: Mapping[str, Any],
-    texts: Mapping[str, Target],
+    texts: Mapping[str, _Texts],
     memo: DigestMemo,
-) -> Iterator[Target]:
+) -> Iterator[ImportTarget]:
     where, folder = f"imports.{name}", Path(entry["folder"]).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{where}.folder: {folder} is not a folder")
@@ -73,7 +106,7 @@ def _entry(
 
 
 def _called(
-    entry: Mapping[str, Any], datasets: list[str], texts: Mapping[str, Target], where: str
+    entry: Mapping[str, Any], datasets: list[str], texts: Mapping[str, _Texts], where: str
 ) -> dict[str, str]:
     """The datasets by what files call them: their names, and for layout saeprobes those that the
     package has for them."""
@@ -81,7 +114,7 @@ def _called(
     if entry["layout"] != "saeprobes" or entry["files"]:
         return called
     for d in datasets:
-        name, _ = layouts.package_name(d, texts[d].args.get("provenance", {}))
+        name, _ = layouts.package_name(d, texts[d].args.provenance)
         if called.setdefault(name, d) != d:
             raise ConfigError(
                 f"{where}: the package calls {d} {name!r}, and {called[name]} as well; import them "
@@ -102,35 +135,35 @@ def _target(
     entry: Mapping[str, Any],
     folder: Path,
     found: Found,
-    texts: Target,
+    texts: _Texts,
     memo: DigestMemo,
-) -> Target:
-    layout = entry["layout"]
-    params = {
-        "provenance": "imported",
-        "layout": layout,
-        "content": identity(folder, found.files, layout, memo) if found.files else None,
-        "array": entry["array"],
-        "site": found.site,
-        "position": found.position,
+) -> ImportTarget:
+    layout, path = (
+        entry["layout"],
+        f"{entry['model']}/{found.dataset}/{found.site}.{found.position}",
+    )
+    spec = ImportSpec(
+        layout=layout,
+        content=identity(folder, found.files, layout, memo) if found.files else None,
+        array=entry["array"],
+        site=found.site,
+        position=found.position,
         # Which row of a pair is which depends on the labels; other rows are taken in order.
-        "texts": texts.identity if found.pairs else texts.args["rows"],
-    }
-    source = f"{entry['model']}/{found.site}.{found.position}"
-    args = {
-        "source": source,
-        "model": entry["model"],
-        "site": found.site,
-        "position": found.position,
-        "texts": texts.path,
-        "folder": str(folder.absolute()),
-        "files": list(found.files),
-        "pairs": found.pairs,
-    }
-    path = f"{entry['model']}/{found.dataset}/{found.site}.{found.position}"
+        texts=texts.identity if found.pairs else texts.args.rows,
+    )
+    args = ImportArgs(
+        source=f"{entry['model']}/{found.site}.{found.position}",
+        model=entry["model"],
+        site=found.site,
+        position=found.position,
+        texts=texts.path,
+        folder=str(folder.absolute()),
+        files=found.files,
+        pairs=found.pairs,
+    )
     size = sum((folder / f).stat().st_size for f in found.files)
     made = target(
-        config["cache_dir"], STAGE, VERSION, path, params,
+        config["cache_dir"], STAGE, VERSION, path, spec,
         loader=name, item=found.dataset, inputs=[texts], args=args, cost=float(size or 1),
     )  # fmt: skip
     file = f"{config['cache_dir']}/activations/{path}.{keys.short(made.key)}.h5"

@@ -16,6 +16,7 @@ from actprobe.lora.collection import labels_digest
 from actprobe.lora.effort import MODULES
 from actprobe.lora.effort import columns as width
 from actprobe.lora.names import matches
+from actprobe.lora.records import IndexSpec, Told
 from actprobe.lora.targets import Collection, collections, computed, targets
 from actprobe.lora.telling import REFUSED, telling
 
@@ -41,6 +42,8 @@ __all__ = [
     "Collection",
     "Features",
     "Index",
+    "IndexSpec",
+    "Told",
     "classes",
     "collections",
     "computed",

@@ -17,6 +17,7 @@ from actprobe.errors import BadInput, bad_file
 from actprobe.files.safetensors import Header, Tensor, read_header
 from actprobe.lora import names
 from actprobe.lora.numbers import FLOATS, NUMBERS, to_float
+from actprobe.lora.records import Rules
 from actprobe.lora.settings import Settings
 
 _LONGEST = 200  # characters of a metadata value that are kept; captions and tag lists are longer
@@ -50,27 +51,6 @@ class Adapter:
     metadata: Mapping[str, str]
     extra: tuple[str, ...]
     bytes: int
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How the files of a collection are read: options of `loras.{name}` of the same names.
-
-    alpha: "stored" takes scales from the file by the rules of its dialect, "one" takes 1
-    everywhere. extra_tensors: "ignore" or "refuse" files with tensors beside the LoRA.
-    ignore_settings: fields of PEFT's LoraConfig that are taken to leave W alone.
-    """
-
-    alpha: str = "stored"
-    extra_tensors: str = "ignore"
-    ignore_settings: tuple[str, ...] = ()
-
-    @staticmethod
-    def of(options: Mapping[str, Any]) -> Rules:
-        """The rules of a collection."""
-        return Rules(
-            options["alpha"], options["extra_tensors"], tuple(sorted(options["ignore_settings"]))
-        )
 
 
 def read_adapter(path: str | Path, config: str | Path | None, rules: Rules) -> Adapter:

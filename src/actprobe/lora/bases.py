@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from actprobe.lora.index import Entry
 
+_Kind = tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]  # modules, d_out, d_in
+
 
 def mismatches(entries: Sequence[Entry]) -> list[str]:
     """Why a LoRA does not fit the others: another base model (a module of another shape than in most
     files, or none that the others have), or an id that stands twice."""
-    shapes: dict[str, Counter] = defaultdict(Counter)
-    kinds = Counter((e.modules, tuple(e.d_out), tuple(e.d_in)) for e in entries)
+    shapes: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
+    kinds = Counter[_Kind]((e.modules, tuple(e.d_out), tuple(e.d_in)) for e in entries)
     for (names, d_out, d_in), n in kinds.items():
         for name, shape in zip(names, zip(d_out, d_in, strict=True), strict=True):
             shapes[name][shape] += n
     usual = {n: min(c, key=lambda s: (-c[s], s)) for n, c in shapes.items()}
 
-    def why(kind: tuple) -> str:
+    def why(kind: _Kind) -> str:
         for name, *shape in zip(*kind, strict=True):
             if tuple(shape) != usual[name]:
                 return "W of {} is {} x {}, in most files {} x {}".format(

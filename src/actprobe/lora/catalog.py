@@ -21,8 +21,8 @@ class Family:
     """Primitives that are computed together.
 
     unit: "factor" (each of A and B, units `module:down`, `module:up`) or "product" (W, units
-    `module`). columns: names per unit; empty when `sizes` decides (`columns_of`). scaled: depends
-    on the scale of W. cost: CPU time relative to that of `spectral`.
+    `module`). columns: names per unit; empty where the config decides (`sketch_columns`). scaled:
+    depends on the scale of W. cost: CPU time relative to that of `spectral`.
     """
 
     name: str

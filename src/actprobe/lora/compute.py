@@ -13,6 +13,7 @@ from actprobe.lora.catalog import FAMILIES, sketch_columns
 from actprobe.lora.families import fourier, order, product, sketch, spectral
 from actprobe.lora.families.weights import Weights
 from actprobe.lora.numbers import Floats, Rounding
+from actprobe.lora.records import Sketch
 
 Rows = NDArray[np.int64]
 _SLICE = 1 << 17  # entries that are computed on at once: what fits the cache is fastest
@@ -33,13 +34,6 @@ class Factors(NamedTuple):
 Lora = Mapping[str, Factors]  # by module name
 
 
-class Sizes(NamedTuple):
-    """Widths of the sketch family."""
-
-    sketch: int
-    projector: int
-
-
 def units(family: str, modules: Sequence[str]) -> list[str]:
     """Names of the units of a family over these modules, in column order."""
     if FAMILIES[family].unit == "factor":
@@ -47,13 +41,13 @@ def units(family: str, modules: Sequence[str]) -> list[str]:
     return list(modules)
 
 
-def columns(family: str, sizes: Sizes) -> tuple[str, ...]:
+def columns(family: str, sizes: Sketch) -> tuple[str, ...]:
     """Names of the columns of one unit of a family."""
-    return FAMILIES[family].columns or sketch_columns(*sizes)
+    return FAMILIES[family].columns or sketch_columns(sizes.product, sizes.projector)
 
 
 def primitives(
-    loras: Sequence[Lora], modules: Sequence[str], families: Iterable[str], sizes: Sizes
+    loras: Sequence[Lora], modules: Sequence[str], families: Iterable[str], sizes: Sketch
 ) -> dict[str, tuple[Floats, NDArray[np.uint8]]]:
     """Primitives of a block of LoRAs: family -> (x [n, units, columns], mask [n, units]).
 
@@ -77,7 +71,11 @@ def primitives(
             at = rows, np.array([position[n] for n in names])
             there = w.sigma[:, 0] > 0
             for f in result.keys() - factor:
-                x = product.compute(w) if f == "product" else sketch.compute(names, w, *sizes)
+                x = (
+                    product.compute(w)
+                    if f == "product"
+                    else sketch.compute(names, w, sizes.product, sizes.projector)
+                )
                 result[f][0][at] = np.where(there[:, None], x, 0)
                 result[f][1][at] = there
     return result
@@ -98,7 +96,7 @@ def _factor_slices(
 
     B is transposed, so that A and B have the long side last: only column and row sums tell.
     """
-    groups: dict[tuple, list[tuple[int, int, Floats, Rounding]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[int, int, Floats, Rounding]]] = defaultdict(list)
     for row, lora in enumerate(loras):
         for name, (down, up, _, (of_down, of_up)) in lora.items():
             unit = 2 * position[name]
@@ -118,7 +116,7 @@ def _factor_slices(
 
 def _weight_slices(loras: Sequence[Lora]) -> Iterator[tuple[Rows, list[str], Weights]]:
     """Rows, module names and factors of modules of one shape and rank, sorted by name."""
-    groups: dict[tuple, list[tuple[str, int, Factors]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[str, int, Factors]]] = defaultdict(list)
     for row, lora in enumerate(loras):
         for name, f in lora.items():
             groups[f.down.shape, len(f.up)].append((name, row, f))

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from actprobe import store
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
-from actprobe.lora import index, names, packing, viewing
-from actprobe.plan import Batch, Target
+from actprobe.lora import names, packing, viewing
+from actprobe.lora.index import Index
+from actprobe.lora.records import FeaturesTarget
+from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 
@@ -93,15 +95,15 @@ def _runs(chosen: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
 
 def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """Make every representation of the batch; all views of a collection in one pass."""
-    collections: dict[str, list[Target]] = defaultdict(list)
+    collections: dict[str, list[FeaturesTarget]] = defaultdict(list)
     for t in batch.targets:
-        collections[t.args["index"]].append(t)
+        collections[t.args.index].append(t)
     with Outcome(batch, config["on_bad_dataset"], store.write_bad) as out:
         for path, targets in collections.items():
             with out.guard(*targets):
-                found = index.load(path)
-                options = config["loras"][targets[0].args["collection"]]
-                views = [t for t in targets if t.args["shards"]]
+                found = Index.open(path)
+                options = config["loras"][targets[0].args.collection]
+                views = [t for t in targets if t.args.shards]
                 viewing.make(views, found, options, out)
                 for t in targets:
                     if t not in views:

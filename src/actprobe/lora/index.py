@@ -24,10 +24,11 @@ from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
 from actprobe.lora import classes, collection, labels, tables
-from actprobe.lora.adapter import Adapter, Rules, read_adapter
+from actprobe.lora.adapter import Adapter, read_adapter
 from actprobe.lora.bases import mismatches
 from actprobe.lora.collection import Member
-from actprobe.plan import Batch, Target
+from actprobe.lora.records import IndexTarget, Rules
+from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,13 @@ class Index:
     @staticmethod
     def open(path: str | Path) -> Index:
         """Read an index artefact. Raises BadInput for a tombstone."""
-        return load(path)
+        table = store.read_table(path)
+        facts = store.read_header(path)["facts"]
+        lists = {n: table[n].combine_chunks() for n in ("module", *_LISTS)}
+        columns = {n: table[n].to_numpy() for n in table.column_names if n not in lists}
+        offsets = lists["module"].offsets.to_numpy().astype(np.int64)
+        values = {n: a.values.to_numpy() for n, a in lists.items()}
+        return Index(facts["modules"], columns, offsets, values)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -145,14 +152,14 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             options = config["loras"][t.item]
             with out.guard(t):
                 out.done(t, build(t, options, memo))
-                _tell_small_classes(t, load(store.part_path(t.path)), options)
+                _tell_small_classes(t, Index.open(store.part_path(t.path)), options)
 
 
-def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
+def build(t: IndexTarget, options: Mapping[str, Any], memo: DigestMemo) -> Path:
     """Write the sealed part of one index. Raises BadInput when `on_bad_file: stop` finds one."""
     found = collection.members(t.item, options)
     identities = collection.digests(found, options["identity"], memo)
-    if collection.together(found, identities) != t.spec["files"]:
+    if collection.together(found, identities) != t.spec.files:
         raise ActprobeError(f"loras.{t.item}: files changed since the plan was made; run again")
     old = _previous(t)
     entries: list[Entry] = []
@@ -179,17 +186,14 @@ def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
     return store.write_table(t.path, table, t.record, facts)
 
 
-def _tell_small_classes(t: Target, found: Index, options: Mapping[str, Any]) -> None:
-    """Log which probes cannot use the classes that are left, before anything is computed for them.
-
-    args["told"] of an index: for each entry of `probes` that reads the collection its place in the
-    config, the columns of its labels, its least number of LoRAs per class and the rule of its split.
-    """
-    for where, columns, least, rule in t.args["told"]:
-        said = labels.read(t.item, options, columns, found)
+def _tell_small_classes(t: IndexTarget, found: Index, options: Mapping[str, Any]) -> None:
+    """Log which probes cannot use the classes that are left, before anything is computed for them."""
+    for told in t.args.told:
+        said = labels.read(t.item, options, told.columns, found)
         rows = [said[i] for i in found["id"][found.refused == ""] if said.get(i, {}).get("label")]
-        if why := classes.problem(rows, least, rule) or classes.doubt(rows, least, rule):
-            log.warning("%s: of the LoRAs of %s that can be used, %s", where, t.item, why)
+        rule = rows, told.least, told.rule
+        if why := classes.problem(*rule) or classes.doubt(*rule):
+            log.warning("%s: of the LoRAs of %s that can be used, %s", told.where, t.item, why)
 
 
 def stop(name: str, refused: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -236,30 +240,24 @@ def tabulate(entries: Sequence[Entry]) -> tuple[pa.Table, dict[str, Any]]:
     return table, {"modules": modules, "n": len(entries)}
 
 
-def load(path: str | Path) -> Index:
-    """Read an index artefact. Raises BadInput for a tombstone."""
-    table = store.read_table(path)
-    facts = store.read_header(path)["facts"]
-    lists = {n: table[n].combine_chunks() for n in ("module", *_LISTS)}
-    columns = {n: table[n].to_numpy() for n in table.column_names if n not in lists}
-    offsets = lists["module"].offsets.to_numpy().astype(np.int64)
-    values = {n: a.values.to_numpy() for n, a in lists.items()}
-    return Index(facts["modules"], columns, offsets, values)
-
-
-def _previous(t: Target) -> dict[tuple[str, str], list[Entry]]:
+def _previous(t: IndexTarget) -> dict[tuple[str, str], list[Entry]]:
     """Entries by member and digest from the newest older index with the same rules."""
     folder, name = Path(t.path).parent, Path(t.path).name.rsplit(".", 2)[0]
     others = sorted(folder.glob(f"{name}.*.parquet"), key=lambda p: -p.stat().st_mtime)
-    rules = [k for k in t.spec if k not in ("files", "n")]
+    own = _reading(t.record)
     for path in others:
         try:
             header = store.quick_check(path)
-            if not header["bad"] and all(header["spec"].get(k) == t.spec[k] for k in rules):
-                return _entries(load(path))
+            if not header["bad"] and _reading(header["spec"]) == own:
+                return _entries(Index.open(path))
         except (Damaged, OSError):
             continue
     return {}
+
+
+def _reading(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the spec of an index is not about the files that there are."""
+    return {k: v for k, v in spec.items() if k not in ("files", "n")}
 
 
 def _entries(index: Index) -> dict[tuple[str, str], list[Entry]]:

@@ -14,20 +14,20 @@ from actprobe.errors import BadInput
 from actprobe.lora import collection, compute, controls, primitives
 from actprobe.lora.flags import Flags
 from actprobe.lora.index import Index
+from actprobe.lora.records import FeaturesTarget
 from actprobe.lora.rows import reader
 from actprobe.lora.viewing import arrays
-from actprobe.plan import Target
 
 
-def make(t: Target, found: Index, options: Mapping[str, Any]) -> Path:
+def make(t: FeaturesTarget, found: Index, options: Mapping[str, Any]) -> Path:
     """Write `recipe_only` or `flat_vec`; returns the sealed part."""
     rows = np.flatnonzero(found.refused == "")
-    if t.args["representation"] == "recipe_only":
+    if t.spec.representation == "recipe_only":
         return _recipe(t, found, rows)
     return _flat(t, found, rows, options)
 
 
-def _recipe(t: Target, found: Index, rows: NDArray[np.int64]) -> Path:
+def _recipe(t: FeaturesTarget, found: Index, rows: NDArray[np.int64]) -> Path:
     x, columns, entries = controls.recipe(found, rows)
     mask = np.ones((len(x), 1), bool)
     flags = Flags(1, len(columns))
@@ -43,14 +43,16 @@ def _recipe(t: Target, found: Index, rows: NDArray[np.int64]) -> Path:
     return store.write_h5(t.path, content, t.record, facts)
 
 
-def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str, Any]) -> Path:
+def _flat(
+    t: FeaturesTarget, found: Index, rows: NDArray[np.int64], options: Mapping[str, Any]
+) -> Path:
     """The factors, row-major, module by module; resumed block by block.
 
     Raises BadInput when a module has more than one rank: then there is no flat vector.
     """
     widths = _widths(t.name, found)
     units = compute.units("order", [found.modules[m] for m in found.used])
-    members = {m.id: m for m in collection.members(t.args["collection"], options)}
+    members = {m.id: m for m in collection.members(t.args.collection, options)}
     read, blocks = reader(members, options), primitives.blocks(found, rows)
     text = found.encoded_ids(rows)
     shapes = arrays(len(rows), len(units), sum(widths), text.dtype)
@@ -66,7 +68,7 @@ def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str
                 part["flag"][:] = 0
             part.mark(n)
         if not part.sealed:
-            primitives.stop_at_bad(part, t.args["collection"], options)
+            primitives.stop_at_bad(part, t.args.collection, options)
         return part.finish()
 
 

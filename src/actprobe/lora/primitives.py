@@ -17,10 +17,11 @@ from actprobe import store
 from actprobe.jobs import Outcome
 from actprobe.lora import collection, index, tables
 from actprobe.lora.collection import Member
-from actprobe.lora.compute import Sizes, columns, primitives, units
+from actprobe.lora.compute import columns, primitives, units
 from actprobe.lora.index import Index
+from actprobe.lora.records import PrimitivesTarget, Sketch
 from actprobe.lora.rows import reader
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,9 @@ REASON = 200  # bytes of a reason that are kept
 def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """Compute the families of every shard of the batch, shard by shard."""
     _keep_freed_memory()
-    shards: dict[tuple[str, str, str], list[Target]] = defaultdict(list)
+    shards: dict[tuple[str, str, str], list[PrimitivesTarget]] = defaultdict(list)
     for t in batch.targets:
-        shards[t.args["collection"], t.args["shard"], t.inputs[0]].append(t)
+        shards[t.args.collection, t.args.shard, t.inputs[0]].append(t)
     loaded: dict[str, Index] = {}
     listed: dict[str, dict[str, Member]] = {}
     with Outcome(batch, config["on_bad_dataset"], store.write_bad) as out:
@@ -41,7 +42,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
             options = config["loras"][name]
             with out.guard(*targets):
                 if path not in loaded:
-                    loaded[path] = index.load(path)
+                    loaded[path] = Index.open(path)
                     listed[name] = {m.id: m for m in collection.members(name, options)}
                 _shard(targets, shard, loaded[path], listed[name], options, out)
 
@@ -55,7 +56,7 @@ def _keep_freed_memory() -> None:
 
 
 def _shard(
-    targets: list[Target],
+    targets: list[PrimitivesTarget],
     shard: str,
     found: Index,
     members: Mapping[str, Member],
@@ -64,11 +65,11 @@ def _shard(
 ) -> None:
     rows = shard_rows(found, shard, bool(options.get("tables")))
     modules, pieces = _modules(found, rows), blocks(found, rows)
-    sizes = Sizes(options["sketch"]["product"], options["sketch"]["projector"])
+    sizes = Sketch.of(options)
     with ExitStack() as stack:
         parts = {}
         for t in targets:
-            family = t.args["family"]
+            family = t.spec.family
             facts: dict[str, Any] = {
                 "modules": modules,
                 "columns": columns(family, sizes),
@@ -105,7 +106,7 @@ def _shard(
             if n == len(pending) or n % 16 == 0:
                 log.info("shard %s: block %d of %d, %.0f LoRAs/s", shard, n, len(pending), rate)
         for t in targets:
-            out.done(t, parts[t.args["family"]].finish())
+            out.done(t, parts[t.spec.family].finish())
 
 
 def shard_rows(found: Index, shard: str, of_table: bool) -> NDArray[np.int64]:

@@ -13,10 +13,11 @@ import numpy as np
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.files.safetensors import ITEMSIZE, Header, Tensor, header_of
 from actprobe.lora import collection, names
-from actprobe.lora.adapter import Adapter, Rules, alpha_tensors, described, naming
+from actprobe.lora.adapter import Adapter, alpha_tensors, described, naming
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import Factors
 from actprobe.lora.numbers import NUMBERS, Floats, Rounding, roundings, to_float
+from actprobe.lora.records import Rules
 
 _PIECE = 1 << 22  # bytes of other tensors that are digested at once
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from actprobe import store
 from actprobe.errors import BadInput
-from actprobe.lora import index
+from actprobe.lora.index import Index
 from actprobe.lora.telling import REFUSED
 
 _MOST = 20  # kinds of left-out tensors that are told
@@ -31,7 +31,7 @@ def refused(indexes: Iterable[str]) -> pd.DataFrame:
     for path in indexes:
         name = Path(path).name.rsplit(".", 2)[0]
         try:
-            loaded = index.load(path)
+            loaded = Index.open(path)
         except BadInput as e:
             found.append({"collection": name, "id": "", "reason": str(e)})
             continue

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from actprobe import keys
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.lora import collection, tables
-from actprobe.lora.adapter import Rules
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import Lora
 from actprobe.lora.index import Index
 from actprobe.lora.read import read_lora
+from actprobe.lora.records import Rules
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from actprobe.errors import BadInput, bad_file
 from actprobe.files.safetensors import Tensor
 from actprobe.lora import names
-from actprobe.lora.adapter import Adapter, Rules
+from actprobe.lora.adapter import Adapter
 from actprobe.lora.adapter import describe as describe_adapter
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import Factors
 from actprobe.lora.numbers import Rounding, roundings
+from actprobe.lora.records import Rules
 
 ROWS = 64  # per block
 _DTYPES = {"f2": "F16", "f4": "F32", "f8": "F64"}
@@ -128,7 +129,7 @@ def _flat(column: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
 
 def _is_list(kind: Any) -> bool:
     types = pa.types
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return any(f(kind) for f in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 
 def _is_matrix(kind: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from actprobe.config import nearest
@@ -10,7 +11,23 @@ from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.lora import collection
 from actprobe.lora.catalog import FAMILIES, REPRESENTATIONS, stored
-from actprobe.plan import Target, target
+from actprobe.lora.records import (
+    FamilySpec,
+    FeaturesArgs,
+    FeaturesSpec,
+    FeaturesTarget,
+    IndexArgs,
+    IndexSpec,
+    IndexTarget,
+    PrimitivesArgs,
+    PrimitivesSpec,
+    PrimitivesTarget,
+    Rules,
+    Shard,
+    Sketch,
+    Told,
+)
+from actprobe.plan import target
 
 INDEX_VERSION = 4  # how names and scales are read; all that is computed from weights depends on it
 
@@ -19,33 +36,25 @@ class Collection:
     """One entry of `loras` while the plan is made: its files, their digests and its index."""
 
     def __init__(self, config: Mapping[str, Any], name: str, memo: DigestMemo):
-        self.name, self.options, self._config = name, config["loras"][name], config
+        self.name, self.options, self._cache_dir = name, config["loras"][name], config["cache_dir"]
         self.members = collection.members(name, self.options)
         self.digests = collection.digests(self.members, self.options["identity"], memo)
         self.files = collection.together(self.members, self.digests)
-        self.content = {
-            "files": self.files,
-            "n": len(self.members),
-            **self.reading(),
-            "index": INDEX_VERSION,
-        }
-        if self.options.get("tables"):
-            self.content["id"] = self.options["id"]
-        params = {**self.content, "on_bad_file": self.options["on_bad_file"]}
-        self.index: Target = target(
-            config["cache_dir"], "lora_index", INDEX_VERSION, name, params, loader=name, item=name,
-            args={"told": []}, cost=len(self.members), ext="parquet",
+        self.rules = Rules.of(self.options)
+        spec = IndexSpec(
+            files=self.files,
+            n=len(self.members),
+            rules=self.rules,
+            index=INDEX_VERSION,
+            on_bad_file=self.options["on_bad_file"],
+            id=self.options["id"] if self.options.get("tables") else None,
+        )
+        self.index: IndexTarget = target(
+            self._cache_dir, "lora_index", INDEX_VERSION, name, spec, loader=name, item=name,
+            args=IndexArgs(), cost=len(self.members), ext="parquet",
         )  # fmt: skip
-        self.primitives: dict[str, dict[str, Target]] = {}
-        self.features: dict[str, Target] = {}
-
-    def reading(self) -> dict[str, Any]:
-        """Options that decide which files are refused, and their scales."""
-        return {
-            "alpha": self.options["alpha"],
-            "extra_tensors": self.options["extra_tensors"],
-            "ignore_settings": sorted(self.options["ignore_settings"]),
-        }
+        self.primitives: dict[str, dict[str, PrimitivesTarget]] = {}
+        self.features: dict[str, FeaturesTarget] = {}
 
     def shards(self) -> dict[str, slice]:
         """Names of the shards and the members in them; a table is a shard."""
@@ -53,80 +62,84 @@ class Collection:
             return {m.id: slice(i, i + 1) for i, m in enumerate(self.members)}
         return collection.shards([m.place for m in self.members], self.options["shard_size"])
 
-    def add_primitives(self, families: list[str]) -> list[Target]:
+    def add_primitives(self, families: list[str]) -> list[PrimitivesTarget]:
         """Targets of these families, one per shard."""
         for shard, at in self.shards().items():
             members, digests = self.members[at], self.digests[at]
             files = collection.together(members, digests)
             for family in families:
-                params = {
-                    "family": family,
-                    "files": files,
-                    "n": len(members),
-                    "index": INDEX_VERSION,
-                    **{k: v for k, v in self.reading().items() if k != "alpha"},
-                    **self._rules(family),
-                }
+                spec = PrimitivesSpec(
+                    **vars(self._family(family)),
+                    family=family,
+                    files=files,
+                    n=len(members),
+                    index=INDEX_VERSION,
+                    extra_tensors=self.rules.extra_tensors,
+                    ignore_settings=self.rules.ignore_settings,
+                )
                 self.primitives.setdefault(family, {})[shard] = target(
-                    self._config["cache_dir"],
+                    self._cache_dir,
                     "lora_primitives",
-                    FAMILIES[family].version,
+                    spec.version,
                     f"{self.name}/{family}/{shard.replace('/', '_')}",
-                    params,
+                    spec,
                     loader=self.name,
                     item=f"{self.name}/{shard}",
                     inputs=[self.index],
-                    args={"collection": self.name, "family": family, "shard": shard},
+                    args=PrimitivesArgs(collection=self.name, shard=shard),
                     cost=FAMILIES[family].cost * len(members),
                 )
         return [t for family in families for t in self.primitives[family].values()]
 
-    def add_features(self, representation: str) -> Target:
+    def add_features(self, representation: str) -> FeaturesTarget:
         """The target of one stored representation; its key does not depend on the shards."""
         if representation in self.features:
             return self.features[representation]
         view = REPRESENTATIONS[representation]
-        rules: dict[str, Any] = {**self.content, "on_bad_file": self.options["on_bad_file"]}
-        for f in view.families:
-            rules[f] = {"version": FAMILIES[f].version, **self._rules(f)}
+        spec = FeaturesSpec(
+            **vars(self.index.spec),
+            representation=representation,
+            families={f: self._family(f) for f in view.families},
+        )
         upstream = [self.primitives[f] for f in view.families]
-        shards = [[s, [p[s].path for p in upstream]] for s in (upstream[0] if upstream else {})]
+        args = FeaturesArgs(
+            collection=self.name,
+            index=self.index.path,
+            shards=tuple(
+                Shard(name=s, primitives=tuple(p[s].path for p in upstream))
+                for s in (upstream[0] if upstream else ())
+            ),
+        )
         self.features[representation] = t = target(
-            self._config["cache_dir"],
+            self._cache_dir,
             "features",
             view.version,
             f"{self.name}/{representation}",
-            {"representation": representation, **rules},
+            spec,
             loader=self.name,
             item=f"{self.name}/{representation}",
             inputs=[self.index, *(t for p in upstream for t in p.values())],
-            args={
-                "collection": self.name,
-                "representation": representation,
-                "index": self.index.path,
-                "shards": shards,
-            },
+            args=args,
             cost=len(self.members),
         )
         return t
 
-    def parts(self, representation: str) -> dict[str, Target]:
+    def parts(self, representation: str) -> dict[str, FeaturesTarget]:
         """The stored representations that one is made of, by name."""
         names = REPRESENTATIONS[representation].parts or (representation,)
         return {p: self.add_features(p) for p in names}
 
-    def tell(self, told: Sequence[Any]) -> None:
+    def tell(self, told: Told) -> None:
         """Let the job of the index warn of classes that are too small; see `index.run`."""
-        self.index.args["told"].append(list(told))
+        self.index = replace(self.index, args=IndexArgs(told=(*self.index.args.told, told)))
 
-    def _rules(self, family: str) -> dict[str, Any]:
-        """Options that a family's numbers depend on."""
-        rules: dict[str, Any] = {}
-        if FAMILIES[family].scaled:
-            rules["alpha"] = self.options["alpha"]
-        if family == "sketch":
-            rules["sketch"] = self.options["sketch"]
-        return rules
+    def _family(self, family: str) -> FamilySpec:
+        """What a family's numbers depend on."""
+        return FamilySpec(
+            version=FAMILIES[family].version,
+            alpha=self.rules.alpha if FAMILIES[family].scaled else None,
+            sketch=Sketch.of(self.options) if family == "sketch" else None,
+        )
 
 
 def collections(config: Mapping[str, Any], memo: DigestMemo) -> dict[str, Collection]:
@@ -136,18 +149,17 @@ def collections(config: Mapping[str, Any], memo: DigestMemo) -> dict[str, Collec
 
 def targets(
     found: Mapping[str, Collection], asked: Mapping[str, Iterable[str]] | None = None
-) -> list[Target]:
-    """Targets of the stages lora_index, lora_primitives and features.
+) -> list[PrimitivesTarget | FeaturesTarget]:
+    """Targets of the stages lora_primitives and features; that of lora_index is `Collection.index`.
 
     asked: representations that probes read of a collection besides those that its entry computes. No
     weights are read.
     """
-    made: list[Target] = []
+    made: list[PrimitivesTarget | FeaturesTarget] = []
     for name, c in found.items():
         wanted = [*computed(name, c.options), *((asked or {}).get(name) or ())]
         kept = stored(list(dict.fromkeys(wanted)))
         families = {f for r in kept for f in REPRESENTATIONS[r].families}
-        made.append(c.index)
         made += c.add_primitives([f for f in FAMILIES if f in families])
         made += [c.add_features(r) for r in kept]
     return made

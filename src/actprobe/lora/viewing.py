@@ -17,20 +17,22 @@ from actprobe.lora import compute, primitives, views
 from actprobe.lora.catalog import REPRESENTATIONS
 from actprobe.lora.flags import Flags
 from actprobe.lora.index import Index
-from actprobe.plan import Target
+from actprobe.lora.records import FeaturesTarget, Sketch
 
 _ROWS = 128  # LoRAs that are held at once
 _TOO_LARGE = b"a feature is not finite: its weights are too large"
 
 
-def make(targets: Iterable[Target], found: Index, options: Mapping[str, Any], out: Outcome) -> None:
+def make(
+    targets: Iterable[FeaturesTarget], found: Index, options: Mapping[str, Any], out: Outcome
+) -> None:
     """Make these views of one collection; each file of primitives is read once.
 
     How the collection is cut into shards leaves no trace in the result. A view whose primitives
     stand for a bad input becomes bad itself; the others go on.
     """
     rows = np.flatnonzero(found.refused == "")
-    sizes = compute.Sizes(options["sketch"]["product"], options["sketch"]["projector"])
+    sizes = Sketch.of(options)
     with ExitStack() as stack:
         made = []
         for t in targets:
@@ -38,19 +40,23 @@ def make(targets: Iterable[Target], found: Index, options: Mapping[str, Any], ou
                 _require(t)
                 made.append(_View(t, found, rows, sizes, stack))
         pending = [v for v in made if v.part.pending]
-        for n, (shard, _) in enumerate(pending[0].shards if pending else []):
-            readable = primitives.shard_rows(found, shard, bool(options.get("tables")))
-            paths = {f: p for v in pending for f, p in zip(v.families, v.shards[n][1], strict=True)}
+        for n, shard in enumerate(pending[0].shards if pending else ()):
+            readable = primitives.shard_rows(found, shard.name, bool(options.get("tables")))
+            paths = {
+                f: p
+                for v in pending
+                for f, p in zip(v.families, v.shards[n].primitives, strict=True)
+            }
             _read_shard(pending, paths, found, rows, readable)
         for v in made:
             with out.guard(v.target):
                 out.done(v.target, v.finish(options))
 
 
-def _require(t: Target) -> None:
+def _require(t: FeaturesTarget) -> None:
     """Raise BadInput when one of the target's primitives is a tombstone."""
-    for _, paths in t.args["shards"]:
-        for path in paths:
+    for shard in t.args.shards:
+        for path in shard.primitives:
             if bad := store.checked(path)["bad"]:
                 raise BadInput(bad)
 
@@ -60,14 +66,14 @@ class _View:
 
     def __init__(
         self,
-        t: Target,
+        t: FeaturesTarget,
         found: Index,
         rows: NDArray[np.int64],
-        sizes: compute.Sizes,
+        sizes: Sketch,
         stack: ExitStack,
     ):
-        self.target, self.name = t, t.args["representation"]
-        self.shards, self.families = t.args["shards"], REPRESENTATIONS[self.name].families
+        self.target, self.name = t, t.spec.representation
+        self.shards, self.families = t.args.shards, REPRESENTATIONS[self.name].families
         self._columns = {f: compute.columns(f, sizes) for f in self.families}
         empty = {f: np.zeros((0, 1, len(c)), np.float32) for f, c in self._columns.items()}
         names = list(views.view(self.name, empty, self._columns)[1])
@@ -117,7 +123,7 @@ class _View:
     def finish(self, options: Mapping[str, Any]) -> Path:
         if self.part.pending:
             self.part["id"][:] = self._id
-            primitives.stop_at_bad(self.part, self.target.args["collection"], options)
+            primitives.stop_at_bad(self.part, self.target.args.collection, options)
             self.part["flag"][:] = self._flags.result()
             self.part.mark(0)
         return self.part.finish()

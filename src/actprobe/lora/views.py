@@ -7,6 +7,7 @@ histogram are those of `families/order.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +71,12 @@ class _Columns:
         return self._x[family][..., self._columns[family].index(name)].astype(np.float64)
 
 
-def _rank_based(c: _Columns) -> dict[str, NDArray]:
+def _rank_based(c: _Columns) -> dict[str, NDArray[Any]]:
     q = {n: c("order", n) for n in _Q}
     return q | {"iqr": q[".75"] - q[".25"], "range98": q[".99"] - q[".01"]}
 
 
-def _distribution(c: _Columns) -> dict[str, NDArray]:
+def _distribution(c: _Columns) -> dict[str, NDArray[Any]]:
     q = {n: c("order", n) for n in _Q if n not in (".01", ".99")}
     spread = c("order", "std") / (np.abs(c("order", "mean")) + EPS)
     return q | {
@@ -87,7 +88,7 @@ def _distribution(c: _Columns) -> dict[str, NDArray]:
     }
 
 
-def _spectral(c: _Columns) -> dict[str, NDArray]:
+def _spectral(c: _Columns) -> dict[str, NDArray[Any]]:
     sigma = np.stack([c("spectral", f"sigma{i + 1}") for i in range(LARGEST)])
     total = sigma.sum(axis=0)
     share = sigma / (total + EPS)
@@ -97,7 +98,7 @@ def _spectral(c: _Columns) -> dict[str, NDArray]:
     return dict(zip(_SPECTRAL, values, strict=True))
 
 
-def _matrix_norms(c: _Columns) -> dict[str, NDArray]:
+def _matrix_norms(c: _Columns) -> dict[str, NDArray[Any]]:
     frobenius, nuclear = c("order", "frobenius"), c("spectral", "nuclear")
     largest = c("spectral", "sigma1")
     return {
@@ -111,7 +112,7 @@ def _matrix_norms(c: _Columns) -> dict[str, NDArray]:
     }
 
 
-def _frequency(c: _Columns) -> dict[str, NDArray]:
+def _frequency(c: _Columns) -> dict[str, NDArray[Any]]:
     top = {f"magnitude{i + 1}": c("fourier", f"magnitude{i + 1}") for i in range(LARGEST)}
     return top | {
         "mean": c("fourier", "mean"),
@@ -121,7 +122,7 @@ def _frequency(c: _Columns) -> dict[str, NDArray]:
     }
 
 
-def _info_theoretic(c: _Columns) -> dict[str, NDArray]:
+def _info_theoretic(c: _Columns) -> dict[str, NDArray[Any]]:
     entropy = c("order", "entropy")
     return {"entropy": entropy, "relative_entropy": entropy / np.log(50)}
 

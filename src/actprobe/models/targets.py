@@ -76,7 +76,7 @@ def _check_chats(
     where: str,
 ) -> None:
     """Raise ConfigError for chats without a template, and for spans of chats in texts."""
-    facts = {t.item: t.args.get("facts") for t in chosen}
+    facts = {t.item: t.args.facts for t in chosen}
     chats = [d for d, f in facts.items() if f and f.get("chats")]
     if chats:
         check_chat(name, model, source.place, f"datasets.{chats[0]} holds chats")
@@ -128,7 +128,7 @@ def _target(
     if is_masked(meaning):
         tokens |= {k: model[k] for k in ("exclude_special", "exclude_first")}
     params = {
-        "texts": texts.args["rows"],
+        "texts": texts.args.rows,
         "model": dict(source.identity),
         "layer_list": model["layer_list"],
         "dtype": model["dtype"],
@@ -158,6 +158,6 @@ def _target(
         item=texts.item,
         inputs=(texts, *source.inputs),
         args=args,
-        cost=float(texts.args.get("bytes", 1)),
+        cost=float(texts.args.bytes),
         movable=True,
     )

@@ -52,7 +52,7 @@ def planned(
         if columns[kind] != own[kind]:
             name += f":{kind}={columns[kind]}"
     content = _content(collection, columns, least, rule, where)
-    collection.tell((where, columns, least, rule))
+    collection.tell(lora.Told(where=where, columns=columns, least=least, rule=rule))
     return Labelling(name, columns, least, content)
 
 

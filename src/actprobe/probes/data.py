@@ -112,7 +112,7 @@ def labels(path: str) -> Labels:
         len(table),
         kind=kind,
         pair=pair,
-        answers="answers" in header["spec"],
+        answers="answers" in facts,
     )
 
 

@@ -124,7 +124,7 @@ def _target(
         "min_per_class": labelling.least,
         "columns": columns,
     }
-    inputs = [collection.index, *features.values()]
+    inputs: list[Target] = [collection.index, *features.values()]
     args = {
         **dict.fromkeys(("model", "site", "position"), ""),
         "source": source,

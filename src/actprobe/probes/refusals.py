@@ -81,9 +81,9 @@ def check_parted(
 
 def _has(texts: Target, column: str, fact: str) -> bool:
     """Whether rows of a dataset have something in common, as far as it is known yet."""
-    if not texts.spec.get(column):
+    if column not in texts.args.columns:
         return False
-    facts = texts.args.get("facts")
+    facts = texts.args.facts
     if facts is None:
         return True
     return bool(facts[fact]) and (fact == "splits" or facts[fact]["largest"] > 1)
@@ -117,7 +117,7 @@ def check_kind(
 
     Raises ConfigError where the setting does not, or a method that the entry names.
     """
-    facts = data["texts"].args.get("facts")
+    facts = data["texts"].args.facts
     default = protocols.load(entry["protocol"])["methods"][method].get("default", True)
     only = default if isinstance(default, list) and not entry["methods"] else None
     if not facts:

@@ -227,7 +227,7 @@ def _test_sets(
             f"defined: {', '.join(list(named.values())[:5])}"
         )
     for dataset, test in found.items():
-        if texts[test].args["rows"] == texts[dataset].args["rows"]:
+        if texts[test].args.rows == texts[dataset].args.rows:
             raise ConfigError(f"{where}: {test} has the rows of {dataset}: no test set of its own")
     return found
 

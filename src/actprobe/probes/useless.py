@@ -17,7 +17,7 @@ def without_models(found: Iterable[Target], texts: Iterable[Target]) -> list[Tar
     They get `args["unfit"]`, the reason, and `args["spared"]`, the paths that they would have read.
     A dataset that suits some fits keeps all: the tables show the others with their reasons.
     """
-    facts = {t.path: t.args.get("facts") for t in texts}
+    facts = {t.path: t.args.facts for t in texts}
     of_dataset: dict[str, list[Target]] = defaultdict(list)
     for t in found:
         of_dataset[t.item].append(t)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from actprobe.lazy import lazy
 from actprobe.texts.fetched import is_fetched
 from actprobe.texts.fetched import verify as verify_fetched
+from actprobe.texts.records import TextArgs, TextSpec, TextTarget
 from actprobe.texts.sources import wheel_source
 from actprobe.texts.targets import VERSION, datasets, targets, wheel_targets
 from actprobe.texts.wheels import open_member, unpack, verify_wheel
@@ -23,6 +24,9 @@ _LAZY = dict.fromkeys(("Texts", "describe", "load"), "table")
 
 __all__ = [
     "VERSION",
+    "TextArgs",
+    "TextSpec",
+    "TextTarget",
     "Texts",
     "datasets",
     "describe",

@@ -8,49 +8,42 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actprobe.texts import templates
+from actprobe.texts.records import Alpaca, Message, Messages, TextSpec
 
-NAMED = ("id", "label", "group", "split", "pair")
 
-
-def wanted(spec: Mapping[str, Any]) -> dict[str, str]:
+def wanted(spec: TextSpec) -> dict[str, str]:
     """Config key -> column, for all that is read."""
-    found = dict(content(spec))
-    found |= {k: spec[k] for k in NAMED if spec.get(k) is not None}
-    found |= {f"keep.{column}": column for column in spec["keep"]}
-    found |= {f"where.{column}": column for column in spec.get("where", {})}
-    if (sample := spec.get("sample")) and sample["column"] is not None:
-        found["sample.by"] = sample["column"]
-    if spans := spec.get("spans"):
-        found["spans.column"] = spans["column"]
-    if (turns := spec.get("turns")) and turns["labels"] is not None:
-        found["turns.labels"] = turns["labels"]
-    return found | {f"generate.label: {column}": column for column in spec.get("extra", ())}
+    found = dict(content(spec)) | spec.columns
+    found |= {f"keep.{column}": column for column in spec.keep}
+    found |= {f"where.{column}": column for column in spec.where}
+    if spec.sample and spec.sample.column is not None:
+        found["sample.by"] = spec.sample.column
+    if spec.spans:
+        found["spans.column"] = spec.spans.column
+    if spec.turns and spec.turns.labels is not None:
+        found["turns.labels"] = spec.turns.labels
+    return found | {f"generate.label: {column}": column for column in spec.extra}
 
 
-def content(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def content(spec: TextSpec) -> Iterator[tuple[str, str]]:
     """(config key, column) of the columns that a row's text or chat is made of."""
-    answers = spec.get("answers") or ()
-    own = [templates.ANSWER] if answers else []
-    yield from ((f"contrastive.{column}", column) for column in answers)
-    if chat := spec.get("chat"):
-        items = chat["from"]
-        yield from (("messages", item["column"]) for item in items if "column" in item)
+    own = [templates.ANSWER] if spec.answers else []
+    yield from ((f"contrastive.{column}", column) for column in spec.answers)
+    patterns = [spec.template or "{text}"]
+    if spec.chat:
+        items = spec.chat.items
+        yield from (("messages", i.column) for i in items if isinstance(i, Messages))
         for item in items:
-            yield from (
-                (f"alpaca.{k}", column)
-                for k, column in item.get("alpaca", {}).items()
-                if column is not None
-            )
-        if chat["tools"] is not None:
-            yield "tools", chat["tools"]
-        patterns = [item["template"] for item in items if "template" in item]
-    else:
-        patterns = [spec.get("template") or "{text}"]
-    for field, column in templates.columns_of(patterns, spec["text"], own).items():
+            if isinstance(item, Alpaca):
+                yield from ((f"alpaca.{k}", column) for k, column in item.columns.items())
+        if spec.chat.tools is not None:
+            yield "tools", spec.chat.tools
+        patterns = [i.template for i in items if isinstance(i, Message)]
+    for field, column in templates.columns_of(patterns, spec.text, own).items():
         yield "text" if field == templates.TEXT else f"template: {{{field}}}", column
 
 
-def digests(columns: Mapping[str, list[Any]], spec: Mapping[str, Any]) -> list[str]:
+def digests(columns: Mapping[str, list[Any]], spec: TextSpec) -> list[str]:
     """A digest of what each row says, whatever its labels are."""
     names = list(dict.fromkeys(column for _, column in content(spec)))
     rows = zip(*(columns[name] for name in names), strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 from actprobe.texts import forms, templates
 from actprobe.texts.chats import Chat
 from actprobe.texts.checks import Malformed, Place, Problems, check_texts, field_texts
+from actprobe.texts.records import ChatSpec, Message, Messages, TextSpec
 
 
 @dataclass(frozen=True)
@@ -26,24 +27,29 @@ class Composed:
 
 def compose(
     columns: Mapping[str, Sequence[Any]],
-    spec: Mapping[str, Any],
+    spec: TextSpec,
     answers: Sequence[str] | None,
     place: Place,
 ) -> Composed:
     """The chat of each row.
 
-    spec: `chat` (`from`, the items that follow each other; `roles`, `tools`), `text` and `format`;
-    answers: what {answer} stands for in contrastive pairs. Raises BadInput naming the rows that
-    are no chats.
+    answers: what {answer} stands for in contrastive pairs. Raises BadInput naming the rows that are
+    no chats.
     """
-    chat, n = spec["chat"], len(place.rows)
-    filled = [_filled(item, columns, spec["text"], answers, place) for item in chat["from"]]
-    nulls = spec["format"] == "parquet"
+    assert spec.chat is not None
+    chat, n = spec.chat, len(place.rows)
+    filled = [
+        fill(item.template, columns, spec.text, answers, place)
+        if isinstance(item, Message)
+        else None
+        for item in chat.items
+    ]
+    nulls = spec.format == "parquet"
     problems = Problems(place)
     made = Composed([], [], [])
     for i in range(n):
         with problems.of(i):
-            _add(made, i, chat, columns, filled, nulls, spec.get("prompts", False))
+            _add(made, i, chat, columns, filled, nulls, spec.prompts)
     problems.throw()
     return made
 
@@ -51,7 +57,7 @@ def compose(
 def _add(
     made: Composed,
     i: int,
-    chat: Mapping[str, Any],
+    chat: ChatSpec,
     columns: Mapping[str, Sequence[Any]],
     filled: Sequence[list[str] | None],
     nulls: bool,
@@ -68,22 +74,22 @@ def _add(
     found: list[Mapping[str, Any]]
     raw: list[Mapping[str, Any]]
     first = 0
-    for item, texts in zip(chat["from"], filled, strict=True):
-        if texts is not None:
-            if item["role"] in ("system", "developer") and not texts[i].strip():
+    for item, texts in zip(chat.items, filled, strict=True):
+        if isinstance(item, Message):
+            assert texts is not None
+            if item.role in ("system", "developer") and not texts[i].strip():
                 continue  # this row has none
-            message = {"role": item["role"], "content": texts[i]}
+            message = {"role": item.role, "content": texts[i]}
             found, raw = [forms.message(message, len(messages), {})], [{}]
-        elif "column" in item:
+        elif isinstance(item, Messages):
             first = len(messages)
-            found, raw = forms.messages(cell(item["column"]), chat["roles"])
+            found, raw = forms.messages(cell(item.column), chat.roles)
         else:
-            row = {k: cell(c) for k, c in item["alpaca"].items() if c is not None}
-            found = forms.alpaca(row)
+            found = forms.alpaca({k: cell(c) for k, c in item.columns.items()})
             raw = [{}] * len(found)
         messages += found
         raws += raw
-    tools = forms.tools(cell(chat["tools"])) if chat["tools"] is not None else None
+    tools = forms.tools(cell(chat.tools)) if chat.tools is not None else None
     if prompts and messages[-1]["role"] == "assistant":
         raise Malformed(
             "the chat ends with the assistant, and waits for no answer (config key `generate`); leave "
@@ -97,18 +103,6 @@ def _add(
     made.chats.append(one)
     made.raws.append(raws)
     made.first.append(first)
-
-
-def _filled(
-    item: Mapping[str, Any],
-    columns: Mapping[str, Sequence[Any]],
-    text: str,
-    answers: Sequence[str] | None,
-    place: Place,
-) -> list[str] | None:
-    if "template" not in item:
-        return None
-    return fill(item["template"], columns, text, answers, place)
 
 
 def fill(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -45,20 +45,20 @@ class Condition:
         return f"{self.sign} {self.value}"
 
 
-def written(where: Mapping[str, Any], name: str) -> dict[str, list[str]]:
+def written(where: Mapping[str, Any], name: str) -> dict[str, tuple[str, ...]]:
     """The conditions of a config as the spec holds them: column -> conditions, in one spelling.
 
     Raises ConfigError for what is no condition.
     """
     return {
-        column: [str(_read(c, f"{name}: where.{column}")) for c in _listed(given)]
+        column: tuple(str(_read(c, f"{name}: where.{column}")) for c in _listed(given))
         for column, given in where.items()
     }
 
 
-def conditions(spec: list[str]) -> list[Condition]:
+def conditions(said: Iterable[str]) -> list[Condition]:
     """The conditions of one column, as `written` gave them."""
-    return [_read(c, "where") for c in spec]
+    return [_read(c, "where") for c in said]
 
 
 def _listed(given: Any) -> list[Any]:

@@ -13,8 +13,9 @@ from typing import Any
 from actprobe import hub, keys, store
 from actprobe.errors import Damaged
 from actprobe.keys import DigestMemo
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.texts.hub_files import STAGE
+from actprobe.texts.records import HubTarget
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,12 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     memo.save()
 
 
-def fetch(t: Target, service: hub.Hub) -> None:
+def fetch(t: HubTarget, service: hub.Hub) -> None:
     """Have one file in its place: a second name of the one in the hub cache, or a copy.
 
     Raises Unreachable, ConfigError or Damaged by cause.
     """
-    place, name = t.args["place"], t.args["file"]
-    repo, commit = place["repo"], place["revision"]
+    repo, commit, name = t.args.repo, t.args.revision, t.args.file
     service.fetch(repo, commit, [name], f"hub:{repo.removeprefix('datasets/')}/{name}")
     source = (hub.snapshot(repo, commit) / name).resolve()
     part = store.claim(t.path)
@@ -45,7 +45,7 @@ def fetch(t: Target, service: hub.Hub) -> None:
         try:
             os.link(source, part)
         except OSError:  # another file system
-            store.require_space(part, t.args["size"])
+            store.require_space(part, t.args.size)
             shutil.copyfile(source, part)
         if t.key not in _digests(part):
             part.unlink()

@@ -10,6 +10,7 @@ from typing import Any
 
 from actprobe.texts.checks import Place
 from actprobe.texts.conditions import Condition, conditions
+from actprobe.texts.records import TextSpec
 from actprobe.texts.values import cell_text, listed, meaning, shown
 
 Columns = dict[str, list[Any]]
@@ -23,9 +24,7 @@ def taken(
     return kept, replace(place, rows=[place.rows[i] for i in rows])
 
 
-def chosen(
-    columns: Mapping[str, list[Any]], spec: Mapping[str, Any], place: Place
-) -> tuple[Columns, Place]:
+def chosen(columns: Mapping[str, list[Any]], spec: TextSpec, place: Place) -> tuple[Columns, Place]:
     """The columns and place of the rows that `keep` and `where` of a spec let through.
 
     Raises BadInput where none is left, and as `_kept` and `_fulfilling` do.
@@ -33,9 +32,9 @@ def chosen(
     if not place.rows:
         raise place.bad("no rows; expected at least one below the header")
     rows: Sequence[int] = range(len(place.rows))
-    for column, values in spec["keep"].items():
+    for column, values in spec.keep.items():
         rows = _kept(columns[column], column, values, rows, place)
-    for column, written in spec.get("where", {}).items():
+    for column, written in spec.where.items():
         for condition in conditions(written):
             rows = _fulfilling(columns[column], column, condition, rows, place)
     return taken(columns, rows, place)

@@ -166,11 +166,12 @@ def _content(value: Any, role: str, n: int) -> str | None:
 
 
 def _text_of(part: Mapping[str, Any], n: int) -> str:
-    if part["type"] != "text" or not isinstance(part.get("text"), str):
+    text = part.get("text")
+    if part["type"] != "text" or not isinstance(text, str):
         raise Malformed(
             f"message {n} holds a part of type {shown(part['type'])}; only text is read"
         )
-    return part["text"]
+    return text
 
 
 def _calls(raw: Mapping[str, Any], n: int) -> list[Message]:

@@ -22,7 +22,8 @@ from actprobe import hub, keys
 from actprobe.config import nearest
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.keys import DigestMemo
-from actprobe.plan import Target
+from actprobe.plan import Nothing, Target
+from actprobe.texts.records import HubArgs, HubSource, HubTarget
 from actprobe.texts.values import listed
 
 STAGE = "hub"
@@ -39,8 +40,8 @@ class Located:
     be looked at now where there is one.
     """
 
-    source: Mapping[str, Any]
-    raws: Sequence[Target]
+    source: HubSource
+    raws: Sequence[HubTarget]
     place: Mapping[str, Any]
 
 
@@ -63,23 +64,28 @@ def locate(
     commit = _commit(service, repo, revision, path, where)
     place = {"repo": repo, "revision": commit, "below": "", "cache_dir": str(memo.file.parent)}
     files = _Files(service, repo, commit, where)
+
+    def unknown(why: ActprobeError) -> Located:
+        source = HubSource(hub=repo, commit=commit, files=(file,))
+        return Located(source, [], hub.noted(place, why))
+
     try:
         names = files.meant(file, chosen, list(formats))
     except ConfigError as e:
         if not isinstance(e, hub.Refused):
             raise
-        return Located({"hub": repo, "commit": commit, "files": [file]}, [], hub.noted(place, e))
+        return unknown(e)
     except ActprobeError as e:
-        return Located({"hub": repo, "commit": commit, "files": [file]}, [], hub.noted(place, e))
-    source = {"hub": repo.removeprefix("datasets/"), "commit": commit, "files": names}
+        return unknown(e)
+    source = HubSource(hub=repo.removeprefix("datasets/"), commit=commit, files=tuple(names))
     try:
         listed_files = service.listing(repo, commit)
     except ActprobeError as e:
         return Located(source, [], hub.noted(place, e))
-    if unknown := [n for n in names if n not in listed_files]:
-        hint = nearest(unknown[0], listed_files)
-        raise ConfigError(f"{where}: hub:{path}: the commit has no file {unknown[0]}; {hint}")
-    raws = [_raw(config["cache_dir"], repo, commit, n, listed_files[n], place) for n in names]
+    if missing := [n for n in names if n not in listed_files]:
+        hint = nearest(missing[0], listed_files)
+        raise ConfigError(f"{where}: hub:{path}: the commit has no file {missing[0]}; {hint}")
+    raws = [_raw(config["cache_dir"], repo, commit, n, listed_files[n]) for n in names]
     return Located(source, raws, place)
 
 
@@ -96,17 +102,16 @@ def _commit(service: hub.Hub, repo: str, revision: str | None, path: str, where:
     raise ConfigError(f"{where}: hub:{path} names no commit, and a branch moves; write {words}")
 
 
-def _raw(
-    cache_dir: str, repo: str, commit: str, name: str, entry: hub.Entry, place: Mapping[str, Any]
-) -> Target:
+def _raw(cache_dir: str, repo: str, commit: str, name: str, entry: hub.Entry) -> HubTarget:
     folder = repo.removeprefix("datasets/").replace("/", "--")
     stem, dot, ext = name.replace("/", "--").rpartition(".")
     called = f"{folder}/{stem if dot else ext}"
     path = f"{cache_dir}/{STAGE}/{called}.{keys.short(entry.digest)}.{ext if dot else 'data'}"
-    args = {"place": dict(place), "file": name, "size": entry.size}
+    args = HubArgs(repo=repo, revision=commit, file=name, size=entry.size)
     return Target(
-        STAGE, STAGE, folder, called, path, entry.digest, {}, args=args, cost=entry.size, raw=True
-    )
+        STAGE, STAGE, folder, called, path, entry.digest, Nothing(), args=args, cost=entry.size,
+        raw=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def encode_written(
     first: dict[str, int] = {}
     for i, v in enumerate(values):
         first.setdefault(v, i)
-    known: dict[tuple, str] = {}
+    known: dict[Any, str] = {}
     for v, i in first.items():
         other = known.setdefault(meaning(v), v)
         if other != v:

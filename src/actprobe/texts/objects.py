@@ -15,7 +15,7 @@ class _NotJson(str):
     """NaN, Infinity or -Infinity, which Python reads and JSON does not have."""
 
 
-class _Repeated(dict):
+class _Repeated(dict[str, Any]):
     """An object in which a key stands twice; `keys_twice` are these keys."""
 
     keys_twice: frozenset[str]
@@ -41,7 +41,9 @@ def decode(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-def read_json(text: str, ending: str, wanted: Mapping[str, str], place: Place) -> dict[str, list]:
+def read_json(
+    text: str, ending: str, wanted: Mapping[str, str], place: Place
+) -> dict[str, list[Any]]:
     """Columns of a list of objects, or of an object of equally long lists.
 
     ending: ".zst" in a packed file, for messages. Raises BadInput.
@@ -62,7 +64,7 @@ def read_json(text: str, ending: str, wanted: Mapping[str, str], place: Place) -
 
 def read_jsonl(
     text: str, ending: str, wanted: Mapping[str, str], place: Place
-) -> tuple[dict[str, list], list[int]]:
+) -> tuple[dict[str, list[Any]], list[int]]:
     """Columns of one object per line, and the line of each. Lines end with LF or CRLF alone."""
     records, lines = [], []
     for number, line in enumerate(text.split("\n"), 1):
@@ -87,7 +89,7 @@ def _document(text: str, ending: str) -> str:
 
 def _columns(
     content: Mapping[str, Any], wanted: Mapping[str, str], place: Place
-) -> dict[str, list]:
+) -> dict[str, list[Any]]:
     lengths = {len(v) if isinstance(v, list) else -1 for v in content.values()}
     if len(lengths) != 1 or -1 in lengths:
         raise place.bad(
@@ -102,7 +104,7 @@ def _columns(
 
 def _rows(
     records: Sequence[Any], wanted: Mapping[str, str], place: Place, ending: str
-) -> dict[str, list]:
+) -> dict[str, list[Any]]:
     place = place if place.rows else Place(place.dataset, place.file, range(len(records)))
     read = set(wanted.values())
     for i, record in enumerate(records):

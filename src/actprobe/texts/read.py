@@ -11,6 +11,7 @@ import zstandard
 
 from actprobe.texts import columnar, delimited, objects
 from actprobe.texts.checks import Place
+from actprobe.texts.records import TextSpec
 
 _BOMS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -38,15 +39,14 @@ class Content:
     quoting: str | None = None
 
 
-def read(data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place) -> Content:
+def read(data: bytes, spec: TextSpec, wanted: Mapping[str, str], place: Place) -> Content:
     """The `wanted` columns (config key -> column name) of a file.
 
-    spec: `format`, and for csv and tsv `separator` and `quotes` where the config gives them. Cells
-    of csv and tsv are strings exactly as written, with nothing taken for missing; json and parquet
+    Cells of csv and tsv are strings exactly as written, with nothing taken for missing; json and parquet
     keep their types, with None and NaN for missing values. Raises BadInput for a file that is not
     in its format or not UTF-8, for missing columns and for a column or key that stands twice.
     """
-    kind, dot, packed = spec["format"].partition(".")
+    kind, dot, packed = spec.format.partition(".")
     ending = dot + packed
     return READERS[kind](
         _decompress(data, kind, place) if ending else data, spec, wanted, place, ending
@@ -54,32 +54,31 @@ def read(data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place:
 
 
 def _parquet(
-    data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place, ending: str
+    data: bytes, spec: TextSpec, wanted: Mapping[str, str], place: Place, ending: str
 ) -> Content:
     return Content(columnar.read_parquet(data, wanted, place))
 
 
 def _json(
-    data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place, ending: str
+    data: bytes, spec: TextSpec, wanted: Mapping[str, str], place: Place, ending: str
 ) -> Content:
     return Content(objects.read_json(decode(data, "json", place), ending, wanted, place))
 
 
 def _jsonl(
-    data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place, ending: str
+    data: bytes, spec: TextSpec, wanted: Mapping[str, str], place: Place, ending: str
 ) -> Content:
     return Content(*objects.read_jsonl(decode(data, "jsonl", place), ending, wanted, place))
 
 
 def _delimited(
-    data: bytes, spec: Mapping[str, Any], wanted: Mapping[str, str], place: Place, ending: str
+    data: bytes, spec: TextSpec, wanted: Mapping[str, str], place: Place, ending: str
 ) -> Content:
-    kind = spec["format"].partition(".")[0]
-    separator, quotes = spec.get("separator"), spec.get("quotes")
+    kind = spec.format.partition(".")[0]
     dialect = delimited.Dialect(
-        separator or {"csv": ",", "tsv": "\t"}[kind],
-        True if quotes is None and kind == "csv" else quotes,
-        separator is not None,
+        spec.separator or {"csv": ",", "tsv": "\t"}[kind],
+        True if spec.quotes is None and kind == "csv" else spec.quotes,
+        spec.separator is not None,
         ending,
     )
     table = delimited.read(decode(data, kind, place), dialect, wanted, place)
@@ -88,7 +87,7 @@ def _delimited(
 
 # What reads a format: the bytes, unpacked; the spec, the columns and the place as `read` takes them; and
 # what the file's name ends in besides (".zst" or ""), for messages.
-Reader = Callable[[bytes, Mapping[str, Any], Mapping[str, str], Place, str], Content]
+Reader = Callable[[bytes, TextSpec, Mapping[str, str], Place, str], Content]
 READERS: dict[str, Reader] = {
     "csv": _delimited,
     "tsv": _delimited,

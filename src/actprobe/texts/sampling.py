@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from actprobe.texts.checks import Place
+from actprobe.texts.records import SampleSpec
 from actprobe.texts.values import shown
 
 
 def choose(
-    digests: Sequence[str], strata: Sequence[str | None], sample: Mapping[str, Any], place: Place
+    digests: Sequence[str], strata: Sequence[str | None], sample: SampleSpec, place: Place
 ) -> list[int]:
     """The rows of a sample, in the dataset's order.
 
     digests: of what each row says; strata: the value of each row by which the sample is stratified,
-    the same everywhere where it is not. sample: `n`, `seed`, `by` and `equal` (as many rows of each
-    value instead of its share). Shares are rounded by largest remainder, and every value has a row.
+    the same everywhere where it is not. sample: `equal` takes as many rows of each value instead of
+    its share. Shares are rounded by largest remainder, and every value has a row.
     Raises BadInput for a sample larger than the data, or than one value has rows.
     """
-    n, by = sample["n"], sample["by"]
+    n, by = sample.n, sample.by
     if n > len(digests):
         raise place.bad(
             f"sample: n: {n}, and there are {len(digests)} rows; expected {len(digests)} at most"
@@ -39,14 +40,14 @@ def choose(
             f"sample: n: {n}, and {by} has {len(ordered)} different values; expected a row of each"
         )
     sizes = [len(rows[v]) for v in ordered]
-    quotas = _equal(n, len(sizes)) if sample["equal"] else _shares(n, sizes)
+    quotas = _equal(n, len(sizes)) if sample.equal else _shares(n, sizes)
     for value, quota, size in zip(ordered, quotas, sizes, strict=True):
         if quota > size:
             raise place.bad(
                 f"sample: {quota} rows of each {by} of {n} rows in all, and {shown(value)} has {size}; "
                 f"expected n: {size * len(sizes)} at most, or `equal: false`"
             )
-    rank = _ranks(digests, sample["seed"])
+    rank = _ranks(digests, sample.seed)
     found = [
         i
         for value, quota in zip(ordered, quotas, strict=True)
@@ -55,12 +56,11 @@ def choose(
     return sorted(found)
 
 
-def told(
-    strata: Sequence[str | None], kept: Sequence[int], sample: Mapping[str, Any]
-) -> dict[str, Any]:
+def told(strata: Sequence[str | None], kept: Sequence[int], sample: SampleSpec) -> dict[str, Any]:
     """What the header says of a sample: the rows there were, and the rows taken of each value."""
-    facts = {"n": len(kept), "of": len(strata), **{k: sample[k] for k in ("seed", "by", "equal")}}
-    if sample["by"] is not None:
+    facts: dict[str, Any] = {"n": len(kept), "of": len(strata)}
+    facts |= {"seed": sample.seed, "by": sample.by, "equal": sample.equal}
+    if sample.by is not None:
         facts["rows"] = dict(sorted(Counter(str(strata[i]) for i in kept).items()))
     return facts
 

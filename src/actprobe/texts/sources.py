@@ -10,8 +10,9 @@ from typing import Any
 from actprobe import hub, keys
 from actprobe.config import nearest
 from actprobe.errors import ConfigError
-from actprobe.plan import Target
+from actprobe.plan import plain
 from actprobe.texts import hub_files
+from actprobe.texts.records import FileSource, HubSource, HubTarget, WheelTarget
 from actprobe.texts.wheels import is_member_allowed
 
 FORMATS = (
@@ -25,15 +26,18 @@ FORMATS = (
 class Source:
     """The files of a dataset.
 
-    content: of the spec; format: one of FORMATS; provenance: for the header; inputs: targets that
-    must be there first; args: how a job reads them.
+    content: of the spec; format: one of FORMATS; provenance: for the header; file, bytes,
+    place: as of `TextArgs`; wheel, raws: targets that must be there first.
     """
 
-    content: Mapping[str, Any]
+    content: FileSource | HubSource
     format: str
     provenance: Mapping[str, Any]
-    inputs: Sequence[Target]
-    args: Mapping[str, Any]
+    file: str
+    bytes: int
+    wheel: WheelTarget | None = None
+    raws: Sequence[HubTarget] = ()
+    place: Mapping[str, Any] | None = None
 
 
 def wheel_source(config: Mapping[str, Any], path: str, where: str) -> tuple[str, str] | None:
@@ -60,38 +64,41 @@ def wheel_source(config: Mapping[str, Any], path: str, where: str) -> tuple[str,
 def source(
     config: Mapping[str, Any],
     dataset: Mapping[str, Any],
-    wheels: Mapping[str, Target],
+    wheels: Mapping[str, WheelTarget],
     memo: keys.DigestMemo,
 ) -> Source:
     """Where a dataset comes from. Raises ConfigError for a path that leads nowhere."""
     name, path = dataset["name"], dataset["path"]
     if path.startswith("hub:"):
         return _on_hub(config, dataset, memo)
-    if dataset.get("hub") is not None:
+    if dataset["hub"] is not None:
         raise ConfigError(f"dataset {name}: `hub` is for paths that begin with hub:, not {path}")
     if in_wheel := wheel_source(config, path, f"dataset {name}"):
         wheel, member = wheels[in_wheel[0]], in_wheel[1]
-        content = {"sha256": wheel.key, "member": member}
-        args = {"file": wheel.path, "bytes": 1}  # its size is not known
-        provenance = {"wheel": wheel.name, **content}
-        return Source(content, _format(dataset, path), provenance, [wheel], args)
+        content = FileSource(sha256=wheel.key, member=member)
+        provenance = {"wheel": wheel.name, **plain(content)}
+        # Its size is not known.
+        return Source(content, _format(dataset, path), provenance, wheel.path, 1, wheel)
     path = os.path.expanduser(path)
-    content = {"sha256": _digest(name, path, memo)}
-    provenance = {"file": os.path.basename(path), **content}
-    args = {"file": path, "bytes": os.path.getsize(path)}
-    return Source(content, _format(dataset, path), provenance, [], args)
+    content = FileSource(sha256=_digest(name, path, memo))
+    provenance = {"file": os.path.basename(path), **plain(content)}
+    return Source(content, _format(dataset, path), provenance, path, os.path.getsize(path))
 
 
 def _on_hub(config: Mapping[str, Any], dataset: Mapping[str, Any], memo: keys.DigestMemo) -> Source:
     name, path = dataset["name"], dataset["path"].removeprefix("hub:")
-    found = hub_files.locate(path, dataset.get("hub"), FORMATS, name, config, memo)
-    names = found.source["files"]
-    size = sum(r.args["size"] for r in found.raws)
-    args = {"file": names[0], "raws": [r.path for r in found.raws], "bytes": size or 1}
-    if not found.raws:
-        args["place"] = found.place
-    format = _format(dataset, names[0]) if names[0] or found.raws else "parquet"
-    return Source(found.source, format, dict(found.source), found.raws, args)
+    found = hub_files.locate(path, dataset["hub"], FORMATS, name, config, memo)
+    first, size = found.source.files[0], sum(r.args.size for r in found.raws)
+    format = _format(dataset, first) if first or found.raws else "parquet"
+    return Source(
+        found.source,
+        format,
+        plain(found.source),
+        first,
+        size or 1,
+        raws=found.raws,
+        place=None if found.raws else found.place,
+    )
 
 
 def _digest(name: str, path: str, memo: keys.DigestMemo) -> str:
@@ -107,8 +114,9 @@ def _digest(name: str, path: str, memo: keys.DigestMemo) -> str:
 
 
 def _format(dataset: Mapping[str, Any], path: str) -> str:
-    if dataset["format"]:
-        return dataset["format"]
+    given: str | None = dataset["format"]
+    if given:
+        return given
     for f in FORMATS:
         if path.lower().endswith(f".{f}"):
             return f

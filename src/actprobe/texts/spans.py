@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from actprobe.texts import forms
 from actprobe.texts.chats import Chat
 from actprobe.texts.checks import Malformed, Place, Problems
+from actprobe.texts.records import SpanSpec
 from actprobe.texts.values import cell_text, is_missing, listed, shown
 
 IGNORED = -1
@@ -37,10 +38,6 @@ class Spans:
     classes: Sequence[str]
     outside: int
 
-    def taken(self, rows: Sequence[int]) -> Spans:
-        """Those of some rows."""
-        return Spans([self.rows[i] for i in rows], self.classes, self.outside)
-
     def facts(self) -> dict[str, Any]:
         """What the header says: spans in all and of each class, rows that have any."""
         counts = Counter(s.label for row in self.rows for s in row)
@@ -62,14 +59,14 @@ class _Found(NamedTuple):
 
 def read(
     values: Sequence[Any],
-    spec: Mapping[str, Any],
+    spec: SpanSpec,
     frames: Sequence[Frame],
     place: Place,
 ) -> Spans:
     """The annotated spans of a column.
 
     values: a list of each row, of [start, end] or [start, end, label], or of objects with the keys
-    that the spec names; spec: `spans` of the dataset's spec; frames: of each row. Raises BadInput for a
+    that the spec names; frames: of each row. Raises BadInput for a
     span that lies outside of its text, that quotes other words, or that is of no known form.
     """
     problems = Problems(place)
@@ -81,7 +78,7 @@ def read(
     labels = dict.fromkeys(s.label for row in found for s in row)
     names, classes = _classes(labels, spec, place)
     rows = [sorted(Span(s.start, s.end, names[s.label]) for s in row) for row in found]
-    return Spans(rows, classes, 0 if spec["outside"] == "negative" else IGNORED)
+    return Spans(rows, classes, 0 if spec.outside == "negative" else IGNORED)
 
 
 class Frame(NamedTuple):
@@ -98,7 +95,7 @@ class Frame(NamedTuple):
     first: int = 0
 
 
-def _row(value: Any, spec: Mapping[str, Any], frame: Frame) -> list[_Found]:
+def _row(value: Any, spec: SpanSpec, frame: Frame) -> list[_Found]:
     if is_missing(value) or value == "":
         return []
     entries = forms.parsed(value, "spans")
@@ -110,17 +107,17 @@ def _row(value: Any, spec: Mapping[str, Any], frame: Frame) -> list[_Found]:
     return found
 
 
-def _entry(entry: Any, spec: Mapping[str, Any], frame: Frame, after: int) -> _Found:
+def _entry(entry: Any, spec: SpanSpec, frame: Frame, after: int) -> _Found:
     if isinstance(entry, list) and len(entry) in (2, 3):
-        entry = dict(zip((spec["start"], spec["end"], spec["label"]), entry, strict=False))
+        entry = dict(zip((spec.start, spec.end, spec.label), entry, strict=False))
     if not isinstance(entry, Mapping):
         raise Malformed(
             f"the span {shown(entry)}; expected [start, end, label] or an object with these keys"
         )
     low, high = _range(entry, spec, frame)
-    quoted = entry.get(spec["text"])
-    start: Any = entry.get(spec["start"])
-    end: Any = entry.get(spec["end"])
+    quoted = entry.get(spec.text)
+    start: Any = entry.get(spec.start)
+    end: Any = entry.get(spec.end)
     if end is None and type(start) is int and isinstance(quoted, str):
         end = start + len(quoted)
     length = high - low
@@ -135,15 +132,15 @@ def _entry(entry: Any, spec: Mapping[str, Any], frame: Frame, after: int) -> _Fo
         raise Malformed(
             f"the span from {shown(start)} to {shown(end)} of a text of {length} characters"
         )
-    return _Found(low + start, low + end, cell_text(entry.get(spec["label"])))
+    return _Found(low + start, low + end, cell_text(entry.get(spec.label)))
 
 
-def _range(entry: Mapping[str, Any], spec: Mapping[str, Any], frame: Frame) -> tuple[int, int]:
+def _range(entry: Mapping[str, Any], spec: SpanSpec, frame: Frame) -> tuple[int, int]:
     """Where the text in which a span is counted begins and ends."""
-    where, chat = spec["in"], frame.chat
+    where, chat = spec.counted, frame.chat
     if chat is None or where == "text":
         return frame.at, frame.end
-    number = entry.get(spec["message"])
+    number = entry.get(spec.message)
     if where is None:
         where = "last_assistant" if number is None else "message"
     if where == "message":
@@ -160,17 +157,17 @@ def _range(entry: Mapping[str, Any], spec: Mapping[str, Any], frame: Frame) -> t
 
 
 def _classes(
-    labels: Mapping[str | None, None], spec: Mapping[str, Any], place: Place
+    labels: Mapping[str | None, None], spec: SpanSpec, place: Place
 ) -> tuple[dict[str | None, int], list[str]]:
     """The number of each label of the file, and the names of the classes."""
     known = [v for v in labels if v is not None]
-    ignored = [v for v in known if v in spec["ignore"]]
+    ignored = [v for v in known if v in spec.ignore]
     used = sorted(set(known) - set(ignored))
     numbers: dict[str | None, int] = dict.fromkeys(ignored, IGNORED)
-    negative = spec["outside"] == "negative"
+    negative = spec.outside == "negative"
     if not known:  # spans alone say what they are
         return {None: 1}, ["outside", "span"]
-    if positive := spec["positive"]:
+    if positive := spec.positive:
         if missing := [v for v in positive if v not in used]:
             raise place.bad(
                 f"no span of class {shown(missing[0])}; their classes are {listed(used)}"

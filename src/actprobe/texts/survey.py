@@ -8,10 +8,10 @@ from typing import Any
 
 from actprobe import store
 from actprobe.errors import ActprobeError, BadInput, Damaged
-from actprobe.plan import Target
+from actprobe.texts.records import TextTarget
 
 
-def survey(t: Target) -> tuple[Mapping[str, Any] | None, str | None]:
+def survey(t: TextTarget) -> tuple[Mapping[str, Any] | None, str | None]:
     """The facts of a texts target, and the reason why the dataset cannot be used.
 
     Both are None when its wheel is not there yet, or when a machine fails to read the file: the

@@ -26,21 +26,17 @@ from actprobe.texts import spans as annotated
 from actprobe.texts.chats import Chat, dumps
 from actprobe.texts.checks import Place
 from actprobe.texts.read import Content, read
+from actprobe.texts.records import TextSpec, TurnSpec
 from actprobe.texts.spans import Frame, Spans
 from actprobe.texts.values import cell_text
 
 
 def tabulate(
-    files: Sequence[tuple[str, bytes]], spec: Mapping[str, Any], dataset: str
+    files: Sequence[tuple[str, bytes]], spec: TextSpec, dataset: str
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The table of a dataset (`table.made`) and the facts for its header.
 
-    files: name and bytes of each file, whose rows follow each other. spec: `format` (and `separator`,
-    `quotes`), the columns `text`, `id`, `label`, `group`, `split`, `pair` (None where there is none),
-    `positive`, `label_kind` (None: the values decide), `keep` and `where`, `sample`, `template`; for
-    contrastive pairs `answers`, the columns with the two answers, of which `positive` is one; for chats
-    `chat`; `spans` and `turns`, labels of parts; `prompts`, whether chats wait for an answer; `extra`,
-    columns to keep for it.
+    files: name and bytes of each file, whose rows follow each other.
 
     facts: those of `facts.facts` and `table.identity`; multiline, rows whose text in the file has a
     line break; quoting, see `read.Content`; sample, chats, spans where there are any. Raises
@@ -54,7 +50,7 @@ def tabulate(
 
 
 def _read(
-    files: Sequence[tuple[str, bytes]], spec: Mapping[str, Any], place: Place
+    files: Sequence[tuple[str, bytes]], spec: TextSpec, place: Place
 ) -> tuple[Content, Place]:
     """The columns of all files, one after the other."""
     wanted = columns.wanted(spec)
@@ -85,7 +81,7 @@ class _Rows:
 class _Table:
     """The making of one table."""
 
-    def __init__(self, content: Content, spec: Mapping[str, Any], place: Place):
+    def __init__(self, content: Content, spec: TextSpec, place: Place):
         self.spec, self.quoting = spec, content.quoting
         self.columns, self.place = filters.chosen(content.columns, spec, place)
         self.facts: dict[str, Any] = {}
@@ -93,10 +89,10 @@ class _Table:
         self._sample()
 
     def _sample(self) -> None:
-        sample = self.spec.get("sample")
+        sample = self.spec.sample
         if sample is None:
             return
-        by = sample["column"]
+        by = sample.column
         n = len(self.place.rows)
         strata = [cell_text(v) for v in self.columns[by]] if by is not None else [None] * n
         digests = columns.digests(self.columns, self.spec)
@@ -115,23 +111,26 @@ class _Table:
         label, classes = self._labels(pairs)
         optional = self._optional(pairs)
         spans = None
-        if self.spec.get("spans"):
-            values = self.columns[self.spec["spans"]["column"]]
-            spans = annotated.read(values, self.spec["spans"], rows.frames, self.place)
-        if self.spec.get("turns"):
-            rows, label, classes, spans, optional = self._turns(rows, label, classes, optional)
+        if self.spec.spans:
+            values = self.columns[self.spec.spans.column]
+            spans = annotated.read(values, self.spec.spans, rows.frames, self.place)
+        if turns := self.spec.turns:
+            rows, label, classes, spans, optional = self._turns(
+                turns, rows, label, classes, optional
+            )
         return self._table(rows, label, classes, spans, optional, pairs, multiline)
 
     def _pairs(self, ids: Sequence[str]) -> contrastive.Pairs | None:
-        answers = self.spec.get("answers")
+        answers, positive = self.spec.answers, self.spec.positive
         if not answers:
             return None
-        pairs = contrastive.expand(self.columns, answers, self.spec["positive"], ids, self.place)
+        assert positive is not None
+        pairs = contrastive.expand(self.columns, answers, positive, ids, self.place)
         self.columns, self.place = pairs.columns, pairs.place
         return pairs
 
     def _rows(self, ids: list[str], answers: Sequence[str] | None) -> _Rows:
-        if self.spec.get("chat"):
+        if self.spec.chat:
             made = composing.compose(self.columns, self.spec, answers, self.place)
             texts = [c.text for c in made.chats]
             frames = [
@@ -140,16 +139,16 @@ class _Table:
             ]
             digests = [c.digest for c in made.chats]
             return _Rows(ids, texts, digests, frames, made.chats, made.raws)
-        template, column = self.spec.get("template"), self._column()
+        template, column = self.spec.template, self._column()
         if template is None:
             assert column is not None
             digests = checks.check_texts(column, self.place)
             return _Rows(ids, column, digests, [Frame(t, 0, len(t)) for t in column])
-        text = self.spec["text"]
+        text = self.spec.text
         texts = composing.fill(template, self.columns, text, answers, self.place)
         digests = checks.check_texts(texts, self.place)
         frames = [Frame(t, 0, len(t)) for t in texts]
-        if self.spec.get("spans") and column is not None:
+        if self.spec.spans and column is not None:
             starts = templates.starts(template, self.columns, len(texts))
             frames = [
                 Frame(t, at, at + len(own))
@@ -166,14 +165,14 @@ class _Table:
 
     def _column(self) -> list[str] | None:
         """The column of texts, where the rows are made of it."""
-        template = self.spec.get("template")
+        template = self.spec.template
         if template is not None and templates.TEXT not in templates.fields(template):
             return None
-        return self.columns[self.spec["text"]]
+        return self.columns[self.spec.text]
 
     def _ids(self) -> list[str]:
         """The ids of the rows: a column's, or their numbers in the file."""
-        column = self.spec["id"]
+        column = self.spec.id
         if column is None:
             return [str(row) for row in self.place.rows]
         return checks.check_ids(checks.names(self.columns[column], column, self.place), self.place)
@@ -181,17 +180,17 @@ class _Table:
     @property
     def _is_written(self) -> bool:
         """True where cells have no types: csv and tsv."""
-        return self.spec["format"].startswith(("csv", "tsv"))
+        return self.spec.format.startswith(("csv", "tsv"))
 
     def _labels(self, pairs: contrastive.Pairs | None) -> tuple[np.ndarray | None, list[str]]:
-        column = self.spec["label"]
+        column = self.spec.label
         if pairs is not None:
             return np.array(pairs.label, np.int32), list(contrastive.CLASSES)
         if column is None:
             return None, []
-        values, kind = self.columns[column], self.spec.get("label_kind")
+        values, kind = self.columns[column], self.spec.label_kind
         written = self._is_written
-        if not labels.are_values(values, kind, self.spec["positive"], written, self.place):
+        if not labels.are_values(values, kind, self.spec.positive, written, self.place):
             return self._encoded(values, column, self.place)
         self.values = labels.as_values(values, written, self.place)
         low, high = float(self.values.min()), float(self.values.max())
@@ -202,45 +201,45 @@ class _Table:
         self, values: list[Any], column: str, place: Place
     ) -> tuple[np.ndarray, list[str]]:
         if self._is_written:
-            return labels.encode_written(values, self.spec["positive"], place, column)
-        return labels.encode(values, self.spec["positive"], place)
+            return labels.encode_written(values, self.spec.positive, place, column)
+        return labels.encode(values, self.spec.positive, place)
 
     def _optional(self, pairs: contrastive.Pairs | None) -> dict[str, list[str | None]]:
         """The columns `group`, `split` and `pair`; None in every row of one that there is not."""
-        spec, place = self.spec, self.place
-        found: dict[str, list[str | None]] = {
-            k: [None] * len(place.rows)
-            if spec[k] is None
-            else checks.names(self.columns[spec[k]], spec[k], place)
-            for k in ("group", "split", "pair")
-        }
-        for k, values in found.items():
-            if spec[k] is not None and self._is_written:
-                checks.check_spellings(values, spec[k], place)
-        if spec["split"] is not None:
-            checks.check_splits(found["split"], spec["split"], place)
+        place = self.place
+        found: dict[str, list[str | None]] = {}
+        for key in ("group", "split", "pair"):
+            column = self.spec.columns.get(key)
+            if column is None:
+                found[key] = [None] * len(place.rows)
+                continue
+            found[key] = checks.names(self.columns[column], column, place)
+            if self._is_written:
+                checks.check_spellings(found[key], column, place)
+            if key == "split":
+                checks.check_splits(found[key], column, place)
         if pairs:
             found["pair"] = list(pairs.pair)
-            found["group"] = list(pairs.pair) if spec["group"] is None else found["group"]
+            found["group"] = list(pairs.pair) if self.spec.group is None else found["group"]
         return found
 
     def _turns(
         self,
+        spec: TurnSpec,
         rows: _Rows,
         label: np.ndarray | None,
         classes: list[str],
         optional: dict[str, list[str | None]],
     ) -> tuple[_Rows, np.ndarray | None, list[str], Spans | None, dict[str, list[str | None]]]:
         """Labels of turns: as spans, or with a row for each turn."""
-        spec = self.spec["turns"]
         assert rows.chats is not None and rows.raws is not None
         found = turns.labelled(rows.chats, rows.raws, self.columns, spec, self.place)
         at = [t.row for t in found]
-        key = spec["label"] or spec["labels"]
+        key = spec.named
         if key is not None:
             place = replace(self.place, rows=[self.place.rows[i] for i in at])
-            own, names = labels.encode([t.label for t in found], self.spec["positive"], place)
-        if not spec["rows"]:
+            own, names = labels.encode([t.label for t in found], self.spec.positive, place)
+        if not spec.rows:
             return (
                 rows,
                 label,
@@ -257,7 +256,7 @@ class _Table:
         chats = [turns.until(rows.chats[t.row], t.turn) for t in found]
         ids = [f"{rows.ids[t.row]}.{t.turn}" for t in found]
         optional = {k: [v[i] for i in at] for k, v in optional.items()}
-        if self.spec["group"] is None:
+        if self.spec.group is None:
             optional["group"] = [rows.ids[i] for i in at]
         self.columns, self.place = filters.taken(self.columns, at, self.place)
         texts = [c.text for c in chats]
@@ -291,7 +290,7 @@ class _Table:
         if rows.chats is not None:
             made |= facts.chat_columns(rows.chats)
             found["chats"] = facts.of_chats(rows.chats)
-        if extra := self.spec.get("extra"):
+        if extra := self.spec.extra:
             made["extra"] = [
                 dumps({c: _plain(self.columns[c][i]) for c in extra}) for i in range(len(rows.ids))
             ]

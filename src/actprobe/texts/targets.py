@@ -9,23 +9,26 @@ from typing import Any
 
 from actprobe import keys, plan
 from actprobe.errors import ConfigError
-from actprobe.plan import Target
-from actprobe.texts import hub_files, sources, specs
+from actprobe.plan import Nothing, Target
+from actprobe.texts import sources, specs
+from actprobe.texts.records import HubTarget, TextArgs, TextTarget, WheelArgs, WheelTarget
 from actprobe.texts.sources import Source
 
 STAGE, PROMPTS = "texts", "prompts"
 VERSION = 5  # of the table; what depends on it is keyed by its content
 
 
-def wheel_targets(config: Mapping[str, Any]) -> list[Target]:
+def wheel_targets(config: Mapping[str, Any]) -> list[WheelTarget]:
     """One raw target per entry of `wheels`; its key is the SHA-256 that the file must have."""
-    made: list[Target] = []
+    made: list[WheelTarget] = []
     for name, wheel in config["wheels"].items():
         file = f"{wheel['package']}-{wheel['version']}"
         path = f"{config['cache_dir']}/wheels/{file}.{keys.short(wheel['sha256'])}.whl"
-        args = {k: wheel[k] for k in ("package", "version")}
+        args = WheelArgs(package=wheel["package"], version=wheel["version"])
         made.append(
-            Target("wheels", name, name, file, path, wheel["sha256"], {}, args=args, raw=True)
+            Target(
+                "wheels", name, name, file, path, wheel["sha256"], Nothing(), args=args, raw=True
+            )
         )
     return made
 
@@ -72,10 +75,10 @@ def _check_slug(name: str) -> None:
 
 def targets(
     config: Mapping[str, Any],
-    known: Mapping[str, list[Target]],
+    known: Mapping[str, list[Target[Any, Any]]],
     memo: keys.DigestMemo,
     look: bool = True,
-) -> list[Target]:
+) -> list[HubTarget | TextTarget]:
     """One target per dataset, and before them the files of the hub that they come from.
 
     With `look`, datasets are read that have no artefact yet: what depends on a dataset is keyed by
@@ -86,37 +89,46 @@ def targets(
     their answers (`actprobe.answers`).
     """
     wheels = {t.item: t for t in known.get("wheels", [])}
-    raws: dict[str, Target] = {}
+    raws: dict[str, HubTarget] = {}
     found = []
     for dataset in datasets(config):
         source = sources.source(config, dataset, wheels, memo)
-        raws |= {t.path: t for t in source.inputs if t.stage == hub_files.STAGE}
+        raws |= {t.path: t for t in source.raws}
         found.append(_known(_target(config, dataset, source), look))
     return [*raws.values(), *found]
 
 
-def _known(t: Target, look: bool) -> Target:
+def _known(t: TextTarget, look: bool) -> TextTarget:
     facts = bad = None
     if look:
         from actprobe.texts.survey import survey
 
         facts, bad = survey(t)
     rows, content = (facts["rows"], facts["content"]) if facts else (t.key, "")
-    return replace(t, args={**t.args, "rows": rows, "facts": facts, "bad": bad}, content=content)
+    return replace(t, args=replace(t.args, rows=rows, facts=facts, bad=bad), content=content)
 
 
-def _target(config: Mapping[str, Any], dataset: Mapping[str, Any], source: Source) -> Target:
-    stage = PROMPTS if dataset["generate"] else STAGE
+def _target(config: Mapping[str, Any], dataset: Mapping[str, Any], source: Source) -> TextTarget:
+    spec = specs.spec(dataset, source)
+    stage = PROMPTS if spec.prompts else STAGE
+    args = TextArgs(
+        file=source.file,
+        bytes=source.bytes,
+        provenance=source.provenance,
+        columns={"text": spec.text, **spec.columns},
+        raws=tuple(t.path for t in source.raws),
+        place=source.place,
+    )
     return plan.target(
         config["cache_dir"],
         stage,
         VERSION,
         dataset["name"],
-        specs.spec(dataset, source),
+        spec,
         loader=stage,
         item=dataset["name"],
-        inputs=source.inputs,
-        args={**source.args, "provenance": source.provenance},
+        inputs=[source.wheel] if source.wheel else source.raws,
+        args=args,
         ext="parquet",
         movable=True,
     )

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from actprobe.texts import forms
 from actprobe.texts.chats import Chat
 from actprobe.texts.checks import Malformed, Place, Problems
+from actprobe.texts.records import TurnSpec
 from actprobe.texts.spans import IGNORED, Span, Spans
-from actprobe.texts.values import cell_text, is_missing
+from actprobe.texts.values import is_missing
 
 
 class Turn(NamedTuple):
@@ -24,31 +25,28 @@ def labelled(
     chats: Sequence[Chat],
     raws: Sequence[Sequence[Mapping[str, Any]]],
     columns: Mapping[str, Sequence[Any]],
-    spec: Mapping[str, Any],
+    spec: TurnSpec,
     place: Place,
 ) -> list[Turn]:
     """The turns of the role that the spec names, chat by chat, without those that have no label.
 
-    raws: the file's objects of the chats' messages ({} for those of a template); spec: `turns` of the
-    dataset's spec. Raises BadInput where no turn has a label, and for a list of labels of another
-    length.
+    raws: the file's objects of the chats' messages ({} for those of a template). Raises BadInput
+    where no turn has a label, and for a list of labels of another length.
     """
     problems = Problems(place)
     found: list[Turn] = []
     for i, chat in enumerate(chats):
         with problems.of(i):
-            own = [n for n, m in enumerate(chat.messages) if m["role"] == spec["role"]]
+            own = [n for n, m in enumerate(chat.messages) if m["role"] == spec.role]
             values = _labels(own, raws[i], columns, spec, i)
             found += [Turn(i, n, v) for n, v in zip(own, values, strict=True)]
     problems.throw()
-    if spec["label"] is None and spec["labels"] is None:
-        kept = found
-    else:
+    key, kept = spec.named, found
+    if key is not None:
         kept = [t for t in found if not is_missing(t.label) and t.label != ""]
     if not kept:
-        key = spec["label"] or spec["labels"]
         what = f"has a label {key!r}" if key else "is there"
-        raise place.bad(f"no message of role {spec['role']} {what} (config key `turns`)")
+        raise place.bad(f"no message of role {spec.role} {what} (config key `turns`)")
     return kept
 
 
@@ -56,16 +54,16 @@ def _labels(
     own: Sequence[int],
     raw: Sequence[Mapping[str, Any]],
     columns: Mapping[str, Sequence[Any]],
-    spec: Mapping[str, Any],
+    spec: TurnSpec,
     row: int,
 ) -> Sequence[Any]:
-    if spec["labels"] is None:
-        return [raw[n].get(spec["label"]) if spec["label"] else None for n in own]
-    values = forms.parsed(columns[spec["labels"]][row], "labels of turns")
+    if spec.labels is None:
+        return [raw[n].get(spec.label) if spec.label else None for n in own]
+    values = forms.parsed(columns[spec.labels][row], "labels of turns")
     if not isinstance(values, list) or len(values) != len(own):
         n = len(values) if isinstance(values, list) else "no list of"
         raise Malformed(
-            f"{n} labels in column {spec['labels']!r}, and {len(own)} messages of role {spec['role']}"
+            f"{n} labels in column {spec.labels!r}, and {len(own)} messages of role {spec.role}"
         )
     return values
 
@@ -85,8 +83,3 @@ def as_spans(
 def until(chat: Chat, turn: int) -> Chat:
     """The chat up to the end of a turn."""
     return Chat(chat.messages[: turn + 1], chat.tools)
-
-
-def values(turns: Sequence[Turn]) -> list[str]:
-    """The labels as text, for files that write them as text."""
-    return [cell_text(t.label) or "" for t in turns]

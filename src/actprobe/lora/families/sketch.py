@@ -65,4 +65,5 @@ def projection(module: str, side: str, n: int, p: int) -> Array:
 
     The raw stream of the Philox counter is the same in every process and version.
     """
-    return _signs(module, side, n, p) / np.sqrt(p)
+    drawn: Array = _signs(module, side, n, p) / np.sqrt(p)
+    return drawn
