@@ -54,10 +54,9 @@ def plain(value: Any) -> Any:
 
 
 def build(kind: Any, value: Any) -> Any:
-    """The value of a type hint from what `plain` made of it; numbers stay as they are."""
+    """The value of a type hint from what `plain` made of it: a field that is left out is None."""
     if _is_record(kind) and isinstance(value, Mapping):
-        hints = _hints(kind)
-        return kind(**{k: build(hints[k], v) for k, v in value.items()})
+        return kind(**{name: build(hint, value.get(name)) for name, hint in _hints(kind).items()})
     origin, of = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         fits = [k for k in of if _fits(k, value)]
