@@ -51,6 +51,25 @@ def test_answers_are_those_of_transformers_alone(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("merged", [True, False])
+def test_a_model_answers_with_its_adapters(tmp_path, merged):
+    peft = pytest.importorskip("peft")
+    base = save_speaker(tmp_path / "model")
+    torch.manual_seed(1)
+    whole = peft.get_peft_model(
+        transformers.AutoModelForCausalLM.from_pretrained(base),
+        peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False),
+    )
+    whole.save_pretrained(tmp_path / "adapter")
+    worn = {"source": str(tmp_path / "adapter")}
+    found = answered(tmp_path, model={"adapter": worn, "merge_adapters": merged})
+    (merged_by_peft := tmp_path / "merged").mkdir()
+    whole.merge_and_unload().save_pretrained(merged_by_peft)
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(merged_by_peft)
+    expected = by_transformers(merged_by_peft, PROMPTS)
+    assert said(found) == expected != by_transformers(base, PROMPTS)
+
+
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_k": 50, "top_p": 0.95}])
 @pytest.mark.parametrize("budget", [60, 5000])
 def test_rows_alone_and_together_get_equal_tokens(tmp_path, sampling, budget):
@@ -274,6 +293,12 @@ def test_models_that_cannot_answer(tmp_path):
     save_tokenizer(encoder / "model", chat_template="{{ messages[0].content }}")
     with pytest.raises(ConfigError, match="no causal language model"):
         make(config(encoder))
+    (random := tmp_path / "random").mkdir()
+    with pytest.raises(ConfigError, match="m has random weights, which answer nothing"):
+        experiment.plan(config(random, model={"weights": "random"}))
+    (rounded := tmp_path / "rounded").mkdir()
+    with pytest.raises(ConfigError, match="quantised by bitsandbytes, 4 bits cannot be loaded"):
+        make(config(rounded, model={"quantization": {"bits": 4}}))
 
 
 # -- labels

@@ -179,7 +179,7 @@ def test_finished_parts_need_no_model(tmp_path, config, monkeypatch):
     found = run(config, texts)
     for t in found:  # as after a kill between sealing and publishing
         os.rename(t.path, store.part_path(t.path))
-    monkeypatch.setattr("actprobe.models.run.described", None)
+    monkeypatch.setattr("actprobe.models.run.Models", None)
     from actprobe.models.run import run as run_batch
 
     run_batch(plan.Batch("r", "activations", "m", tuple(found)), config, 1)
@@ -247,7 +247,7 @@ def bad_texts(cache):
 
 
 def test_unusable_texts_need_no_model(tmp_path, config, monkeypatch):
-    monkeypatch.setattr("actprobe.models.run.described", None)
+    monkeypatch.setattr("actprobe.models.run.Models", None)
     texts = bad_texts(tmp_path)
     with pytest.raises(ActprobeError, match=r"6 of 6 targets cannot be made:\n  bad.csv: one cl"):
         run(config, texts)

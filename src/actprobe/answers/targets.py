@@ -18,7 +18,7 @@ from actprobe.models.templates import check_chat
 from actprobe.plan import Target
 
 STAGE, LOADER = "answers", "answers"
-VERSION = 1
+VERSION = 2
 ROWS_VERSION = 1  # of the texts that are made of answers
 _CHAT = ("system", "fold_system", "variables")
 _READS = ("prepend_bos", "special_tokens_in_text")
@@ -48,6 +48,10 @@ def targets(
         if model not in config["models"]:
             hint = nearest(model, config["models"])
             raise ConfigError(f"{where}.model: unknown model {model!r}; {hint}")
+        if config["models"][model]["weights"] == "random":
+            raise ConfigError(
+                f"{where}.model: {model} has random weights, which answer nothing; name another model"
+            )
         if model not in sources:
             sources[model] = locate(config, model, wheels, memo)
         source = sources[model]

@@ -20,7 +20,7 @@ from actprobe.models.batches import plan_digest
 from actprobe.models.positions import Reduction
 from actprobe.models.prepared import Prepared, position_of
 from actprobe.models.progress import Progress
-from actprobe.models.session import Described, Session, described
+from actprobe.models.session import Models, Session
 from actprobe.models.sites import ModelFailed
 from actprobe.models.sources import provenance, require_unchanged
 from actprobe.models.tokens import shared_prefix
@@ -34,7 +34,7 @@ _MARK_SECONDS = 1.0  # how often finished batches are made safe: the most that a
 
 
 def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
-    """Make all targets of a batch. The model is loaded when the first dataset needs it, and once.
+    """Make all targets of a batch. Weights are loaded when the first dataset needs them, and once.
 
     A dataset that cannot be used, or a row with non-finite activations, is reported to the
     outcome; the other targets go on.
@@ -43,39 +43,63 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     open_files.raise_limit()
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
-        todo: dict[str, list[Target]] = defaultdict(list)
+        todo: dict[tuple[str, str], list[Target]] = defaultdict(list)
         for t in out.todo():
-            todo[t.item].append(t)
-        progress = Progress({d: sum(t.cost for t in ts) for d, ts in todo.items()}, batch.loader)
-        found: Described | None = None
-        ready: list[Prepared] = []
-        for targets in todo.values():
+            todo[t.args["model"], t.item].append(t)
+        costs = {_called(*k): sum(t.cost for t in ts) for k, ts in todo.items()}
+        progress = Progress(costs, batch.loader)
+        models: Models | None = None
+        ready: dict[str, list[Prepared]] = defaultdict(list)
+        held = 0
+        for (name, _), targets in todo.items():
             with out.guard(*targets):
                 rows = texts.load(targets[0].args["texts"])  # needs no model
-                if found is None:
-                    settings = config["models"][batch.loader]
+                if models is None:
                     pending = [t for ts in todo.values() for t in ts]
-                    found = stack.enter_context(described(batch.loader, settings, pending))
+                    models = stack.enter_context(Models(config["models"], pending))
+                found = models.described(name)
+                if not ready[name]:
                     require_unchanged(config, targets[0])  # the tokenizer, which was just read
-                ready.append(Prepared(found.reading, rows, targets, out))
-                if sum(p.nbytes for p in ready) > _HELD:
-                    ready[-1].let_go()
+                prepared = Prepared(found.reading, rows, targets, out)
+                ready[name].append(prepared)
+                held += prepared.nbytes
+                if held > _HELD:
+                    held -= prepared.nbytes
+                    prepared.let_go()
+        for name, of_model in ready.items():
+            assert models is not None
+            _make(models, name, of_model, out, progress, config)
+
+
+def _make(
+    models: Models,
+    name: str,
+    ready: Sequence[Prepared],
+    out: Outcome,
+    progress: Progress,
+    config: Mapping[str, Any],
+) -> None:
+    """Make what is wanted of one model."""
+    with contextlib.ExitStack() as stack:
         session: Session | None = None
         for p in ready:
             with out.guard(*p.targets):
                 for group in _without_model(p, out):
                     if session is None:
-                        assert found is not None
-                        session = found.load([t for q in ready for t in q.targets])
+                        session = stack.enter_context(models.session(name))
                         require_unchanged(config, p.targets[0])  # what was just loaded
                     _Dataset(session, p, group, out, progress).make()
             p.let_go()
-            progress.finished(p.name)
+            progress.finished(_called(name, p.name))
         if session and session.used and not session.checked:
             log.warning(
                 "%s: no self-check: no two rows that fit into a batch, or none with finite values",
-                session.name,
+                name,
             )
+
+
+def _called(model: str, dataset: str) -> str:
+    return f"{model} on {dataset}"
 
 
 def _without_model(prepared: Prepared, out: Outcome) -> list[reuse.Group]:
@@ -219,7 +243,7 @@ class _Dataset:
                     for t in live:
                         parts[t.path].mark(*lacking[t.path].intersection(unmarked))
                     unmarked, marked_at = [], time.monotonic()
-                self.progress.advance(self.name, n_tokens[u], total)
+                self.progress.advance(_called(self.session.name, self.name), n_tokens[u], total)
             for t in live:
                 self.out.done(t, parts[t.path].finish())
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
+from actprobe.keys import DigestMemo, spec_key
 from actprobe.models import families
 from actprobe.models.grammar import expand_site, is_masked, is_said, position_spec
 from actprobe.models.sources import Source, locate
@@ -19,6 +20,10 @@ VERSION = 5
 _TOKENS = (  # settings of a model that decide what it reads
     "max_length", "truncation_side", "add_special_tokens", "prepend_bos", "special_tokens_in_text",
     "chat",
+)  # fmt: skip
+_LOADS = (  # those that decide, with its files, what is loaded
+    "weights", "seed", "n_layers", "d_model", "layer_list", "dtype", "quantization", "device",
+    "attn_implementation", "remote_code",
 )  # fmt: skip
 
 
@@ -42,15 +47,16 @@ def targets(
         for name in (entry["model"], entry.get("minus"))
         if name is not None
     ]
-    for where, name, entry in wanted:
+    for where, name, _ in wanted:
         if name not in config["models"]:
             known_models = nearest(name, config["models"])
             raise ConfigError(f"{where}: unknown model {name!r}; {known_models}")
-        model = config["models"][name]
         if name not in sources:
             sources[name] = locate(config, name, wheels, memo)
-            check_chat(name, model, sources[name].place)
-        source = sources[name]
+            check_chat(name, config["models"][name], sources[name].place)
+    loader_of = loaders(config["models"], sources)
+    for where, name, entry in wanted:
+        model, source = config["models"][name], sources[name]
         sites = _sites(name, model, source, entry["sites"], where)
         spans = entry.get("spans") or {}
         positions = {p: position_spec(p, spans, where) for p in entry["positions"]}
@@ -61,10 +67,29 @@ def targets(
                 for position, meaning in positions.items():
                     t = _target(
                         config, name, model, source, texts[dataset], site, position, meaning,
-                        entry.get("reuse_rows", False),
+                        entry.get("reuse_rows", False), loader_of[name],
                     )  # fmt: skip
                     found[t.path] = t
     return list(found.values())
+
+
+def loaders(
+    models: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Source]
+) -> dict[str, str]:
+    """For each of these models the name of what a job loads: models that differ in adapters, or in how
+    they read texts, have their weights in common. Weights that are spread (`device_map`) lie where no
+    adapter can be taken off again."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name, source in sources.items():
+        model = models[name]
+        weights = {"base": source.base, **{k: model[k] for k in _LOADS}}
+        alone = name if model["device_map"] is not None else None
+        alike[spec_key({**weights, "alone": alone})].append(name)
+    return {
+        name: names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for names in alike.values()
+        for name in names
+    }
 
 
 def _check_chats(
@@ -123,6 +148,7 @@ def _target(
     position: str,
     meaning: Any,
     reuse_rows: bool,
+    loader: str,
 ) -> Target:
     tokens = {k: model[k] for k in _TOKENS}
     if is_masked(meaning):
@@ -154,7 +180,7 @@ def _target(
         VERSION,
         f"{name}/{texts.item}/{site}.{position}",
         params,
-        loader=name,
+        loader=loader,
         item=texts.item,
         inputs=(texts, *source.inputs),
         args=args,
