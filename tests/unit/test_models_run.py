@@ -131,7 +131,7 @@ def test_killed_runs_end_bit_identical(tmp_path, folder, monkeypatch):
 
     monkeypatch.setattr(extract, "forward", slow)
     monkeypatch.setattr(load, "load_model", counted)
-    monkeypatch.setattr("actprobe.models.run._MARK_SECONDS", 0.0)
+    monkeypatch.setattr("actprobe.models.dataset._MARK_SECONDS", 0.0)
     progress, rng = [], np.random.default_rng(0)
     for attempt, seconds in enumerate(rng.uniform(0.1, 0.6, 20), 1):
         pid = in_child(lambda: run(config, target))

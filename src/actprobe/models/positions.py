@@ -179,26 +179,36 @@ def _require(good: np.ndarray, names: Sequence[str], what: str, lengths: np.ndar
 
 @dataclass(frozen=True)
 class BatchReduction:
-    """A reduction cut to one batch, on the model's device.
+    """A reduction cut to the rows of one batch, on the model's device.
 
-    index: [b], the token taken of each row; or keep: [b, longest], with dropped, the indices of its
-    False among all b x longest tokens.
+    at: [r], where in the batch each row is read; None: row k is its k-th. index: [r], the token taken of
+    each row; or keep: [r, longest], with dropped, the indices of its False among all r x longest tokens.
     """
 
     kind: str
+    at: torch.Tensor | None
     index: torch.Tensor | None
     keep: torch.Tensor | None
     dropped: torch.Tensor | None
 
     def __call__(self, h: torch.Tensor) -> torch.Tensor:
-        """[b, longest, d] to [b, d]; to [kept tokens, d] for "tokens", without d for "norms".
+        """[b, longest, d] to [r, d]; to [kept tokens, d] for "tokens", without d for "norms".
 
         Means are summed in float32 and returned in it; everything else keeps the model's dtype.
         """
         if self.index is not None:
-            return h[torch.arange(len(h), device=h.device), self.index.to(h.device)]
+            at = torch.arange(len(h), device=h.device) if self.at is None else self.at.to(h.device)
+            return h[at, self.index.to(h.device)]
         assert self.keep is not None and self.dropped is not None
         keep = self.keep.to(h.device)
+        if self.at is None:
+            return self._reduced(h, keep, self.dropped.to(h.device))
+        found = []  # in parts, so that no more is in memory than one batch
+        for at, kept in zip(self.at.to(h.device).split(len(h)), keep.split(len(h)), strict=True):
+            found.append(self._reduced(h[at], kept, (~kept).flatten().nonzero()[:, 0]))
+        return torch.cat(found)
+
+    def _reduced(self, h: torch.Tensor, keep: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
         if self.kind == "tokens":
             return h[keep]
         if self.kind == "norms":
@@ -206,7 +216,7 @@ class BatchReduction:
         # The next layer reads h; filling a copy by index takes a third of `masked_fill`'s time.
         h = h.clone(memory_format=torch.contiguous_format)
         fill = -torch.inf if self.kind == "max" else 0
-        h.view(-1, h.shape[-1]).index_fill_(0, self.dropped.to(h.device), fill)
+        h.view(-1, h.shape[-1]).index_fill_(0, dropped, fill)
         if self.kind == "max":
             return h.amax(dim=1)
         total = h.sum(dim=1, dtype=torch.float32)
@@ -214,15 +224,26 @@ class BatchReduction:
 
 
 def for_batch(
-    r: Reduction, tokens: Tokens, rows: Sequence[int], device: torch.device
+    r: Reduction,
+    tokens: Tokens,
+    rows: Sequence[int],
+    device: torch.device,
+    carriers: Sequence[int] | None = None,
 ) -> BatchReduction:
-    """The reduction of the given rows in a right-padded batch."""
+    """The reduction of the given rows in a right-padded batch.
+
+    carriers: the rows of the batch that each is read in; None where these are the rows themselves.
+    """
+    at, batch = None, list(rows)
+    if carriers is not None and list(carriers) != batch:
+        place = {c: k for k, c in enumerate(dict.fromkeys(carriers))}
+        at, batch = torch.tensor([place[c] for c in carriers], device=device), list(place)
     if r.index is not None:
-        return BatchReduction(r.kind, torch.from_numpy(r.index[rows]).to(device), None, None)
+        return BatchReduction(r.kind, at, torch.from_numpy(r.index[rows]).to(device), None, None)
     assert r.keep is not None
-    keep = np.zeros((len(rows), int(tokens.lengths[rows].max())), bool)
+    keep = np.zeros((len(rows), int(tokens.lengths[batch].max())), bool)
     for k, i in enumerate(rows):
         kept = r.keep[tokens.row(i)]
         keep[k, : len(kept)] = kept
-    dropped = torch.from_numpy(np.flatnonzero(~keep))
-    return BatchReduction(r.kind, None, torch.from_numpy(keep).to(device), dropped.to(device))
+    dropped = torch.from_numpy(np.flatnonzero(~keep)).to(device)
+    return BatchReduction(r.kind, at, None, torch.from_numpy(keep).to(device), dropped)

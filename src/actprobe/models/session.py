@@ -29,10 +29,10 @@ from actprobe.plan import Target
 log = logging.getLogger(__name__)
 
 _BUDGETS = {"cpu": 1024, "mps": 2048}  # tokens per batch when the config gives none
-# What a batch costs a GPU besides its tokens, in tokens. It reads all weights in the time in which it
-# computes 150 (A100) to 300 (H100) tokens in bfloat16, by the peak rates that are published, and a
-# small model waits for its launches.
-_BATCH_TOKENS = 512
+# What a pass costs besides its tokens, in tokens. A GPU reads all weights in the time in which it
+# computes 150 (A100) to 300 (H100) tokens in bfloat16, by the peak rates that are published, and a small
+# model waits for its launches.
+_PASS = {"cpu": 8, "mps": 64, "cuda": 512}
 _D_MODEL = 4096  # of a config that does not say it
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -53,6 +53,11 @@ class Session:
     used: bool = False
     checked: bool = False
 
+    @property
+    def per_pass(self) -> int:
+        """What a pass costs besides its tokens, in tokens."""
+        return _PASS[self.model.device.type]
+
     def budget_for(self, lengths: np.ndarray) -> int:
         """Tokens per batch of a dataset with rows of these lengths.
 
@@ -61,7 +66,7 @@ class Session:
         """
         if self.model.device.type != "cuda" or self.settings["max_tokens_per_batch"]:
             return self.budget
-        return cheapest_budget(lengths, self.budget, _BATCH_TOKENS)
+        return cheapest_budget(lengths, self.budget, self.per_pass)
 
     def facts(self) -> dict[str, str]:
         """What rounding depends on, besides the spec: a part is resumed only where these agree."""

@@ -16,7 +16,7 @@ from actprobe.models.templates import check_chat
 from actprobe.plan import Target, target
 
 STAGE = "activations"
-VERSION = 5
+VERSION = 6
 _TOKENS = (  # settings of a model that decide what it reads
     "max_length", "truncation_side", "add_special_tokens", "prepend_bos", "special_tokens_in_text",
     "chat",
