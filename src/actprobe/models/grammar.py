@@ -105,6 +105,11 @@ def is_said(position: Any) -> bool:
     return isinstance(position, Mapping) and bool({"role", "turn", "part"} & set(position["span"]))
 
 
+def is_labelled(position: Any) -> bool:
+    """Whether a position of the spec is the part of each row that its label is of."""
+    return isinstance(position, Mapping) and "labelled" in position["span"]
+
+
 def position_spec(name: Any, spans: Mapping[str, Any], where: str) -> Any:
     """What a position means, as it stands in the spec. Raises ConfigError for an unknown one."""
     if re.fullmatch(r"-?\d+", str(name)):

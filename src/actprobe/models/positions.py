@@ -37,11 +37,17 @@ class Reduction:
 
 
 def plan_reduction(
-    tokens: Tokens, position: Any, mask: Mask, texts: Sequence[str], names: Sequence[str]
+    tokens: Tokens,
+    position: Any,
+    mask: Mask,
+    texts: Sequence[str],
+    names: Sequence[str],
+    parts: np.ndarray | None = None,
 ) -> Reduction:
     """What a position means on these rows.
 
     position: as in the spec, a name or {"span": {...}}. mask: what mean, max and tokens leave out.
+    parts: characters that each row's label is of, int [N, 2], where rows are parts.
     Raises BadInput naming a row in which nothing is left.
     """
     n = tokens.lengths
@@ -50,7 +56,7 @@ def plan_reduction(
     if position == "first":
         return Reduction("pick", np.zeros_like(n))
     if isinstance(position, Mapping):
-        return _span(tokens, position["span"], mask, texts, names)
+        return _span(tokens, position["span"], mask, texts, names, parts)
     if position.startswith("token."):
         k = int(position.removeprefix("token."))
         index = np.full_like(n, k) if k >= 0 else n + k
@@ -89,13 +95,22 @@ def _span(
     mask: Mask,
     texts: Sequence[str],
     names: Sequence[str],
+    parts: np.ndarray | None,
 ) -> Reduction:
     """The tokens of a span, reduced."""
     if {"role", "turn", "part"} & set(span):
         keep, n_split = said.tokens(tokens, span), 0
         what = f"has no token of {said.words(span)} (nothing is, or it was cut off)"
+    elif "labelled" in span:
+        if parts is None:
+            raise BadInput(
+                "the labels are of whole rows, and a position takes the part that a label is of; set "
+                "`rows: true` in `spans` or `turns` of the dataset"
+            )
+        keep, n_split = _within(tokens, parts, texts, partly=True)
+        what = "has no token of the part that its label is of (it was cut off, or says nothing)"
     else:
-        keep, n_split = _within(tokens, span, texts, names)
+        keep, n_split = _within(tokens, _chars(span, texts, names), texts, partly=False)
         what = "has no token that begins in the span (it lies inside one, or was cut off)"
     _require(_counts(tokens, keep) > 0, names, what, None)
     if span["reduce"] in ("mean", "max"):
@@ -115,18 +130,18 @@ def _span(
 
 
 def _within(
-    tokens: Tokens, span: Mapping[str, Any], texts: Sequence[str], names: Sequence[str]
+    tokens: Tokens, edges: np.ndarray, texts: Sequence[str], partly: bool
 ) -> tuple[np.ndarray, int]:
     """Tokens that begin inside a span of characters, bool [T], and rows with an edge inside one.
 
-    The white space that a tokenizer puts before a word belongs to the word: "yes" is the first
-    token in "Answer: yes" that begins behind "Answer: ", though " yes" may be one token.
+    edges: of each row, int [N, 2]; partly: take those too that begin before it and end in it. The white
+    space that a tokenizer puts before a word belongs to the word: "yes" is the first token in
+    "Answer: yes" that begins behind "Answer: ", though " yes" may be one token.
     """
     assert tokens.chars is not None
-    edges = _chars(span, texts, names)
     begin, end = _words(tokens, texts)
     low, high = np.repeat(edges, tokens.lengths, axis=0).T
-    keep = (low <= begin) & (begin < high) & (begin < end)
+    keep = (begin < high) & (begin < end) & (low < end if partly else low <= begin)
     split = [(begin < edge) & (edge < end) for edge in (low, high)]
     return keep, int((_counts(tokens, split[0] | split[1]) > 0).sum())
 

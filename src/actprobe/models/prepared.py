@@ -12,7 +12,7 @@ import numpy as np
 from actprobe import keys, texts
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
-from actprobe.models.grammar import is_masked
+from actprobe.models.grammar import is_labelled, is_masked
 from actprobe.models.positions import Mask, Reduction, plan_reduction
 from actprobe.models.reading import Reading
 from actprobe.models.tokens import Tokens, row_digests, tokens_sha256
@@ -43,10 +43,10 @@ class Prepared:
         self._tokens: Tokens | None = None
         self._digests: dict[str, np.ndarray] = {}
         self.targets: list[Target] = []
-        text = self._tokenise(rows, targets)
+        self._tokenise(rows, targets)
         for t in targets:
             with out.guard(t):
-                self._plan(t, text)
+                self._plan(t, rows)
                 self.targets.append(t)
         self._tell()
 
@@ -60,9 +60,9 @@ class Prepared:
         """Itself, with what was let go made anew."""
         if self._tokens is None:
             rows = texts.load(self.targets[0].args["texts"])
-            text = self._tokenise(rows, self.targets)
+            self._tokenise(rows, self.targets)
             for t in self.targets:
-                self._plan(t, text)
+                self._plan(t, rows)
         return self
 
     @property
@@ -109,7 +109,7 @@ class Prepared:
             facts["n_span_edges_in_tokens"] = reduction.edges
         return facts
 
-    def _tokenise(self, rows: Texts, targets: Sequence[Target]) -> list[str]:
+    def _tokenise(self, rows: Texts, targets: Sequence[Target]) -> None:
         self.ids, self._bos = rows.id.tolist(), self.reading.prepends_bos(rows.chats is not None)
         positions = [t.spec["position"] for t in targets]
         chars = any(isinstance(p, Mapping) for p in positions)
@@ -117,16 +117,15 @@ class Prepared:
             chars = self.reading.has_offsets
         with self._named():
             self._tokens = self.reading.encode(rows.rows, self.ids, chars)
-        return rows.text.tolist()
 
-    def _plan(self, t: Target, text: Sequence[str]) -> None:
+    def _plan(self, t: Target, rows: Texts) -> None:
         p = position_of(t)
         if p in self.reductions:
             return
         mask = Mask(self.reading.settings["exclude_special"], self.reading.leaves_first_out)
         with self._named():
             self.reductions[p] = plan_reduction(
-                self.tokens, t.spec["position"], mask, text, self.ids
+                self.tokens, t.spec["position"], mask, rows.text.tolist(), self.ids, rows.parts
             )
 
     @contextlib.contextmanager
@@ -152,8 +151,9 @@ class Prepared:
             if edges := self.reductions[position_of(target)].edges:
                 log.warning(
                     "%s: %s: in %d of %d rows an edge of the span lies inside a token; tokens that "
-                    "begin in the span are taken",
+                    "%s are taken",
                     self.name, target.args["source"], edges, n,
+                    "lie in it in part" if is_labelled(target.spec["position"]) else "begin in the span",
                 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo, spec_key
 from actprobe.models import families
-from actprobe.models.grammar import expand_site, is_masked, is_said, position_spec
+from actprobe.models.grammar import expand_site, is_labelled, is_masked, is_said, position_spec
 from actprobe.models.sources import Source, locate
 from actprobe.models.templates import check_chat
 from actprobe.plan import Target, target
@@ -100,11 +100,20 @@ def _check_chats(
     positions: Mapping[str, Any],
     where: str,
 ) -> None:
-    """Raise ConfigError for chats without a template, and for spans of chats in texts."""
+    """Raise ConfigError for chats without a template, for spans of chats in texts, and for labelled
+    parts where labels are of whole rows."""
     facts = {t.item: t.args.get("facts") for t in chosen}
     chats = [d for d, f in facts.items() if f and f.get("chats")]
     if chats:
         check_chat(name, model, source.place, f"datasets.{chats[0]} holds chats")
+    labelled = [p for p, meaning in positions.items() if is_labelled(meaning)]
+    if whole := [d for d, f in facts.items() if f and f.get("parts") is None]:
+        for p in labelled:
+            raise ConfigError(
+                f"{where}: position {p} takes the part of each row that its label is of, and the labels "
+                f"of dataset {whole[0]} are of whole rows: name other `datasets`, or set `rows: true` "
+                "in its `spans` or `turns`"
+            )
     spans = [p for p, meaning in positions.items() if is_said(meaning)]
     plain = [d for d, f in facts.items() if f and not f.get("chats")]
     if spans and plain and not model["chat"]:
@@ -153,8 +162,10 @@ def _target(
     tokens = {k: model[k] for k in _TOKENS}
     if is_masked(meaning):
         tokens |= {k: model[k] for k in ("exclude_special", "exclude_first")}
+    facts = texts.args.get("facts") or {}
     params = {
         "texts": texts.args["rows"],
+        "parts": facts.get("parts", texts.key) if is_labelled(meaning) else None,
         "model": dict(source.identity),
         "layer_list": model["layer_list"],
         "dtype": model["dtype"],

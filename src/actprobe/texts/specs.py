@@ -13,7 +13,7 @@ from actprobe.texts.sources import Source
 _PAIR_TEMPLATE = "{text}\n\n{answer}"
 _SPANS: dict[str, Any] = {
     "in": None, "start": "start", "end": "end", "label": "label", "message": "message",
-    "text": "text", "positive": None, "ignore": [], "outside": "negative",
+    "text": "text", "positive": None, "ignore": [], "outside": "negative", "rows": False,
 }  # fmt: skip
 _NAMED = ("label", "group", "split")
 
@@ -144,6 +144,8 @@ def _parts(
     if spans:
         given = {"column": spans} if isinstance(spans, str) else dict(spans)
         full = _SPANS | given
+        if full["rows"]:  # what lies in no span is in no row
+            full["outside"] = "ignore"
         full["ignore"] = sorted(map(str, full["ignore"]))
         if full["positive"] is not None:
             positive = full["positive"]

@@ -14,7 +14,7 @@ from actprobe.texts import hub_files, sources, specs
 from actprobe.texts.sources import Source
 
 STAGE, PROMPTS = "texts", "prompts"
-VERSION = 5  # of the table; what depends on it is keyed by its content
+VERSION = 6  # of the table; what depends on it is keyed by its content
 
 
 def wheel_targets(config: Mapping[str, Any]) -> list[Target]:
