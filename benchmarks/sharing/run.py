@@ -104,7 +104,7 @@ def one(cache: str, wheel: str, folder: str, dataset: str, share: str) -> None:
     load.load_model = watched
     run(batch, config, 1)
     cpu = time.process_time() - loaded[0]
-    [mean] = [t.path for t in batch.targets if t.args["position"] == "mean"]
+    [mean] = [t.path for t in batch.targets if t.args.position == "mean"]
     np.save(Path(folder) / f"{dataset}-{share}.npy", models.load_activations(mean))
     facts = store.read_header(mean)["facts"]
     print(json.dumps({"cpu": cpu, "rows": facts["n_rows"], "tokens": facts["n_tokens"],

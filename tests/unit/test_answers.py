@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from models_tiny import save_model, save_tokenizer
 
 from actprobe import experiment, store, texts
 from actprobe.answers.generation import Speaker, _Sampled, uniforms
+from actprobe.answers.records import Sampling
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models import open_activations
 
@@ -92,11 +94,11 @@ def test_a_seed_is_another_answer_and_equal_prompts_are_answered_differently(tmp
 def test_sampling_has_the_probabilities_of_the_scores():
     scores = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
     numbers = [uniforms(i.to_bytes(16, "little"), 1) for i in range(4000)]
-    how = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+    how = Sampling(temperature=1.0, top_k=None, top_p=1.0, seed=0)
     drawn = _Sampled(how, 0, numbers)(torch.zeros(4000, 0, dtype=torch.long), scores).argmax(-1)
     share = np.bincount(drawn.numpy(), minlength=4) / 4000
     np.testing.assert_allclose(share, [0.5, 0.3, 0.15, 0.05], atol=0.03)
-    cut = _Sampled(how | {"top_k": 2}, 0, numbers)
+    cut = _Sampled(replace(how, top_k=2), 0, numbers)
     drawn = cut(torch.zeros(4000, 0, dtype=torch.long), scores).argmax(-1)
     assert set(drawn.tolist()) == {0, 1}
 

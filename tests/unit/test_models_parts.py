@@ -45,7 +45,7 @@ def config(folder, dataset, positions=("span.it",), **more):
 
 def read(made):
     found = [t for t in made.targets.values() if t.stage == "activations"]
-    return {t.args["source"].removeprefix("m/"): models.load_activations(t.path) for t in found}
+    return {t.args.source.removeprefix("m/"): models.load_activations(t.path) for t in found}
 
 
 TURNS = {"turns": {"label": "yes", "rows": True}}
@@ -83,8 +83,8 @@ def test_a_probe_finds_the_label_of_a_part(tmp_path, dataset, share):
 
 def keys_of(folder, dataset, positions):
     found = experiment.stages(config(folder, dataset, positions), keys.DigestMemo(folder))
-    return {t.args["source"].removeprefix("m/embed."): t.key
-            for t in found["activations"] if t.args["site"] == "embed"}  # fmt: skip
+    return {t.args.source.removeprefix("m/embed."): t.key
+            for t in found["activations"] if t.args.site == "embed"}  # fmt: skip
 
 
 def test_what_stands_in_the_key(tmp_path, monkeypatch):

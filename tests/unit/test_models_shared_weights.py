@@ -163,7 +163,7 @@ def test_only_what_lacks_is_made_of_some_models(tmp_path, base, tuned):
     first = make(tmp_path, {"lora": of_models["lora"]})
     stamps = {t.path: Path(t.path).stat().st_mtime_ns for t in first.batches[0].targets}
     second = make(tmp_path, of_models)
-    assert not {t.args["model"] for t in second.batches[0].targets} & {"lora"}
+    assert not {t.args.model for t in second.batches[0].targets} & {"lora"}
     assert stamps == {p: Path(p).stat().st_mtime_ns for p in stamps}
 
 

@@ -17,6 +17,7 @@ from actprobe.models.run import run as run_batch
 from actprobe.models.sharing import shared
 from actprobe.models.tokens import Tokens
 
+
 @pytest.fixture(autouse=True)
 def cheap_passes(monkeypatch):
     """What tiny rows have in common is worth passes of its own."""

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from actprobe.answers.generation import Speaker
+from actprobe.answers.records import AnswerSpec, AnswerTarget
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.models import adapters, bos, load, quantised
 from actprobe.models.located import explained, located
 from actprobe.models.reading import Reading, reading
 from actprobe.models.view import View, everything
-from actprobe.plan import Target
 from actprobe.texts import Texts
 
 
@@ -73,7 +73,7 @@ class Described:
         found = _weights(self._where, self.name, self.settings, self._config, self.device)
         return adapters.put_on(found, self._adapters, self.settings["merge_adapters"], self.name)
 
-    def speaker(self, how: Mapping[str, Any]) -> Speaker:
+    def speaker(self, how: AnswerSpec) -> Speaker:
         """The model, set to answer in this way."""
         tokenizer, ends = self._tokenizer, self._ends()
         pad = tokenizer.pad_token_id
@@ -105,17 +105,17 @@ class Described:
 
 
 @contextlib.contextmanager
-def described(name: str, settings: Mapping[str, Any], t: Target) -> Iterator[Described]:
+def described(name: str, settings: Mapping[str, Any], t: AnswerTarget) -> Iterator[Described]:
     """The model of a target, with everything checked that needs no weights."""
     with (
-        located(t.args["place"], name) as where,
+        located(t.args.place, name) as where,
         tempfile.TemporaryDirectory(prefix="actprobe-adapters-") as scratch,
     ):
         config = load.load_config(where, name, settings)
         if not bos.is_causal(config):
             raise ConfigError(f"models.{name} generates no text: it is no causal language model")
         quantised.check(config, settings, name, load.pick_device)
-        worn = adapters.gathered(t.args["place"], Path(scratch))
+        worn = adapters.gathered(t.args.place, Path(scratch))
         adapters.check(config, worn, name, where.trusted)
         tokenizer = load.load_tokenizer(where, name)
         yield Described(name, settings, where, config, tokenizer, worn)

@@ -10,6 +10,14 @@ from typing import Any
 
 from actprobe import plan, store, texts
 from actprobe.answers import labels
+from actprobe.answers.records import (
+    AnswerArgs,
+    AnswerSpec,
+    AnswerTarget,
+    Asks,
+    Runs,
+    Sampling,
+)
 from actprobe.config import nearest
 from actprobe.errors import ConfigError, Damaged
 from actprobe.keys import DigestMemo
@@ -64,25 +72,27 @@ def targets(
 
 def _answers(
     config: Mapping[str, Any], how: Mapping[str, Any], source: Source, prompts: Target
-) -> Target:
+) -> AnswerTarget:
     name = how["model"]
     model = config["models"][name]
     chat = model["chat"] or {}
-    params = {
-        "prompts": prompts.args["rows"],
-        "model": dict(source.identity),
-        "reads": {k: model[k] for k in _READS} | {k: chat[k] for k in _CHAT if k in chat},
-        "runs": {k: model[k] for k in _RUNS},
-        **{k: how[k] for k in ("max_new_tokens", "min_new_tokens", "stop")},
-        "sampling": {k: how[k] for k in _SAMPLING} if how["temperature"] else None,
-    }
-    args = {"model": name, "prompts": prompts.path, "place": source.place_of("embed")}
+    spec = AnswerSpec(
+        prompts=prompts.args["rows"],
+        model=dict(source.identity),
+        reads=Asks(**{k: model[k] for k in _READS}, **{k: chat[k] for k in _CHAT if k in chat}),
+        runs=Runs(**{k: model[k] for k in _RUNS}),
+        max_new_tokens=how["max_new_tokens"],
+        min_new_tokens=how["min_new_tokens"],
+        stop=tuple(how["stop"]),
+        sampling=Sampling(**{k: how[k] for k in _SAMPLING}) if how["temperature"] else None,
+    )
+    args = AnswerArgs(model=name, prompts=prompts.path, place=source.place_of("embed"))
     return plan.target(
         config["cache_dir"],
         STAGE,
         VERSION,
         f"{name}/{prompts.item}",
-        params,
+        spec,
         loader=name,
         item=prompts.item,
         inputs=(prompts, *source.inputs),
@@ -95,7 +105,7 @@ def _answers(
 def _rows(
     config: Mapping[str, Any],
     dataset: Mapping[str, Any],
-    answers: Target,
+    answers: AnswerTarget,
     prompts: Target,
     memo: DigestMemo,
     where: str,
@@ -116,7 +126,7 @@ def _rows(
         "prompts": prompts.path,
         "answers": answers.path,
         "model": how["model"],
-        "place": answers.args["place"],
+        "place": answers.args.place,
         "function": function,
         "file": prompts.args["file"],
         "bytes": prompts.args["bytes"],

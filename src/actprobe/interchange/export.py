@@ -172,7 +172,7 @@ def saes(targets: Sequence[Target], out: Path) -> list[Path]:
 
 def _facts(t: Target) -> dict[str, str]:
     names = ("model", "site", "position")
-    return {"dataset": t.item, **{k: t.args[k] for k in names}, "spec": json.dumps(dict(t.spec))}
+    return {"dataset": t.item, **{k: t.args[k] for k in names}, "spec": json.dumps(t.record)}
 
 
 def _npy(path: Path, a: Activations) -> None:

@@ -20,11 +20,11 @@ from actprobe.models.batches import plan_digest
 from actprobe.models.positions import Reduction
 from actprobe.models.prepared import Prepared, position_of
 from actprobe.models.progress import Progress
+from actprobe.models.records import ActivationTarget
 from actprobe.models.session import Session
 from actprobe.models.sharing import Sharing
 from actprobe.models.sites import ModelFailed
 from actprobe.models.sources import provenance
-from actprobe.plan import Target
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Dataset:
             self._held = (which, prefix)
         return self._held[1]
 
-    def _begun(self, t: Target) -> Mapping[str, Any] | None:
+    def _begun(self, t: ActivationTarget) -> Mapping[str, Any] | None:
         """Facts of a part of this target that an earlier run on this kind of machine began."""
         with contextlib.suppress(Damaged, FileNotFoundError):
             header = store.read_header(store.part_path(t.path))
@@ -142,7 +142,7 @@ class Dataset:
             torch.cuda.empty_cache()
         return budget
 
-    def _fill(self, budget: int, targets: Sequence[Target]) -> None:
+    def _fill(self, budget: int, targets: Sequence[ActivationTarget]) -> None:
         """Run every batch that some part still lacks; write to each part what it lacks."""
         plan = together.lots(self.session.model, self.tokens.lengths, self.sharing.groups, budget)
         facts = {
@@ -150,7 +150,7 @@ class Dataset:
             "budget": budget,
             "batch_plan": plan_digest([[lot.shared, *lot.rows] for lot in plan]),
             "shared": self.sharing.facts(self.tokens.lengths),
-            **provenance(self.targets[0].args["place"]),
+            **provenance(self.targets[0].args.place),
         }
         by_position = self._norms(plan, budget, targets)
         with contextlib.ExitStack() as stack:
@@ -187,7 +187,7 @@ class Dataset:
                 self.out.done(t, parts[t.path].finish())
 
     def _norms(
-        self, plan: Sequence[together.Lot], budget: int, targets: Sequence[Target]
+        self, plan: Sequence[together.Lot], budget: int, targets: Sequence[ActivationTarget]
     ) -> dict[str, Any]:
         """Norms by position for each target: those of its part that was begun, else measured."""
         found = {}
@@ -196,22 +196,22 @@ class Dataset:
             if begun and begun.get("budget") == budget:
                 found[t.path] = begun.get("norms")
         left = [t for t in targets if found.get(t.path) is None]
-        sites = dict.fromkeys(t.args["site"] for t in left)
+        sites = dict.fromkeys(t.args.site for t in left)
         measured = {}
         if sites:
             lot = plan[len(plan) // 2]
             prefix = self._prefix(lot)
             measured = norms.measure(self.session.model, self.tokens, lot.rows, sites, prefix)
-        return found | {t.path: measured[t.args["site"]] for t in left}
+        return found | {t.path: measured[t.args.site] for t in left}
 
     def _part(
-        self, t: Target, plan: Sequence[together.Lot], facts: Mapping[str, Any]
+        self, t: ActivationTarget, plan: Sequence[together.Lot], facts: Mapping[str, Any]
     ) -> store.Part:
-        site, reduction = t.args["site"], self.reductions[position_of(t)]
+        site, reduction = t.args.site, self.reductions[position_of(t)]
         dtype = "float32" if reduction.kind == "mean" else self.session.settings["dtype"]
         return artefact.begin(
             t.path,
-            t.spec,
+            t.record,
             self.tokens,
             reduction.keep if reduction.kind == "tokens" else None,
             self.session.widths[site],
@@ -227,8 +227,11 @@ class Dataset:
         )
 
     def _batch(
-        self, lot: together.Lot, targets: Sequence[Target], parts: Mapping[str, store.Part]
-    ) -> list[Target]:
+        self,
+        lot: together.Lot,
+        targets: Sequence[ActivationTarget],
+        parts: Mapping[str, store.Part],
+    ) -> list[ActivationTarget]:
         """One forward pass; returns the targets whose values are not finite."""
         if not targets:
             return []
@@ -241,7 +244,7 @@ class Dataset:
         bad = []
         for t in targets:
             reduction = self.reductions[position_of(t)]
-            value = values[t.args["site"], position_of(t)]
+            value = values[t.args.site, position_of(t)]
             if not torch.isfinite(value).all():
                 parts[t.path].close()  # a tombstone may take its place
                 self.out.bad(t, self._non_finite(value, reduction, rows, t))
@@ -264,7 +267,7 @@ class Dataset:
         return self._offsets
 
     def _non_finite(
-        self, value: torch.Tensor, reduction: Reduction, rows: Sequence[int], t: Target
+        self, value: torch.Tensor, reduction: Reduction, rows: Sequence[int], t: ActivationTarget
     ) -> BadInput:
         """The error for a non-finite activation, naming the first such row and the site."""
         k = int((~torch.isfinite(value).all(dim=1)).nonzero()[0, 0])
@@ -272,16 +275,16 @@ class Dataset:
             assert reduction.keep is not None
             ends = np.cumsum([reduction.keep[self.tokens.row(i)].sum() for i in rows])
             k = int(np.searchsorted(ends, k, side="right"))
-        half = t.spec["dtype"] == "float16"
+        half = t.spec.dtype == "float16"
         hint = " (float16 overflows above 65504; bfloat16 does not)" if half else ""
         return BadInput(
             f"{self.session.name} on {self.name}: row {self.ids[rows[k]]!r} has non-finite "
-            f"activations at {t.args['site']}, position {t.args['position']}{hint}"
+            f"activations at {t.args.site}, position {t.args.position}{hint}"
         )
 
 
-def _wanted(targets: Sequence[Target]) -> dict[str, list[str]]:
+def _wanted(targets: Sequence[ActivationTarget]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = defaultdict(list)
     for t in targets:
-        wanted[t.args["site"]].append(position_of(t))
+        wanted[t.args.site].append(position_of(t))
     return wanted

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from actprobe.errors import BadInput
 from actprobe.models import said
+from actprobe.models.records import Position, Span
 from actprobe.models.tokens import Tokens
 
 
@@ -38,7 +38,7 @@ class Reduction:
 
 def plan_reduction(
     tokens: Tokens,
-    position: Any,
+    position: Position,
     mask: Mask,
     texts: Sequence[str],
     names: Sequence[str],
@@ -46,7 +46,7 @@ def plan_reduction(
 ) -> Reduction:
     """What a position means on these rows.
 
-    position: as in the spec, a name or {"span": {...}}. mask: what mean, max and tokens leave out.
+    position: as in the spec, a name or a span. mask: what mean, max and tokens leave out.
     parts: characters that each row's label is of, int [N, 2], where rows are parts.
     Raises BadInput naming a row in which nothing is left.
     """
@@ -55,8 +55,8 @@ def plan_reduction(
         return Reduction("pick", n - 1)
     if position == "first":
         return Reduction("pick", np.zeros_like(n))
-    if isinstance(position, Mapping):
-        return _span(tokens, position["span"], mask, texts, names, parts)
+    if isinstance(position, Span):
+        return _span(tokens, position, mask, texts, names, parts)
     if position.startswith("token."):
         k = int(position.removeprefix("token."))
         index = np.full_like(n, k) if k >= 0 else n + k
@@ -91,17 +91,17 @@ class Mask:
 
 def _span(
     tokens: Tokens,
-    span: Mapping[str, Any],
+    span: Span,
     mask: Mask,
     texts: Sequence[str],
     names: Sequence[str],
     parts: np.ndarray | None,
 ) -> Reduction:
     """The tokens of a span, reduced."""
-    if {"role", "turn", "part"} & set(span):
+    if span.said:
         keep, n_split = said.tokens(tokens, span), 0
         what = f"has no token of {said.words(span)} (nothing is, or it was cut off)"
-    elif "labelled" in span:
+    elif span.labelled:
         if parts is None:
             raise BadInput(
                 "the labels are of whole rows, and a position takes the part that a label is of; set "
@@ -113,17 +113,17 @@ def _span(
         keep, n_split = _within(tokens, _chars(span, texts, names), texts, partly=False)
         what = "has no token that begins in the span (it lies inside one, or was cut off)"
     _require(_counts(tokens, keep) > 0, names, what, None)
-    if span["reduce"] in ("mean", "max"):
+    if span.reduce in ("mean", "max"):
         keep &= mask.on(tokens)
         what = f"has no tokens in the span besides {mask}"
         _require(_counts(tokens, keep) > 0, names, what, None)
-        return Reduction(span["reduce"], keep=keep, edges=n_split)
+        return Reduction(span.reduce, keep=keep, edges=n_split)
     where = np.flatnonzero(keep)
     row = np.searchsorted(tokens.offsets, where, side="right") - 1
     index = np.zeros(len(names), np.int64)
-    ordered = slice(None, None, -1) if span["reduce"] == "first" else slice(None)
+    ordered = slice(None, None, -1) if span.reduce == "first" else slice(None)
     index[row[ordered]] = (where - tokens.offsets[row])[ordered]  # the last assignment stays
-    if span["reduce"] == "after":
+    if span.reduce == "after":
         index += 1
         _require(index < tokens.lengths, names, "has no token after the span", None)
     return Reduction("pick", index, edges=n_split)
@@ -168,14 +168,15 @@ def _words(tokens: Tokens, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray
     return np.where(word, trimmed_begin, begin), np.where(word, trimmed_end, end)
 
 
-def _chars(span: Mapping[str, Any], texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
+def _chars(span: Span, texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """First and past-the-last character of the span in each text, int64 [N, 2]."""
-    if "chars" in span:
-        start, end = span["chars"]
+    if span.chars is not None:
+        start, end = span.chars
         bounds = [slice(start, end).indices(len(t))[:2] for t in texts]
         return np.array(bounds, np.int64).reshape(-1, 2)
-    marker = span["marker"]
-    find = str.rfind if span["occurrence"] == "last" else str.find
+    assert span.marker is not None
+    marker = span.marker
+    find = str.rfind if span.occurrence == "last" else str.find
     at = np.array([find(t, marker) for t in texts], np.int64)
     _require(at >= 0, names, f"does not contain the marker {marker!r}", None)
     return np.stack([at, at + len(marker)], axis=1)

@@ -16,9 +16,10 @@ from actprobe.models import open_files, reuse
 from actprobe.models.dataset import Dataset, called
 from actprobe.models.prepared import Prepared
 from actprobe.models.progress import Progress
+from actprobe.models.records import ActivationTarget
 from actprobe.models.session import Models, Session
 from actprobe.models.sources import require_unchanged
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,9 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     open_files.raise_limit()
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
-        todo: dict[tuple[str, str], list[Target]] = defaultdict(list)
+        todo: dict[tuple[str, str], list[ActivationTarget]] = defaultdict(list)
         for t in out.todo():
-            todo[t.args["model"], t.item].append(t)
+            todo[t.args.model, t.item].append(t)
         costs = {called(*k): sum(t.cost for t in ts) for k, ts in todo.items()}
         progress = Progress(costs, batch.loader)
         models: Models | None = None
@@ -45,13 +46,13 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         held = 0
         for (name, _), targets in todo.items():
             with out.guard(*targets):
-                rows = texts.load(targets[0].args["texts"])  # needs no model
+                rows = texts.load(targets[0].args.texts)  # needs no model
                 if models is None:
                     pending = [t for ts in todo.values() for t in ts]
                     models = stack.enter_context(Models(config["models"], pending))
                 found = models.described(name)
                 if not ready[name]:
-                    require_unchanged(config, targets[0])  # the tokenizer, which was just read
+                    _require_unchanged(config, targets[0])  # the tokenizer, which was just read
                 prepared = Prepared(found.reading, rows, targets, out)
                 ready[name].append(prepared)
                 held += prepared.nbytes
@@ -79,7 +80,7 @@ def _make(
                 for group in _without_model(p, out):
                     if session is None:
                         session = stack.enter_context(models.session(name))
-                        require_unchanged(config, p.targets[0])  # what was just loaded
+                        _require_unchanged(config, p.targets[0])  # what was just loaded
                     Dataset(session, p, group, out, progress).make()
             p.let_go()
             progress.finished(called(name, p.name))
@@ -88,6 +89,10 @@ def _make(
                 "%s: no self-check: no two rows that fit into a batch, or none with finite values",
                 name,
             )
+
+
+def _require_unchanged(config: Mapping[str, Any], t: ActivationTarget) -> None:
+    require_unchanged(config, t.args.model, t.spec.model, t.args.place)
 
 
 def _without_model(prepared: Prepared, out: Outcome) -> list[reuse.Group]:

@@ -23,15 +23,15 @@ from actprobe.models import adapters, families, load, quantised
 from actprobe.models.batches import cheapest_budget
 from actprobe.models.located import located
 from actprobe.models.reading import Reading, reading
+from actprobe.models.records import ActivationTarget
 from actprobe.models.trial import trial
-from actprobe.plan import Target
 
 log = logging.getLogger(__name__)
 
 _BUDGETS = {"cpu": 1024, "mps": 2048}  # tokens per batch when the config gives none
 # What a pass costs besides its tokens, in tokens. On a CPU weights are read anew and products are small
-# (`benchmarks/sharing`). A GPU reads all weights in the time in which it computes 150 (A100) to 300 (H100)
-# tokens in bfloat16, by the peak rates that are published, and a small model waits for its launches.
+# (`benchmarks/sharing`). A GPU reads all weights in the time in which it computes 150 (A100) to 300
+# (H100) tokens in bfloat16, by the peak rates that are published, and a small model waits for launches.
 _PASS = {"cpu": 64, "mps": 64, "cuda": 512}
 _D_MODEL = 4096  # of a config that does not say it
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -112,17 +112,19 @@ class Models:
     loaded once, as far as any of the targets needs them.
     """
 
-    def __init__(self, models: Mapping[str, Mapping[str, Any]], targets: Sequence[Target]):
+    def __init__(
+        self, models: Mapping[str, Mapping[str, Any]], targets: Sequence[ActivationTarget]
+    ):
         self._models, self._targets = models, targets
         self._open = contextlib.ExitStack()
         self._described: dict[str, Described] = {}
         self._base: load.Base | None = None
-        names = list(dict.fromkeys(t.args["model"] for t in targets))
+        names = list(dict.fromkeys(t.args.model for t in targets))
         self._first, self._several = names[0], len(names) > 1
 
     def __enter__(self) -> Models:
         try:
-            place = self._targets[0].args["place"]
+            place = self._targets[0].args.place
             self._where = self._open.enter_context(located(place, self._first))
             self._config = load.load_config(self._where, self._first, self._models[self._first])
             self._tokenizer = load.load_tokenizer(self._where, self._first)
@@ -142,13 +144,13 @@ class Models:
 
     def _describe(self, name: str) -> Described:
         settings, config = self._models[name], self._config
-        own = [t for t in self._targets if t.args["model"] == name]
-        sites = list(dict.fromkeys(t.args["site"] for t in own))
+        own = [t for t in self._targets if t.args.model == name]
+        sites = list(dict.fromkeys(t.args.site for t in own))
         load.check_sites(config, sites, name)
         load.check_prefix(config, settings, name)
         quantised.check(config, settings, name, load.pick_device)
         scratch = self._open.enter_context(tempfile.TemporaryDirectory(prefix="actprobe-adapters-"))
-        found = adapters.gathered(own[0].args["place"], Path(scratch))
+        found = adapters.gathered(own[0].args.place, Path(scratch))
         adapters.check(config, found, name, self._where.trusted)
         how = reading(self._tokenizer, config, name, settings)
         return Described(name, settings, found, sites, how)
@@ -159,7 +161,7 @@ class Models:
         started, found = time.monotonic(), self.described(name)
         settings = found.settings
         if self._base is None:
-            sites = list(dict.fromkeys(t.args["site"] for t in self._targets))
+            sites = list(dict.fromkeys(t.args.site for t in self._targets))
             self._base = load.load_model(
                 self._where, self._first, self._models[self._first], self._config, sites
             )
@@ -174,11 +176,11 @@ class Models:
             shown = (name, time.monotonic() - started, model.device, settings["dtype"], budget)
             log.info("%s: loaded in %.1f s on %s, %s, up to %d tokens per batch", *shown)
             session = Session(name, settings, model, widths, budget)
-            _warn_of_others(session, [t for t in self._targets if t.args["model"] == name])
+            _warn_of_others(session, [t for t in self._targets if t.args.model == name])
             yield session
 
 
-def _warn_of_others(session: Session, targets: Sequence[Target]) -> None:
+def _warn_of_others(session: Session, targets: Sequence[ActivationTarget]) -> None:
     """Say so when what lies beside these targets was made with other libraries or on another
     device: it stays valid (`docs/design.md`), but one experiment may now read both."""
     now = {k: v for k, v in session.facts().items() if k != "threads"}  # a matter of rounding

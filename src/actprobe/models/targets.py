@@ -11,16 +11,30 @@ from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo, spec_key
 from actprobe.models import families
 from actprobe.models.grammar import expand_site, is_labelled, is_masked, is_said, position_spec
+from actprobe.models.records import (
+    ActivationArgs,
+    ActivationSpec,
+    ActivationTarget,
+    Position,
+    Reads,
+)
 from actprobe.models.sources import Source, locate
 from actprobe.models.templates import check_chat
 from actprobe.plan import Target, target
 
 STAGE = "activations"
 VERSION = 6
-_TOKENS = (  # settings of a model that decide what it reads
+_READS = (  # settings of a model that decide what it reads
     "max_length", "truncation_side", "add_special_tokens", "prepend_bos", "special_tokens_in_text",
     "chat",
 )  # fmt: skip
+_RUNS = (  # those that decide how it is run
+    "layer_list",
+    "dtype",
+    "attn_implementation",
+    "max_tokens_per_batch",
+    "share_prefix",
+)
 _LOADS = (  # those that decide, with its files, what is loaded
     "weights", "seed", "n_layers", "d_model", "layer_list", "dtype", "quantization", "device",
     "attn_implementation", "remote_code",
@@ -29,7 +43,7 @@ _LOADS = (  # those that decide, with its files, what is loaded
 
 def targets(
     config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
-) -> list[Target]:
+) -> list[ActivationTarget]:
     """Every activation artefact that the config's `activations` list asks for.
 
     Layers are resolved here, so that `resid_post.-1` and `resid_post.5` of a six-layer model are
@@ -40,7 +54,7 @@ def targets(
     texts = {t.item: t for t in known.get("texts", [])}
     wheels = {t.item: t for t in known.get("wheels", [])}
     sources: dict[str, Source] = {}
-    found: dict[str, Target] = {}
+    found: dict[str, ActivationTarget] = {}
     wanted = [
         (f"activations[{n}]", name, entry)
         for n, entry in enumerate(config.get("activations") or [])
@@ -97,7 +111,7 @@ def _check_chats(
     model: Mapping[str, Any],
     source: Source,
     chosen: Sequence[Target],
-    positions: Mapping[str, Any],
+    positions: Mapping[str, Position],
     where: str,
 ) -> None:
     """Raise ConfigError for chats without a template, for spans of chats in texts, and for labelled
@@ -155,42 +169,41 @@ def _target(
     texts: Target,
     site: str,
     position: str,
-    meaning: Any,
+    meaning: Position,
     reuse_rows: bool,
     loader: str,
-) -> Target:
-    tokens = {k: model[k] for k in _TOKENS}
-    if is_masked(meaning):
-        tokens |= {k: model[k] for k in ("exclude_special", "exclude_first")}
+) -> ActivationTarget:
     facts = texts.args.get("facts") or {}
-    params = {
-        "texts": texts.args["rows"],
-        "parts": facts.get("parts", texts.key) if is_labelled(meaning) else None,
-        "model": dict(source.identity),
-        "layer_list": model["layer_list"],
-        "dtype": model["dtype"],
-        "attn_implementation": model["attn_implementation"],
-        "max_tokens_per_batch": model["max_tokens_per_batch"],
-        "share_prefix": model["share_prefix"],
-        "tokens": tokens,
-        "site": site,
-        "position": meaning,
-    }
-    args = {
-        "source": f"{name}/{site}.{position}",
-        "model": name,
-        "site": site,
-        "position": position,
-        "texts": texts.path,
-        "place": source.place_of(site),
-        "reuse_rows": reuse_rows,
-    }
+    masked = is_masked(meaning)
+    reads = Reads(
+        **{k: model[k] for k in _READS},
+        exclude_special=model["exclude_special"] if masked else None,
+        exclude_first=model["exclude_first"] if masked else None,
+    )
+    spec = ActivationSpec(
+        texts=texts.args["rows"],
+        parts=facts.get("parts", texts.key) if is_labelled(meaning) else None,
+        model=dict(source.identity),
+        tokens=reads,
+        site=site,
+        position=meaning,
+        **{k: model[k] for k in _RUNS},
+    )
+    args = ActivationArgs(
+        source=f"{name}/{site}.{position}",
+        model=name,
+        site=site,
+        position=position,
+        texts=texts.path,
+        place=source.place_of(site),
+        reuse_rows=reuse_rows,
+    )
     return target(
         config["cache_dir"],
         STAGE,
         VERSION,
         f"{name}/{texts.item}/{site}.{position}",
-        params,
+        spec,
         loader=loader,
         item=texts.item,
         inputs=(texts, *source.inputs),
