@@ -27,6 +27,7 @@ import transformers
 from actprobe import plan, store
 from actprobe.models.gguf import artefact, convert
 from actprobe.models.gguf.parts import Part
+from actprobe.models.gguf.targets import WeightsArgs, WeightsSpec
 
 HOSTILE = [
     "", " ", "  ", "\n", "\n\n\n", "\t \t", "\r\n", " \n \n", "a 1  2", "½", "²³¹", "1234567890", "1,234.50",
@@ -71,8 +72,9 @@ def converted(paths: list[Path], folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     parts = [Part({"file": str(p)}) for p in paths]
     t = plan.target(
-        folder, "weights", 1, "model", {"source": {}, "dtype": "float32"}, loader="m", item="m",
-        args={"model": "m", "parts": [dict(p.where) for p in parts]}, ext="safetensors",
+        folder, "weights", 1, "model", WeightsSpec(source={}, dtype="float32"), loader="m", item="m",
+        args=WeightsArgs(model="m", parts=tuple(dict(p.where) for p in parts), bytes=0),
+        ext="safetensors",
     )  # fmt: skip
     store.publish([t.path], [convert.convert(t, parts, lambda: None)])
     (folder / "model").mkdir()

@@ -183,7 +183,8 @@ class Estimator:
 
     def _answers(self, b: Batch) -> _Work:
         """All layers read every prompt; each token of an answer reads all weights once a batch."""
-        settings, model = self._config["models"][b.loader], self._model(b.loader)
+        name = b.targets[0].args["model"]
+        settings, model = self._config["models"][name], self._model(name)
         dtype, cuda = settings["dtype"], settings["device"] == "cuda"
         held, read = model.weights(model.layers, dtype)
         tokens = sum(
@@ -213,24 +214,38 @@ class Estimator:
         return _Work(2 * _PYTHON, 1 + 3 * size / _CONVERT, size)
 
     def _activations(self, b: Batch) -> _Work:
-        settings, model = self._config["models"][b.loader], self._model(b.loader)
+        """Weights are loaded once for all models of a job, and adapters are merged into copies."""
+        names = list(dict.fromkeys(t.args["model"] for t in b.targets))
+        settings, model = self._config["models"][names[0]], self._model(names[0])
         dtype = settings["dtype"]
         layers = 1 + max(_layer(t.args.site) for t in b.targets)
         held, read = model.weights(layers, dtype)
-        tokens = {i: self._tokens(i, settings) for i in {t.item for t in b.targets}}
+        seconds = _LOAD_SECONDS + read / _READ
+        copies = held if len(names) > 1 and any(map(self._merges, names)) else 0
+        tokens = {
+            (m, i): self._tokens(i, self._config["models"][m])
+            for m, i in {(t.args["model"], t.item) for t in b.targets}
+        }
         product = 2 * layers * model.active * sum(tokens.values())
         spread = settings["device_map"] is not None
         cuda = settings["device"] == "cuda" or (spread and settings["device"] == "auto")
         gpus = math.ceil(_MARGIN * held / _GPU) if spread else 1
-        batch = (settings["max_tokens_per_batch"] or 1024) * 4 * (8 * model.d + 3 * model.mlp)
+        most = max(self._config["models"][m]["max_tokens_per_batch"] or 1024 for m in names)
+        batch = most * 4 * (8 * model.d + 3 * model.mlp)
         weights = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0)
         if spread and cuda:
             weights = min(weights, _SHARD)  # the rest goes to the GPUs as it is read
+        elif not cuda:
+            weights += copies
         memory = weights + (0 if cuda else batch) + _TORCH + _COPY_TOKENS * max(tokens.values())
-        seconds = _LOAD_SECONDS + read / _READ + product / (_CUDA if cuda else _CPU)[dtype]
+        seconds += product / (_CUDA if cuda else _CPU)[dtype] + len(names) * copies / _READ
         disk = sum(self._activation_bytes(t) for t in b.targets)
         threads = self._config["threads"]["activations"]
         return _Work(_MARGIN * memory, seconds, disk, threads, gpus if cuda else 0)
+
+    def _merges(self, model: str) -> bool:
+        settings = self._config["models"][model]
+        return settings["merge_adapters"] and settings["adapter"] not in (None, "ignore")
 
     def _tokens(self, dataset: str, settings: dict) -> float:
         rows, chat = self._rows(dataset), settings["chat"]

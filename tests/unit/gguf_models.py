@@ -84,7 +84,7 @@ def activations(
         config, write_texts(folder / "cache", texts=["ab 12", "The quick brown fox", "½ né"])
     )
     return {
-        f"{t.args['site']}.{t.args['position']}": room.load_activations(t.path)
+        f"{t.args.site}.{t.args.position}": room.load_activations(t.path)
         for t in found
         if t.stage == "activations"
     }

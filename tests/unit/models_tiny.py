@@ -201,7 +201,7 @@ def targets(config: dict[str, Any], *texts: plan.Target) -> list[plan.Target]:
 
 def by_name(found: list[plan.Target]) -> dict[str, plan.Target]:
     """Targets by `{site}.{position}`."""
-    return {f"{t.args['site']}.{t.args['position']}": t for t in found}
+    return {f"{t.args.site}.{t.args.position}": t for t in found}
 
 
 def tiny_run(

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from models_tiny import save_model, save_tokenizer
 
 from actprobe import experiment, store, texts
 from actprobe.answers.generation import Speaker, _Sampled, uniforms
+from actprobe.answers.records import Sampling
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.models import open_activations
 
@@ -51,6 +53,25 @@ def test_answers_are_those_of_transformers_alone(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("merged", [True, False])
+def test_a_model_answers_with_its_adapters(tmp_path, merged):
+    peft = pytest.importorskip("peft")
+    base = save_speaker(tmp_path / "model")
+    torch.manual_seed(1)
+    whole = peft.get_peft_model(
+        transformers.AutoModelForCausalLM.from_pretrained(base),
+        peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False),
+    )
+    whole.save_pretrained(tmp_path / "adapter")
+    worn = {"source": str(tmp_path / "adapter")}
+    found = answered(tmp_path, model={"adapter": worn, "merge_adapters": merged})
+    (merged_by_peft := tmp_path / "merged").mkdir()
+    whole.merge_and_unload().save_pretrained(merged_by_peft)
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(merged_by_peft)
+    expected = by_transformers(merged_by_peft, PROMPTS)
+    assert said(found) == expected != by_transformers(base, PROMPTS)
+
+
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_k": 50, "top_p": 0.95}])
 @pytest.mark.parametrize("budget", [60, 5000])
 def test_rows_alone_and_together_get_equal_tokens(tmp_path, sampling, budget):
@@ -73,11 +94,11 @@ def test_a_seed_is_another_answer_and_equal_prompts_are_answered_differently(tmp
 def test_sampling_has_the_probabilities_of_the_scores():
     scores = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
     numbers = [uniforms(i.to_bytes(16, "little"), 1) for i in range(4000)]
-    how = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+    how = Sampling(temperature=1.0, top_k=None, top_p=1.0, seed=0)
     drawn = _Sampled(how, 0, numbers)(torch.zeros(4000, 0, dtype=torch.long), scores).argmax(-1)
     share = np.bincount(drawn.numpy(), minlength=4) / 4000
     np.testing.assert_allclose(share, [0.5, 0.3, 0.15, 0.05], atol=0.03)
-    cut = _Sampled(how | {"top_k": 2}, 0, numbers)
+    cut = _Sampled(replace(how, top_k=2), 0, numbers)
     drawn = cut(torch.zeros(4000, 0, dtype=torch.long), scores).argmax(-1)
     assert set(drawn.tolist()) == {0, 1}
 
@@ -274,6 +295,12 @@ def test_models_that_cannot_answer(tmp_path):
     save_tokenizer(encoder / "model", chat_template="{{ messages[0].content }}")
     with pytest.raises(ConfigError, match="no causal language model"):
         make(config(encoder))
+    (random := tmp_path / "random").mkdir()
+    with pytest.raises(ConfigError, match="m has random weights, which answer nothing"):
+        experiment.plan(config(random, model={"weights": "random"}))
+    (rounded := tmp_path / "rounded").mkdir()
+    with pytest.raises(ConfigError, match="quantised by bitsandbytes, 4 bits cannot be loaded"):
+        make(config(rounded, model={"quantization": {"bits": 4}}))
 
 
 # -- labels

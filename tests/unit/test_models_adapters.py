@@ -224,6 +224,16 @@ def test_an_adapter_of_another_base(tmp_path, family, base):
         read(tmp_path, base, adapter=given(folder))
 
 
+def test_two_kinds_beside_the_weights(tmp_path, base, tuned):
+    other = trained(tmp_path / "a", base, 1, "loha")
+    both = [given(tuned), given(other)]
+    assert read(tmp_path, base, adapter=both)
+    with pytest.raises(
+        ConfigError, match=r"models\.m\.adapter: adapters of several kinds \(LORA, L"
+    ):
+        keys_of(tmp_path, base, adapter=both, merge_adapters=False)
+
+
 def test_a_base_of_another_name_on_the_hub(tmp_path, loopback, base, tuned):
     commit = loopback.add("org/base", base)
     folder = shutil.copytree(tuned, tmp_path / "adapter")

@@ -257,7 +257,7 @@ def test_a14_with_a_shared_prefix(tmp_path):
     texts = [f"the same beginning of all rows: {t}" for t in TEXTS]
     plain, _ = stored(folder, tmp_path / "a", texts)
     shared, facts = stored(folder, tmp_path / "b", texts, share_prefix=True)
-    assert facts["shared_prefix"] == 32
+    assert facts["shared"]["tokens_saved"] == 32 * (len(TEXTS) - 1)
     for position, x in plain.items():
         np.testing.assert_allclose(shared[position], x, atol=1e-5 * np.abs(x).max())
 

@@ -16,6 +16,7 @@ from chats_made import NOBODY, check_segments, conversation, expected
 from models_tiny import by_name, make_config, model_entry, run, save_model, save_tokenizer, targets
 from test_models_spans import byte_level
 from test_models_tokens import reading_of
+from test_models_tokens import span as span_of
 from texts_inputs import CHAT, build, jsonl, with_facts
 
 from actprobe import store, texts
@@ -244,7 +245,11 @@ def test_offsets_that_lie_are_found_by_reading_the_tokens_again(tmp_path, monkey
 def taken(tokens, text, **span):
     """The words of a span's tokens."""
     r = plan_reduction(
-        tokens, {"span": {"reduce": "mean", **span}}, NO_MASK, text, ["r"] * len(text)
+        tokens,
+        span_of(**span),
+        NO_MASK,
+        text,
+        ["r"] * len(text),
     )
     at = np.flatnonzero(r.keep) if r.index is None else tokens.offsets[:-1] + r.index
     return at

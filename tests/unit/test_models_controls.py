@@ -159,13 +159,13 @@ def test_checkpoints_give_the_numbers_of_each(tmp_path, loopback):
         }
     )  # fmt: skip
     found = run(full, write_texts(tmp_path / "cache"))
-    assert {t.args["source"] for t in found if t.args["site"] == "resid_post.3"} == {
+    assert {t.args.source for t in found if t.args.site == "resid_post.3"} == {
         "p@step1/resid_post.3.last", "p@step20/resid_post.3.last",
     }  # fmt: skip
     for t in found:
-        folder = tmp_path / {"p@step1": "a", "p@step20": "b"}[t.args["model"]]
+        folder = tmp_path / {"p@step1": "a", "p@step20": "b"}[t.args.model]
         entry = model_entry(folder)
         alone = by_name(run(make_config(tmp_path / "x", entry, DEEP), write_texts(tmp_path / "x")))
         np.testing.assert_array_equal(
-            models.load_activations(t.path), read(alone)[f"{t.args['site']}.last"]
+            models.load_activations(t.path), read(alone)[f"{t.args.site}.last"]
         )

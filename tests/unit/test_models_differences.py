@@ -41,7 +41,7 @@ def run(config, *texts):
     made = plan.make(config, found, [t.path for t in found])
     for batch in made.in_order():
         experiment.run(batch, config, 1)
-    return {t.args["source"]: t for t in found}
+    return {t.args.source: t for t in found}
 
 
 def values(t):

@@ -291,7 +291,9 @@ def test_a_shared_prefix_is_computed_once(name, tmp_path, monkeypatch):
 
     monkeypatch.setattr(extract, "_pass", spy)
     shared = tiny_run(tmp_path, **changes, share_prefix=True)
-    assert store.read_header(shared["embed.last"].path)["facts"]["shared_prefix"] == 42
+    assert store.read_header(shared["embed.last"].path)["facts"]["shared"] == {
+        "inside": 0, "prefixes": 1, "behind": 9, "tokens_saved": 8 * 42,
+    }  # fmt: skip
     assert 42 in lengths and min(lengths[-3:]) < 42  # the prefix, then rows without it
     for site, t in plain.items():
         expected, found = (models.load_activations(x.path) for x in (t, shared[site]))

@@ -303,7 +303,7 @@ def test_b6_a_part_of_another_number_of_threads_is_begun_anew(tmp_path, folder, 
     config = make_config(tmp_path, model_entry(folder, max_tokens_per_batch=60), LAST)
     found = targets(config, write_texts(tmp_path))
     [batch] = plan.make(config, found, [t.path for t in found]).batches
-    monkeypatch.setattr("actprobe.models.run._MARK_SECONDS", 0.0)
+    monkeypatch.setattr("actprobe.models.dataset._MARK_SECONDS", 0.0)
     batches, forward = [], extract.forward
 
     def counted(model, tokens, rows, reductions, wanted, *rest):

@@ -118,7 +118,7 @@ def made(config, wheels):
         wheels=wheels,
     )
     return {
-        f"{t.args['site']}.{t.args['position']}": models.room.load_activations(t.path)
+        f"{t.args.site}.{t.args.position}": models.room.load_activations(t.path)
         for t in found
         if t.stage == "activations"
     }
@@ -225,11 +225,11 @@ def test_two_models_of_one_file_share_its_weights(tmp_path, tiny):
 
 def test_layers_and_widths_are_known_while_planning(tmp_path, tiny):
     (w,), acts = keys_of(tmp_path, tiny)
-    assert {t.args["site"] for t in acts} == {"embed", "resid_post.0", "resid_post.3"}
+    assert {t.args.site for t in acts} == {"embed", "resid_post.0", "resid_post.3"}
     config = {"cache_dir": str(tmp_path), "wheels": {}, "models": {"m": models.entry(tiny)}}
     found = shapes.model(config, "m")
     assert (found.layers, found.d, found.mlp, found.file_bytes) == (4, 32, 48, 4)
-    assert w.args["bytes"] == tiny.stat().st_size
+    assert w.args.bytes == tiny.stat().st_size
 
 
 def test_what_a_job_asks_for(tmp_path, tiny):

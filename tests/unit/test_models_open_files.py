@@ -33,7 +33,7 @@ def test_c3_too_many_targets_for_the_limit_of_open_files(tmp_path, expected, sof
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             found = run(config, texts)
-            names = [f"{t.args['site']}.{t.args['position']}" for t in found]
+            names = [f"{t.args.site}.{t.args.position}" for t in found]
             same = {n: keys.file_sha256(t.path) for n, t in zip(names, found, strict=True)}
             told = [r.message for r in caplog.records if "go through the model" in r.message]
             assert same == digests
@@ -53,6 +53,6 @@ def test_groups_hold_every_target_once_with_lower_layers_first(tmp_path, monkeyp
     assert len(groups) > 1 and sorted(t.path for g in groups for t in g) == sorted(
         t.path for t in wanted
     )
-    layers = [{int(t.args["site"][-1]) for t in g} for g in groups]
+    layers = [{int(t.args.site[-1]) for t in g} for g in groups]
     assert all(max(a) <= min(b) for a, b in pairwise(layers))
     assert not store.part_path(wanted[0].path).exists()

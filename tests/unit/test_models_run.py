@@ -115,8 +115,9 @@ def test_killed_runs_end_bit_identical(tmp_path, folder, monkeypatch):
     """SIGKILL at 20 random moments; each attempt loads the model once at most."""
     texts = [f"{i} " + "word " * (i % 7) for i in range(240)]
     entry = model_entry(folder, max_tokens_per_batch=60)
-    whole = tmp_path / "whole"
+    whole, began = tmp_path / "whole", time.monotonic()
     expected = digests(run(make_config(whole, entry, WANTED), write_texts(whole, texts=texts)))
+    slowness = max(1.0, time.monotonic() - began)
     config, target = make_config(tmp_path, entry, WANTED), write_texts(tmp_path, texts=texts)
     forward, load_model, loads = extract.forward, load.load_model, tmp_path / "loads"
 
@@ -131,11 +132,11 @@ def test_killed_runs_end_bit_identical(tmp_path, folder, monkeypatch):
 
     monkeypatch.setattr(extract, "forward", slow)
     monkeypatch.setattr(load, "load_model", counted)
-    monkeypatch.setattr("actprobe.models.run._MARK_SECONDS", 0.0)
+    monkeypatch.setattr("actprobe.models.dataset._MARK_SECONDS", 0.0)
     progress, rng = [], np.random.default_rng(0)
     for attempt, seconds in enumerate(rng.uniform(0.1, 0.6, 20), 1):
         pid = in_child(lambda: run(config, target))
-        time.sleep(seconds)
+        time.sleep(slowness * seconds)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         progress.append(_n_done(targets(config, target)))
@@ -179,7 +180,7 @@ def test_finished_parts_need_no_model(tmp_path, config, monkeypatch):
     found = run(config, texts)
     for t in found:  # as after a kill between sealing and publishing
         os.rename(t.path, store.part_path(t.path))
-    monkeypatch.setattr("actprobe.models.run.described", None)
+    monkeypatch.setattr("actprobe.models.run.Models", None)
     from actprobe.models.run import run as run_batch
 
     run_batch(plan.Batch("r", "activations", "m", tuple(found)), config, 1)
@@ -247,7 +248,7 @@ def bad_texts(cache):
 
 
 def test_unusable_texts_need_no_model(tmp_path, config, monkeypatch):
-    monkeypatch.setattr("actprobe.models.run.described", None)
+    monkeypatch.setattr("actprobe.models.run.Models", None)
     texts = bad_texts(tmp_path)
     with pytest.raises(ActprobeError, match=r"6 of 6 targets cannot be made:\n  bad.csv: one cl"):
         run(config, texts)

@@ -148,7 +148,7 @@ def test_a3_the_count_is_a_fact_of_every_artefact(tmp_path, caplog):
     refusing = config["models"]["m"] | {"special_tokens_in_text": "refuse"}
     skipping = config | {"models": {"m": refusing}, "on_bad_dataset": "skip"}
     both = [write_texts(tmp_path, texts=[TYPED, "b"]), write_texts(tmp_path, "other", ["a", "b"])]
-    made = {t.item: t for t in run(skipping, *both) if t.args["position"] == "last"}
+    made = {t.item: t for t in run(skipping, *both) if t.args.position == "last"}
     assert np.isfinite(models.load_activations(made["other"].path)).all()
     with pytest.raises(BadInput, match=r"m on tiny: row 'row0' holds the special token '<s>'"):
         models.load_activations(made["tiny"].path)

@@ -94,7 +94,7 @@ def test_one_artefact_for_two_spellings(tmp_path, folder):
         {"sites": ["resid_post.4-5"], "positions": ["last"]},
     )
     found = targets(config, write_texts(tmp_path))
-    assert {t.args["source"] for t in found} == {
+    assert {t.args.source for t in found} == {
         "m/resid_post.5.last", "m/resid_post.5.mean", "m/embed.last", "m/embed.mean",
         "m/resid_post.4.last",
     }  # fmt: skip
@@ -249,7 +249,7 @@ def test_a_model_in_a_wheel(tmp_path, folder):
     with zipfile.ZipFile(path, "w") as z:
         z.write(folder / "config.json", "pkg/model/config.json")
     [after] = models.targets(wheel_config(tmp_path), known, memo)
-    assert before.key == after.key and after.args["site"] == "resid_post.5"
+    assert before.key == after.key and after.args.site == "resid_post.5"
     assert after.inputs == (texts.path, str(path))
     assert after.spec["model"] == {"wheel": "a" * 64, "folder": "pkg/model"}
 
@@ -264,3 +264,17 @@ def test_planning_imports_nothing_heavy():
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_frozen_plan_gives_the_targets_back(tmp_path, folder):
+    spans = {"a": {"chars": [0, None]}, "b": {"role": "user", "turn": -1}, "c": {"marker": "x"}}
+    wanted = {"sites": ["resid_post.1"], "positions": ["last", *(f"span.{s}" for s in spans)]}
+    config = make_config(
+        tmp_path, model_entry(folder), {**wanted, "spans": spans, "datasets": ["t*"]}
+    )
+    found = [t for t in targets(config, write_texts(tmp_path)) if "span.b" not in t.name]
+    thawed = plan.thaw(plan.freeze(plan.make({}, found, [t.path for t in found]), tmp_path))
+    again = {t.path: t for b in thawed.batches for t in b.targets}
+    assert again == {t.path: t for t in found}
+    assert {t.path: t.record for t in again.values()} == {t.path: t.record for t in found}
+    assert all(keys.spec_key(t.record) == t.key for t in again.values())

@@ -52,7 +52,8 @@ def test_a_row_gives_the_same_in_a_batch_and_alone(tmp_path, name, settings):
     single, _ = read(tmp_path, name, texts=texts, max_tokens_per_batch=1)
     for site, x in batched.items():
         np.testing.assert_allclose(x, single[site], rtol=0, atol=1e-5 * np.abs(x).max())
-    assert store.read_header(found["resid_post.1.last"].path)["facts"]["shared_prefix"] == 0
+    facts = store.read_header(found["resid_post.1.last"].path)["facts"]
+    assert facts["shared"] == {"inside": 0, "prefixes": 0, "behind": 0, "tokens_saved": 0}
 
 
 def test_dynamic_positions_are_refused_beyond_their_limit(tmp_path):

@@ -8,6 +8,7 @@ from models_tiny import model_entry, save_tokenizer
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.models.positions import Mask, plan_reduction
 from actprobe.models.reading import reading
+from actprobe.models.records import Span
 from actprobe.models.tokens import Tokens
 
 CHAT = {
@@ -247,7 +248,9 @@ def test_positions(tokenizer):
 
 
 def span(**fields):
-    return {"span": {"occurrence": "last", "reduce": "mean", **fields}}
+    chars = fields.pop("chars", None)
+    given = {"occurrence": "last", "reduce": "mean", **fields}
+    return Span(chars=None if chars is None else tuple(chars), **given)
 
 
 def test_spans(tokenizer):

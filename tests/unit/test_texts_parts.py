@@ -76,6 +76,57 @@ def test_a_span_that_is_none_is_refused_with_its_row(tmp_path, value, words):
     unusable(tmp_path, data, "row 1 (line 2)", words, spans="marks")
 
 
+def parts(found):
+    """What the label of each row is of."""
+    return [t[low:high] for t, (low, high) in zip(found.text, found.parts, strict=True)]
+
+
+@pytest.mark.parametrize("template", [None, "Read: {text}"])
+def test_rows_of_spans(tmp_path, template):
+    value = [[0, 5, "good"], [14, 19, "bad"], [6, 10, "dull"]]
+    how = {"rows": True, "ignore": ["dull"]}
+    rows = jsonl({"text": TEXT, "marks": value}, {"text": "No.", "marks": []},
+                 {"text": "Yes.", "marks": [[0, 3, "good"]]})  # fmt: skip
+    more = {} if template is None else {"template": template}
+    found = loaded(tmp_path, rows, spans={"column": "marks", **how}, **more)
+    assert parts(found) == ["Paris", "Spain", "Yes"]
+    assert found.id.tolist() == ["0.0", "0.2", "2.0"] and found.group.tolist() == ["0", "0", "2"]
+    assert [found.classes[y] for y in found.label] == ["good", "bad", "good"]
+    whole = [TEXT, TEXT, "Yes."]
+    assert found.text.tolist() == [(template or "{text}").replace("{text}", t) for t in whole]
+    assert len(set(found.digest)) == 2  # of what a model is given
+    assert found.facts["texts"] == 3 and found.facts["duplicates"]["conflicting"] == 0
+    assert found.spans is None and "spans" not in found.facts
+
+
+def test_rows_of_spans_without_labels_have_those_of_their_texts(tmp_path):
+    rows = jsonl(*({"text": TEXT, "marks": [[0, 5], [6, 10]], "label": v} for v in "xy"))
+    found = loaded(tmp_path, rows, spans={"column": "marks", "rows": True}, label="label")
+    assert found.label.tolist() == [0, 0, 1, 1] and parts(found)[:2] == ["Paris", "lies"]
+    rows = jsonl(*({"text": TEXT, "marks": [[0, 5]], "label": v} for v in (1.5, 2.5)))
+    found = loaded(tmp_path, rows, spans={"column": "marks", "rows": True}, label="label")
+    assert found.value.tolist() == [1.5, 2.5] and found.label is None
+
+
+def test_rows_of_spans_need_some(tmp_path):
+    rows, how = jsonl({"text": TEXT, "marks": []}), {"column": "marks", "rows": True}
+    unusable(tmp_path, rows, "no span is there (config key `spans`)", spans=how)
+    rows = jsonl({"text": TEXT, "marks": [[0, 5, "good"]]})
+    unusable(tmp_path, rows, "all spans are of class", "expected two classes", spans=how)
+
+
+def test_the_key_of_the_rows_tells_texts_and_that_of_the_parts_their_places(tmp_path):
+    def facts(name, end):
+        (tmp_path / name).mkdir()
+        rows = jsonl({"text": TEXT, "marks": [[0, end, "a"], [6, 10, "b"]]})
+        return loaded(tmp_path / name, rows, spans={"column": "marks", "rows": True}).facts
+
+    one, other = facts("a", 5), facts("b", 4)
+    assert one["rows"] == other["rows"] and one["content"] != other["content"]
+    assert one["parts"] != other["parts"]
+    assert loaded(tmp_path, jsonl({"text": TEXT}), label=None).facts["parts"] is None
+
+
 CHATS = [
     {"messages": [
         {"role": "user", "content": "Where?"},
@@ -109,6 +160,20 @@ def test_spans_of_chats_are_counted_in_a_message(tmp_path):
              messages="messages", spans="marks")  # fmt: skip
 
 
+def test_a_row_of_a_span_ends_with_the_message_that_holds_it(tmp_path):
+    entry = [
+        {"message": 1, "start": 3, "end": 8, "label": "x"},
+        {"start": 0, "end": 2, "label": "y"},
+    ]
+    rows = [CHATS[0] | {"marks": entry}, CHATS[1] | {"marks": []}]
+    found = loaded(
+        tmp_path, jsonl(*rows), messages="messages", spans={"column": "marks", "rows": True}
+    )
+    assert [len(c.messages) for c in found.chats] == [2, 4]
+    assert parts(found) == ["Spain", "In"] and found.group.tolist() == ["0", "0"]
+    assert found.digest.tolist() == [c.digest for c in found.chats]
+
+
 def test_messages_of_a_file_are_counted_from_its_first_one(tmp_path):
     rows = [{"messages": CHATS[0]["messages"], "marks": [{"message": 1, "start": 3, "end": 8}]}]
     items = [{"role": "system", "content": "Be brief."}, {"column": "messages"}]
@@ -132,6 +197,7 @@ def test_turns_can_be_rows_that_end_with_them(tmp_path, turns):
     assert [len(c.messages) for c in found.chats] == [2, 4, 4]
     assert found.group.tolist() == ["0", "0", "1"]
     assert found.spans is None
+    assert parts(found) == ["In Spain.", "In France.", "No."]
 
 
 def test_rows_of_turns_without_labels_have_those_of_their_chats(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from actprobe.answers.records import AnswerSpec, Sampling
+
 END, STOP, LIMIT = 0, 1, 2  # why an answer ended
 FINISH = ("end", "stop", "limit")  # their names
 
@@ -27,15 +29,14 @@ FINISH = ("end", "stop", "limit")  # their names
 class Speaker:
     """A loaded model and how it answers.
 
-    ends: token ids that end an answer; decode: from token ids to text; how: `max_new_tokens`,
-    `min_new_tokens`, `stop` and `sampling` (None for greedy) of the spec.
+    ends: token ids that end an answer; decode: from token ids to text; how: the spec of the answers.
     """
 
     model: Any
     pad: int
     ends: Sequence[int]
     decode: Callable[[Sequence[int]], str]
-    how: Mapping[str, Any]
+    how: AnswerSpec
 
     @torch.inference_mode()
     def answer(
@@ -65,28 +66,28 @@ class Speaker:
     def _config(self) -> GenerationConfig:
         return GenerationConfig(
             do_sample=False,  # sampling chooses among the scores before (`_Sampled`)
-            max_new_tokens=self.how["max_new_tokens"],
-            min_new_tokens=self.how["min_new_tokens"],
+            max_new_tokens=self.how.max_new_tokens,
+            min_new_tokens=self.how.min_new_tokens,
             eos_token_id=list(self.ends) or None,
             pad_token_id=self.pad,
         )
 
     def _processors(self, start: int, seeds: Sequence[bytes]) -> LogitsProcessorList:
-        sampling = self.how["sampling"]
+        sampling = self.how.sampling
         if sampling is None:
             return LogitsProcessorList()
-        n = self.how["max_new_tokens"]
+        n = self.how.max_new_tokens
         return LogitsProcessorList([_Sampled(sampling, start, [uniforms(s, n) for s in seeds])])
 
     def _criteria(self, start: int) -> StoppingCriteriaList:
-        stop = self.how["stop"]
+        stop = self.how.stop
         return StoppingCriteriaList([_Stops(stop, start, self.decode)] if stop else [])
 
     def _ended(self, tokens: np.ndarray) -> tuple[np.ndarray, int]:
         at = np.flatnonzero(np.isin(tokens, self.ends))
         if len(at):
             return tokens[: at[0]].astype(np.int32), END
-        n = _until_stop(tokens.tolist(), self.how["stop"], self.decode)
+        n = _until_stop(tokens.tolist(), self.how.stop, self.decode)
         if n is not None:
             return tokens[:n].astype(np.int32), STOP
         return tokens.astype(np.int32), LIMIT
@@ -105,17 +106,15 @@ class _Sampled(LogitsProcessor):
     top-k and top-p are transformers' own, in the order in which its `generate` applies them.
     """
 
-    def __init__(
-        self, sampling: Mapping[str, Any], start: int, numbers: Sequence[np.ndarray]
-    ) -> None:
+    def __init__(self, sampling: Sampling, start: int, numbers: Sequence[np.ndarray]) -> None:
         self._start, self._numbers = start, torch.from_numpy(np.stack(numbers))
         self._warpers: list[LogitsProcessor] = [
-            TemperatureLogitsWarper(float(sampling["temperature"]))
+            TemperatureLogitsWarper(float(sampling.temperature))
         ]
-        if sampling["top_k"] is not None:
-            self._warpers.append(TopKLogitsWarper(sampling["top_k"]))
-        if sampling["top_p"] < 1:
-            self._warpers.append(TopPLogitsWarper(float(sampling["top_p"])))
+        if sampling.top_k is not None:
+            self._warpers.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            self._warpers.append(TopPLogitsWarper(float(sampling.top_p)))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         for warper in self._warpers:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from actprobe.answers.generation import Speaker
+from actprobe.answers.records import AnswerSpec, AnswerTarget
 from actprobe.errors import ActprobeError, BadInput, ConfigError
-from actprobe.models import bos, load
+from actprobe.models import adapters, bos, load, quantised
 from actprobe.models.located import explained, located
 from actprobe.models.reading import Reading, reading
 from actprobe.models.view import View, everything
-from actprobe.plan import Target
 from actprobe.texts import Texts
 
 
@@ -25,10 +28,16 @@ class Described:
     """A model as its files describe it; its weights are loaded when they are needed."""
 
     def __init__(
-        self, name: str, settings: Mapping[str, Any], where: View, config: Any, tokenizer: Any
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        where: View,
+        config: Any,
+        tokenizer: Any,
+        worn: Sequence[adapters.Adapter],
     ) -> None:
         self.name, self.settings, self._where, self._config = name, settings, where, config
-        self._tokenizer = tokenizer
+        self._tokenizer, self._adapters = tokenizer, worn
         self._reading = reading(tokenizer, config, name, {**settings, "max_length": None})
         self.device = load.pick_device(settings["device"])
 
@@ -61,9 +70,10 @@ class Described:
 
     @cached_property
     def _model(self) -> Any:
-        return _weights(self._where, self.name, self.settings, self._config, self.device)
+        found = _weights(self._where, self.name, self.settings, self._config, self.device)
+        return adapters.put_on(found, self._adapters, self.settings["merge_adapters"], self.name)
 
-    def speaker(self, how: Mapping[str, Any]) -> Speaker:
+    def speaker(self, how: AnswerSpec) -> Speaker:
         """The model, set to answer in this way."""
         tokenizer, ends = self._tokenizer, self._ends()
         pad = tokenizer.pad_token_id
@@ -82,8 +92,11 @@ class Described:
         import transformers
 
         on_cpu = self.device.type == "cpu"
+        how = quantised.method(self._config.to_dict(), self.settings)
         return {
             **({"threads": str(torch.get_num_threads())} if on_cpu else {}),
+            **({"peft": version("peft")} if self._adapters else {}),
+            **({"quantization": how} if how else {}),
             "torch": str(torch.__version__),
             "transformers": transformers.__version__,
             "tokenizers": tokenizers.__version__,
@@ -92,13 +105,20 @@ class Described:
 
 
 @contextlib.contextmanager
-def described(name: str, settings: Mapping[str, Any], t: Target) -> Iterator[Described]:
+def described(name: str, settings: Mapping[str, Any], t: AnswerTarget) -> Iterator[Described]:
     """The model of a target, with everything checked that needs no weights."""
-    with located(t.args["place"], name) as where:
+    with (
+        located(t.args.place, name) as where,
+        tempfile.TemporaryDirectory(prefix="actprobe-adapters-") as scratch,
+    ):
         config = load.load_config(where, name, settings)
         if not bos.is_causal(config):
             raise ConfigError(f"models.{name} generates no text: it is no causal language model")
-        yield Described(name, settings, where, config, load.load_tokenizer(where, name))
+        quantised.check(config, settings, name, load.pick_device)
+        worn = adapters.gathered(t.args.place, Path(scratch))
+        adapters.check(config, worn, name, where.trusted)
+        tokenizer = load.load_tokenizer(where, name)
+        yield Described(name, settings, where, config, tokenizer, worn)
 
 
 def decoded(tokenizer: Any, tokens: Sequence[int]) -> str:
@@ -116,6 +136,7 @@ def _weights(
     for key in ("attn_implementation", "device_map"):
         if settings[key] is not None:
             options[key] = settings[key]
+    options |= quantised.options(config, settings, device)
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     with explained(name, where):
@@ -134,4 +155,6 @@ def _weights(
     # Temperatures and penalties that it brings along are not those of the config.
     model.generation_config = GenerationConfig(eos_token_id=ends)
     model = model.eval().requires_grad_(False)
-    return model if settings["device_map"] is not None else model.to(device)
+    if "device_map" not in options:
+        model = model.to(device)
+    return quantised.settled(model, config, settings)

@@ -16,12 +16,13 @@ import torch
 
 from actprobe import store, texts
 from actprobe.answers import loading
+from actprobe.answers.records import AnswerTarget, Sampling
 from actprobe.errors import Damaged
 from actprobe.jobs import Outcome
 from actprobe.models.batches import batch_plan, plan_digest
 from actprobe.models.progress import Progress
 from actprobe.models.sources import provenance, require_unchanged
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.texts import Texts
 
 log = logging.getLogger(__name__)
@@ -34,20 +35,21 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     torch.set_num_threads(threads)
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
-        todo = out.todo()
+        todo: list[AnswerTarget] = out.todo()
         progress = Progress({t.item: t.cost for t in todo}, batch.loader)
         model: loading.Described | None = None
         for t in todo:
             with out.guard(t):
-                rows = texts.load(t.args["prompts"])  # needs no model
+                rows = texts.load(t.args.prompts)  # needs no model
                 if model is None:
                     settings = config["models"][batch.loader]
                     model = stack.enter_context(loading.described(batch.loader, settings, t))
-                    require_unchanged(config, t)
+                    require_unchanged(config, t.args.model, t.spec.model, t.args.place)
                 out.done(t, _Dataset(t, rows, model, progress).make())
             progress.finished(t.item)
         if model is not None and model.loaded:
-            require_unchanged(config, todo[0])  # what was loaded
+            first = todo[0]  # of what was loaded
+            require_unchanged(config, first.args.model, first.spec.model, first.args.place)
 
 
 @dataclass(frozen=True)
@@ -62,22 +64,22 @@ class _Older:
 class _Dataset:
     """The answers to one dataset's prompts."""
 
-    def __init__(self, t: Target, rows: Texts, model: loading.Described, progress: Progress):
+    def __init__(self, t: AnswerTarget, rows: Texts, model: loading.Described, progress: Progress):
         self.t, self.model, self.progress = t, model, progress
-        self.prompts = model.prompts(rows, t.spec["max_new_tokens"], t.item)
-        self.digests = _digests(self.prompts, t.spec["sampling"])
+        self.prompts = model.prompts(rows, t.spec.max_new_tokens, t.item)
+        self.digests = _digests(self.prompts, t.spec.sampling)
 
     def make(self) -> Path:
         """The sealed part."""
-        t, n, most = self.t, len(self.prompts), self.t.spec["max_new_tokens"]
+        t, n, most = self.t, len(self.prompts), self.t.spec.max_new_tokens
         older = self._older()
         lack = np.array([i for i in range(n) if older is None or i not in older.rows], np.int64)
         lengths = np.array([len(p) for p in self.prompts], np.int64)
-        budget = t.spec["runs"]["max_tokens_per_batch"] or _BUDGET[self.model.device.type]
+        budget = t.spec.runs.max_tokens_per_batch or _BUDGET[self.model.device.type]
         plan = [lack[rows].tolist() for rows in batch_plan(lengths[lack] + most, budget)]
         facts = {
             **self.model.facts(),
-            **provenance(t.args["place"]),
+            **provenance(t.args.place),
             "n": n,
             "budget": budget,
             "batch_plan": plan_digest(plan),
@@ -90,7 +92,7 @@ class _Dataset:
             "n_tokens": ((n,), "int32"),
             "finish": ((n,), "int8"),
         }
-        with store.Part(t.path, t.spec, arrays, len(plan) + 1, facts) as part:
+        with store.Part(t.path, t.record, arrays, len(plan) + 1, facts) as part:
             if len(plan) in part.pending:
                 part["prompt_digests"][:] = self.digests
                 part["n_prompt"][:] = lengths
@@ -105,7 +107,7 @@ class _Dataset:
         total = sum(int(lengths[plan[u]].sum()) for u in todo)
         for u in todo:
             for i, (tokens, finish) in zip(plan[u], self._answers(plan[u]), strict=True):
-                padded = np.zeros(self.t.spec["max_new_tokens"], np.int32)
+                padded = np.zeros(self.t.spec.max_new_tokens, np.int32)
                 padded[: len(tokens)] = tokens
                 part["tokens"][i : i + 1] = padded[None]
                 part["n_tokens"][i : i + 1] = [len(tokens)]
@@ -151,9 +153,9 @@ class _Dataset:
                     part[name][i : i + 1] = values[k : k + 1]
 
 
-def _candidates(t: Target) -> Iterator[tuple[str, str]]:
+def _candidates(t: AnswerTarget) -> Iterator[tuple[str, str]]:
     """Whole artefacts that other prompts alone tell apart, with their keys."""
-    wanted = {k: v for k, v in t.spec.items() if k != "prompts"}
+    wanted = {k: v for k, v in t.record.items() if k != "prompts"}
     root = Path(t.path).parent.parent
     for path in sorted(root.glob("*/*.h5")):
         with contextlib.suppress(Damaged, OSError):
@@ -163,7 +165,7 @@ def _candidates(t: Target) -> Iterator[tuple[str, str]]:
                 yield str(path), header["key"]
 
 
-def _digests(prompts: Sequence[np.ndarray], sampling: Mapping[str, Any] | None) -> np.ndarray:
+def _digests(prompts: Sequence[np.ndarray], sampling: Sampling | None) -> np.ndarray:
     """A digest of each prompt's tokens, uint8 [N, 16]; of its sampling too, where there is any.
 
     Equal prompts are told apart then by how many stand before, so that their answers differ.
@@ -173,7 +175,7 @@ def _digests(prompts: Sequence[np.ndarray], sampling: Mapping[str, Any] | None) 
     for i, ids in enumerate(prompts):
         content = np.ascontiguousarray(ids, "<i4").tobytes()
         if sampling is not None:
-            content += f"\0{sampling['seed']}\0{seen[content]}".encode()
+            content += f"\0{sampling.seed}\0{seen[content]}".encode()
             seen[np.ascontiguousarray(ids, "<i4").tobytes()] += 1
         digest = hashlib.blake2b(content, digest_size=16).digest()
         found[i] = np.frombuffer(digest, np.uint8)

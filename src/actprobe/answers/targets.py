@@ -10,6 +10,14 @@ from typing import Any
 
 from actprobe import plan, store, texts
 from actprobe.answers import labels
+from actprobe.answers.records import (
+    AnswerArgs,
+    AnswerSpec,
+    AnswerTarget,
+    Asks,
+    Runs,
+    Sampling,
+)
 from actprobe.config import nearest
 from actprobe.errors import ConfigError, Damaged
 from actprobe.keys import DigestMemo
@@ -19,7 +27,7 @@ from actprobe.plan import Record, Target
 from actprobe.texts import TextArgs, TextTarget
 
 STAGE, LOADER = "answers", "answers"
-VERSION = 1
+VERSION = 2
 ROWS_VERSION = 1  # of the texts that are made of answers
 _CHAT = ("system", "fold_system", "variables")
 _READS = ("prepend_bos", "special_tokens_in_text")
@@ -78,6 +86,10 @@ def targets(
         if model not in config["models"]:
             hint = nearest(model, config["models"])
             raise ConfigError(f"{where}.model: unknown model {model!r}; {hint}")
+        if config["models"][model]["weights"] == "random":
+            raise ConfigError(
+                f"{where}.model: {model} has random weights, which answer nothing; name another model"
+            )
         if model not in sources:
             sources[model] = locate(config, model, wheels, memo)
         source = sources[model]
@@ -90,25 +102,27 @@ def targets(
 
 def _answers(
     config: Mapping[str, Any], how: Mapping[str, Any], source: Source, prompts: TextTarget
-) -> Target:
+) -> AnswerTarget:
     name = how["model"]
     model = config["models"][name]
     chat = model["chat"] or {}
-    params = {
-        "prompts": prompts.args.rows,
-        "model": dict(source.identity),
-        "reads": {k: model[k] for k in _READS} | {k: chat[k] for k in _CHAT if k in chat},
-        "runs": {k: model[k] for k in _RUNS},
-        **{k: how[k] for k in ("max_new_tokens", "min_new_tokens", "stop")},
-        "sampling": {k: how[k] for k in _SAMPLING} if how["temperature"] else None,
-    }
-    args = {"model": name, "prompts": prompts.path, "place": source.place_of("embed")}
+    spec = AnswerSpec(
+        prompts=prompts.args.rows,
+        model=dict(source.identity),
+        reads=Asks(**{k: model[k] for k in _READS}, **{k: chat[k] for k in _CHAT if k in chat}),
+        runs=Runs(**{k: model[k] for k in _RUNS}),
+        max_new_tokens=how["max_new_tokens"],
+        min_new_tokens=how["min_new_tokens"],
+        stop=tuple(how["stop"]),
+        sampling=Sampling(**{k: how[k] for k in _SAMPLING}) if how["temperature"] else None,
+    )
+    args = AnswerArgs(model=name, prompts=prompts.path, place=source.place_of("embed"))
     return plan.target(
         config["cache_dir"],
         STAGE,
         VERSION,
         f"{name}/{prompts.item}",
-        params,
+        spec,
         loader=name,
         item=prompts.item,
         inputs=(prompts, *source.inputs),
@@ -121,7 +135,7 @@ def _answers(
 def _rows(
     config: Mapping[str, Any],
     dataset: Mapping[str, Any],
-    answers: Target,
+    answers: AnswerTarget,
     prompts: TextTarget,
     memo: DigestMemo,
     where: str,
@@ -141,7 +155,7 @@ def _rows(
         prompts=prompts.path,
         answers=answers.path,
         model=how["model"],
-        place=answers.args["place"],
+        place=answers.args.place,
         function=function,
         file=prompts.args.file,
         bytes=prompts.args.bytes,

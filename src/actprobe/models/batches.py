@@ -59,5 +59,5 @@ def cheapest_budget(lengths: ArrayLike, most: int, per_batch: int) -> int:
 
 
 def plan_digest(plan: Sequence[Sequence[int]]) -> str:
-    """SHA-256 of the plan as a JSON list of index lists without spaces."""
+    """SHA-256 of the plan as a JSON list of lists of numbers without spaces."""
     return hashlib.sha256(json.dumps(plan, separators=(",", ":")).encode()).hexdigest()

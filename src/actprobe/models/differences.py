@@ -7,6 +7,12 @@ from typing import Any
 
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
+from actprobe.models.records import (
+    ActivationTarget,
+    DifferenceArgs,
+    DifferenceSpec,
+    DifferenceTarget,
+)
 from actprobe.models.targets import targets as activations
 from actprobe.plan import Target, target
 
@@ -17,13 +23,13 @@ MINUS = "-minus-"  # between the names of the two models
 
 def targets(
     config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
-) -> list[Target]:
+) -> list[DifferenceTarget]:
     """A difference for every activation artefact of entries that say `minus`.
 
     Its source is `{model}-minus-{other}/{site}.{position}`. Raises ConfigError for models that do not
     have the same sites.
     """
-    found: dict[str, Target] = {}
+    found: dict[str, DifferenceTarget] = {}
     for n, entry in enumerate(config.get("activations") or []):
         if (other := entry.get("minus")) is None:
             continue
@@ -32,7 +38,7 @@ def targets(
             raise ConfigError(f"{where}.minus: {other} minus itself is nothing; name another model")
         own, taken = (
             {
-                (t.item, t.args["site"], t.args["position"]): t
+                (t.item, t.args.site, t.args.position): t
                 for t in activations(
                     {**config, "activations": [{**entry, "model": m, "minus": None}]}, known, memo
                 )
@@ -50,15 +56,17 @@ def targets(
     return list(found.values())
 
 
-def _target(config: Mapping[str, Any], of: Target, minus: Target) -> Target:
-    model = f"{of.args['model']}{MINUS}{minus.args['model']}"
-    site, position = of.args["site"], of.args["position"]
+def _target(
+    config: Mapping[str, Any], of: ActivationTarget, minus: ActivationTarget
+) -> DifferenceTarget:
+    model = f"{of.args.model}{MINUS}{minus.args.model}"
+    site, position = of.args.site, of.args.position
+    spec = DifferenceSpec(of=of.key, minus=minus.key, position=of.spec.position)
+    args = DifferenceArgs(
+        source=f"{model}/{site}.{position}", model=model, site=site, position=position,
+        texts=of.args.texts, of=of.path, minus=minus.path,
+    )  # fmt: skip
     return target(
-        config["cache_dir"], STAGE, VERSION, f"{model}/{of.item}/{site}.{position}",
-        {"of": of.key, "minus": minus.key, "position": of.spec["position"]},
-        loader=model, item=of.item, inputs=(of, minus), cost=of.cost, movable=True,
-        args={
-            "source": f"{model}/{site}.{position}", "model": model, "site": site, "position": position,
-            "texts": of.args["texts"], "of": of.path, "minus": minus.path,
-        },
+        config["cache_dir"], STAGE, VERSION, f"{model}/{of.item}/{site}.{position}", spec,
+        loader=model, item=of.item, inputs=(of, minus), cost=of.cost, movable=True, args=args,
     )  # fmt: skip

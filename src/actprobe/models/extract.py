@@ -36,7 +36,7 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 @dataclass(frozen=True)
 class Prefix:
-    """The first tokens of every row, passed through the model once.
+    """The first tokens of several rows, passed through the model once.
 
     length: tokens; cache: their keys and values; states: site -> [1, length, d].
     """
@@ -62,16 +62,19 @@ def forward(
     reductions: Mapping[str, Reduction],
     wanted: Wanted,
     prefix: Prefix | None = None,
+    carriers: Sequence[int] | None = None,
 ) -> dict[tuple[str, str], torch.Tensor]:
     """One pass over `rows`: (site, position) -> [len(rows), d] on the CPU, rows in that order.
 
     For position `tokens` the kept tokens of the rows, one row after the other. The batch is padded
     on the right; causal models get no mask (padding cannot be seen from the left, and the kernels
     without a mask are the fast ones). Runs only as far as the last wanted site. With a prefix, the
-    rows' other tokens alone are computed.
+    rows' other tokens alone are computed; carriers: the row that each is read in, itself without them,
+    and no others are computed.
     """
     skip = prefix.length if prefix else 0
-    own = [slice(tokens.row(i).start + skip, tokens.row(i).stop) for i in rows]
+    batch = list(dict.fromkeys(rows if carriers is None else carriers))
+    own = [slice(tokens.row(i).start + skip, tokens.row(i).stop) for i in batch]
     inputs = padded(model, [tokens.ids[s] for s in own])
     shape = inputs["input_ids"].shape
     if tokens.types is not None:
@@ -79,17 +82,17 @@ def forward(
         inputs["token_type_ids"] = types["input_ids"]
     if prefix:
         inputs["past_key_values"] = copy.deepcopy(prefix.cache)
-        inputs["past_key_values"].batch_repeat_interleave(len(rows))
+        inputs["past_key_values"].batch_repeat_interleave(len(batch))
     used = {p for positions in wanted.values() for p in positions}
     cut: dict[str, BatchReduction] = {
-        p: for_batch(reductions[p], tokens, rows, model.device) for p in used
+        p: for_batch(reductions[p], tokens, rows, model.device, carriers) for p in used
     }
     found: dict[tuple[str, str], torch.Tensor] = {}
 
     def read(site: str, h: torch.Tensor) -> None:
         h = by_token(model, h, shape, site)
         if prefix:
-            h = torch.cat([prefix.states[site].expand(len(rows), -1, -1), h], dim=1)
+            h = torch.cat([prefix.states[site].expand(len(batch), -1, -1), h], dim=1)
         for position in wanted[site]:
             value = cut[position](h)
             # Some models add up the stream in float32.
@@ -105,13 +108,15 @@ def forward(
         return {k: v.cpu() for k, v in found.items()}
 
 
-def make_prefix(model: Model, tokens: Tokens, length: int, sites: Iterable[str]) -> Prefix:
-    """Pass the first `length` tokens, the same in every row, through the model."""
+def make_prefix(
+    model: Model, tokens: Tokens, row: int, length: int, sites: Iterable[str]
+) -> Prefix:
+    """Pass the first `length` tokens of a row through the model."""
     from transformers import DynamicCache
 
     states: dict[str, torch.Tensor] = {}
     cache = DynamicCache(config=model.config)
-    inputs = padded(model, [tokens.ids[:length]])
+    inputs = padded(model, [tokens.ids[tokens.row(row)][:length]])
 
     def read(site: str, h: torch.Tensor) -> None:
         states[site] = by_token(model, h, (1, length), site)
@@ -226,24 +231,30 @@ def self_check(
     wanted: Wanted,
     budget: int,
     name: str,
+    candidates: np.ndarray,
+    carried: Mapping[int, Sequence[int]],
     prefix: Prefix | None = None,
 ) -> float | None:
     """Compare rows in a padded batch with the same rows alone; returns the largest difference.
 
-    Takes the median row, the shortest, and the one halfway in rank, as many as fit into the budget
-    without the prefix; None when no two do, or when no row alone is finite. Differences are
-    relative L2 norms. Raises ActprobeError when one exceeds rounding.
+    candidates: rows that may share a batch behind the prefix, indices; carried: row -> rows that are
+    read in it. Takes the median row, the shortest, and the one halfway in rank, as many as fit into the
+    budget without the prefix, and the shortest row that is read in each; None when no two fit, or when
+    no row alone is finite. Differences are relative L2 norms. Raises ActprobeError when one exceeds
+    rounding.
     """
     own = tokens.lengths - (prefix.length if prefix else 0)
-    like = together.alike(model, tokens.lengths)
+    like = candidates[together.alike(model, tokens.lengths[candidates])]
     order = like[np.argsort(own[like], kind="stable")]
     order = order[own[order] <= budget // 2]
     if len(order) < 2:
         return None
     middle = len(order) // 2
-    rows = list(dict.fromkeys(order[[middle, 0, middle // 2]].tolist()))
-    rows = rows[: budget // int(own[rows[0]])]
-    joint = forward(model, tokens, rows, reductions, wanted, prefix)
+    chosen = list(dict.fromkeys(order[[middle, 0, middle // 2]].tolist()))
+    chosen = chosen[: budget // int(own[chosen[0]])]
+    read = [(c, i) for c in chosen for i in {c, min(carried[c], key=lambda i: tokens.lengths[i])}]
+    carriers, rows = ([r[k] for r in read] for k in (0, 1))
+    joint = forward(model, tokens, rows, reductions, wanted, prefix, carriers)
     alone = [forward(model, tokens, [i], reductions, wanted) for i in rows]
     worst: float | None = None
     for (site, position), value in joint.items():

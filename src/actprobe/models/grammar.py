@@ -15,6 +15,7 @@ from actprobe.config import nearest
 from actprobe.errors import ConfigError
 from actprobe.models.architectures import SITES
 from actprobe.models.hooks import site_of
+from actprobe.models.records import Position, Span
 
 POSITIONS = ("last", "first", "mean", "max", "tokens")
 _MASKED = ("mean", "max", "tokens")  # positions that look at every kept token
@@ -93,19 +94,22 @@ def _in_range(layer: int, n: int | None, where: str) -> int:
     return layer if layer >= 0 or n is None else layer + n
 
 
-def is_masked(position: Any) -> bool:
+def is_masked(position: Position) -> bool:
     """Whether special tokens and the first position may be left out of a position of the spec."""
-    if isinstance(position, Mapping):
-        return position["span"]["reduce"] in _MASKED
-    return position in _MASKED
+    return (position if isinstance(position, str) else position.reduce) in _MASKED
 
 
-def is_said(position: Any) -> bool:
+def is_said(position: Position) -> bool:
     """Whether a position of the spec is a span of what somebody says in a chat."""
-    return isinstance(position, Mapping) and bool({"role", "turn", "part"} & set(position["span"]))
+    return isinstance(position, Span) and position.said
 
 
-def position_spec(name: Any, spans: Mapping[str, Any], where: str) -> Any:
+def is_labelled(position: Position) -> bool:
+    """Whether a position of the spec is the part of each row that its label is of."""
+    return isinstance(position, Span) and bool(position.labelled)
+
+
+def position_spec(name: Any, spans: Mapping[str, Any], where: str) -> Position:
     """What a position means, as it stands in the spec. Raises ConfigError for an unknown one."""
     if re.fullmatch(r"-?\d+", str(name)):
         write = {-1: "last", 0: "first"}.get(int(name), f"token.{name}")
@@ -115,7 +119,9 @@ def position_spec(name: Any, spans: Mapping[str, Any], where: str) -> Any:
         return name
     if head == "span":
         if rest in spans:
-            return {"span": dict(spans[rest])}
+            span = dict(spans[rest])
+            chars = span.pop("chars", None)
+            return Span(chars=None if chars is None else tuple(chars), **span)
         raise ConfigError(f"{where}: unknown span {rest!r}; {nearest(rest, spans)}")
     expected = (*POSITIONS, "token.0", "span.NAME")
     raise ConfigError(f"{where}: unknown position {name!r}; {nearest(name, expected)}")

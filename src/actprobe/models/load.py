@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from actprobe.errors import ActprobeError, ConfigError
-from actprobe.models import adapters, families, quantised, special_cases, untrained
+from actprobe.models import families, quantised, special_cases, untrained
 from actprobe.models.located import explained, require_own_code
 from actprobe.models.sites import Point, find_layers, hook_point, language_parts, share_layers
 from actprobe.models.view import View, keep_for
@@ -42,6 +42,18 @@ class Model:
     pads: bool
     form: str | None
     attention: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """Loaded weights, without adapters.
+
+    config: of transformers, cut like the model; n_layers: that were loaded, None when not known.
+    """
+
+    module: Any
+    config: Any
+    n_layers: int | None
 
 
 def load_config(where: View, name: str, model: Mapping[str, Any]) -> Any:
@@ -87,27 +99,34 @@ def load_tokenizer(where: View, name: str) -> Any:
         )
 
 
+def check_prefix(config: Any, model: Mapping[str, Any], name: str) -> None:
+    """Raise ConfigError for `share_prefix` of a model that cannot."""
+    described = config.to_dict()
+    if model["share_prefix"] and not families.may_share_prefix(described):
+        raise ConfigError(
+            f"models.{name}.share_prefix: only for causal decoders that are mapped and keep keys and "
+            f"values, not for {families.model_type(described)!r}"
+        )
+
+
 def load_model(
     where: View, name: str, model: Mapping[str, Any], config: Any, sites: Sequence[str]
-) -> Model:
-    """Load the layers that the sites need, in the configured precision, on the device."""
+) -> Base:
+    """Load the layers that the sites need, in the configured precision, on the device.
+
+    `config` describes no more than these layers afterwards.
+    """
     from transformers import AutoModel
     from transformers.utils import is_accelerate_available
     from transformers.utils import logging as hf_logging
 
     described = config.to_dict()
-    known = families.family(described)
     n_layers = families.n_layers(described) or model["n_layers"]
     needed = max((int(s.partition(".")[2] or 0) for s in sites), default=0) + 1
     keep = keep_for(described, where.files.parameters or (), needed)
     random = model["weights"] == "random"
     if families.may_cut(described, needed) and not random:
         n_layers = _cut(config, needed)
-    if model["share_prefix"] and not families.may_share_prefix(described):
-        raise ConfigError(
-            f"models.{name}.share_prefix: only for causal decoders that are mapped and keep keys and "
-            f"values, not for {families.model_type(described)!r}"
-        )
     if model["device_map"] is not None and not is_accelerate_available():
         raise ConfigError(
             f"models.{name}.device_map: needs the package accelerate, which is not installed here "
@@ -145,33 +164,37 @@ def load_model(
         raise ActprobeError(
             f"models.{name}: {len(missing)} weights are not in its files, e.g. {missing[0]}"
         )
-    if where.adapters:
-        module = adapters.apply(module, where.adapters, model["merge_adapters"], name)
     module = module.eval().requires_grad_(False)
     if "device_map" not in options:
         module = module.to(device)
-    module = quantised.settled(module, config, model)
+    return Base(quantised.settled(module, config, model), config, n_layers)
+
+
+def pointed(base: Base, module: nn.Module, model: Mapping[str, Any], sites: Sequence[str]) -> Model:
+    """A base as it is read at these sites; module: its own, perhaps with adapters on it."""
+    described = base.config.to_dict()
+    kind, known = families.model_type(described), families.family(described)
     parts = language_parts(module)
-    known_list = special_cases.LAYER_LISTS.get(families.model_type(described))
     searched = module if model["layer_list"] else parts[-1]
-    _, layers = find_layers(searched, n_layers, model["layer_list"] or known_list)
+    override = model["layer_list"] or special_cases.LAYER_LISTS.get(kind)
+    _, layers = find_layers(searched, base.n_layers, override)
     if families.is_one_of(described, special_cases.SHARED_LAYERS):
-        layers = share_layers(layers, n_layers)
+        layers = share_layers(layers, base.n_layers or len(layers))
     points = {s: hook_point(parts[-1], layers, known, s) for s in sites}
     names = {m: path for path, m in module.named_modules()}
     return Model(
         parts[0],
         parts,
-        config,
+        base.config,
         len(layers),
         points,
         {s: names[p.module] + (" (input)" if p.at_input else "") for s, p in points.items()},
         _input_device(module),
-        options["dtype"],
+        _DTYPES[model["dtype"]],
         families.needs_mask(described),
         not families.is_one_of(described, special_cases.UNPADDED),
-        special_cases.FORMS.get(families.model_type(described)),
-        str(module.config._attn_implementation),
+        special_cases.FORMS.get(kind),
+        str(base.module.config._attn_implementation),
     )
 
 

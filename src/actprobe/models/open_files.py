@@ -8,7 +8,7 @@ import os
 import resource
 from collections.abc import Sequence
 
-from actprobe.plan import Target
+from actprobe.models.records import ActivationTarget
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def in_turn(targets: Sequence[Target], name: str) -> list[list[Target]]:
+def in_turn(targets: Sequence[ActivationTarget], name: str) -> list[list[ActivationTarget]]:
     """The targets in as few groups as can have their files open at once, lower layers first."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = max(1, (limit - len(os.listdir("/dev/fd")) - _SPARE) // _EACH)
@@ -38,6 +38,6 @@ def in_turn(targets: Sequence[Target], name: str) -> list[list[Target]]:
         "%d times; `ulimit -Hn` above %d avoids it",
         name, len(targets), free, groups, limit,
     )  # fmt: skip
-    ordered = sorted(targets, key=lambda t: int(t.args["site"].partition(".")[2] or 0))
+    ordered = sorted(targets, key=lambda t: int(t.args.site.partition(".")[2] or 0))
     return [ordered[k * len(ordered) // groups : (k + 1) * len(ordered) // groups]
             for k in range(groups)]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ import numpy as np
 from actprobe import keys, texts
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
-from actprobe.models.grammar import is_masked
+from actprobe.models.grammar import is_labelled, is_masked
 from actprobe.models.positions import Mask, Reduction, plan_reduction
 from actprobe.models.reading import Reading
+from actprobe.models.records import ActivationTarget, Span
 from actprobe.models.tokens import Tokens, row_digests, tokens_sha256
-from actprobe.plan import Target
+from actprobe.plan.records import plain
 from actprobe.texts import Texts
 
 log = logging.getLogger(__name__)
@@ -35,18 +36,20 @@ class Prepared:
     a dataset that cannot be used; a position that cannot be is reported to the outcome.
     """
 
-    def __init__(self, reading: Reading, rows: Texts, targets: Sequence[Target], out: Outcome):
+    def __init__(
+        self, reading: Reading, rows: Texts, targets: Sequence[ActivationTarget], out: Outcome
+    ):
         self.reading, self.name = reading, targets[0].item
         self.ids: list[str] = []
         self._bos = False
         self.reductions: dict[str, Reduction] = {}
         self._tokens: Tokens | None = None
         self._digests: dict[str, np.ndarray] = {}
-        self.targets: list[Target] = []
-        text = self._tokenise(rows, targets)
+        self.targets: list[ActivationTarget] = []
+        self._tokenise(rows, targets)
         for t in targets:
             with out.guard(t):
-                self._plan(t, text)
+                self._plan(t, rows)
                 self.targets.append(t)
         self._tell()
 
@@ -59,10 +62,10 @@ class Prepared:
     def held(self) -> Prepared:
         """Itself, with what was let go made anew."""
         if self._tokens is None:
-            rows = texts.load(self.targets[0].args["texts"])
-            text = self._tokenise(rows, self.targets)
+            rows = texts.load(self.targets[0].args.texts)
+            self._tokenise(rows, self.targets)
             for t in self.targets:
-                self._plan(t, text)
+                self._plan(t, rows)
         return self
 
     @property
@@ -80,7 +83,7 @@ class Prepared:
         self._tokens = None
         self.reductions.clear()
 
-    def digests(self, t: Target) -> np.ndarray:
+    def digests(self, t: ActivationTarget) -> np.ndarray:
         """`row_digests` of a target, uint8 [N, 16]."""
         p = position_of(t)
         if p not in self._digests:
@@ -88,7 +91,7 @@ class Prepared:
             self._digests[p] = row_digests(self.tokens, reduction.kind, reduction.read)
         return self._digests[p]
 
-    def facts(self, t: Target) -> dict[str, Any]:
+    def facts(self, t: ActivationTarget) -> dict[str, Any]:
         """What the header of a target tells about its tokens."""
         tokens, p = self.tokens, position_of(t)
         reduction = self.reductions[p]
@@ -103,30 +106,29 @@ class Prepared:
             "causal": self.reading.causal,
             "tokens_sha256": tokens_sha256(self.digests(t)),
         }
-        if is_masked(t.spec["position"]):
+        if is_masked(t.spec.position):
             facts["first_position"] = "left out" if self.reading.leaves_first_out else "kept"
-        if isinstance(t.spec["position"], Mapping):
+        if isinstance(t.spec.position, Span):
             facts["n_span_edges_in_tokens"] = reduction.edges
         return facts
 
-    def _tokenise(self, rows: Texts, targets: Sequence[Target]) -> list[str]:
+    def _tokenise(self, rows: Texts, targets: Sequence[ActivationTarget]) -> None:
         self.ids, self._bos = rows.id.tolist(), self.reading.prepends_bos(rows.chats is not None)
-        positions = [t.spec["position"] for t in targets]
-        chars = any(isinstance(p, Mapping) for p in positions)
+        positions = [t.spec.position for t in targets]
+        chars = any(isinstance(p, Span) for p in positions)
         if not chars and "tokens" in positions:  # which keeps them where there are any
             chars = self.reading.has_offsets
         with self._named():
             self._tokens = self.reading.encode(rows.rows, self.ids, chars)
-        return rows.text.tolist()
 
-    def _plan(self, t: Target, text: Sequence[str]) -> None:
+    def _plan(self, t: ActivationTarget, rows: Texts) -> None:
         p = position_of(t)
         if p in self.reductions:
             return
         mask = Mask(self.reading.settings["exclude_special"], self.reading.leaves_first_out)
         with self._named():
             self.reductions[p] = plan_reduction(
-                self.tokens, t.spec["position"], mask, text, self.ids
+                self.tokens, t.spec.position, mask, rows.text.tolist(), self.ids, rows.parts
             )
 
     @contextlib.contextmanager
@@ -152,12 +154,13 @@ class Prepared:
             if edges := self.reductions[position_of(target)].edges:
                 log.warning(
                     "%s: %s: in %d of %d rows an edge of the span lies inside a token; tokens that "
-                    "begin in the span are taken",
-                    self.name, target.args["source"], edges, n,
+                    "%s are taken",
+                    self.name, target.args.source, edges, n,
+                    "lie in it in part" if is_labelled(target.spec.position) else "begin in the span",
                 )  # fmt: skip
 
 
-def position_of(t: Target) -> str:
+def position_of(t: ActivationTarget) -> str:
     """What tells positions apart: two entries of the config may call different spans the same."""
-    meaning = t.spec["position"]
-    return meaning if isinstance(meaning, str) else keys.canonical_json(meaning)
+    meaning = t.spec.position
+    return meaning if isinstance(meaning, str) else keys.canonical_json(plain(meaning))

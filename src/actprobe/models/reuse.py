@@ -20,7 +20,7 @@ from actprobe import store
 from actprobe.errors import Damaged
 from actprobe.models import artefact
 from actprobe.models.prepared import Prepared, position_of
-from actprobe.plan import Target
+from actprobe.models.records import ActivationTarget
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,13 @@ class Older:
         return {"reused": {"rows": int((self.row >= 0).sum()), "from": self.key}}
 
 
-def _candidates(t: Target) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _candidates(t: ActivationTarget) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Whole artefacts of this site and position that only texts or token settings tell apart.
 
     Not the target itself, which another run may have made since the plan, or which is to be made anew.
     """
     root, name = Path(t.path.removesuffix(f"/{t.name}{_tail(t)}")), t.name.rpartition("/")[2]
-    wanted = _without_tokens(t.spec)
+    wanted = _without_tokens(t.record)
     for path in sorted(root.glob(f"*/*/{name}.*.h5")):
         try:
             header = store.quick_check(path)
@@ -62,7 +62,7 @@ def _candidates(t: Target) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield str(path), header
 
 
-def _tail(t: Target) -> str:
+def _tail(t: ActivationTarget) -> str:
     return f".{store.file_key(t.path)}.h5"
 
 
@@ -70,7 +70,7 @@ def _without_tokens(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in spec.items() if k not in ("texts", "tokens")}
 
 
-def copy_equal(t: Target, prepared: Prepared) -> Path | None:
+def copy_equal(t: ActivationTarget, prepared: Prepared) -> Path | None:
     """The sealed part of a target, copied from an artefact of equal tokens; None without one."""
     own = prepared.facts(t)
     for path, header in _candidates(t):
@@ -80,13 +80,13 @@ def copy_equal(t: Target, prepared: Prepared) -> Path | None:
     return None
 
 
-def _copy(t: Target, path: str, facts: Mapping[str, Any]) -> Path:
+def _copy(t: ActivationTarget, path: str, facts: Mapping[str, Any]) -> Path:
     store.sources({t.path: (*t.inputs, path)})
     with store.open_h5(path) as f:
         names = [n for n in f if n != "header"]
         shapes = {n: (f[n].shape, f[n].dtype) for n in names}
         attrs = {n: dict(f[n].attrs) for n in names}
-        with store.Part(t.path, t.spec, shapes, 1, facts, attrs) as part:
+        with store.Part(t.path, t.record, shapes, 1, facts, attrs) as part:
             for n in names if part.pending else ():
                 width = max(1, f[n].dtype.itemsize * int(np.prod(f[n].shape[1:])))
                 step = max(1, _BLOCK // width)
@@ -97,9 +97,9 @@ def _copy(t: Target, path: str, facts: Mapping[str, Any]) -> Path:
             return part.finish()
 
 
-def older(t: Target, prepared: Prepared) -> Older | None:
+def older(t: ActivationTarget, prepared: Prepared) -> Older | None:
     """The artefact with most rows of a target, if any has some and they may be taken."""
-    if not t.args.get("reuse_rows"):
+    if not t.args.reuse_rows:
         return None
     wanted = [d.tobytes() for d in prepared.digests(t)]
     best: Older | None = None
@@ -119,12 +119,12 @@ class Group:
     lack: int64 [m], the rows to compute, ascending; older: by path, what has the others.
     """
 
-    targets: list[Target]
+    targets: list[ActivationTarget]
     lack: np.ndarray
     older: dict[str, Older]
 
 
-def groups(targets: Sequence[Target], prepared: Prepared) -> list[Group]:
+def groups(targets: Sequence[ActivationTarget], prepared: Prepared) -> list[Group]:
     """The targets by the rows that they lack; all rows, unless `reuse_rows` is set."""
     found: dict[bytes, Group] = {}
     for t in targets:
@@ -137,7 +137,7 @@ def groups(targets: Sequence[Target], prepared: Prepared) -> list[Group]:
     return list(found.values())
 
 
-def copy_all_rows(t: Target, prepared: Prepared, have: Older) -> Path:
+def copy_all_rows(t: ActivationTarget, prepared: Prepared, have: Older) -> Path:
     """The sealed part of a target whose every row an older artefact has, in whatever order."""
     store.sources({t.path: (*t.inputs, have.path)})
     reduction = prepared.reductions[position_of(t)]
@@ -149,7 +149,7 @@ def copy_all_rows(t: Target, prepared: Prepared, have: Older) -> Path:
     facts |= {**prepared.facts(t), **have.facts}
     digests = prepared.digests(t)
     with artefact.begin(
-        t.path, t.spec, prepared.tokens, keep, width, dtype, 1, facts, digests
+        t.path, t.record, prepared.tokens, keep, width, dtype, 1, facts, digests
     ) as part:
         if part.pending:
             kept = None if keep is None else artefact.kept_offsets(prepared.tokens, keep)

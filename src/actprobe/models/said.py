@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from actprobe.errors import BadInput
+from actprobe.models.records import Span
 from actprobe.models.segments import NO_TURN, PART, ROLE
 from actprobe.models.tokens import Tokens
 
 
-def tokens(tokens: Tokens, span: Mapping[str, Any]) -> np.ndarray:
+def tokens(tokens: Tokens, span: Span) -> np.ndarray:
     """The tokens of what is said, bool [T].
 
-    span: `role`, `turn` (the how manyth message of this role, or of all; from the end below 0) and
-    `part`, those that are given. Raises BadInput for rows that are no chats.
+    span: by `role`, `turn` (of this role, or of all messages) and `part`, those that are given. Raises
+    BadInput for rows that are no chats.
     """
     if tokens.said is None or tokens.roles is None:
         raise BadInput(
@@ -25,13 +23,13 @@ def tokens(tokens: Tokens, span: Mapping[str, Any]) -> np.ndarray:
         )
     role, turn, part = tokens.said.T
     keep = role > 0
-    if "role" in span:
-        keep &= role == ROLE[span["role"]]
-    if "part" in span:
-        keep &= part == PART[span["part"]]
-    if "turn" in span:
-        wanted = ROLE[span["role"]] if "role" in span else None
-        turns = np.array([_turn(roles, wanted, span["turn"]) for roles in tokens.roles], np.int64)
+    wanted = None if span.role is None else ROLE[span.role]
+    if wanted is not None:
+        keep &= role == wanted
+    if span.part is not None:
+        keep &= part == PART[span.part]
+    if span.turn is not None:
+        turns = np.array([_turn(roles, wanted, span.turn) for roles in tokens.roles], np.int64)
         keep &= turn == np.repeat(turns, tokens.lengths)
     return keep
 
@@ -42,8 +40,8 @@ def _turn(roles: bytes, wanted: int | None, n: int) -> int:
     return own[n] if -len(own) <= n < len(own) else NO_TURN - 1
 
 
-def words(span: Mapping[str, Any]) -> str:
+def words(span: Span) -> str:
     """What a span takes, in words."""
-    what = f"the {span['part']} of" if "part" in span else "what is said in"
-    which = f"message {span['turn']}" if "turn" in span else "all messages"
-    return f"{what} {which}" + (f" of role {span['role']}" if "role" in span else "")
+    what = "what is said in" if span.part is None else f"the {span.part} of"
+    which = "all messages" if span.turn is None else f"message {span.turn}"
+    return f"{what} {which}" + ("" if span.role is None else f" of role {span.role}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,17 +23,16 @@ from actprobe.models import adapters, families, load, quantised
 from actprobe.models.batches import cheapest_budget
 from actprobe.models.located import located
 from actprobe.models.reading import Reading, reading
+from actprobe.models.records import ActivationTarget
 from actprobe.models.trial import trial
-from actprobe.models.view import View
-from actprobe.plan import Target
 
 log = logging.getLogger(__name__)
 
 _BUDGETS = {"cpu": 1024, "mps": 2048}  # tokens per batch when the config gives none
-# What a batch costs a GPU besides its tokens, in tokens. It reads all weights in the time in which it
-# computes 150 (A100) to 300 (H100) tokens in bfloat16, by the peak rates that are published, and a
-# small model waits for its launches.
-_BATCH_TOKENS = 512
+# What a pass costs besides its tokens, in tokens. On a CPU weights are read anew and products are small
+# (`benchmarks/sharing`). A GPU reads all weights in the time in which it computes 150 (A100) to 300
+# (H100) tokens in bfloat16, by the peak rates that are published, and a small model waits for launches.
+_PASS = {"cpu": 64, "mps": 64, "cuda": 512}
 _D_MODEL = 4096  # of a config that does not say it
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -53,6 +53,11 @@ class Session:
     used: bool = False
     checked: bool = False
 
+    @property
+    def per_pass(self) -> int:
+        """What a pass costs besides its tokens, in tokens."""
+        return _PASS[self.model.device.type]
+
     def budget_for(self, lengths: np.ndarray) -> int:
         """Tokens per batch of a dataset with rows of these lengths.
 
@@ -61,7 +66,7 @@ class Session:
         """
         if self.model.device.type != "cuda" or self.settings["max_tokens_per_batch"]:
             return self.budget
-        return cheapest_budget(lengths, self.budget, _BATCH_TOKENS)
+        return cheapest_budget(lengths, self.budget, self.per_pass)
 
     def facts(self) -> dict[str, str]:
         """What rounding depends on, besides the spec: a part is resumed only where these agree."""
@@ -90,49 +95,92 @@ class Session:
 class Described:
     """A model as its files describe it, its weights not loaded yet.
 
-    where: its files as a loader sees them; config: of transformers; sites: those that are wanted;
-    reading: how it reads texts.
+    adapters: that are put onto it; sites: those that are wanted; reading: how it reads texts.
     """
 
     name: str
     settings: Mapping[str, Any]
-    where: View
-    config: Any
+    adapters: Sequence[adapters.Adapter]
     sites: Sequence[str]
     reading: Reading
 
-    def load(self, targets: Sequence[Target]) -> Session:
-        """Load the weights that these targets need."""
-        started = time.monotonic()
-        model = load.load_model(self.where, self.name, self.settings, self.config, self.sites)
-        _keep_freed_memory()
-        budget = self.settings["max_tokens_per_batch"] or _default_budget(model)
-        model, widths = trial(model, self.name)
-        took = time.monotonic() - started
-        shown = (self.name, took, model.device, self.settings["dtype"], budget)
-        log.info("%s: loaded in %.1f s on %s, %s, up to %d tokens per batch", *shown)
-        session = Session(self.name, self.settings, model, widths, budget)
-        _warn_of_others(session, targets)
-        return session
 
+class Models:
+    """The models of a job, which have their weights in common, adapters aside (`targets.loaders`).
 
-@contextlib.contextmanager
-def described(
-    name: str, settings: Mapping[str, Any], targets: Sequence[Target]
-) -> Iterator[Described]:
-    """The model of these targets, with everything checked that needs no weights."""
-    sites = list(dict.fromkeys(t.args["site"] for t in targets))
-    with located(targets[0].args["place"], name) as where:
-        config = load.load_config(where, name, settings)
+    All are described before weights are loaded, with everything checked that needs none. Weights are
+    loaded once, as far as any of the targets needs them.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Mapping[str, Any]], targets: Sequence[ActivationTarget]
+    ):
+        self._models, self._targets = models, targets
+        self._open = contextlib.ExitStack()
+        self._described: dict[str, Described] = {}
+        self._base: load.Base | None = None
+        names = list(dict.fromkeys(t.args.model for t in targets))
+        self._first, self._several = names[0], len(names) > 1
+
+    def __enter__(self) -> Models:
+        try:
+            place = self._targets[0].args.place
+            self._where = self._open.enter_context(located(place, self._first))
+            self._config = load.load_config(self._where, self._first, self._models[self._first])
+            self._tokenizer = load.load_tokenizer(self._where, self._first)
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._open.close()
+
+    def described(self, name: str) -> Described:
+        """The model of this name. Raises ConfigError or ActprobeError for one that cannot be used."""
+        if name not in self._described:
+            self._described[name] = self._describe(name)
+        return self._described[name]
+
+    def _describe(self, name: str) -> Described:
+        settings, config = self._models[name], self._config
+        own = [t for t in self._targets if t.args.model == name]
+        sites = list(dict.fromkeys(t.args.site for t in own))
         load.check_sites(config, sites, name)
+        load.check_prefix(config, settings, name)
         quantised.check(config, settings, name, load.pick_device)
-        adapters.check(config, where.adapters, name, where.trusted)
-        tokenizer = load.load_tokenizer(where, name)
-        how = reading(tokenizer, config, name, settings)
-        yield Described(name, settings, where, config, sites, how)
+        scratch = self._open.enter_context(tempfile.TemporaryDirectory(prefix="actprobe-adapters-"))
+        found = adapters.gathered(own[0].args.place, Path(scratch))
+        adapters.check(config, found, name, self._where.trusted)
+        how = reading(self._tokenizer, config, name, settings)
+        return Described(name, settings, found, sites, how)
+
+    @contextlib.contextmanager
+    def session(self, name: str) -> Iterator[Session]:
+        """The model, loaded and with its adapters, for the length of the block."""
+        started, found = time.monotonic(), self.described(name)
+        settings = found.settings
+        if self._base is None:
+            sites = list(dict.fromkeys(t.args.site for t in self._targets))
+            self._base = load.load_model(
+                self._where, self._first, self._models[self._first], self._config, sites
+            )
+            _keep_freed_memory()
+        merged = settings["merge_adapters"]
+        with adapters.worn(
+            self._base.module, found.adapters, merged, name, keep=self._several
+        ) as module:
+            model = load.pointed(self._base, module, settings, found.sites)
+            budget = settings["max_tokens_per_batch"] or _default_budget(model)
+            model, widths = trial(model, name)
+            shown = (name, time.monotonic() - started, model.device, settings["dtype"], budget)
+            log.info("%s: loaded in %.1f s on %s, %s, up to %d tokens per batch", *shown)
+            session = Session(name, settings, model, widths, budget)
+            _warn_of_others(session, [t for t in self._targets if t.args.model == name])
+            yield session
 
 
-def _warn_of_others(session: Session, targets: Sequence[Target]) -> None:
+def _warn_of_others(session: Session, targets: Sequence[ActivationTarget]) -> None:
     """Say so when what lies beside these targets was made with other libraries or on another
     device: it stays valid (`docs/design.md`), but one experiment may now read both."""
     now = {k: v for k, v in session.facts().items() if k != "threads"}  # a matter of rounding

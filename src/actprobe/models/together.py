@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,24 @@ from actprobe.errors import BadInput
 from actprobe.models import families
 from actprobe.models.batches import batch_plan
 from actprobe.models.load import Model
+from actprobe.models.sharing import Group
+
+
+class Lot(NamedTuple):
+    """Rows that go through the model together: their group, and how many tokens of them are shared."""
+
+    group: int
+    shared: int
+    rows: list[int]
+
+
+def lots(model: Model, lengths: np.ndarray, groups: Sequence[Group], budget: int) -> list[Lot]:
+    """The batches of rows in groups, the longest rows first within each; lengths: of all rows."""
+    return [
+        Lot(n, g.length, g.rows[batch].tolist())
+        for n, g in enumerate(groups)
+        for batch in plan(model, lengths[g.rows], g.length, budget)
+    ]
 
 
 def plan(model: Model, lengths: np.ndarray, shared: int, budget: int) -> list[list[int]]:

@@ -43,16 +43,6 @@ class Tokens:
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
 
-def shared_prefix(tokens: Tokens) -> int:
-    """How many first tokens all rows share, leaving each row at least one of its own."""
-    starts, most = tokens.offsets[:-1], int(tokens.lengths.min()) - 1
-    for k in range(most):
-        column = tokens.ids[starts + k]
-        if (column != column[0]).any():
-            return k
-    return most
-
-
 def row_digests(tokens: Tokens, kind: str, read: np.ndarray) -> np.ndarray:
     """What the model reads of each row and what a position takes of it, as digests, uint8 [N, 16].
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actprobe.errors import ActprobeError
 from actprobe.models import families
-from actprobe.models.adapters import Adapter
 from actprobe.models.files import INDEX, Files
 
 Keep = Callable[[str], bool]  # parameter -> whether it is needed
@@ -50,7 +49,6 @@ class View:
         self.folder, self.origin, self.files = folder, origin, files
         self.trusted, self.called, self.code = trusted, called, code
         self.config: Any = None  # of transformers, once it was read
-        self.adapters: Sequence[Adapter] = ()  # that are put onto the model
         self._fetch = fetch
         self._shown: dict[Path, tuple[int, int, int]] = {}
         self._show(files.small)

@@ -17,10 +17,11 @@ def facts(
 ) -> dict[str, Any]:
     """Counts of a dataset's table.
 
-    content: the columns `text`, `group`, `split`, `pair`, `digest`; label: int32 [N] or None.
+    content: the columns `text`, `group`, `split`, `pair`, `digest`, and `part` where rows are parts of
+    texts; label: int32 [N] or None.
 
-    n, texts: rows, and different texts among them. classes, counts: name and rows of each label.
-    least: the smallest class: `class`, `rows`, `texts` (different ones); None without labels.
+    n, texts: rows, and different texts (or parts) among them. classes, counts: name and rows of each
+    label. least: the smallest class: `class`, `rows`, `texts` (different ones); None without labels.
     duplicates: see `checks.duplicates`. groups, pairs: `number` of different ones, `rows` that are
     in one, rows of the `largest`; None where no row is in any. splits: split -> rows, without the
     rows that have none; None likewise. Rows without a label (-1) are in no class.
@@ -28,19 +29,26 @@ def facts(
     n = len(content["text"])
     known = None if label is None else label[label >= 0]
     counts = [] if known is None else np.bincount(known, minlength=len(classes)).tolist()
-    repeated = duplicates(content["digest"], None if label is None else label.tolist())
+    digests = _of_parts(content["digest"], content.get("part"))
+    repeated = duplicates(digests, None if label is None else label.tolist())
     return {
         "n": n,
         "texts": n - repeated["rows"],
         "classes": list(classes),
         "counts": counts,
-        "least": None if label is None else _least(content["digest"], label, classes, counts),
+        "least": None if label is None else _least(digests, label, classes, counts),
         "duplicates": repeated,
         "groups": _joined(content["group"]),
         "pairs": _joined(content["pair"]),
         "splits": dict(sorted(Counter(v for v in content["split"] if v is not None).items()))
         or None,
     }
+
+
+def _of_parts(digests: Sequence[str], parts: Sequence[Mapping[str, int]] | None) -> Sequence[str]:
+    if parts is None:
+        return digests
+    return [f"{d} {p['start']} {p['end']}" for d, p in zip(digests, parts, strict=True)]
 
 
 def _least(

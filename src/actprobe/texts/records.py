@@ -88,7 +88,7 @@ class SpanSpec(Record):
     """Labels of parts of a text: their column, and the keys of its objects.
 
     counted: what characters are counted in (`in` of the config); positive, ignore: labels; outside:
-    "negative" or "ignore".
+    "negative" or "ignore"; rows: a row of each span.
     """
 
     column: str
@@ -101,6 +101,7 @@ class SpanSpec(Record):
     positive: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
     outside: str = "negative"
+    rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,11 +32,13 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Spans:
-    """The spans of each row, by their beginning; classes: name of each label; outside: 0 or -1."""
+    """The spans of each row, by their beginning; classes: name of each label; outside: 0 or -1;
+    unlabelled: the file gives none of them a label."""
 
     rows: Sequence[Sequence[Span]]
     classes: Sequence[str]
     outside: int
+    unlabelled: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What the header says: spans in all and of each class, rows that have any."""
@@ -78,7 +80,8 @@ def read(
     labels = dict.fromkeys(s.label for row in found for s in row)
     names, classes = _classes(labels, spec, place)
     rows = [sorted(Span(s.start, s.end, names[s.label]) for s in row) for row in found]
-    return Spans(rows, classes, 0 if spec.outside == "negative" else IGNORED)
+    outside = 0 if spec.outside == "negative" else IGNORED
+    return Spans(rows, classes, outside, unlabelled={*labels} <= {None})
 
 
 class Frame(NamedTuple):
@@ -181,8 +184,7 @@ def _classes(
     if len(names) > _MOST:
         raise place.bad(f"spans of {len(used)} classes; expected {_MOST} at most")
     if len(names) < 2:
-        raise place.bad(
-            f"all spans are of class {listed(names)}; expected two classes, or `outside: negative`"
-        )
+        remedy = "" if spec["rows"] else ", or `outside: negative`"
+        raise place.bad(f"all spans are of class {listed(names)}; expected two classes{remedy}")
     numbers |= {v: names.index(v, int(negative)) for v in used}
     return {None: IGNORED, **numbers}, names

@@ -174,10 +174,12 @@ def _spans(given: Any, template: str | None, where: str) -> SpanSpec | None:
         raise ConfigError(f"{where}: spans are counted in {{text}}, which `template` leaves out")
     if isinstance(given, str):
         return SpanSpec(column=given)
-    plain = {k: given[k] for k in ("column", "start", "end", "label", "message", "text", "outside")}
+    plain = {k: given[k] for k in ("column", "start", "end", "label", "message", "text", "rows")}
     positive = given["positive"]
     return SpanSpec(
         **plain,
+        # What lies in no span is in no row.
+        outside="ignore" if given["rows"] else given["outside"],
         counted=given["in"],
         positive=None if positive is None else _words(positive),
         ignore=_words(given["ignore"]),

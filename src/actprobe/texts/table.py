@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         pa.field("digest", pa.string(), nullable=False),
     ]
 )
+_PART = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("label", pa.int8())])
 # Columns that only some datasets have.
 _MORE = {
@@ -38,6 +39,7 @@ _MORE = {
     "finish": pa.field("finish", pa.string(), nullable=False),
     "extra": pa.field("extra", pa.string(), nullable=False),
     "spans": pa.field("spans", pa.list_(_SPAN), nullable=False),
+    "part": pa.field("part", _PART, nullable=False),
 }
 _OPTIONAL = ("group", "split", "pair")
 UNLABELLED = -1
@@ -76,6 +78,7 @@ class Texts:
     finish: np.ndarray | None = None
     extra: Sequence[Mapping[str, Any]] | None = None
     value: np.ndarray | None = None
+    parts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -127,6 +130,7 @@ def load(path: str | Path) -> Texts:
         chats=_chats(table),
         spans=_spans(table),
         value=_column(table, "value"),
+        parts=_parts(table),
         **plain,
         **optional,
     )
@@ -155,23 +159,34 @@ def _spans(table: pa.Table) -> list[list[Span]] | None:
     return [[Span(**span) for span in row] for row in table["spans"].to_pylist()]
 
 
+def _parts(table: pa.Table) -> np.ndarray | None:
+    if "part" not in table.column_names:
+        return None
+    found = table["part"].combine_chunks()
+    return np.stack([found.field(k).to_numpy() for k in ("start", "end")], axis=1)
+
+
 def dataset_name(path: str | Path) -> str:
     """The dataset's name, which stands first in the artefact's file name."""
     return Path(path).name.rsplit(".", 2)[0]
 
 
-def identity(table: pa.Table, classes: Sequence[str]) -> dict[str, str]:
+def identity(table: pa.Table, classes: Sequence[str]) -> dict[str, str | None]:
     """What dependents are keyed by, whatever file and columns a dataset came from.
 
-    rows: SHA-256 of the rows' digests in their order, which stand for all that a model reads;
-    content: of ids, digests, labels, groups, splits, pairs, answers and spans.
+    rows: SHA-256 of the rows' digests in their order, which stand for all that a model reads; parts:
+    of the parts that labels are of, None where there are none; content: of ids, digests, labels,
+    groups, splits, pairs, answers, spans and parts.
     """
     rows = hashlib.sha256("\n".join(table["digest"].to_pylist()).encode())
     content = hashlib.sha256(json.dumps(["classes", *classes]).encode())
     for name in table.column_names:
         if name not in ("text", "messages", "tools"):  # for which the digests stand
             content.update(json.dumps([name, table[name].to_pylist()]).encode())
-    return {"rows": rows.hexdigest(), "content": content.hexdigest()}
+    parts = None
+    if "part" in table.column_names:
+        parts = hashlib.sha256(json.dumps(table["part"].to_pylist()).encode()).hexdigest()
+    return {"rows": rows.hexdigest(), "parts": parts, "content": content.hexdigest()}
 
 
 def write_bad(path: str, spec: Mapping[str, Any], reason: str) -> Path:

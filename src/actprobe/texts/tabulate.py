@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,16 @@ from actprobe.texts import (
     facts,
     filters,
     labels,
+    parting,
     sampling,
     table,
     templates,
     turns,
 )
 from actprobe.texts import spans as annotated
-from actprobe.texts.chats import Chat, dumps
+from actprobe.texts.chats import dumps
 from actprobe.texts.checks import Place
+from actprobe.texts.parting import Rows
 from actprobe.texts.read import Content, read
 from actprobe.texts.records import TextSpec, TurnSpec
 from actprobe.texts.spans import Frame, Spans
@@ -63,21 +65,6 @@ def _read(
     return content, replace(place, rows=range(n), lines=content.lines)
 
 
-@dataclass
-class _Rows:
-    """Rows on their way into the table: what a model is given, and what they are called.
-
-    frames: where spans that a file counts in a row's text are counted.
-    """
-
-    ids: list[str]
-    texts: list[str]
-    digests: list[str]
-    frames: list[Frame]
-    chats: list[Chat] | None = None
-    raws: list[list[Mapping[str, Any]]] | None = None
-
-
 class _Table:
     """The making of one table."""
 
@@ -114,6 +101,9 @@ class _Table:
         if self.spec.spans:
             values = self.columns[self.spec.spans.column]
             spans = annotated.read(values, self.spec.spans, rows.frames, self.place)
+            if self.spec.spans.rows:
+                rows, label, classes, optional = self._spans(rows, label, classes, optional, spans)
+                spans = None
         if turns := self.spec.turns:
             rows, label, classes, spans, optional = self._turns(
                 turns, rows, label, classes, optional
@@ -129,7 +119,7 @@ class _Table:
         self.columns, self.place = pairs.columns, pairs.place
         return pairs
 
-    def _rows(self, ids: list[str], answers: Sequence[str] | None) -> _Rows:
+    def _rows(self, ids: list[str], answers: Sequence[str] | None) -> Rows:
         if self.spec.chat:
             made = composing.compose(self.columns, self.spec, answers, self.place)
             texts = [c.text for c in made.chats]
@@ -138,12 +128,12 @@ class _Table:
                 for t, c, first in zip(texts, made.chats, made.first, strict=True)
             ]
             digests = [c.digest for c in made.chats]
-            return _Rows(ids, texts, digests, frames, made.chats, made.raws)
+            return Rows(ids, texts, digests, frames, made.chats, made.raws)
         template, column = self.spec.template, self._column()
         if template is None:
             assert column is not None
             digests = checks.check_texts(column, self.place)
-            return _Rows(ids, column, digests, [Frame(t, 0, len(t)) for t in column])
+            return Rows(ids, column, digests, [Frame(t, 0, len(t)) for t in column])
         text = self.spec.text
         texts = composing.fill(template, self.columns, text, answers, self.place)
         digests = checks.check_texts(texts, self.place)
@@ -154,9 +144,9 @@ class _Table:
                 Frame(t, at, at + len(own))
                 for t, at, own in zip(texts, starts, column, strict=True)
             ]
-        return _Rows(ids, texts, digests, frames)
+        return Rows(ids, texts, digests, frames)
 
-    def _written(self, rows: _Rows) -> Sequence[str]:
+    def _written(self, rows: Rows) -> Sequence[str]:
         """The texts as the file has them, where it has them whole."""
         if rows.chats is not None:
             return ["".join(m.get("content", "") for m in c.messages) for c in rows.chats]
@@ -226,18 +216,17 @@ class _Table:
     def _turns(
         self,
         spec: TurnSpec,
-        rows: _Rows,
+        rows: Rows,
         label: np.ndarray | None,
         classes: list[str],
         optional: dict[str, list[str | None]],
-    ) -> tuple[_Rows, np.ndarray | None, list[str], Spans | None, dict[str, list[str | None]]]:
+    ) -> tuple[Rows, np.ndarray | None, list[str], Spans | None, dict[str, list[str | None]]]:
         """Labels of turns: as spans, or with a row for each turn."""
         assert rows.chats is not None and rows.raws is not None
         found = turns.labelled(rows.chats, rows.raws, self.columns, spec, self.place)
-        at = [t.row for t in found]
         key = spec.named
         if key is not None:
-            place = replace(self.place, rows=[self.place.rows[i] for i in at])
+            place = replace(self.place, rows=[self.place.rows[t.row] for t in found])
             own, names = labels.encode([t.label for t in found], self.spec.positive, place)
         if not spec.rows:
             return (
@@ -247,25 +236,52 @@ class _Table:
                 turns.as_spans(found, own.tolist(), names, rows.chats),
                 optional,
             )
+        parts = parting.of_turns(rows.chats, found)
         if key is not None:
             label, classes = own, names
-        elif label is not None:
-            label = label[at]
-        elif self.values is not None:
-            self.values = self.values[at]
-        chats = [turns.until(rows.chats[t.row], t.turn) for t in found]
-        ids = [f"{rows.ids[t.row]}.{t.turn}" for t in found]
-        optional = {k: [v[i] for i in at] for k, v in optional.items()}
+        else:
+            label = self._taken(label, parts.at)
+        rows, optional = self._parted(rows, parts, optional)
+        return rows, label, classes, None, optional
+
+    def _spans(
+        self,
+        rows: Rows,
+        label: np.ndarray | None,
+        classes: list[str],
+        optional: dict[str, list[str | None]],
+        spans: Spans,
+    ) -> tuple[Rows, np.ndarray | None, list[str], dict[str, list[str | None]]]:
+        """A row for each span that has a label, or for each where none has any."""
+        parts, own = parting.of_spans(rows.chats, spans)
+        if not own:
+            raise self.place.bad("no span is there (config key `spans`)")
+        if spans.unlabelled:
+            label = self._taken(label, parts.at)
+        else:
+            label, classes = np.array(own, np.int32), list(spans.classes)
+        rows, optional = self._parted(rows, parts, optional)
+        return rows, label, classes, optional
+
+    def _taken(self, label: np.ndarray | None, at: Sequence[int]) -> np.ndarray | None:
+        """The labels, or values, of the rows that parts are taken from."""
+        if self.values is not None:
+            self.values = self.values[list(at)]
+        return None if label is None else label[list(at)]
+
+    def _parted(
+        self, rows: Rows, parts: parting.Parts, optional: Mapping[str, list[str | None]]
+    ) -> tuple[Rows, dict[str, list[str | None]]]:
+        """Rows of parts, those of one row a group unless a column says the groups."""
+        found = {k: [v[i] for i in parts.at] for k, v in optional.items()}
         if self.spec.group is None:
-            optional["group"] = [rows.ids[i] for i in at]
-        self.columns, self.place = filters.taken(self.columns, at, self.place)
-        texts = [c.text for c in chats]
-        expanded = _Rows(ids, texts, [c.digest for c in chats], [], chats)
-        return expanded, label, classes, None, optional
+            found["group"] = [rows.ids[i] for i in parts.at]
+        self.columns, self.place = filters.taken(self.columns, parts.at, self.place)
+        return parting.parted(rows, parts), found
 
     def _table(
         self,
-        rows: _Rows,
+        rows: Rows,
         label: np.ndarray | None,
         classes: list[str],
         spans: Spans | None,
@@ -280,6 +296,8 @@ class _Table:
             **optional,
             "digest": rows.digests,
         }
+        if rows.parts is not None:
+            made["part"] = [{"start": low, "end": high} for low, high in rows.parts]
         found = facts.facts(made, label, classes) | self.facts
         found |= {"multiline": multiline, "quoting": self.quoting}
         if self.values is not None:

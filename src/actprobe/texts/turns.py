@@ -83,3 +83,10 @@ def as_spans(
 def until(chat: Chat, turn: int) -> Chat:
     """The chat up to the end of a turn."""
     return Chat(chat.messages[: turn + 1], chat.tools)
+
+
+def holding(chat: Chat, end: int) -> Chat:
+    """The chat up to the end of the message in which its character before `end` stands."""
+    turns = range(len(chat.messages))
+    own = [n for n in turns if (said := chat.said_by(n)) is not None and said[0] < end]
+    return until(chat, max(own))

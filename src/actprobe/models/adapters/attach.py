@@ -7,9 +7,10 @@ and scales are written out for each.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import nn
 
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.files.safetensors import read_header
+from actprobe.models.adapters.before import Before
 from actprobe.models.adapters.places import CONFIG, WEIGHTS, Adapter
 
 _PREFIX = "base_model.model."
@@ -110,7 +112,39 @@ def _fits(tensor: str, shape: tuple[int, ...], module: tuple[int, ...], saved: b
     return True
 
 
-def apply(module: nn.Module, adapters: Sequence[Adapter], merged: bool, name: str) -> nn.Module:
+@contextlib.contextmanager
+def worn(
+    module: nn.Module, adapters: Sequence[Adapter], merged: bool, name: str, *, keep: bool
+) -> Iterator[nn.Module]:
+    """The model with its adapters, which must fit it (`check`), for the length of the block.
+
+    keep: the model is wanted without them, or with others, afterwards. It then has the bits that it
+    had: adapters are merged into copies of its tensors, and nothing is ever taken out of a sum. The
+    copies take as much memory as the modules that an adapter changes.
+    """
+    if not adapters:
+        yield module
+        return
+    before = Before(module, _changed(module, adapters) if merged else ()) if keep else None
+    try:
+        yield put_on(module, adapters, merged, name)
+    finally:
+        if before is not None:
+            before.restore()
+
+
+def _changed(module: nn.Module, adapters: Sequence[Adapter]) -> list[nn.Module]:
+    """The modules whose tensors these adapters change."""
+    there = {n: m for n, m in module.named_modules() if n}
+    found: dict[str, nn.Module] = {}
+    for d in map(_describe, adapters):
+        for path in (*d.modules, *d.saved):
+            if (called := _found(path, there)) is not None:
+                found[called] = there[called]
+    return list(found.values())
+
+
+def put_on(module: nn.Module, adapters: Sequence[Adapter], merged: bool, name: str) -> nn.Module:
     """The model with its adapters, which must fit it (`check`); their effects add up.
 
     Adapters of layers that were not loaded are passed over.
@@ -133,10 +167,10 @@ def apply(module: nn.Module, adapters: Sequence[Adapter], merged: bool, name: st
         if merged:
             module = whole.merge_and_unload(safe_merge=True)
             whole = None
-    if whole is None:
-        return module
-    whole.base_model.set_adapter(list(whole.peft_config))
-    return whole.base_model.model
+    if whole is not None:
+        whole.base_model.set_adapter(list(whole.peft_config))
+        module = whole.base_model.model
+    return module.eval().requires_grad_(False)
 
 
 def _prepared(module: nn.Module, d: _Described, peft: Any) -> Any:

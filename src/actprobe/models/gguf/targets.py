@@ -16,21 +16,43 @@ from actprobe.models.gguf.architectures import describe
 from actprobe.models.gguf.opened import open_parts
 from actprobe.models.gguf.parts import Located, Part, find, named, siblings
 from actprobe.models.gguf.pre_tokenizers import check
-from actprobe.plan import Target, target
+from actprobe.plan import Record, Target, target
 from actprobe.texts import wheel_source, wheel_targets
 
 STAGE = "weights"
 VERSION = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightsSpec(Record):
+    """What decides converted weights: what identifies the file, and the precision."""
+
+    source: Mapping[str, Any]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsArgs(Record):
+    """What converting needs besides. parts: where each file is (`parts.Part`); bytes: of all of them, 0
+    where not known; place: of a file of the hub, for the question whether the hub can be reached."""
+
+    model: str
+    parts: tuple[Mapping[str, str], ...]
+    bytes: int
+    place: Mapping[str, str] | None = None
+
+
+WeightsTarget = Target[WeightsSpec, WeightsArgs]
+
+
 def targets(
     config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
-) -> list[Target]:
+) -> list[WeightsTarget]:
     """One target per GGUF source and precision among the models that are read."""
     wheels = {t.item: t for t in known.get("wheels", [])}
     entries = config.get("activations") or []
     read = {entry[k] for entry in entries for k in ("model", "minus") if entry.get(k)}
-    found: dict[str, Target] = {}
+    found: dict[str, WeightsTarget] = {}
     for name, model in config["models"].items():
         if name in read and named(model["source"]) is not None:
             t = weights_target(config, name, find(config, name, wheels, memo))
@@ -38,7 +60,7 @@ def targets(
     return list(found.values())
 
 
-def weights_target(config: Mapping[str, Any], name: str, located: Located) -> Target:
+def weights_target(config: Mapping[str, Any], name: str, located: Located) -> WeightsTarget:
     """The converted weights of model `name`, in the precision in which it is read."""
     first = located.parts[0]
     stem = re.sub(
@@ -48,17 +70,17 @@ def weights_target(config: Mapping[str, Any], name: str, located: Located) -> Ta
     missing = [p for p in located.parts if not p.here()]
     if "repo" in place and missing:
         place["lacks"] = missing[0].where["name"]
-    args: dict[str, Any] = {
-        "model": name,
-        "parts": [dict(p.where) for p in located.parts],
-        "bytes": _size(located),
-        **({"place": place} if "repo" in place else {}),
-    }
-    params = {"source": dict(located.identity), "dtype": config["models"][name]["dtype"]}
+    args = WeightsArgs(
+        model=name,
+        parts=tuple(dict(p.where) for p in located.parts),
+        bytes=_size(located),
+        place=place if "repo" in place else None,
+    )
+    spec = WeightsSpec(source=dict(located.identity), dtype=config["models"][name]["dtype"])
     return target(
-        config["cache_dir"], STAGE, VERSION, stem, params,
+        config["cache_dir"], STAGE, VERSION, stem, spec,
         loader=stem, item=stem, inputs=located.inputs, args=args, ext="safetensors",
-        cost=float(args["bytes"] or 1), movable=True,
+        cost=float(args.bytes or 1), movable=True,
     )  # fmt: skip
 
 
