@@ -12,6 +12,7 @@ from actprobe import lora, store
 from actprobe.errors import ActprobeError
 from actprobe.plan import Target
 from actprobe.probes import protocol
+from actprobe.probes.evaluations import EvaluationArgs
 from actprobe.probes.search import TEST_BYTES
 
 _BASE = 300 * 10**6  # one worker before it reads anything
@@ -22,6 +23,11 @@ _TRAIN_COPIES = 4  # float64: the train rows, prepared, those of a fold, the sol
 
 def needed(t: Target) -> int:
     """Bytes that a worker takes at most for a target; a little where its input is not there."""
+    if isinstance(t.args, EvaluationArgs):
+        recipe = protocol.recipe(protocol.load(t.args.protocol), t.args.setting, t.args.method)
+        read = [t.args.matrix] if t.args.matrix else []
+        read += [t.args.train_matrix] if t.args.train_matrix in t.inputs else []
+        return _BASE + sum(_matrix(_shapes(path), recipe) for path in read)
     recipe = protocol.recipe(protocol.load(t.args["protocol"]), t.spec["setting"], t.spec["method"])
     if "features" in t.args:
         return _BASE + _features(t)

@@ -13,7 +13,7 @@ from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.lora import Collection
 from actprobe.plan import Target
-from actprobe.probes import elsewhere, feature_targets, refusals
+from actprobe.probes import elsewhere, evaluations, feature_targets, refusals
 from actprobe.probes import protocol as protocols
 from actprobe.probes.stage import VERSION, fitted, labelled, once
 from actprobe.probes.useless import without_models
@@ -41,7 +41,7 @@ def targets(
     memo: DigestMemo,
     loras: Mapping[str, Collection] | None = None,
 ) -> list[Target]:
-    """Every probe result that the config's `probes` list asks for.
+    """Every probe result that the config's `probes` list asks for: fits, and evaluations of fits.
 
     A source is probed by the methods that read its kind: activations or SAE latents, of one vector
     per text or of all its tokens, or features of LoRA weights (loras: their collections). Raises
@@ -70,6 +70,7 @@ def targets(
     kinds["texts"] = {elsewhere.TEXTS: {name: [t] for name, t in texts.items()}}
     found: list[Target] = []
     of_features: list[Target] = []
+    applied: dict[int, list[Target]] = defaultdict(list)  # by number of the entry
     places: dict[str, str] = {}
     for n, entry in enumerate(config.get("probes") or []):
         where = f"probes[{n}]"
@@ -82,6 +83,8 @@ def targets(
         refusals.check_of_collections(entry, where)
         for t in _entry(config, entry, where, texts, kinds):
             found.append(t)
+            if entry["apply_to"] and not t.args["applied"]:
+                applied[n].append(t)
             if t.args["applied"] and places.setdefault(t.name, t.path) != t.path:
                 raise ConfigError(
                     f"probes[{n}]: {t.name} is asked for twice with different settings; make one of "
@@ -89,7 +92,30 @@ def targets(
                 )
     of_features = once(of_features)
     feature_targets.check_names(of_features)
-    return [*without_models(once(found), texts.values()), *of_features]
+    fits = without_models(once(found), texts.values())
+    tried = _tried(config, applied, fits, texts, kinds)
+    return [*fits, *of_features, *{t.path: t for t in tried}.values()]
+
+
+def _tried(
+    config: Mapping[str, Any],
+    applied: Mapping[int, list[Target]],
+    fits: Iterable[Target],
+    texts: Mapping[str, Target],
+    kinds: Mapping[str, Matrices],
+) -> Iterator[Target]:
+    """The evaluations of entries with `apply_to`, whose fits another entry may keep."""
+    useful: dict[str, list[Target]] = defaultdict(list)
+    for t in fits:
+        if "unfit" not in t.args:
+            useful[t.name].append(t)
+    for n, found in applied.items():
+        named = dict.fromkeys(t.name for t in found)
+        asked = [{**t.spec, "keep": True} for t in found]
+        own = [t for name in named for t in useful[name] if {**t.spec, "keep": True} in asked]
+        yield from evaluations.targets(
+            config, config["probes"][n], own, texts, kinds, f"probes[{n}]"
+        )
 
 
 def _by_source(matrices: Iterable[Target]) -> Matrices:
