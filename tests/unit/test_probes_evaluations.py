@@ -57,7 +57,7 @@ def test_a_fit_is_tried_on_another_collection_and_on_its_own_test_rows(cache, tm
     asked = entry(tmp_path, datasets=["a"], apply_to=["b"])
     diagonal, tried = made(cache, asked)
     assert [(r["dataset"], r["collection"]) for r in (diagonal, tried)] == [("a", "a"), ("a", "b")]
-    [fit] = [p for p in cache.folder.glob("probes/**/*.parquet")]
+    [fit] = list(cache.folder.glob("probes/**/*.parquet"))
     [of] = store.read_table(fit).to_pylist()
     scores = keep.read(of["kept_model"]).scores(x)
     assert tried["kept_scores"] == scores.tolist() and tried["kept_label"] == y.tolist()
@@ -81,7 +81,7 @@ def test_texts_and_groups_that_were_fitted_are_scored_and_not_counted(cache, tmp
     _, y = add(cache, "b", n=90, seed=0, text=others, group=groups)
     rows = made(cache, entry(tmp_path, datasets=["a"], apply_to=["b"]))
     tried = rows[1]
-    [fit] = [p for p in cache.folder.glob("probes/**/*.parquet")]
+    [fit] = list(cache.folder.glob("probes/**/*.parquet"))
     [of] = store.read_table(fit).to_pylist()
     fitted = set(of["kept_train"])
     expected = [i in fitted for i in range(10)]

@@ -99,8 +99,8 @@ def targets(
     for name, words in differ.items():
         if name in named or not tried:
             raise ConfigError(
-                f"{where}.apply_to: {words}; classes are matched by name: name those of both in the same "
-                "way, or choose class 1 of both with `positive`"
+                f"{where}.apply_to: {words}; classes are matched by name: name those of both in the "
+                "same way, or choose class 1 of both with `positive`"
             )
         log.info("%s.apply_to: left out %s", where, words)
 
