@@ -2,9 +2,9 @@
 
     python benchmarks/probes/kept.py
 
-Numbers are made up, in the quickstart's shape: eight datasets of 400 rows, eight sources of 576 numbers, an
-SAE of 2,048 latents. One process, one thread. The two ways take turns, so that other work on the machine
-touches both.
+Numbers are made up, in the quickstart's shape: eight datasets of 400 rows, eight sources of 576 numbers,
+an SAE of 2,048 latents. One process, one thread. The two ways take turns, so that other work on the
+machine touches both.
 """
 
 from __future__ import annotations

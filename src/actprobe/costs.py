@@ -292,7 +292,7 @@ class Estimator:
     def _probes(self, b: Batch) -> _Work:
         if "features" in b.targets[0].args:  # a loader has features alone, or none
             threads = min(self._config["threads"]["probes"], len(b.targets))
-            disk = sum(_RESULT_BYTES + t.args["kept_bytes"] for t in b.targets)
+            disk = sum(_RESULT_BYTES + t.args.kept_bytes for t in b.targets)
             return _Work(self._config["max_memory"], 2 + b.cost, disk, threads)
         seconds = largest = disk = 0.0
         for t in b.targets:
@@ -333,11 +333,9 @@ class Estimator:
 
     def _kept(self, t: Target) -> float:
         """Bytes of the models and scores of a target's fits."""
-        if not t.spec["keep"]:
+        if not t.spec.keep:
             return 0.0
-        recipe = protocol.recipe(
-            protocol.load(t.args["protocol"]), t.spec["setting"], t.spec["method"]
-        )
+        recipe = protocol.recipe(protocol.load(t.args.protocol), t.spec.setting, t.spec.method)
         width = 0 if recipe["method"]["reads"] in ("texts", "latents") else self._width(t)
         return effort.kept_bytes(recipe, self._rows(t.item).n, width)
 

@@ -25,6 +25,7 @@ from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
 from actprobe.probes import controls, door, extensions, fit, memory, metrics, needs
 from actprobe.probes import protocol as protocols
+from actprobe.probes.records import FeatureArgs, FitArgs
 
 Rows = Callable[[], list[dict[str, Any]]]
 # Makes the rows of a target, in a worker; and writes them, which returns the sealed part.
@@ -95,7 +96,7 @@ def fill(
 def _useful(out: Outcome) -> Iterator[Target]:
     """What is to do, but for the datasets of which the plan says that no fit can have a number."""
     for t in out.todo():
-        if reason := t.args.get("unfit"):
+        if reason := getattr(t.args, "unfit", None):
             out.bad(t, reason)
         else:
             yield t
@@ -104,9 +105,9 @@ def _useful(out: Outcome) -> Iterator[Target]:
 def _tell(todo: list[Target]) -> None:
     """Log once for each dataset what a protocol does not use of it."""
     told = dict.fromkeys(
-        (t.args["texts"], t.item, t.args["protocol"], t.spec["setting"], t.spec["method"])
+        (t.args.texts, t.item, t.args.protocol, t.spec.setting, t.spec.method)
         for t in todo
-        if "texts" in t.args
+        if isinstance(t.args, FitArgs)
     )
     lines: dict[str, None] = {}
     for texts, dataset, name, setting, method in told:
@@ -118,7 +119,7 @@ def _tell(todo: list[Target]) -> None:
 
 
 def _write(t: Target, rows: list[dict[str, Any]]) -> Path:
-    schema = columns("controls" in protocols.load(t.args["protocol"]), t.spec["keep"])
+    schema = columns("controls" in protocols.load(t.args.protocol), t.spec.keep)
     return store.write_table(t.path, pa.Table.from_pylist(rows, schema), t.record)
 
 
@@ -128,10 +129,10 @@ def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:
 
 def _size(t: Target) -> int:
     """Bytes of the numbers that a target reads; 0 when they are not there."""
+    args = t.args
+    read = args.features if isinstance(args, FeatureArgs) else (args.matrix or args.fit,)
     try:
-        return sum(
-            map(os.path.getsize, t.args.get("features") or [t.args["matrix"] or t.args["fit"]])
-        )
+        return sum(map(os.path.getsize, read))
     except OSError:
         return 0
 

@@ -15,7 +15,9 @@ from actprobe.lora import Collection
 from actprobe.plan import Target
 from actprobe.probes import elsewhere, evaluations, feature_targets, refusals
 from actprobe.probes import protocol as protocols
-from actprobe.probes.stage import VERSION, fitted, labelled, once
+from actprobe.probes.evaluations import EvaluationTarget
+from actprobe.probes.records import FeatureTarget, FitArgs, FitSpec, FitTarget
+from actprobe.probes.stage import VERSION, fitted, labelled, once, same
 from actprobe.probes.useless import without_models
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
@@ -40,7 +42,7 @@ def targets(
     known: Mapping[str, list[Target]],
     memo: DigestMemo,
     loras: Mapping[str, Collection] | None = None,
-) -> list[Target]:
+) -> list[Target[Any, Any]]:
     """Every probe result that the config's `probes` list asks for: fits, and evaluations of fits.
 
     A source is probed by the methods that read its kind: activations or SAE latents, of one vector
@@ -68,9 +70,9 @@ def targets(
                 "the array or SAE differently"
             )
     kinds["texts"] = {elsewhere.TEXTS: {name: [t] for name, t in texts.items()}}
-    found: list[Target] = []
-    of_features: list[Target] = []
-    applied: dict[int, list[Target]] = defaultdict(list)  # by number of the entry
+    found: list[FitTarget] = []
+    of_features: list[FeatureTarget] = []
+    applied: dict[int, list[FitTarget]] = defaultdict(list)  # by number of the entry
     places: dict[str, str] = {}
     for n, entry in enumerate(config.get("probes") or []):
         where = f"probes[{n}]"
@@ -83,9 +85,9 @@ def targets(
         refusals.check_of_collections(entry, where)
         for t in _entry(config, entry, where, texts, kinds):
             found.append(t)
-            if entry["apply_to"] and not t.args["applied"]:
+            if entry["apply_to"] and not t.args.applied:
                 applied[n].append(t)
-            if t.args["applied"] and places.setdefault(t.name, t.path) != t.path:
+            if t.args.applied and places.setdefault(t.name, t.path) != t.path:
                 raise ConfigError(
                     f"probes[{n}]: {t.name} is asked for twice with different settings; make one of "
                     "them an experiment of its own (they share the cache)"
@@ -99,20 +101,18 @@ def targets(
 
 def _tried(
     config: Mapping[str, Any],
-    applied: Mapping[int, list[Target]],
-    fits: Iterable[Target],
+    applied: Mapping[int, list[FitTarget]],
+    fits: Iterable[FitTarget],
     texts: Mapping[str, Target],
     kinds: Mapping[str, Matrices],
-) -> Iterator[Target]:
+) -> Iterator[EvaluationTarget]:
     """The evaluations of entries with `apply_to`, whose fits another entry may keep."""
-    useful: dict[str, list[Target]] = defaultdict(list)
+    useful: dict[str, list[FitTarget]] = defaultdict(list)
     for t in fits:
-        if "unfit" not in t.args:
+        if t.args.unfit is None:
             useful[t.name].append(t)
     for n, found in applied.items():
-        named = dict.fromkeys(t.name for t in found)
-        asked = [{**t.spec, "keep": True} for t in found]
-        own = [t for name in named for t in useful[name] if {**t.spec, "keep": True} in asked]
+        own = [t for asked in found for t in useful[asked.name] if same(t, asked)]
         yield from evaluations.targets(
             config, config["probes"][n], own, texts, kinds, f"probes[{n}]"
         )
@@ -131,7 +131,7 @@ def _entry(
     where: str,
     texts: Mapping[str, Target],
     kinds: Mapping[str, Matrices],
-) -> Iterator[Target]:
+) -> Iterator[FitTarget]:
     protocol = protocols.load(entry["protocol"])
     ignores = protocol["split"].get("groups") == "ignore"
     refusals.check_named(protocol, entry, where)
@@ -282,36 +282,37 @@ def _target(
     setting: str,
     method: str,
     data: Mapping[str, Target],
-) -> Target:
+) -> FitTarget:
     protocol, matrix = protocols.load(entry["protocol"]), data["matrix"]
     name, applied = protocol["name"], protocols.tests_elsewhere(protocol)
     place = _place(matrix)
     source, dataset = place["source"], labelled(matrix.item, entry)
-    params = {
-        **fitted(entry, setting, method),
-        **{role.replace("matrix", t.stage): t.identity for role, t in data.items()},
-    }
-    args = {
-        **place,
-        "dataset": matrix.item,
-        "protocol": entry["protocol"],
-        "applied": applied,
-        "threshold": entry["threshold"],
-        **{role: t.path for role, t in data.items()},
-    }
+    more: dict[str, Any] = {}
     if "test_texts" in data:
-        args |= _tested(data, place["position"])
-        dataset += f"@{args['condition']}" if applied else ""
+        more |= _tested(data, place["position"])
+        dataset += f"@{more['condition']}" if applied else ""
     if "compare_texts" in data:
-        args["compare_with"] = data["compare_texts"].item
-        args["skips"] = config["on_bad_dataset"] == "skip"
+        more["compare_with"] = data["compare_texts"].item
+        more["skips"] = config["on_bad_dataset"] == "skip"
+    spec = FitSpec(
+        **fitted(entry, setting, method), **{role: t.identity for role, t in data.items()}
+    )
+    args = FitArgs(
+        **place,
+        dataset=matrix.item,
+        protocol=entry["protocol"],
+        applied=applied,
+        threshold=entry["threshold"],
+        **{role: t.path for role, t in data.items()},
+        **more,
+    )
     loaded = source if matrix.stage == "latents" else place["model"] or source
     return plan.target(
         config["cache_dir"],
         "probes",
         VERSION,
         f"{name}/{setting}/{source}/{dataset}.{method}",
-        params,
+        spec,
         loader=f"{name}.{setting}.{loaded}",
         item=matrix.item,
         inputs={t.path: t for t in data.values()}.values(),

@@ -3,6 +3,12 @@
 `targets` is light to import; `run` makes a batch.
 """
 
-from actprobe.probes.evaluations.targets import VERSION, EvaluationArgs, EvaluationSpec, targets
+from actprobe.probes.evaluations.targets import (
+    VERSION,
+    EvaluationArgs,
+    EvaluationSpec,
+    EvaluationTarget,
+    targets,
+)
 
-__all__ = ["VERSION", "EvaluationArgs", "EvaluationSpec", "targets"]
+__all__ = ["VERSION", "EvaluationArgs", "EvaluationSpec", "EvaluationTarget", "targets"]

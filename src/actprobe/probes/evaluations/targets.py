@@ -14,6 +14,7 @@ from actprobe.plan import Record, Target
 from actprobe.probes import extensions
 from actprobe.probes import protocol as protocols
 from actprobe.probes.evaluations import classes
+from actprobe.probes.records import FitTarget
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ EvaluationTarget = Target[EvaluationSpec, EvaluationArgs]
 def targets(
     config: Mapping[str, Any],
     entry: Mapping[str, Any],
-    fits: Iterable[Target],
+    fits: Iterable[FitTarget],
     texts: Mapping[str, Target],
     kinds: Mapping[str, Matrices],
     where: str,
@@ -74,10 +75,10 @@ def targets(
     differ: dict[str, str] = {}
     missing, tried = dict.fromkeys(chosen), 0
     for fit in fits:
-        if not fit.spec["keep"]:
+        if not fit.spec.keep:
             raise ConfigError(
                 f"{where}: apply_to needs fits that are kept, and those of setting "
-                f"{fit.spec['setting']} are not; write `keep: [{fit.spec['setting']}]`"
+                f"{fit.spec.setting} are not; write `keep: [{fit.spec.setting}]`"
             )
         of = _of_source(fit, kinds)
         for name in dict.fromkeys([fit.item, *chosen]):
@@ -105,11 +106,11 @@ def targets(
         log.info("%s.apply_to: left out %s", where, words)
 
 
-def _of_source(fit: Target, kinds: Mapping[str, Matrices]) -> Mapping[str, list[Target]]:
+def _of_source(fit: FitTarget, kinds: Mapping[str, Matrices]) -> Mapping[str, list[Target]]:
     """The matrices of a fit's source by dataset."""
     for of in kinds.values():
-        found = of.get(fit.args["source"], {})
-        if any(t.path == fit.args["matrix"] for t in found.get(fit.item, ())):
+        found = of.get(fit.args.source, {})
+        if any(t.path == fit.args.matrix for t in found.get(fit.item, ())):
             return found
     raise AssertionError(fit.path)
 
@@ -124,7 +125,7 @@ def _check(train: Target, tried: Target) -> None:
 def _target(
     config: Mapping[str, Any],
     entry: Mapping[str, Any],
-    fit: Target,
+    fit: FitTarget,
     name: str,
     texts: Mapping[str, Target],
     of: Mapping[str, list[Target]],
@@ -133,7 +134,7 @@ def _target(
     own = name == fit.item
     matrix = None if own else plan.only(of[name], where)
     train = plan.only(of[fit.item], where)
-    method, setting = fit.spec["method"], fit.spec["setting"]
+    method, setting = fit.spec.method, fit.spec.setting
     how = protocols.load(entry["protocol"])["methods"][method]
     inputs = [fit, texts[name], texts[fit.item]]
     if matrix is not None:
