@@ -46,6 +46,9 @@ STAGES = {  # in the order in which they are made
         "sae.latents_stage:run", first="sae.kernel:prefer_avx512", threads="saes", grouped=True
     ),
     "probes": Stage("probes.batch:run", threads="probes", workers=True, grouped=True),
+    "evaluations": Stage(
+        "probes.evaluations.run:run", threads="probes", workers=True, grouped=True
+    ),
     "top_contexts": Stage("contexts.run:run"),
     "lora_index": Stage("lora.index:run"),
     "lora_primitives": Stage("lora.primitives:run"),

@@ -1,13 +1,16 @@
-"""Probes: fits of one protocol and setting, many datasets per job, one thread per worker.
+"""Probes: fits of one protocol and setting, many datasets per job, one thread per worker; and fits tried
+on other collections.
 
 REQUIRED INPUTS: activations and texts, features and labels of LoRAs.
-OUTPUTS: {cache_dir}/probes/{protocol}/{setting}/{source}/{dataset}.{method}.{key}.parquet
+OUTPUTS: {cache_dir}/probes/{protocol}/{setting}/{source}/{dataset}.{method}.{key}.parquet,
+{cache_dir}/evaluations/{protocol}/{setting}/{source}/{dataset}.{method}@{collection}.{key}.parquet
 """
 
-for batch in PLAN.of("probes"):
+for batch in PLAN.of("probes", "evaluations"):
 
     rule:
-        """Fits and their numbers, of one protocol, setting and source, for all pending datasets."""
+        """probes: fits and their numbers, of one protocol, setting and source, for all pending datasets.
+        evaluations: those fits tried on other collections."""
         name:
             batch.rule
         input:

@@ -13,6 +13,7 @@ rule tables:
     """Tidy tables of fits, datasets, comparisons and what was left out, from probe results."""
     input:
         probes=PLAN.paths("probes"),
+        evaluations=PLAN.paths("evaluations"),
         texts=PLAN.paths("texts"),
         indexes=PLAN.paths("lora_index"),
         features=lora.telling(PLAN.paths("features")),
