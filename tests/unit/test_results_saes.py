@@ -11,7 +11,13 @@ import pandas as pd
 import pytest
 
 from actprobe import keys, store
-from actprobe.results import figures, layout, saes
+from actprobe.report import figures
+from actprobe.report import layout as shown
+from actprobe.results import layout, saes
+from actprobe.results.make import Written
+from actprobe.results.tables import tidy
+
+ROOT = {"results_dir": "r", "experiment": "e"}
 
 
 def facts(dead, l0, explained, warnings=(), massive=0):
@@ -81,6 +87,11 @@ def test_all_latents_are_gone(tmp_path):
     assert row == ["s", *[""] * 6, f"{saes.GONE} (2 datasets)"]
 
 
+def draw(curves, folder):
+    found = Written(tidy(pd.DataFrame(columns=["experiment"])), {"sae_training": curves})
+    figures.write(found, [], folder, ["sae_training"], 0.95)
+
+
 def test_training_curves_are_a_table_and_a_figure(encoded, tmp_path):
     curves = saes.training_table(encoded)
     assert list(curves.columns) == [*saes.CURVE, *saes.TRAINED]
@@ -88,13 +99,13 @@ def test_training_curves_are_a_table_and_a_figure(encoded, tmp_path):
         ["s", 512, 0.9, 0.8, 0, 0.85], ["s", 1024, 0.5, 0.4, 3, 0.45],
     ]  # fmt: skip
     assert curves[saes.TRAINED[:3]].to_numpy().tolist() == [["all", 7, 9]] * 2
-    figures.write_training(curves, tmp_path / "one")
-    figures.write_training(curves, tmp_path / "two")
+    draw(curves, tmp_path / "one")
+    draw(curves, tmp_path / "two")
     for name in ("sae_training.svg", "sae_training.png"):
-        one, two = ((tmp_path / n / "figures" / name).read_bytes() for n in ("one", "two"))
+        one, two = ((tmp_path / n / name).read_bytes() for n in ("one", "two"))
         assert one == two and len(one) > 5000
     assert saes.training_table([entry(tmp_path, "a", str(tmp_path / "deleted.h5"))]).empty
-    figures.write_training(curves.iloc[:0], tmp_path / "none")
+    draw(curves.iloc[:0], tmp_path / "none")
 
 
 def test_only_latents_that_probes_read_are_told(tmp_path):
@@ -110,8 +121,8 @@ def test_only_latents_that_probes_read_are_told(tmp_path):
 
 
 def test_tables_and_figure_come_with_saes():
-    assert not set(layout.SAE_TABLES) & set(layout.tables_of({"saes": {}}))
-    config = {"saes": {"s": {"train": {"k": 4}}}}
-    assert set(layout.SAE_TABLES) < set(layout.tables_of(config))
-    assert layout.figures_of(config)[-1] == layout.TRAINING
-    assert layout.TRAINING not in layout.figures_of({"saes": {"s": {"train": None}}})
+    assert not set(layout.SAE_TABLES) & set(layout.outputs({**ROOT, "saes": {}}))
+    config = {**ROOT, "saes": {"s": {"train": {"k": 4}}}}
+    assert set(layout.SAE_TABLES) < set(layout.outputs(config))
+    assert shown.TRAINING in shown.figures(config)
+    assert shown.TRAINING not in shown.figures({"saes": {"s": {"train": None}}})

@@ -1,8 +1,8 @@
 """The plan of this run, made by the main process and read by the jobs. No rules here.
 
 REQUIRED INPUTS: the config.
-OUTPUTS: PLAN (batches per stage), CONFIG (resolved), RESULTS and CONTRASTIVE (files of
-the reports), FINAL; needs() and group_of(), what a batch's job asks of a cluster.
+OUTPUTS: PLAN (batches per stage), CONFIG (resolved), TABLES, REPORT and VECTORS (files of
+results), FINAL; needs() and group_of(), what a batch's job asks of a cluster.
 """
 
 import os
@@ -13,7 +13,7 @@ from snakemake.cli import parse_args
 from snakemake.io import _IOFile
 from snakemake.logging import logger
 
-from actprobe import contrastive, costs, results, runs, session, wandb
+from actprobe import costs, report as pages, results, runs, session, wandb
 from actprobe.errors import ActprobeError
 from actprobe.experiment import STAGES
 from actprobe.failures import Failures, says_only_that_a_script_failed
@@ -98,16 +98,16 @@ ARGS = command_line() if workflow.is_main_process else None
 PLAN = begin()
 keep(PLAN.targets)
 CONFIG = PLAN.config
-RESULTS = results.outputs(CONFIG)
-CONTRASTIVE = contrastive.outputs(CONFIG)
+TABLES = results.outputs(CONFIG)
+REPORT = pages.outputs(CONFIG)
+VECTORS = results.vectors(CONFIG)
 PAGES = [wandb.page(CONFIG, path) for path in PLAN.paths("top_contexts")]
-APPLIED = contrastive.paths(PLAN)  # fits that are tested on other datasets
-DIRECTIONS = [p for of in CONTRASTIVE.values() for p in of.values()] if APPLIED else []
-# What the report reads is made on the way to it.
-FINAL = (
-    [p for of in RESULTS.values() for p in of.values()] if PLAN.paths("probes") else []
-)
-FINAL += DIRECTIONS
+APPLIED = results.applied(PLAN)  # fits that are tested on other datasets
+FINAL = []
+if PLAN.paths("probes"):
+    FINAL += [*TABLES.values(), *(p for of in REPORT.values() for p in of.values())]
+if APPLIED:
+    FINAL += [VECTORS]
 FINAL += [p for p in PLAN.wanted if PLAN.targets[p].stage not in {"texts", "probes"}]
 FINAL = FINAL + PAGES or PLAN.wanted
 if really_runs(ARGS) and not ARGS.nolock:

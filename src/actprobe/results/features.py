@@ -23,6 +23,7 @@ CELL = [*WHERE, "source", "columns", "site", "method"]
 COUNTS = ["n_train", "n_test", "n_columns", "n_constant", "n_repeated"]
 _BESIDE = [*(c for c in CELL if c not in ("source", "method")), "method"]  # a control's cell
 _MEANS = ["test_score", "val_score", "train_score"]
+SHARED = '"test_rows": "shared"'  # in the `params` of runs that test on the same rows
 CHOICES = [
     *WHERE, "n_runs", "among", "most", "of_runs", "test_score", "ci_low", "ci_high", "chance",
     *CONTROLS,
@@ -55,7 +56,7 @@ def representation(rows: pd.DataFrame) -> pd.Series:
 
 def is_control(rows: pd.DataFrame) -> pd.Series:
     """True for rows of recipe_only and norm_only [n]."""
-    return representation(rows).isin(CONTROLS)
+    return representation(rows).isin(CONTROLS) & (rows["columns"] != "")
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +116,7 @@ def _interval(fits: pd.DataFrame, metric: str, looks: int = 1) -> tuple[float, f
     ratio = (fits["n_test"] / fits["n_train"]).mean()
     within, level = scores.span(scores.known(metric)), 1 - 0.05 / looks
     low, high = interval(values, float(ratio), within, level)
-    if '"test_rows": "shared"' in fits["params"].iloc[0]:
+    if SHARED in fits["params"].iloc[0]:
         if metric == "acc":
             least, most = wilson(values.mean(), n_test)
         else:

@@ -1,6 +1,6 @@
 """A small contrastive data set and a random model to try everything on.
 
-python -m actprobe.contrastive.fixture FOLDER
+python -m actprobe.models.fixture FOLDER
 
 letters.json      pairs in the contrastive schema: a question of choices, Yes is always positive
 statements.json   pairs whose answers are sentences, for models that do not answer

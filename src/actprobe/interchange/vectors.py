@@ -1,18 +1,20 @@
-"""Vectors and scores as files that steering and evaluation scripts read."""
+"""Directions, and the scores of rows along them, as files that steering and evaluation scripts read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from actprobe import csvs, texts
-from actprobe.contrastive import tables
-from actprobe.contrastive.artefact import Applied
+from actprobe import csvs
+from actprobe.errors import ActprobeError
 from actprobe.probes.projections import STATISTICS
-from actprobe.results.figures.style import layer_of
+from actprobe.results import directions, layout
+from actprobe.results.directions import RULE, Applied, load_all, load_texts
+from actprobe.results.views import layer_of
 from actprobe.texts import Texts
 
 _SHOWN = 100  # characters of a question in the score files
@@ -28,18 +30,28 @@ def runs(found: Sequence[Applied]) -> dict[str, list[Applied]]:
     """The directions of each run by the name of its folder: training set, model, kind of site, position
     and method. One that was tried on several datasets is there as often."""
     made = {}
-    for (train, model, kind, position, score_at, method), members in tables.runs(found).items():
+    for (train, model, kind, position, score_at, method), members in directions.runs(found).items():
         at = position if score_at == position else f"{position}@{score_at}"
         made[f"{train}.{model}.{kind}.{at}.{method}"] = members
     return made
 
 
-def write(root: Path, found: Sequence[Applied], data: Mapping[str, Texts]) -> None:
-    """Write every direction and its scores below `root`, a folder for each run.
+def write(config: Mapping[str, Any], fits: Iterable[str], texts: Iterable[str]) -> None:
+    """Write the directions among these fits and their scores, a folder for each run, into
+    `layout.vectors`.
 
-    Besides what `write_vectors` writes: {dataset}/probe_stats_layer{L}.csv, with the columns of the
-    evaluation-awareness scripts (Nguyen et al. 2025) and n_tokens; text as `csvs` writes it.
+    fits, texts: paths of their artefacts. Besides what `write_vectors` writes:
+    {dataset}/probe_stats_layer{L}.csv, with the columns of the evaluation-awareness scripts (Nguyen et
+    al. 2025) and n_tokens; text as `csvs` writes it. Raises ActprobeError where a dataset to compare
+    with was skipped and skipping is no longer allowed.
     """
+    root, found = Path(layout.vectors(config)), load_all(fits)
+    left_out = dict.fromkeys(d.row["left_out"] for d in found if d.row["left_out"])
+    if left_out and config["on_bad_dataset"] == "stop":
+        reasons = "\n  ".join(left_out)
+        raise ActprobeError(f"these datasets to compare with cannot be used:\n  {reasons}")
+    root.mkdir(parents=True, exist_ok=True)
+    data = load_texts(texts, {d.row["test_set"] for d in found})
     for name, members in runs(found).items():
         write_vectors(root / name, members)
         for d in members:
@@ -93,13 +105,7 @@ def _info(members: Sequence[Applied]) -> str:
         "Training dataset": first["dataset"],
         "Training dataset size": first["n_train"],
         "Positive class": first["positive"],
-        "Rule": tables.RULE,
+        "Rule": RULE,
         "Keys": ", ".join(d.row["key"] for d in members),
     }
     return "".join(f"{k}: {v}\n" for k, v in lines.items())
-
-
-def load_texts(paths: Iterable[str], wanted: Iterable[str]) -> dict[str, Texts]:
-    """The datasets of these names among texts artefacts."""
-    named = {Path(p).name.rsplit(".", 2)[0]: p for p in paths}
-    return {name: texts.load(named[name]) for name in sorted(set(wanted))}

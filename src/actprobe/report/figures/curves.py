@@ -12,8 +12,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 
-from actprobe.contrastive.views import MOST_TICKS, Found, layer_name, methods, views
-from actprobe.results.figures import style
+from actprobe.report.figures import style
+from actprobe.report.figures.runs import MOST_TICKS, Found, layer_name, methods, views
 
 _CLASSES = {0: ("other class", "#E69F00"), 1: ("positive class", "#0072B2")}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from actprobe.results.figures import style
+from actprobe.report.figures import style
 
 
 def sae_training(curves: pd.DataFrame) -> Figure:

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from actprobe.report.figures import style
 from actprobe.results import scores
-from actprobe.results.figures import style
 from actprobe.results.select import BASELINES, SLICE, TIES, quiver_table
 from actprobe.results.stats import CONFIDENCE
 from actprobe.results.views import differing

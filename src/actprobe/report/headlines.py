@@ -6,7 +6,9 @@ import math
 
 import pandas as pd
 
+from actprobe.report import features
 from actprobe.results import scores, views
+from actprobe.results.make import Written
 from actprobe.results.select import PROBE, best_by_validation
 from actprobe.results.stats import FEWEST, mean_interval
 from actprobe.results.tables import TASK, method_rank, summarise
@@ -20,10 +22,22 @@ MANY_PLACES = 8  # lines about SAEs
 _PLACE = ["protocol", "metric", "model", "site", "position"]
 
 
+def lines(found: Written) -> list[str]:
+    """What the written tables say in a few lines of text: shown when a run ends, and atop the page.
+
+    Targets that could not be made have no number of fits.
+    """
+    skipped = int(found["skipped"]["fits"].isna().sum())
+    of_features = features.headline(found) if len(found["representations"]) else []
+    if of_features and found.of_texts.empty and not skipped:
+        return of_features
+    return [*headline(found.of_texts, skipped, found["datasets"]), *of_features]
+
+
 def headline(
     table: pd.DataFrame, skipped: int = 0, datasets: pd.DataFrame | None = None
 ) -> list[str]:
-    """What the table says in a few lines of text: shown when a run ends, and atop the report.
+    """What a table of probes of texts says in a few lines.
 
     Every protocol has lines of its own, and so has every metric in it. The best probe is the one with
     the best mean validation score among those that cover the most datasets, chosen anew with each seed

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actprobe.lora import CONTROLS, REPRESENTATIONS
+from actprobe.report.figures import style
 from actprobe.results import scores
 from actprobe.results.features import WHERE, representation
-from actprobe.results.figures import style
 
 PANEL = [*WHERE, "method"]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

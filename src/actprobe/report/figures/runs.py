@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from actprobe.contrastive.artefact import Applied
-from actprobe.contrastive.tables import RUN, rank
+from actprobe.results.directions import RUN, Applied, rank
 
 Found = Mapping[str, Applied]  # key -> direction and scores
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from actprobe import pages
 from actprobe.lora import CONTROLS
-from actprobe.pages import Table
-from actprobe.probes.metrics import all_metrics
+from actprobe.pages import Table, number
+from actprobe.report import datasets
 from actprobe.results import scores
 from actprobe.results.features import representation
+from actprobe.results.make import Written
 from actprobe.results.views import count
 
-_NAMES = {
-    "protocol": "protocol",
-    "dataset": "collection",
-    "label": "class",
-    "representation": "representation",
-    "columns": "columns",
-    "method": "method",
-}
 _SCORES = {
-    "test_score": "",  # named by the metric
     "chance": "chance",
     "recipe_only": "recipe_only",
     "norm_only": "norm_only",
@@ -32,17 +25,16 @@ _SCORES = {
     "train_score": "on train rows",
 }
 _COUNTS = {
-    "n_train": "train LoRAs",
-    "n_test": "test LoRAs",
-    "n_columns": "columns",
-    "n_constant": "constant",
-    "n_repeated": "repeated",
+    "train LoRAs": "n_train",
+    "test LoRAs": "n_test",
+    "columns read": "n_columns",
+    "constant": "n_constant",
+    "repeated": "n_repeated",
 }
 _MOST_NAMED = 5
-_MOST_ROWS = 400
 
 
-def headline(found: Mapping[str, pd.DataFrame]) -> list[str]:
+def headline(found: Written) -> list[str]:
     """A few lines: per collection what choosing by validation reaches, controls, leaks, outliers."""
     lines = [_choice(c) for c in found["choices"].to_dict("records")]
     by = ["protocol", "setting", "dataset", "label"]
@@ -74,7 +66,7 @@ def _interval(c: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    return "not known" if pd.isna(value) else f"{value:.3f}"
+    return number(value) or "not known"
 
 
 def _leak(part: pd.DataFrame) -> str:
@@ -102,63 +94,33 @@ def _far(part: pd.DataFrame) -> str:
     )
 
 
-def tables(found: Mapping[str, pd.DataFrame]) -> dict[str, Table | None]:
+def tables(found: Written) -> dict[str, Table | None]:
     """`summary`, the probes with a number; `metrics`, all metrics of these; `refused`, the files that
     were left out."""
     summary = found["representations"]
     known = summary[summary["test_score"].notna()]
     known = known.assign(representation=representation(known))
+    names: dict[str, pages.Cell] = {"protocol": "protocol", "collection": "dataset"}
+    names |= {"class": "label"} if (known["label"] != "").any() else {}
+    names |= {c: c for c in ("representation", "columns", "method")}
+    metric = scores.any_of(scores.known(m).label for m in known["metric"].unique())
+    numbers: dict[str, pages.Cell] = {metric: _mean("test_score")}
+    numbers |= {words: _mean(c) for c, words in _SCORES.items()}
+    numbers |= {words: (lambda r, c=c: number(r[c], "g")) for words, c in _COUNTS.items()}
+    refused = found["refused"].drop_duplicates(["collection", "id", "reason"])
+    columns: dict[str, pages.Cell] = {"collection": "collection", "what": "id", "reason": "reason"}
     return {
-        "summary": _probes(known),
-        "metrics": _metrics(known),
-        "refused": _refused(found["refused"]),
+        "summary": pages.table(known, names | numbers, len(names)),
+        "metrics": datasets.of_metrics(known, names, len(names), "LoRA weights"),
+        "refused": pages.table(refused, columns, 3),
     }
 
 
-def _names(known: pd.DataFrame) -> list[str]:
-    return [c for c in _NAMES if c != "label" or (known["label"] != "").any()]
+def _mean(column: str) -> pages.Cell:
+    """A mean over runs with its standard deviation."""
 
+    def cell(r: Mapping[str, Any]) -> str:
+        spread = f" ± {r[column + '_std']:.3f}" if f"{column}_std" in r else ""
+        return "" if pd.isna(r[column]) else f"{r[column]:.3f}{spread}"
 
-def _metrics(known: pd.DataFrame) -> Table | None:
-    shown = [
-        m for m in all_metrics().values() if m.column in known and known[m.column].notna().any()
-    ]
-    names = _names(known)
-    rows = [
-        [
-            *(str(r[c]) for c in names),
-            *("" if pd.isna(r[m.column]) else f"{r[m.column]:.3f}" for m in shown),
-        ]
-        for _, r in known.head(_MOST_ROWS).iterrows()
-    ]
-    columns = [*(_NAMES[c] for c in names), *(m.name for m in shown)]
-    note = "; ".join(f"{m.name}: {m.label}" for m in shown) + "."
-    if not rows:
-        return None
-    return Table(columns, rows, labels=len(names), title="LoRA weights", note=note, of=len(known))
-
-
-def _probes(known: pd.DataFrame) -> Table | None:
-    names = _names(known)
-    rows = [
-        [*(str(r[c]) for c in names), *_numbers(r)] for _, r in known.head(_MOST_ROWS).iterrows()
-    ]
-    metric = scores.any_of(scores.known(m).label for m in known["metric"].unique()) if rows else ""
-    columns = [*(_NAMES[c] for c in names), metric, *list(_SCORES.values())[1:], *_COUNTS.values()]
-    return Table(columns, rows, labels=len(names), of=len(known)) if rows else None
-
-
-def _numbers(r: pd.Series) -> Iterator[str]:
-    for c in _SCORES:
-        spread = f" ± {r[c + '_std']:.3f}" if f"{c}_std" in r else ""
-        yield "" if pd.isna(r[c]) else f"{r[c]:.3f}{spread}"
-    for c in _COUNTS:
-        yield "" if pd.isna(r[c]) else f"{r[c]:g}"
-
-
-def _refused(refused: pd.DataFrame) -> Table | None:
-    """The files that were refused; what occurs twice once."""
-    rows = [(r["collection"], r["id"], r["reason"]) for r in refused.to_dict("records")]
-    rows = list(dict.fromkeys(rows))
-    columns = ["collection", "what", "reason"]
-    return Table(columns, rows[:_MOST_ROWS], labels=3, of=len(rows)) if rows else None
+    return cell

@@ -20,7 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 
 from actprobe.probes.metrics import Metric
-from actprobe.results.figures import words
+from actprobe.report.figures import words
 
 # Okabe & Ito (2008), distinguishable with every common colour vision; markers differ as well.
 _LOOKS = {
@@ -158,9 +158,9 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def grid(fig: Figure, n: int, across: int) -> list[Axes]:
-    """`n` axes, `across` in a row, that share their scales."""
-    axes = fig.subplots(math.ceil(n / across), across, squeeze=False, sharey=True)
+def grid(fig: Figure, n: int, across: int, share: bool = True) -> list[Axes]:
+    """`n` axes, `across` in a row, that share their scales unless told otherwise."""
+    axes = fig.subplots(math.ceil(n / across), across, squeeze=False, sharey=share)
     flat = list(axes.flat)
     for ax in flat[n:]:
         ax.set_visible(False)
@@ -276,11 +276,3 @@ def canvas(fig: Figure) -> Bbox:
     low = [o if f >= o else f - _MARGIN for o, f in zip(own.min, found.min, strict=True)]
     high = [o if f <= o else f + _MARGIN for o, f in zip(own.max, found.max, strict=True)]
     return Bbox([low, high])
-
-
-def layer_of(site: str) -> int | None:
-    """The layer number in a site ("resid_post.3" -> 3), -1 for the embedding, None otherwise."""
-    if site == "embed":
-        return -1
-    found = re.search(r"\.(\d+)$", site)
-    return int(found[1]) if found else None

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from actprobe.report.figures import style, words
 from actprobe.results import scores
-from actprobe.results.figures import style, words
 from actprobe.results.stats import CONFIDENCE
 from actprobe.results.views import featured, place_name, probe_order
 

@@ -9,40 +9,34 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actprobe.results.confusion import square
-from actprobe.results.features import WHERE, is_control
-from actprobe.results.figures import style, words
-from actprobe.results.figures.features import titled
+from actprobe.report.confusions import named
+from actprobe.report.figures import style, words
+from actprobe.results.confusion import best, square
 
 _MATRICES = 8
 _SIDE = 3.0  # inches of a confusion matrix
 _NAME, _LINE = 7.0, 8.5  # points of a name, and of the line in which it stands
 
 
-def confusion(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """Confusion matrix of the cell with the best mean validation score, per collection."""
+def confusion(table: pd.DataFrame) -> Figure:
+    """Confusion matrix of the probe with the best mean validation score, per collection."""
     title = "Confusion matrix"
-    rows = summary[summary["test_score"].notna() & ~is_control(summary)]
-    if rows.empty:
-        return style.nothing(title, "No classifier has a number.")
-    groups, more = style.first(rows.groupby(WHERE, sort=False), _MATRICES, "collections")
-    best = [part.loc[part["val_score"].fillna(-1).idxmax()] for _, part in groups]
-    across = min(len(best), 2)
+    found = best(table)
+    if not found:
+        return style.nothing(title, "No probe tells more than two classes apart.")
+    shown, more = style.first(found, _MATRICES, "collections")
+    across = min(len(shown), 2)
+    width = max(5.4, 5.0 * across)
     fig = style.figure(
         title,
-        "The representation, columns and method with the best mean validation score. Shares of the "
-        f"true class in %, test rows of all runs together.{more}",
-        max(5.4, 5.0 * across),
-        5.0 * math.ceil(len(best) / across),
+        "The probe with the best mean validation score. Shares of the true class in %, test rows of all "
+        f"runs together.{more}",
+        width,
+        5.0 * math.ceil(len(shown) / across),
     )
-    axes = fig.subplots(math.ceil(len(best) / across), across, squeeze=False)
-    for ax, cell in zip(axes.flat, best, strict=False):
-        keys = [*WHERE, "source", "columns", "method"]
-        mine = table[(table[keys] == cell[keys]).all(axis=1)]
-        _confusion(ax, square(mine))
-        style.head(ax, titled(tuple(cell[keys])), _SIDE)
-    for ax in list(axes.flat)[len(best) :]:
-        ax.set_visible(False)
+    for ax, (cell, lines) in zip(style.grid(fig, len(shown), across, False), shown, strict=True):
+        _confusion(ax, square(lines))
+        style.head(ax, named(cell), _SIDE)
     return fig
 
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actprobe.probes.metrics import Metric
+from actprobe.report.figures import style
 from actprobe.results import scores
-from actprobe.results.figures import style
 from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.views import (
     count,

@@ -1,17 +1,22 @@
-"""Rows of directions as the page shows them: a view of the tidy table, with the layers chosen."""
+"""Directions that datasets test: as `probes` keeps them, and as rows with the layers chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from actprobe import csvs
-from actprobe.contrastive.artefact import Applied
-from actprobe.results.figures.style import layer_of
+from actprobe import store, texts
+from actprobe.errors import BadInput
+from actprobe.probes import door
+from actprobe.probes.projections import STATISTICS
+from actprobe.results.views import layer_of
+from actprobe.texts import Texts
 
 # The layers of one run differ in nothing but the layer.
 RUN = ["train", "model", "kind", "position", "score_at", "method"]
@@ -23,7 +28,7 @@ COLUMNS = [
     "auc_without_compare", "left_out", "warning", "reason", "key",
 ]  # fmt: skip
 METHODS = ("mean_difference", "logreg", "lda")  # the order of tables and figures
-_TEXT = ("experiment", *RUN, "source", "site", "dataset", "positive", "compare_with", "left_out",
+TEXT = ("experiment", *RUN, "source", "site", "dataset", "positive", "compare_with", "left_out",
          "warning", "reason", "key")  # fmt: skip
 _NAMES = {"dataset": "train", "test_set": "dataset", "train_score": "train_auc", "val_score": "val_auc",
           "test_score": "test_auc"}  # fmt: skip
@@ -44,9 +49,9 @@ def view(tidy: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["test_set"].notna() & (rows["test_set"] != "")]
     taken = [c for c in rows if c in _NAMES.values() and c not in _NAMES]
     rows = rows.drop(columns=taken).rename(columns=_NAMES).reindex(columns=COLUMNS)
-    for column in _TEXT:
+    for column in TEXT:
         rows[column] = rows[column].astype(object).where(rows[column].notna(), "")
-    numbers = [c for c in COLUMNS if c not in (*_TEXT, "converged", "chosen")]
+    numbers = [c for c in COLUMNS if c not in (*TEXT, "converged", "chosen")]
     rows[numbers] = rows[numbers].astype("float64")
     rows["layer"] = np.array([layer_of(site) for site in rows["site"]], float)
     text = rows["source"] == "texts"
@@ -111,12 +116,6 @@ def _chosen(made: pd.DataFrame) -> pd.Series:
     return pd.Series([row in taken for row in mine], index=made.index)
 
 
-def read(path: str | Path) -> pd.DataFrame:
-    """The table that was written."""
-    made = csvs.read(path, _TEXT)
-    return made.assign(chosen=made["chosen"].eq(True))
-
-
 def cosines(found: Sequence[Applied]) -> dict[tuple[str, ...], pd.DataFrame]:
     """Cosines between the directions of a run's layers: run -> [layers, layers] by site."""
     made = {}
@@ -127,3 +126,74 @@ def cosines(found: Sequence[Applied]) -> dict[tuple[str, ...], pd.DataFrame]:
             stacked = np.stack([by_site[s] for s in sites])
             made[run] = pd.DataFrame(stacked @ stacked.T, sites, sites)
     return made
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One direction and the scores of one test set.
+
+    row: its tidy row; direction, unit, mean_positive, mean_negative: float64 [d]; at: rows of the
+    test dataset that have a label [N]; y: 0/1 labels [N]; values: [N, 4]
+    (`projections.STATISTICS`); n_tokens: int32 [N], -1 where an imported cache does not tell it; null:
+    AUCs of null directions, `random` ones and fits on `permuted` labels.
+    """
+
+    row: Mapping[str, Any]
+    direction: NDArray[np.float64]
+    mean_positive: NDArray[np.float64]
+    mean_negative: NDArray[np.float64]
+    at: NDArray[np.int64]
+    y: NDArray[np.uint8]
+    values: NDArray[np.float64]
+    n_tokens: NDArray[np.int32]
+    null: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def unit(self) -> NDArray[np.float64]:
+        """The direction of norm 1, [d]; zero where there is none."""
+        return np.asarray(self.direction / (self.row["norm"] or 1.0), np.float64)
+
+
+def load(path: str | Path) -> Applied | None:
+    """Read an artefact; None for a baseline.
+
+    Raises BadInput with the stored reason for a tombstone.
+    """
+    table = store.read_table(path)
+    if "kept_direction" not in table.column_names:
+        return None
+    (row,) = table.to_pylist()
+    if row["kept_direction"] is None:
+        return None
+    arrays = {name: np.array(door.kept(row, name), dtype.to_pandas_dtype())
+              for name, dtype in door.KEPT.items()}  # fmt: skip
+    return Applied(
+        {c: v for c, v in row.items() if not c.startswith("kept_")},
+        arrays["direction"],
+        arrays["mean_positive"],
+        arrays["mean_negative"],
+        arrays["row"],
+        arrays["y"],
+        arrays["statistics"].reshape(-1, len(STATISTICS)),
+        arrays["n_tokens"],
+        {kind: arrays[f"null_{kind}"] for kind in ("random", "permuted")},
+    )
+
+
+def load_all(paths: Iterable[str | Path]) -> list[Applied]:
+    """The directions among these artefacts; tombstones and baselines are passed over."""
+    found = []
+    for path in paths:
+        try:
+            of = load(path)
+        except BadInput:
+            continue
+        if of is not None:
+            found.append(of)
+    return found
+
+
+def load_texts(paths: Iterable[str], wanted: Iterable[str]) -> dict[str, Texts]:
+    """The datasets of these names among texts artefacts."""
+    named = {Path(p).name.rsplit(".", 2)[0]: p for p in paths}
+    return {name: texts.load(named[name]) for name in sorted(set(wanted))}

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actprobe.contrastive import curves
-from actprobe.contrastive.artefact import Applied
-from actprobe.contrastive.layout import FIGURES
-from actprobe.contrastive.views import layer_axis, layer_name, look, methods, read_at, views
-from actprobe.results.figures import style
+from actprobe.report.figures import style
+from actprobe.report.figures.runs import layer_axis, layer_name, look, methods, read_at, views
+from actprobe.results.views import layer_of
 
 _BASELINES = {
     "baseline_length": ("text length", "#7F7F7F", (0, (1, 1.5))),
@@ -25,25 +21,6 @@ _BASELINES = {
 }
 _PERMUTED, _RANDOM = "null: permuted labels", "random directions"
 _MOST_MAPS = 9
-
-
-def write(
-    root: Path,
-    made: pd.DataFrame,
-    directions: Sequence[Applied],
-    cosines: Mapping[tuple[str, ...], pd.DataFrame],
-) -> None:
-    """Draw all figures into `{root}/figures` from the tidy table, the artefacts and the cosines."""
-    found = {d.row["key"]: d for d in directions}
-    with matplotlib.rc_context(style.RC):
-        drawn = (
-            by_layer(made),
-            curves.roc(made, found),
-            curves.scores(made, found),
-            cosine_map(cosines),
-        )
-        for name, fig in zip(FIGURES, drawn, strict=True):
-            style.save(fig, root / "figures" / name)
 
 
 def by_layer(made: pd.DataFrame) -> Figure:
@@ -132,12 +109,10 @@ def cosine_map(cosines: Mapping[tuple[str, ...], pd.DataFrame]) -> Figure:
         width,
         3.7 * math.ceil(len(shown) / across),
     )
-    axes = fig.subplots(math.ceil(len(shown) / across), across, squeeze=False)
-    for ax in axes.flat[len(shown) :]:
-        ax.set_visible(False)
-    for ax, (run, c) in zip(axes.flat, shown, strict=False):
+    axes = style.grid(fig, len(shown), across, False)
+    for ax, (run, c) in zip(axes, shown, strict=True):
         image = ax.imshow(c.to_numpy(), cmap=style.DIVERGING, vmin=-1, vmax=1)
-        names = [layer_name(style.layer_of(site) or 0) for site in c.columns]
+        names = [layer_name(layer_of(site) or 0) for site in c.columns]
         every = math.ceil(len(names) / 12)
         ax.set_xticks(range(0, len(names), every), names[::every])
         ax.set_yticks(range(0, len(names), every), names[::every])

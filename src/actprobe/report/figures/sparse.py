@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actprobe.probes.metrics import Metric
+from actprobe.report.figures import style, words
 from actprobe.results import scores
 from actprobe.results.compare import common
-from actprobe.results.figures import style, words
 from actprobe.results.select import SLICE, quiver
 from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.tables import TASK, method_rank, natural

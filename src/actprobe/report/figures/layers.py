@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from actprobe.probes.metrics import Metric
+from actprobe.report.figures import style
 from actprobe.results import scores
-from actprobe.results.figures import style
 from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.views import (
     baseline,
     count,
     differing,
+    layer_of,
     named,
     over_datasets,
     probe_order,
@@ -40,7 +41,7 @@ def scores_by_layer(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figu
     metric = scores.metric_of(table)
     title = f"{scores.upper(metric.label)} by layer"
     rows = named(usual(table))
-    rows = rows[baseline(rows)].assign(layer=lambda r: r["site"].map(style.layer_of))
+    rows = rows[baseline(rows)].assign(layer=lambda r: r["site"].map(layer_of))
     rows = rows[rows["layer"].notna()]
     if rows.empty:
         return style.nothing(title, "There are no baseline probes with a number on any layer.")
