@@ -101,7 +101,7 @@ def test_sae_probes_stand_beside_the_baseline_of_their_place() -> None:
     drawn = np.concatenate([line.get_xydata() for line in ax.get_lines()[:2]])
     assert len(drawn) == 6
     np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], -0.02)
-    heat = figures.sae_by_dataset(table).axes[0].collections[0].get_array()
+    heat = figures.sae_by_dataset(table).axes[0].images[0].get_array()
     np.testing.assert_allclose(heat, np.full((6, 1), -0.02))
     lines = {line.get_label(): line for line in figures.scores_by_k(table).axes[0].lines}
     np.testing.assert_array_equal(lines["sae_16k, ksparse_b"].get_xdata(), [1, 16, 128])

@@ -51,10 +51,7 @@ def _confusion(ax: Axes, counts: pd.DataFrame) -> None:
     n = len(shares)
     size = min(8.0, 26 * _SIDE / n)  # a number of three digits fits into a cell
     if size > 4:
-        for i, row in enumerate(shares):
-            for j, share in enumerate(row):
-                colour = "white" if share > 60 else "#333333"
-                ax.text(j, i, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=size)
+        style.cells(ax, shares, "{:.0f}", 60, size)
     shown = words.fitted(map(str, counts.index), 1.4, _NAME)
     every = math.ceil(n * _LINE * math.sqrt(2) / (72 * _SIDE))  # names below are at an angle
     at = list(range(0, n, every))

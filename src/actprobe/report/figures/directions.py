@@ -117,17 +117,7 @@ def cosine_map(cosines: Mapping[tuple[str, ...], pd.DataFrame]) -> Figure:
         ax.set_xticks(range(0, len(names), every), names[::every])
         ax.set_yticks(range(0, len(names), every), names[::every])
         if len(names) <= 8:
-            for (i, j), value in np.ndenumerate(c.to_numpy()):
-                dark = "white" if abs(value) > 0.6 else "#333333"
-                ax.text(
-                    j,
-                    i,
-                    f"{round(value, 2) + 0:.2f}",
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                    color=dark,
-                )
+            style.cells(ax, c.to_numpy().round(2) + 0.0, "{:.2f}", 0.6, 6)
         train, model, kind, position, score_at, method = run
         parts = [train, model, kind, read_at(position, score_at), method]
         style.head(ax, parts, (width - 1.5) / across - 0.3)

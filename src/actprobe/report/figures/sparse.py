@@ -175,20 +175,13 @@ def sae_by_dataset(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figur
 def _heat_map(fig: Figure, ax: Axes, delta: pd.DataFrame, size: float, metric: Metric) -> None:
     values = delta.to_numpy()
     limit = float(np.nanmax(np.abs(values), initial=0.0)) or 0.01
-    image = ax.pcolormesh(values, cmap=style.DIVERGING, vmin=-limit, vmax=limit, rasterized=False)
+    image = ax.imshow(values, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     if delta.shape[1] <= _NAMED and len(delta) <= 40:
-        for y, row in enumerate(values):
-            for x, v in enumerate(row):
-                color = "white" if abs(v) > 0.6 * limit else "#222222"
-                text = "" if np.isnan(v) else f"{v:+.3f}"
-                ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7, color=color)
-    style.name_rows(ax, [y + 0.5 for y in range(len(delta))], delta.index.tolist(), 2.4, size)
+        style.cells(ax, values, "{:+.3f}", 0.6 * limit, 7)
+    style.name_rows(ax, range(len(delta)), delta.index.tolist(), 2.4, size)
     shown = words.fitted(delta.columns, 2.2, 8)
-    ax.set_xticks(
-        np.arange(delta.shape[1]) + 0.5, shown.values(), rotation=40, ha="right", fontsize=8
-    )
+    ax.set_xticks(np.arange(delta.shape[1]), shown.values(), rotation=40, ha="right", fontsize=8)
     ax.tick_params(length=0)
-    ax.invert_yaxis()
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
     bar = fig.colorbar(image, ax=ax, location="top", aspect=40, pad=0.01, shrink=0.7)

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from actprobe.probes.metrics import Metric
 from actprobe.report.figures import words
@@ -179,6 +180,14 @@ def name_rows(
 def head(ax: Axes, parts: Sequence[str], inches: float, size: float = 9.5) -> None:
     """The title of a panel of this width."""
     ax.set_title(words.heading(parts, inches, size), fontsize=size)
+
+
+def cells(ax: Axes, values: NDArray[Any], form: str, dark: float, size: float) -> None:
+    """The numbers of a heat map in its cells, white where their colour is darker than that of `dark`."""
+    for (y, x), v in np.ndenumerate(values):
+        colour = "white" if abs(v) > dark else "#333333"
+        text = "" if np.isnan(v) else form.format(v)
+        ax.text(x, y, text, ha="center", va="center", fontsize=size, color=colour)
 
 
 FLOOR = -1.0  # below which a metric without a lower end is not drawn
