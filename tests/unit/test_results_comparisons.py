@@ -86,11 +86,11 @@ def test_runs_that_one_side_lacks_are_counted_and_single_modules_are_no_candidat
 
 
 def test_comparisons_of_texts_and_of_features_stand_in_one_table() -> None:
-    both = pd.concat([fake_rows(4, 2).assign(experiment="e"), features()], ignore_index=True)
+    both = pd.concat([fake_rows(4, 4).assign(experiment="e"), features()], ignore_index=True)
     found = results.comparison_table(results.tidy(both))
     assert set(found["test"]) == {compare.SIGNED_RANK, compare.CORRECTED_T}
     assert list(found.columns) == compare.COMPARISONS
-    alone = results.comparison_table(results.tidy(fake_rows(4, 2).assign(experiment="e")))
+    alone = results.comparison_table(results.tidy(fake_rows(4, 4).assign(experiment="e")))
     of_texts = found[found["test"] == compare.SIGNED_RANK].reset_index(drop=True)
     pd.testing.assert_frame_equal(of_texts, alone)
 
@@ -131,7 +131,7 @@ def test_confusions_of_texts_are_summed_over_seeds_and_the_best_by_validation_is
         ["=emu", "cat", 3],
     ]
     assert wrong["share"].tolist() == [4 / 20, 1.0]
-    assert [ax.get_title() for ax in draw(found).axes] == ["p, zoo,\nm/resid_post.1.mean, ridge"]
+    assert [ax.get_title() for ax in draw(found).axes] == ["p, zoo, m/resid_post.1.mean, ridge"]
 
 
 def test_two_classes_have_a_matrix_where_it_is_asked_for() -> None:

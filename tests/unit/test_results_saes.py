@@ -13,6 +13,7 @@ import pytest
 from actprobe import keys, store
 from actprobe.report import figures
 from actprobe.report import layout as shown
+from actprobe.report.saes import about
 from actprobe.results import layout, saes
 from actprobe.results.make import Written
 from actprobe.results.tables import tidy
@@ -67,7 +68,7 @@ def test_each_sae_and_dataset_has_a_row(encoded):
 
 def test_the_report_has_one_row_per_sae(encoded, tmp_path):
     saes.codes_table(encoded).to_csv(tmp_path / "saes.csv", index=False)
-    [row] = saes.report_rows(pd.read_csv(tmp_path / "saes.csv"))
+    [row] = about(pd.read_csv(tmp_path / "saes.csv")).rows
     assert row[:4] == ["s", "m, resid_post.4, mean", "100, topk", "2"]
     assert row[4:7] == ["5 (4 … 6)", "30% (20% … 40%)", "0.800"]
     assert "not sparse (1 dataset)" in row[7] and f"{saes.GONE} (1 dataset)" in row[7]
@@ -76,14 +77,14 @@ def test_the_report_has_one_row_per_sae(encoded, tmp_path):
 def test_massive_activations_are_told_with_what_they_make_of_the_number(tmp_path):
     """The number of the report is the one without them."""
     one = facts(20, 4.0, 0.997, massive=5) | {"ordinary_explained": 0.3}
-    [row] = saes.report_rows(saes.codes_table([entry(tmp_path, "a", **one)]))
+    [row] = about(saes.codes_table([entry(tmp_path, "a", **one)])).rows
     assert row[6] == "0.300"
     assert row[7].startswith("10.0% of the rows of 1 dataset have a massive activation")
     assert row[7].endswith("with them it is 0.997")
 
 
 def test_all_latents_are_gone(tmp_path):
-    [row] = saes.report_rows(saes.codes_table([entry(tmp_path, "a"), entry(tmp_path, "b")]))
+    [row] = about(saes.codes_table([entry(tmp_path, "a"), entry(tmp_path, "b")])).rows
     assert row == ["s", *[""] * 6, f"{saes.GONE} (2 datasets)"]
 
 

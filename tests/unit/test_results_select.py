@@ -189,7 +189,7 @@ def family(n_probes: int, n_datasets: int, ks: int = 0) -> pd.DataFrame:
         ]
     for k in range(ks):
         rows += [(f"d{i}", "ksparse_b", k + 1, 0.8, base[i] - 0.1) for i in range(n_datasets)]
-    return candidates(rows).assign(test_score_unseen=np.nan)
+    return candidates(rows).assign(test_score_unseen=np.nan, columns="")
 
 
 def test_d5_a_family_is_what_claims_something_and_is_counted() -> None:

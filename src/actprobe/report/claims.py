@@ -77,8 +77,9 @@ def quivers(table: pd.DataFrame) -> Table | None:
     def score(r: Mapping[str, Any]) -> str:
         return scores.known(r["metric"]).label
 
+    place = [c for c in _PLACE if (table[c] != "").any()]
     columns: dict[str, pages.Cell] = {
-        **{c: c for c in ("protocol", "setting", *_PLACE)},
+        **{c: c for c in ("protocol", "setting", *place)},
         "score": score,
         "candidates": "candidates",
         "choices": lambda r: f"{r['n_choices']:g}",
@@ -88,4 +89,4 @@ def quivers(table: pd.DataFrame) -> Table | None:
         "tied": lambda r: f"{r['n_tied']:g}",
         "SAE chosen": lambda r: f"{r['n_sae']:g}",
     }
-    return pages.table(table, columns, labels=7)
+    return pages.table(table, columns, labels=len(place) + 4)

@@ -21,7 +21,7 @@ def named(cell: Mapping[str, str]) -> list[str]:
     columns = ["protocol", "setting", "condition", "dataset", "label", "source"]
     columns += [] if cell["source"] == own else ["model", "site", "position"]
     parts = [cell[c] for c in [*columns, "columns", "method"] if cell[c] not in ("", "normal")]
-    return [*parts, *([] if pd.isna(cell["k"]) else [f"k = {cell['k']}"])]
+    return [*dict.fromkeys(parts), *([] if pd.isna(cell["k"]) else [f"k = {cell['k']}"])]
 
 
 def mistakes(table: pd.DataFrame) -> list[Table]:

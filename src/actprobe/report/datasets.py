@@ -28,19 +28,19 @@ def _of_part(table: pd.DataFrame, shown: pd.DataFrame, known: pd.DataFrame) -> T
     stopped = table.groupby(TASK)["converged"].agg(_unconverged)
     names = ["dataset", *(["label"] if (shown["label"] != "").any() else [])]
     methods = views.probe_order(shown["probe"])
-    columns = [*names, "classes", "train / test", "leaked", "cut short", "unconverged", *methods]
+    about = ["classes", "train / test", "leaked", "cut short", "unconverged"]
     rows = []
     for (dataset, label), group in shown.groupby(TASK, sort=False):
         by_method = group.set_index("probe")
         val = scores.goodness(by_method["val_score"], metric).dropna()
         best = val.idxmax() if len(val) else None
         first = group.iloc[0]
-        about = known.loc[dataset] if dataset in known.index else None
+        told = known.loc[dataset] if dataset in known.index else None
         cells = [
-            "" if about is None else _cut(about["classes"]),
+            "" if told is None else _cut(told["classes"]),
             f"{first['n_train']} / {first['n_test']}".replace("<NA> / <NA>", ""),
             number(first["leak_fraction"], ".1%"),
-            "" if about is None else number(about["truncated"], ".1%"),
+            "" if told is None else number(told["truncated"], ".1%"),
             stopped[dataset, label],
         ]
         scored = [
@@ -49,7 +49,10 @@ def _of_part(table: pd.DataFrame, shown: pd.DataFrame, known: pd.DataFrame) -> T
         rows.append([*(str(first[c]) for c in names), *cells, *scored])
     first = shown.iloc[0]
     title = f"{first['frame']}: {views.place_name(first)}"
-    return Table(columns, rows[:MANY], len(names), title, wrap=["classes"], of=len(rows))
+    columns = [*names, *about, *methods]
+    said = [i for i, c in enumerate(columns) if c not in about or any(r[i] for r in rows)]
+    columns, kept = [columns[i] for i in said], [[r[i] for i in said] for r in rows[:MANY]]
+    return Table(columns, kept, len(names), title, wrap=["classes"], of=len(rows))
 
 
 def _scored(r: pd.Series, best: bool) -> dict[str, str]:

@@ -189,7 +189,7 @@ def _caveats(table: pd.DataFrame, skipped: int) -> list[str]:
     leaks = table.groupby("dataset")["leak_fraction"].max().dropna()
     if len(leaks) and leaks.max() > 0:
         lines.append(
-            f"On average {leaks.mean():.1%} of a dataset's test texts also stand in its training "
+            f"On average {leaks.mean():.1%} of a dataset's test texts also appear in its training "
             f"rows; the most in {leaks.idxmax()} ({leaks.max():.1%})."
         )
     shared = table.groupby("dataset")["group_fraction"].max().dropna()

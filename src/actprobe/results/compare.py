@@ -13,17 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from actprobe.errors import ActprobeError
-from actprobe.lora import REPRESENTATIONS
 from actprobe.probes.feature_targets import EACH
 from actprobe.probes.kinds import BINARY
 from actprobe.probes.metrics import Metric, main_metric
 from actprobe.results import scores
-from actprobe.results.features import SHARED, is_control
+from actprobe.results.features import SHARED, is_control, rank
 from actprobe.results.seeds import corrected_t, interval
 from actprobe.results.select import BASELINES, BY, SLICE, TOLERANCE, arms, quiver
 from actprobe.results.stats import CONFIDENCE, mean_interval
 from actprobe.results.tables import method_rank, sort_rows
-from actprobe.results.views import CONTROL, EACH_K, baseline, control, named
+from actprobe.results.views import CONTROL, EACH_K, baseline, control, count, named
 
 NAMES = [*SLICE, "dataset", "columns", "probe", "source", "reference", "reference_source"]
 TEXT = [*NAMES, "test", "p_note"]
@@ -189,8 +188,8 @@ def corrected(rows: pd.DataFrame, alpha: float) -> pd.DataFrame:
 def _cannot_pass(family: pd.DataFrame, alpha: float) -> str:
     needed = math.ceil(1 + math.log2(len(family) / alpha))
     return (
-        f"too few datasets for a p: of {len(family)} comparisons none can pass {alpha:.2g} with "
-        f"{int(family['n_datasets'].max())}; {needed} could"
+        f"too few datasets for a p: of {count(len(family), 'comparison')} none can pass {alpha:.2g} "
+        f"with {int(family['n_datasets'].max())}; {needed} could"
     )
 
 
@@ -262,7 +261,9 @@ def _over_runs(rows: pd.DataFrame, confidence: float) -> Iterator[dict[str, Any]
             for c in ("test_score", "test_score_unseen")
         ]
         control = dict(zip(there["source"], is_control(there), strict=True))
-        order = sorted(values[0].index, key=lambda c: (not control[c[0]], *_usual(c)))
+        order = sorted(
+            values[0].index, key=lambda c: (not control[c[0]], rank(c[0]), method_rank(c[1]))
+        )
         for b, a in combinations(order, 2):
             if (a[0] == b[0]) == (a[1] == b[1]) or control[a[0]]:
                 continue
@@ -280,13 +281,6 @@ def _over_runs(rows: pd.DataFrame, confidence: float) -> Iterator[dict[str, Any]
                     "delta_unseen": unseen.mean(),
                 }
             )
-
-
-def _usual(cell: tuple[str, str]) -> tuple[int, tuple[int, str]]:
-    """Where a source and method of features stand in the usual order."""
-    name = cell[0].partition("/")[2]
-    place = REPRESENTATIONS.index(name) if name in REPRESENTATIONS else len(REPRESENTATIONS)
-    return place, method_rank(cell[1])
 
 
 def _of_runs(

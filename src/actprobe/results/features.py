@@ -43,10 +43,15 @@ def columns() -> list[str]:
 def of_features(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a tidy table that are of features, in the order of the representations."""
     rows = table[table["columns"] != ""]
-    order = {r: i for i, r in enumerate(REPRESENTATIONS)}
-    rank = representation(rows).map(order)
-    rows = rows.assign(rank=rank).sort_values([*WHERE, "rank", *CELL, "seed"], kind="stable")
+    rows = rows.assign(rank=rows["source"].map(rank))
+    rows = rows.sort_values([*WHERE, "rank", *CELL, "seed"], kind="stable")
     return rows.drop(columns="rank").reset_index(drop=True)
+
+
+def rank(source: str) -> int:
+    """Where a representation of a collection stands in the usual order."""
+    of = source.partition("/")[2]
+    return [*REPRESENTATIONS].index(of) if of in REPRESENTATIONS else len(REPRESENTATIONS)
 
 
 def representation(rows: pd.DataFrame) -> pd.Series:

@@ -18,7 +18,7 @@ _WIDTH, _NAMES = 6.8, 2.4  # inches
 def leakage(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     """By how much the test score falls without leaked test rows, against their share.
 
-    A test row is leaked when its exact text also stands in a training row. A dataset all of whose
+    A test row is leaked when its exact text also appears in a training row. A dataset all of whose
     test rows are leaked has no score without them, and no point.
     """
     title = "Leaked test rows"
@@ -28,9 +28,11 @@ def leakage(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     rows = rows[rows["leak_fraction"].notna()] if len(rows) else rows
     if rows.empty:
         return style.nothing(
-            title, "The table does not say which test texts stand in training rows."
+            title, "The table does not say which test texts appear in training rows."
         )
     place = f"{place_name(rows.iloc[0])}; {rows['frame'].iloc[0]}"
+    if (rows["leak_fraction"] == 0).all():
+        return style.nothing(title, f"{place}. No test text also appears in the training rows.")
     known = rows[rows["gain"].notna()]
     if known.empty:
         return style.nothing(
@@ -64,7 +66,7 @@ def leakage(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     ax.margins(y=0.15)
     ax.set_xlim(left=-0.02 * max(known["leak_fraction"].max(), 0.01))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.set_xlabel("share of test rows whose text also stands in a training row")
+    ax.set_xlabel("share of test rows whose text also appears in a training row")
     sides = [metric.label, f"{metric.label} without them"]
     ax.set_ylabel(" − ".join(sides if metric.higher else sides[::-1]))
     style.legend(fig, labels)

@@ -25,7 +25,7 @@ def quiver(table: pd.DataFrame, confidence: float = CONFIDENCE) -> Figure:
     if rows.empty:
         return style.nothing(title, "No place has more than one method to choose from.")
     told = differing(rows, _PLACE)
-    where = ", ".join(str(rows[c].iloc[0]) for c in _PLACE if c not in told)
+    where = ", ".join(filter(None, (str(rows[c].iloc[0]) for c in _PLACE if c not in told)))
     names = [", ".join([*(str(r[c]) for c in told), r["candidates"]]) for _, r in rows.iterrows()]
     rows = rows.assign(name=names, first=rows["setting"] != "normal")
     rows = rows.sort_values("first", kind="stable")
