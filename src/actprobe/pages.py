@@ -74,6 +74,11 @@ def interval(low: Any, high: Any, form: str = ".3f", between: str = " … ") -> 
 Cell = str | Callable[[Mapping[str, Any]], Any]  # a column's name, or what makes the cell of a row
 
 
+def of_number(column: str, form: str = ".3f") -> Cell:
+    """The cells of a column of numbers."""
+    return lambda r: number(r[column], form)
+
+
 def table(
     rows: pd.DataFrame, columns: Mapping[str, Cell], labels: int, most: int = MANY, **about: Any
 ) -> Table | None:

@@ -70,7 +70,8 @@ def all_metrics_by_probe(table: pd.DataFrame) -> list[Table]:
     for part in views.parts(usual):
         for kind, rows in views.of_part(usual, part).groupby("kind", sort=False):
             title = rows["frame"].iloc[0] + f", {kind}" * several
-            found.append(_metrics(views.named(summarise(rows)), title))
+            made = _metrics(views.named(summarise(rows)), title)
+            found += [made] if made else []
     return found
 
 
@@ -90,7 +91,7 @@ def of_metrics(
     shown = [
         m for m in all_metrics().values() if m.column in means and means[m.column].notna().any()
     ]
-    of_metric = {m.name: (lambda r, c=m.column: number(r[c])) for m in shown}
+    of_metric: dict[str, pages.Cell] = {m.name: pages.of_number(m.column) for m in shown}
     note = "; ".join(f"{m.name}: {m.label}" for m in shown) + "."
     return pages.table(means, columns | of_metric, labels, title=title, note=note)
 

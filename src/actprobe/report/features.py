@@ -106,7 +106,7 @@ def tables(found: Written) -> dict[str, Table | None]:
     metric = scores.any_of(scores.known(m).label for m in known["metric"].unique())
     numbers: dict[str, pages.Cell] = {metric: _mean("test_score")}
     numbers |= {words: _mean(c) for c, words in _SCORES.items()}
-    numbers |= {words: (lambda r, c=c: number(r[c], "g")) for words, c in _COUNTS.items()}
+    numbers |= {words: pages.of_number(c, "g") for words, c in _COUNTS.items()}
     refused = found["refused"].drop_duplicates(["collection", "id", "reason"])
     columns: dict[str, pages.Cell] = {"collection": "collection", "what": "id", "reason": "reason"}
     return {

@@ -22,6 +22,7 @@ from actprobe.report import (
     layout,
     saes,
 )
+from actprobe.report.figures.style import NOTHING
 from actprobe.results import scores
 from actprobe.results.make import Written
 from actprobe.results.select import TIES
@@ -52,10 +53,11 @@ def write(
     bytes.
     """
     of_texts, words = found.of_texts, _words(found.of_texts)
+    files = {name: path.parent / "figures" / f"{name}.svg" for name in drawn}
     shown = {
-        name: figure(path.parent / "figures" / f"{name}.svg", score=words["score"])
-        for name in drawn
-        if name != layout.CONFUSION or len(found["confusion"])
+        name: figure(svg, score=words["score"])
+        for name, svg in files.items()
+        if f'id="{NOTHING}"'.encode() not in svg.read_bytes()
     }
     of_directions = found["directions"]
     text = pages.template("actprobe.report", "report.html.j2").render(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import defaultdict
 
 import numpy as np
 import pandas as pd
@@ -37,16 +39,16 @@ def confusions(rows: pd.DataFrame) -> pd.DataFrame:
     chosen: whether the cell has the best mean validation score of its collection. Controls are no
     candidates; where nothing validated, the first cell stands.
     """
-    found, candidates = [], {}
+    found: list[pd.DataFrame] = []
+    candidates: dict[tuple[str, ...], list[tuple[float, int]]] = defaultdict(list)
     control = views.control(rows) | features.is_control(rows) | rows["test_score"].isna()
     for i, (cell, runs) in enumerate(rows.groupby(CELL, sort=False, dropna=False)):
         lines = _counted(runs)
         found.append(pd.DataFrame(dict(zip(CELL, cell, strict=True)), lines.index).join(lines))
         if not control[runs.index].all():
             val = scores.goodness(runs["val_score"].mean(), scores.metric_of(runs))
-            candidates.setdefault(cell[: len(COLLECTION)], []).append(
-                (-np.nan_to_num(val, nan=-np.inf), i)
-            )
+            worse = math.inf if pd.isna(val) else -float(val)
+            candidates[cell[: len(COLLECTION)]].append((worse, i))
     chosen = {min(of)[1] for of in candidates.values()}
     table = pd.concat(
         [lines.assign(chosen=i in chosen) for i, lines in enumerate(found)]

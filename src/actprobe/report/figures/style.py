@@ -40,6 +40,7 @@ _OTHERS = [
     ("#8C6D31", "p"),
     ("#332288", "*"),
 ]
+NOTHING = "nothing-to-show"  # id of a figure in its SVG file
 MANY = len(_OTHERS)  # SAEs that one figure can tell apart
 PANELS = 12  # panels of one figure
 ROWS = 120  # lines of one figure, each with its name
@@ -215,8 +216,10 @@ def cut_off(values: pd.Series, metric: Metric) -> str:
 
 
 def nothing(title: str, why: str) -> Figure:
-    """A small figure that says why there is nothing to show."""
-    return figure(title, why, 6, 0.3)
+    """A small figure that says why there is nothing to show; the page leaves it out."""
+    fig = figure(title, why, 6, 0.3)
+    fig.set_gid(NOTHING)
+    return fig
 
 
 def save(fig: Figure, stem: Path) -> None:
