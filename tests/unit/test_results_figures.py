@@ -39,17 +39,22 @@ def written(folder: Path, table: pd.DataFrame, skipped: list[list[str]] | None =
     return config
 
 
+def outputs(config: dict) -> dict[str, str]:
+    """All files of results by name."""
+    shown = report.outputs(config)
+    return results.outputs(config) | shown["figures"] | shown["report"]
+
+
 def test_outputs_are_exactly_what_is_written(tmp_path: Path) -> None:
     config = written(tmp_path, tidy_rows())
-    declared = {p for kind in results.outputs(config).values() for p in kind.values()}
+    declared = outputs(config)
     made = {str(p) for p in (tmp_path / "quickstart").rglob("*") if p.is_file()}
-    assert made == declared
-    assert all(name.isidentifier() for kind in results.outputs(config).values() for name in kind)
+    assert made == set(declared.values()) and all(name.isidentifier() for name in declared)
 
 
 def test_everything_is_equal_byte_for_byte_on_a_second_run(tmp_path: Path) -> None:
     config = written(tmp_path, tidy_rows())
-    paths = [Path(p) for kind in results.outputs(config).values() for p in kind.values()]
+    paths = [Path(p) for p in outputs(config).values()]
     before = [p.read_bytes() for p in paths]
     written(tmp_path, tidy_rows())
     assert [p.read_bytes() for p in paths] == before
@@ -81,10 +86,10 @@ def test_layers_are_lines_and_single_layers_points() -> None:
 
 def test_settings_and_saes_of_the_config_call_for_more_figures(tmp_path: Path) -> None:
     plain = {"probes": [{"settings": ["normal"]}], **config_for(tmp_path)}
-    assert layout.figures(plain) == list(layout.ALWAYS)
+    assert layout.figures(plain) == [*layout.ALWAYS, layout.CONFUSION]
     rich = {**plain, "saes": {"sae_16k": {}}, "probes": [{"settings": ["normal", "scarcity"]}]}
-    assert layout.figures(rich) == [*layout.ALWAYS, *layout.WITH_SAES, "scarcity"]
-    assert set(layout.figures(rich)) < set(figures.FIGURES)
+    assert layout.figures(rich) == [*layout.ALWAYS, *layout.WITH_SAES, "scarcity", layout.CONFUSION]
+    assert set(layout.figures(rich)) < {*figures.FIGURES, layout.CONFUSION}
 
 
 def test_a_figure_of_what_is_not_there_says_so(tmp_path: Path) -> None:
