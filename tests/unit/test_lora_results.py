@@ -148,9 +148,10 @@ def test_texts_and_features_are_one_table_and_each_has_its_own_parts(made) -> No
     lines = report.make_report(mixed)
     root = Path(layout.folder(mixed))
     assert "toy" not in (root / "tables/summary.csv").read_text().split("dataset")[0]
-    assert not (
-        pd.read_csv(root / "tables/comparisons.csv")["source"].astype(str) == "toy/stats"
-    ).any()
+    compared = results.read_tables(mixed)["comparisons"]
+    of_features = compared["dataset"] == "toy"
+    assert (compared["reference_source"].str.startswith("toy/") == of_features).all()
+    assert (compared["source"].str.startswith("toy/") == of_features).all() and of_features.any()
     assert set(results.read_tables(mixed)["representations"]["dataset"]) == {"toy"}
     assert any("choosing among" in line for line in lines) and not lines[0].startswith("toy")
     assert all(p.stat().st_size for p in _files(mixed))

@@ -28,7 +28,7 @@ def lines(found: Written) -> list[str]:
     Targets that could not be made have no number of fits.
     """
     skipped = int(found["skipped"]["fits"].isna().sum())
-    of_features = features.headline(found) if len(found["representations"]) else []
+    of_features = features.headline(found) if "representations" in found else []
     if of_features and found.of_texts.empty and not skipped:
         return of_features
     return [*headline(found.of_texts, skipped, found["datasets"]), *of_features]

@@ -42,7 +42,7 @@ def make_report(
     """
     found = read_tables(config)
     warnings = []
-    if len(found["directions"]):
+    if "directions" in found:
         fits = found["directions"][found["directions"]["source"] != ""]
         data = load_texts(read, {*fits["train"], *fits["dataset"]})
         warnings = [*directions.answer_warnings(data), *directions.reading_warnings(reads)]
@@ -55,8 +55,7 @@ def make_report(
 def told(config: Mapping[str, Any]) -> list[str]:
     """The headline lines of results whose tables are written, and those about directions."""
     found = read_tables(config)
-    of_directions = found["directions"]
-    more = directions.headline(of_directions) if len(of_directions) else []
+    more = directions.headline(found["directions"]) if "directions" in found else []
     return [*headlines.lines(found), *more]
 
 

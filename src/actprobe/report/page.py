@@ -59,7 +59,6 @@ def write(
         for name, svg in files.items()
         if f'id="{NOTHING}"'.encode() not in svg.read_bytes()
     }
-    of_directions = found["directions"]
     text = pages.template("actprobe.report", "report.html.j2").render(
         experiment=config["experiment"],
         links=links(contexts),
@@ -67,16 +66,18 @@ def write(
         figures=[f for name, f in shown.items() if name not in layout.DIRECTIONS],
         **words,
         confidence=f"{config['results']['confidence']:.0%}",
-        of_texts=found["representations"].empty or len(of_texts),
+        of_texts="representations" not in found or len(of_texts),
         datasets=datasets.by_dataset(of_texts, found["datasets"]),
-        features=features.tables(found) if len(found["representations"]) else None,
+        features=features.tables(found) if "representations" in found else None,
         metrics=datasets.all_metrics_by_probe(of_texts),
         mistakes=confusions.mistakes(found["confusion"]),
         comparisons=claims.comparisons(found["comparisons"]),
         quivers=claims.quivers(found["quiver"]),
         tie_rule=TIES["methods"],
         saes=saes.about(found["saes"]),
-        directions=directions.part(of_directions, warnings) if len(of_directions) else None,
+        directions=directions.part(found["directions"], warnings)
+        if "directions" in found
+        else None,
         drawn=[shown[name] for name in layout.DIRECTIONS if name in shown],
         skipped=datasets.left_out(found["skipped"], of_texts, found["datasets"]),
         provenance=found["provenance"].to_dict("records"),

@@ -69,7 +69,7 @@ def _counted(runs: pd.DataFrame) -> pd.DataFrame:
 
 def best(table: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
     """The chosen cells of a table of `confusions`: what each is called, and its lines."""
-    cells = table[table["chosen"].eq(True)].groupby(CELL, sort=False, dropna=False)
+    cells = table[table["chosen"]].groupby(CELL, sort=False, dropna=False)
     return [(dict(zip(CELL, cell, strict=True)), lines) for cell, lines in cells]
 
 

@@ -30,34 +30,35 @@ _TEXT |= {"note", "key", "outliers", "most", "true", "predicted", "collection", 
 _TEXT -= {"fits"}
 
 
+_EMPTY = {
+    "saes": saes.CODES,
+    "sae_training": [*saes.CURVE, *saes.TRAINED],
+    "refused": REFUSED,
+    "directions": directions.COLUMNS,
+}
+
+
 @dataclass(frozen=True)
 class Written:
-    """The written tables of an experiment. One that its config does not call for is empty.
+    """The written tables of an experiment.
 
-    probes: the tidy table; the others by the names of `layout.outputs`.
+    probes: the tidy table; others: those that the config calls for, by the names of `layout.outputs`.
     """
 
     probes: pd.DataFrame
     others: Mapping[str, pd.DataFrame]
 
     def __getitem__(self, name: str) -> pd.DataFrame:
-        return self.others[name]
+        """A table; one that the config does not call for is empty."""
+        return self.others[name] if name in self.others else pd.DataFrame(columns=_EMPTY[name])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.others
 
     @cached_property
     def of_texts(self) -> pd.DataFrame:
         """The rows of the tidy table that are not of features."""
         return self.probes[self.probes["columns"] == ""]
-
-
-_EMPTY = {
-    "saes": saes.CODES,
-    "sae_training": [*saes.CURVE, *saes.TRAINED],
-    "representations": features.columns,
-    "modules": features.columns,
-    "choices": features.CHOICES,
-    "refused": REFUSED,
-    "directions": directions.COLUMNS,
-}
 
 
 def read_tables(config: Mapping[str, Any]) -> Written:
@@ -69,10 +70,8 @@ def read_tables(config: Mapping[str, Any]) -> Written:
         for name, path in paths.items()
         if name not in ("probes", "probes_csv")
     }
-    for name, columns in _EMPTY.items():
-        named = columns() if callable(columns) else columns
-        found.setdefault(name, pd.DataFrame(columns=named))
-    found["directions"]["chosen"] = found["directions"]["chosen"].eq(True)
+    for name in found.keys() & {"confusion", "directions"}:  # a column without a cell has no type
+        found[name]["chosen"] = found[name]["chosen"].eq(True)
     return Written(tables.read_probes(paths["probes"]), found)
 
 
