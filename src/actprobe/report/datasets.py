@@ -37,7 +37,7 @@ def _of_part(table: pd.DataFrame, shown: pd.DataFrame, known: pd.DataFrame) -> T
         first = group.iloc[0]
         told = known.loc[dataset] if dataset in known.index else None
         cells = [
-            "" if told is None else _cut(told["classes"]),
+            "" if told is None or label else _cut(told["classes"]),
             f"{first['n_train']} / {first['n_test']}".replace("<NA> / <NA>", ""),
             number(first["leak_fraction"], ".1%"),
             "" if told is None else number(told["truncated"], ".1%"),
