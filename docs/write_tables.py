@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from actprobe.config import SCHEMAS
-from actprobe.probes import controls
+from actprobe.probes import columns, controls
 from actprobe.probes.metrics import MAIN, Metric, all_metrics
-from actprobe.results import scores, tables
+from actprobe.results import scores
 
 TARGET = Path(__file__).resolve().with_name("tables.md")
 
@@ -23,8 +19,8 @@ the experiment's results. In the CSV file an empty field stands for null in numb
 a spreadsheet would take for a formula has an apostrophe before it. `actprobe.results.read_probes` reads
 both. Columns that a table has besides these follow them by name.
 
-This page is written from `workflow/schemas/results-table.schema.yaml` and the registered metrics by
-`docs/write_tables.py`; a test keeps it in step.
+This page is written from `actprobe.probes.columns` and the registered metrics by `docs/write_tables.py`;
+a test keeps it in step.
 """
 
 DIRECTIONS = """
@@ -44,7 +40,7 @@ group with rows that were fitted, and `n_other` have a class that the fit does n
 
 ## Means, comparisons and choices
 
-`summary.csv`, `comparisons.csv` and `quiver.csv` follow from this table. In all of them
+`summary.csv`, `comparisons.csv`, `quiver.csv` and `confusion.csv` follow from this table. In all of them
 
 - scores of two metrics are never averaged or compared: each has rows of its own;
 - the seeds and the labels of a dataset are averaged first, so that it counts once in a mean and in an
@@ -55,6 +51,16 @@ group with rows that were fitted, and `n_other` have a class that the fit does n
 
 `summary.csv` has a column for every metric above: the mean over the datasets that have it.
 
+`comparisons.csv` compares probes of texts at one place over datasets (`test`: signed rank), and probes
+of LoRA weights in one collection over runs: every two representations with one method and columns,
+every two methods on one representation (`test`: Nadeau and Bengio's t, corrected for the rows that
+runs share; there is none where all runs test on the same rows). `p_holm` is corrected for the `family`
+of a protocol, setting and metric.
+
+`confusion.csv` has a line for every true and predicted class with rows: of labels of more than two
+classes (`results: {confusion: all}`: of two as well) in the setting that stands for its protocol, and
+of LoRA weights. `chosen` marks each collection's probe with the best mean validation score.
+
 A file of your own that `extensions:` of the config names registers a metric with
 `actprobe.probes.metrics.metric`. It is a column like the others here, in `summary.csv`, and in the part
 "All metrics" of `report.html`.
@@ -63,12 +69,9 @@ A file of your own that `extensions:` of the config names registers a metric wit
 
 def page() -> str:
     """The page: a row for each column, and one for each metric."""
-    schema = yaml.safe_load((SCHEMAS / "results-table.schema.yaml").read_text(encoding="utf-8"))
     metrics = {m.column: m for m in all_metrics().values()}
     lines = [HEAD, "## Columns", "", "| column | type | what it is |", "|---|---|---|"]
-    for column, kind in tables.columns().items():
-        if column not in metrics:
-            lines.append(_column(column, kind, schema["properties"][column]))
+    lines += [f"| `{c.name}` | {_TYPES[c.type]} | {c.what} |" for c in columns.NAMED.values()]
     lines += ["", "## Directions", "", DIRECTIONS, "", "| column | what it is |", "|---|---|"]
     lines += [f"| `{c}` | {words} |" for c, words in (controls.TEXT | controls.NUMBERS).items()]
     lines += ["", "## Metrics", "", *_about()]
@@ -78,10 +81,6 @@ def page() -> str:
 
 
 _TYPES = {"str": "text", "Int64": "whole number", "float64": "number", "boolean": "true or false"}
-
-
-def _column(name: str, kind: str, node: dict[str, Any]) -> str:
-    return f"| `{name}` | {_TYPES[kind]} | {' '.join(node['description'].split())} |"
 
 
 def _about() -> list[str]:

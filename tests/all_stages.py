@@ -17,8 +17,8 @@ from wandb_server import Server
 
 from actprobe import config as configuration
 from actprobe import experiment, plan
-from actprobe.contrastive import fixture
 from actprobe.lora import synthetic
+from actprobe.models import fixture
 
 DUMP = "team/project/acts"
 

@@ -49,7 +49,7 @@ def paired(probe: np.ndarray, reference: np.ndarray) -> tuple[float, tuple[float
     """p value and interval of a paired comparison over datasets."""
     pairs = pd.DataFrame({"dataset": range(len(probe)), "probe": probe, "reference": reference})
     found = compare.compare(pairs)
-    return found["p_wilcoxon"], (found["ci_low"], found["ci_high"])
+    return found["p"], (found["ci_low"], found["ci_high"])
 
 
 def corrected(table: pd.DataFrame) -> pd.DataFrame:

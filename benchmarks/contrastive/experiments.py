@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from actprobe.contrastive import fixture
+from actprobe.models import fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (10, 20, 23, 25, 30, 40, 50, 60, 70)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from actprobe import config as configuration
 from actprobe import costs, experiment, shapes
-from actprobe.contrastive import fixture
+from actprobe.models import fixture
 from actprobe.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]

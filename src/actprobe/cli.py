@@ -170,13 +170,14 @@ def _results(args: argparse.Namespace) -> int:
 
 
 def _import_results(args: argparse.Namespace) -> int:
-    from actprobe.results import make_published, outputs
+    from actprobe.report import make_published
+    from actprobe.report import outputs as page
 
     settings = configuration.resolve(
         {"experiment": args.experiment, "results_dir": args.results_dir, "datasets": []}
     )
     print("\n".join(make_published(args.folder, settings)))
-    print(f"\nreport   {outputs(settings)['report']['html']}")
+    print(f"\nreport   {page(settings)['report']['html']}")
     return 0
 
 

@@ -1,37 +1,15 @@
-"""What is there of an experiment's results, of every kind: probes, contrastive probes, top contexts."""
+"""What is there of an experiment's results: tables, figures, page, vectors, pages of top contexts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actprobe import contrastive, results
+from actprobe import report, results
 from actprobe.errors import ActprobeError
 
 CONTEXTS = "contexts"  # the folder of the pages of top contexts
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of results: whether a config asks for it, its files by kind and name, and the lines that
-    say what came out."""
-
-    asked: Callable[[Mapping[str, Any]], bool]
-    outputs: Callable[[Mapping[str, Any]], dict[str, dict[str, str]]]
-    told: Callable[[Mapping[str, Any]], list[str]]
-
-
-def _directions(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Files of directions; they are a part of the page of probes."""
-    return contrastive.outputs(config) | {"report": results.outputs(config)["report"]}
-
-
-KINDS = (
-    Kind(lambda c: bool(c.get("probes")), results.outputs, lambda c: results.told(c)),
-    Kind(contrastive.asked, _directions, lambda c: contrastive.told(c)),
-)
 
 
 def folder(config: Mapping[str, Any]) -> Path:
@@ -40,63 +18,44 @@ def folder(config: Mapping[str, Any]) -> Path:
 
 
 def files(config: Mapping[str, Any]) -> list[Path]:
-    """All result files that are there, of every kind, whatever the config asks for now."""
+    """All result files that are there, whatever the config asks for now."""
     root = folder(config)
-    tops = {"tables", "figures", CONTEXTS}
-    tops |= {Path(p).relative_to(root).parts[0] for k in KINDS for p in _paths(k, config)}
-    found = [f for top in sorted(tops) for f in sorted([root / top, *(root / top).rglob("*")])]
+    tops = sorted(
+        [CONTEXTS, Path(results.vectors(config)).name, "figures", "report.html", "tables"]
+    )
+    found = [f for top in tops for f in sorted([root / top, *(root / top).rglob("*")])]
     return [f for f in found if f.is_file() and not f.name.startswith(".")]
 
 
 def told(config: Mapping[str, Any]) -> list[str]:
-    """What came out and where it is, for people: of each kind whose tables are there.
+    """What came out and where it is, for people.
 
-    Raises ActprobeError where there is none, naming what the config asks for.
+    Raises ActprobeError where there is nothing, naming what the config asks for.
     """
+    shown = report.outputs(config)
+    table, page = Path(results.outputs(config)["probes_csv"]), Path(shown["report"]["html"])
     found: list[list[str]] = []
-    missing = []
-    for kind in KINDS:
-        outputs = kind.outputs(config)
-        table = _first(outputs["tables"], ".csv")
-        if table.is_file():
-            found.append([*_lines(kind, config), "", *_where(outputs)])
-        elif kind.asked(config):
-            missing.append(outputs["report"]["html"])
+    if table.is_file():
+        figure = next(Path(p) for p in shown["figures"].values() if p.endswith(".png"))
+        places = {"tables": table, "figure": figure, "report": page}
+        found.append([*_lines(config), "", *(_where(*place) for place in places.items())])
     if contexts := sorted((folder(config) / CONTEXTS).glob("*.html")):
         found.append([f"contexts {p}" for p in contexts])
+    asked = bool(config.get("probes"))
     if not found:
-        wanted = (
-            ", ".join(dict.fromkeys(missing)) or f"{folder(config)} (the config asks for no report)"
-        )
+        wanted = page if asked else f"{folder(config)} (the config asks for no report)"
         raise ActprobeError(f"{wanted} is not there yet: run snakemake first")
-    if missing:
-        found.append([f"{page} is not there yet: run snakemake" for page in dict.fromkeys(missing)])
+    if asked and not table.is_file():
+        found.append([f"{page} is not there yet: run snakemake"])
     return [line for part in found for line in ("", *part)][1:]
 
 
-def _lines(kind: Kind, config: Mapping[str, Any]) -> list[str]:
+def _lines(config: Mapping[str, Any]) -> list[str]:
     try:
-        return kind.told(config)
+        return report.told(config)
     except FileNotFoundError as e:
         raise ActprobeError(f"{e.filename} is not there: run snakemake first") from None
 
 
-def _paths(kind: Kind, config: Mapping[str, Any]) -> list[str]:
-    return [p for of in kind.outputs(config).values() for p in of.values()]
-
-
-def _first(files: Mapping[str, str], ending: str) -> Path:
-    return Path(next(p for p in files.values() if p.endswith(ending)))
-
-
-def _where(outputs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The first table and figure, and the page."""
-    places = {
-        "tables": _first(outputs["tables"], ".csv"),
-        "figure": _first(outputs["figures"], ".png"),
-        "report": Path(outputs["report"]["html"]),
-    }
-    return [
-        f"{name:8} {path}{'' if path.is_file() else ' (not there yet: run snakemake)'}"
-        for name, path in places.items()
-    ]
+def _where(name: str, path: Path) -> str:
+    return f"{name:8} {path}{'' if path.is_file() else ' (not there yet: run snakemake)'}"

@@ -1,20 +1,17 @@
-"""What the rooms' HTML pages share: templates, tables, and figures with their captions."""
+"""What the rooms' HTML pages share: templates, and tables with their numbers as text."""
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
-from actprobe.config import SCHEMAS
-
-CAPTIONS = SCHEMAS.parent / "report"  # those of Snakemake's own report
+MANY = 400  # rows of a table that is also there as a file
 
 
 @dataclass(frozen=True)
@@ -64,13 +61,35 @@ def template(package: str, name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def figure(svg: Path, **words: str) -> dict[str, str]:
-    """An SVG file as a `uri` that needs no file beside the page, and its `caption` with these words.
+def number(value: Any, form: str = ".3f") -> str:
+    """A number as text, or nothing where there is none."""
+    return "" if pd.isna(value) else format(value, form)
 
-    Captions are templates, as Snakemake's report reads them too.
+
+def interval(low: Any, high: Any, form: str = ".3f", between: str = " … ") -> str:
+    """Both ends of an interval, or nothing where it is not known."""
+    return "" if pd.isna(low) else f"{low:{form}}{between}{high:{form}}"
+
+
+Cell = str | Callable[[Mapping[str, Any]], Any]  # a column's name, or what makes the cell of a row
+
+
+def of_number(column: str, form: str = ".3f") -> Cell:
+    """The cells of a column of numbers."""
+    return lambda r: number(r[column], form)
+
+
+def table(
+    rows: pd.DataFrame, columns: Mapping[str, Cell], labels: int, most: int = MANY, **about: Any
+) -> Table | None:
+    """The first `most` rows of a frame as a printed table, None of no rows.
+
+    columns: heading -> cell; about: the fields of `Table`.
     """
-    written = (CAPTIONS / f"{svg.stem}.rst").read_text(encoding="utf-8")
-    caption = " ".join(jinja2.Template(written).render(words).split())
-    caption = caption[:1].upper() + caption[1:]
-    data = base64.b64encode(svg.read_bytes()).decode()
-    return {"uri": f"data:image/svg+xml;base64,{data}", "caption": caption}
+    if rows.empty:
+        return None
+    cells = [
+        [str(r[c]) if isinstance(c, str) else c(r) for c in columns.values()]
+        for r in rows.head(most).to_dict("records")
+    ]
+    return Table([*columns], cells, labels, **{"of": len(rows)} | about)

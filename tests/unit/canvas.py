@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from actprobe.results.figures import style
+from actprobe.report.figures import style
 
 PIXEL = 1.0  # what two boxes may share: they are a little larger than their ink
 

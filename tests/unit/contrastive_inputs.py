@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from actprobe import config as configs
-from actprobe import contrastive, keys, plan, probes, results, store, texts
+from actprobe import keys, plan, probes, report, results, store, texts
+from actprobe.interchange import vectors
+from actprobe.report import directions
+from actprobe.results.directions import Applied, load_all
 from actprobe.texts.run import run as run_texts
 
 PAIRS = [
@@ -120,9 +123,9 @@ def make_tables(config: dict[str, Any], made: Sequence[plan.Target]) -> list[str
     return paths
 
 
-def applied(made: Sequence[plan.Target]) -> dict[str, contrastive.Applied]:
+def applied(made: Sequence[plan.Target]) -> dict[str, Applied]:
     """The directions among these targets by method; of several sources and test sets the last."""
-    return {d.row["method"]: d for d in contrastive.load_all(t.path for t in made)}
+    return {d.row["method"]: d for d in load_all(t.path for t in made)}
 
 
 def make_page(
@@ -133,8 +136,9 @@ def make_page(
     paths: of the probes; of: the texts.
     """
     read = [t.path for t in of]
-    contrastive.make_results(config, paths, read)
-    results.make_figures(config)
-    results.make_report(config, parts=[contrastive.make_part(config, read)])
+    report.make_figures(config, paths)
+    report.make_report(config, read)
+    vectors.write(config, paths, read)
     root = Path(config["results_dir"]) / config["experiment"]
-    return contrastive.told(config), (root / "report.html").read_text(encoding="utf-8")
+    lines = directions.headline(results.read_tables(config)["directions"])
+    return lines, (root / "report.html").read_text(encoding="utf-8")

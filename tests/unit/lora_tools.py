@@ -18,9 +18,7 @@ from actprobe.probes.feature_targets import asked
 from actprobe.probes.kinds import kind_of_classes
 from actprobe.probes.sources import labelled
 from actprobe.probes.sources.features import Features
-from actprobe.results import layout
 from actprobe.results.features import of_features
-from actprobe.results.make import _features
 
 RUN = {
     "lora_index": index.run,
@@ -49,7 +47,7 @@ def resolved(folder: Path, loras: dict, probes: list | None = None, **top: Any) 
         "max_memory": 10**9,
         "shards": {},
         "threads": {"probes": 1},
-        "results": {"confidence": 0.95},
+        "results": {"confidence": 0.95, "confusion": "multiclass"},
         **filled,
         **top,
     }
@@ -112,7 +110,7 @@ def make_results(cfg: dict, made: plan.Plan) -> dict[str, pd.DataFrame]:
     """Write the tables of what was made; returns those of features by name."""
     refused = lora.left_out(made.paths("lora_index"), lora.telling(made.paths("features")))
     results.make_tables(cfg, made.paths("probes"), [], refused=refused)
-    return _features(Path(layout.folder(cfg)))
+    return results.read_tables(cfg).others
 
 
 def runs(made: plan.Plan) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from actprobe.contrastive import fixture
+from actprobe.models import fixture
 
 
 def test_letters_cancel_and_yes_is_always_positive():

@@ -8,11 +8,12 @@ import pytest
 from test_contrastive_stage import project
 
 from actprobe import store
-from actprobe.contrastive import report, tables
 from actprobe.errors import ActprobeError
 from actprobe.probes.controls import bands, nulls, tried
 from actprobe.probes.methods import directions
 from actprobe.probes.metrics.binary import aucs
+from actprobe.report import directions as report
+from actprobe.results import directions as tables
 from actprobe.results.tables import read_probes
 
 METHODS = ("mean_difference", "logreg", "lda")

@@ -12,11 +12,12 @@ import pytest
 import torch
 from test_contrastive_stage import project
 
-from actprobe import contrastive, store
-from actprobe.contrastive import report, tables
-from actprobe.contrastive.layout import FIGURES
+from actprobe import store
 from actprobe.errors import ActprobeError
 from actprobe.probes.controls.tried import warning
+from actprobe.report import directions as report
+from actprobe.report.layout import DIRECTIONS as FIGURES
+from actprobe.results import directions as tables
 from actprobe.results.tables import read_probes
 
 SITES = ["embed", "resid_post.0", "resid_post.1", "resid_post.2"]
@@ -32,7 +33,7 @@ def finished(tmp_path_factory):
     paths = inputs.make_tables(config, found)
     lines, _ = inputs.make_page(config, paths, known["texts"])
     root = Path(config["results_dir"]) / "toy"
-    return config, root, contrastive.load_all(paths), lines, (paths, known["texts"])
+    return config, root, tables.load_all(paths), lines, (paths, known["texts"])
 
 
 def written(root):
@@ -218,7 +219,7 @@ def test_warnings(numbers, words):
 
 def test_answers_whose_letters_do_not_cancel_are_told(tmp_path):
     from actprobe import texts
-    from actprobe.contrastive.report import answer_warnings
+    from actprobe.report.directions import answer_warnings
 
     always = [{**r, "positive": "(A)", "negative": "(B)"} for r in inputs.PAIRS]
     config = inputs.resolve(

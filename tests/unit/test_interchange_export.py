@@ -19,13 +19,14 @@ from safetensors.numpy import load_file
 from scipy.sparse import csr_array, load_npz
 from test_contrastive_stage import project
 
-from actprobe import cli, contrastive, keys, store
+from actprobe import cli, keys, store
 from actprobe.dumps import lockfile
 from actprobe.dumps import targets as dumps
 from actprobe.errors import ActprobeError
 from actprobe.interchange import export, gguf
 from actprobe.models import load_activations, open_activations
 from actprobe.plan import Target
+from actprobe.results.directions import load_all
 from actprobe.sae.records import ConvertSpec, FilesIdentity, Training, TrainSpec
 
 LENGTHS = [1 + i % 3 for i in range(24)]
@@ -37,7 +38,7 @@ def directions(tmp_path):
     sites = ["resid_post.0", "resid_post.1", "resid_post.2"]
     config, known = project(tmp_path, sites=sites, methods=["mean_difference"])
     paths = [t.path for t in inputs.run(config, known)]
-    return paths, {d.row["site"]: d for d in contrastive.load_all(paths)}
+    return paths, {d.row["site"]: d for d in load_all(paths)}
 
 
 def read_gguf(path: Path) -> tuple[dict, dict]:

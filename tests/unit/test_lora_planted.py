@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
+from actprobe.report.features import headline
 from actprobe.results.features import representation
-from actprobe.results.report_features import headline
 
 N, MODULES, D = 120, ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v"), 24
 Factors = dict[str, tuple[np.ndarray, np.ndarray]]  # module -> B, A

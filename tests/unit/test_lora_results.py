@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actprobe import lora, results
+from actprobe import lora, report, results
 from actprobe.lora import synthetic
 from actprobe.probes import metrics
 from actprobe.probes.feature_targets import EACH
 from actprobe.probes.intervals import wilson
-from actprobe.results import confusion, features, figures, layout, make, seeds, tables
-from actprobe.results import report_features as report
-from actprobe.results.figures import features as drawn
-from actprobe.results.figures.confusions import confusion as draw_confusion
+from actprobe.report import features as told
+from actprobe.report import figures
+from actprobe.report import layout as shown
+from actprobe.report.figures import features as drawn
+from actprobe.report.figures.confusions import confusion as draw_confusion
+from actprobe.results import confusion, features, layout, seeds, tables
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +35,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict[str, pd.D
                "each_column_group": "module"}]  # fmt: skip
     cfg = tools.resolved(folder, loras, probes)
     found = tools.make_results(cfg, tools.run(cfg))
-    results.make_figures(cfg)
-    results.make_report(cfg)
+    report.make_figures(cfg)
+    report.make_report(cfg)
     return cfg, found
 
 
 def _files(cfg: dict) -> list[Path]:
-    return [Path(p) for kind in layout.outputs(cfg).values() for p in kind.values()]
+    pages = [p for kind in report.outputs(cfg).values() for p in kind.values()]
+    return [Path(p) for p in [*results.outputs(cfg).values(), *pages]]
 
 
 def test_every_output_is_written_and_equal_input_gives_equal_bytes(made) -> None:
     files = _files(made[0])
     assert all(p.stat().st_size > 0 for p in files)
     names = {p.stem for p in files if p.suffix == ".svg"}
-    assert names == set(layout.FEATURES), "nothing is drawn of texts, of which there are none"
+    assert names == {*shown.FEATURES, shown.CONFUSION}, "nothing of texts"
     before = {p: p.read_bytes() for p in files if p.suffix in (".svg", ".png", ".html")}
-    results.make_figures(made[0])
-    results.make_report(made[0])
+    report.make_figures(made[0])
+    report.make_report(made[0])
     assert before == {p: p.read_bytes() for p in before}
 
 
@@ -89,18 +92,18 @@ def test_a_metric_of_ones_own_is_in_tables_and_page(tmp_path: Path, monkeypatch)
     loras = {"c": {"files": str(tmp_path / "f"), "labels": str(tmp_path / "l.csv")}}
     cfg = tools.resolved(tmp_path, loras, [{"sources": ["c/stats"], "methods": ["ridge"]}])
     found = tools.make_results(cfg, tools.run(cfg))["representations"]
-    results.make_figures(cfg)
-    results.make_report(cfg)
+    report.make_figures(cfg)
+    report.make_report(cfg)
     missed = found["n_test"] * (1 - found["test_acc"])
     assert found["test_wrong"].to_numpy() == pytest.approx(missed.to_numpy(), rel=1e-4)
-    page = (Path(layout.folder(cfg)) / layout.REPORT).read_text()
+    page = (Path(layout.folder(cfg)) / shown.PAGE).read_text()
     assert "wrong: rows that are wrong" in page
 
 
 def test_refused_files_are_in_table_and_page(made) -> None:
     refused = made[1]["refused"].set_index("id")["reason"]
     assert len(refused) == 7 and "NaN" in refused["broken/nan"]
-    page = (Path(layout.folder(made[0])) / layout.REPORT).read_text()
+    page = (Path(layout.folder(made[0])) / shown.PAGE).read_text()
     assert "broken/lokr" in page and "LoKr is not supported" in page
     assert "left_projector" in page and "recipe_only" in page
     assert "No dataset has a number" not in page and "No probe has a number" not in page
@@ -141,14 +144,15 @@ def test_texts_and_features_are_one_table_and_each_has_its_own_parts(made) -> No
         "protocol": "actprobe-1", "settings": ["normal"]}]}  # fmt: skip
     facts = tables.dataset_table([])
     results.write_tables(mixed, both, pd.DataFrame(columns=tables.SKIPPED), facts)
-    results.make_figures(mixed)
-    lines = results.make_report(mixed)
+    report.make_figures(mixed)
+    lines = report.make_report(mixed)
     root = Path(layout.folder(mixed))
     assert "toy" not in (root / "tables/summary.csv").read_text().split("dataset")[0]
-    assert not (
-        pd.read_csv(root / "tables/comparisons.csv")["source"].astype(str) == "toy/stats"
-    ).any()
-    assert set(make._features(root)["representations"]["dataset"]) == {"toy"}
+    compared = results.read_tables(mixed)["comparisons"]
+    of_features = compared["dataset"] == "toy"
+    assert (compared["reference_source"].str.startswith("toy/") == of_features).all()
+    assert (compared["source"].str.startswith("toy/") == of_features).all() and of_features.any()
+    assert set(results.read_tables(mixed)["representations"]["dataset"]) == {"toy"}
     assert any("choosing among" in line for line in lines) and not lines[0].startswith("toy")
     assert all(p.stat().st_size for p in _files(mixed))
 
@@ -189,10 +193,10 @@ def test_runs_that_share_their_test_rows_are_no_more_certain_than_one() -> None:
     for source, hit in accuracies.items():
         found = summary.loc[f"toy/{source}", ["ci_low", "ci_high"]].tolist()
         assert found == pytest.approx(wilson(hit, 20))
-    assert not report._leak(summary.reset_index()), "11 of 20 is no leak"
+    assert not told._leak(summary.reset_index()), "11 of 20 is no leak"
     alone = _runs(accuracies, 20)
-    assert report._leak(features.summarise(alone))
-    assert len(report.headline(_tables(alone))) == 2
+    assert told._leak(features.summarise(alone))
+    assert len(told.headline(_tables(alone))) == 2
     values = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
     wide = runs.assign(test_score=np.tile(values, 2))
     low = seeds.interval(values, 0.25)[0]
@@ -231,7 +235,7 @@ def test_which_runs_share_their_test_rows(tmp_path: Path) -> None:
 def test_leaking_recipes_are_told_on_the_page() -> None:
     runs = _runs({"stats": 0.6, "recipe_only": 0.9}, 100)
     runs.loc[0, "outliers"] = '["l7"]'
-    lines = report.headline(_tables(runs))
+    lines = told.headline(_tables(runs))
     assert "5 of 5 runs chose toy/stats, *, ridge" in lines[0]
     assert "gives its labels away" in lines[1] and "0.900 with ridge" in lines[1]
     assert "far outside of all others in some representation: l7" in lines[2]
@@ -240,9 +244,9 @@ def test_leaking_recipes_are_told_on_the_page() -> None:
 def test_empty_tables_give_pages_that_say_so(tmp_path: Path) -> None:
     cfg = tools.resolved(tmp_path, {}, [{}])
     results.make_tables(cfg, [], [])
-    results.make_figures(cfg)
-    results.make_report(cfg)
-    page = (Path(layout.folder(cfg)) / layout.REPORT).read_text()
+    report.make_figures(cfg)
+    report.make_report(cfg)
+    page = (Path(layout.folder(cfg)) / shown.PAGE).read_text()
     assert "No probe of features has a number" in page
 
 
@@ -251,9 +255,9 @@ def test_a_probe_without_a_number_is_told_with_its_reason(tmp_path: Path) -> Non
     runs = _runs({"stats": 0.6}, 20).assign(test_score=np.nan, reason="too few rows")
     skipped = pd.DataFrame(columns=tables.SKIPPED)
     results.write_tables(cfg, runs, skipped, tables.dataset_table([]))
-    results.make_figures(cfg)
-    results.make_report(cfg)
-    assert "too few rows" in (Path(layout.folder(cfg)) / layout.REPORT).read_text()
+    report.make_figures(cfg)
+    report.make_report(cfg)
+    assert "too few rows" in (Path(layout.folder(cfg)) / shown.PAGE).read_text()
 
 
 def test_figures_of_probes_that_differ_in_everything() -> None:
@@ -274,15 +278,16 @@ def test_figures_of_probes_that_differ_in_everything() -> None:
     single = summary.assign(columns=EACH, site=["m", "n", "m", "m", "m"])
     titles = [ax.get_title() for ax in drawn.modules(single).axes]
     assert titles == ["a, toy", "b, toy"]
-    pairs = [
-        {**{c: r[c] for c in features.CELL}, "true": t, "predicted": p, "n": 3}
-        for r in summary.to_dict("records")
-        for t in "xy"
-        for p in "xy"
-    ]
-    titles = [ax.get_title() for ax in draw_confusion(pd.DataFrame(pairs), summary).axes]
+    cells = pd.DataFrame(
+        [
+            {**dict.fromkeys(confusion.CELL, ""), **{c: r[c] for c in features.CELL}, "k": None,
+             "chosen": r["val_score"] in (0.7, 0.9), "true": t, "predicted": p, "n": 3}
+            for r in summary.to_dict("records") for t in "xy" for p in "xy"
+        ]
+    )  # fmt: skip
+    titles = [ax.get_title() for ax in draw_confusion(cells).axes]
     assert [t.replace("\n", " ") for t in titles] == [
         "a, toy, c/stats, *, ridge", "b, toy, c/product, *, mlp",
     ]  # fmt: skip
-    assert confusion.square(pd.DataFrame(pairs[:4])).shape == (2, 2)
-    assert set(figures.FIGURES) & set(layout.FEATURES) == set()
+    assert confusion.square(cells.head(4)).shape == (2, 2)
+    assert set(figures.FIGURES) & set(shown.FEATURES) == set()

@@ -16,18 +16,21 @@ from hypothesis import strategies as st
 from printed import Page
 from results_tables import KINDS, name
 
-from actprobe import csvs, results
-from actprobe.contrastive import figures as contrastive_figures
-from actprobe.contrastive import report as contrastive_report
-from actprobe.contrastive import tables as contrastive_tables
-from actprobe.contrastive.artefact import Applied
+from actprobe import csvs, report, results
 from actprobe.lora import REPRESENTATIONS
+from actprobe.probes.columns import EMPTY
 from actprobe.probes.feature_targets import EACH
-from actprobe.probes.fit import EMPTY
-from actprobe.results import features, layout, tables
-from actprobe.results.figures import style
+from actprobe.report import directions as told
+from actprobe.report import figures as drawn
+from actprobe.report import layout as shown
+from actprobe.report import page
+from actprobe.report.figures import style
+from actprobe.results import confusion, features, layout, tables
+from actprobe.results import directions as of_directions
+from actprobe.results.directions import Applied
 
 CONFIG = {"experiment": "e", "probes": [{}]}
+RESULTS = {"confidence": 0.95, "confusion": "multiclass"}
 SLOWLY = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -111,16 +114,18 @@ def contrastive(folder: Path, **shape: Any) -> None:
     ]  # fmt: skip
     rows = pd.DataFrame([*(d.row for d in found), *baselines])
     rows = rows.drop_duplicates(["dataset", "source", "condition", "method", "model", "site"])
-    made = contrastive_tables.view(tables.tidy(rows.assign(experiment="e")))
-    (folder / "tables").mkdir(parents=True)
-    csvs.write(made, folder / "tables/contrastive.csv")
-    back = contrastive_tables.read(folder / "tables/contrastive.csv")
-    assert contrastive_report.headline(back) == contrastive_report.headline(made)
-    contrastive_figures.write(folder, made, found, contrastive_tables.cosines(found))
-    part = folder / "part.html"
-    part.write_text(contrastive_report.part(folder, {}), encoding="utf-8")
-    check_page(part)
-    assert not any("nan" in line for line in contrastive_report.headline(made))
+    config = {**CONFIG, "results_dir": str(folder), "results": RESULTS,
+              "probes": [{"protocol": "contrastive-1", "settings": ["normal"]}]}  # fmt: skip
+    table = tables.tidy(rows.assign(experiment="e"))
+    skipped = pd.DataFrame(columns=tables.SKIPPED)
+    results.write_tables(config, table, skipped, tables.dataset_table([]))
+    written, root = results.read_tables(config), folder / "e"
+    lines = told.headline(written["directions"])
+    assert lines == told.headline(of_directions.view(table))
+    assert not any("nan" in line for line in lines)
+    drawn.write(written, found, root / "figures", shown.figures(config), 0.95)
+    page.write(root / shown.PAGE, written, config, shown.figures(config))
+    check_page(root / shown.PAGE)
 
 
 USUAL = {
@@ -206,7 +211,14 @@ def lora(
     choices = chosen.assign(among=9, most="stats, *, ridge", of_runs=3)[features.CHOICES]
     names = [name(kind, f"k{i}") for i in range(classes)]
     pairs = [(a, b, 3) for a, b in zip(names, names[1:] + names[:1], strict=True)]
-    counts = [[*cell, *pair] for cell in cells if cell[5] == "c/stats" for pair in pairs]
+    read = [dict(zip(features.CELL, cell, strict=True)) for cell in cells if cell[5] == "c/stats"]
+    columns = confusion.CONFUSIONS
+    first = {tuple(cell[c] for c in features.WHERE): i for i, cell in reversed([*enumerate(read)])}
+    counts = [
+        {**dict.fromkeys(columns, ""), "k": None, "chosen": i in first.values(), **cell,
+         **dict(zip(("true", "predicted", "n"), pair, strict=True))}
+        for i, cell in enumerate(read) for pair in pairs
+    ]  # fmt: skip
     refused = pd.DataFrame(
         [["c", "=x", "<b>bad</b>"]] * 2 + [["c", "y", "bad"]],
         columns=["collection", "id", "reason"],
@@ -215,20 +227,20 @@ def lora(
         "representations": summary,
         "modules": of_modules,
         "choices": choices,
-        "confusion": pd.DataFrame(counts, columns=[*features.CELL, "true", "predicted", "n"]),
+        "confusion": pd.DataFrame(counts, columns=columns),
         "refused": refused,
     }
-    config = {**CONFIG, "results_dir": str(folder), "results": {"confidence": 0.95},
+    config = {**CONFIG, "results_dir": str(folder), "results": RESULTS,
               "probes": [{"protocol": "lora-1", "settings": ["normal"]}]}  # fmt: skip
     nothing = tables.tidy(pd.DataFrame(columns=["experiment"]))
     skipped = pd.DataFrame(columns=tables.SKIPPED)
     results.write_tables(config, nothing, skipped, tables.dataset_table([]))
     for key, table in found.items():
-        csvs.write(table, folder / "e" / layout.FEATURE_TABLES[key], float_format="%.6g")
-    results.make_figures(config)
-    results.make_report(config)
+        csvs.write(table, layout.outputs(config)[key], float_format="%.6g")
+    report.make_figures(config)
+    report.make_report(config)
     check_page(folder / "e/report.html")
-    assert not any("nan" in line for line in results.told(config))
+    assert not any("nan" in line for line in report.told(config))
 
 
 def _summary(cells: list[tuple], gone: str, rng: np.random.Generator) -> pd.DataFrame:

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from printed import Page
 from results_tables import CONDITIONS, SHAPES, Shape, table
 
-from actprobe import pages, results
-from actprobe.results import figures, layout, tables
-from actprobe.results.figures import style
+from actprobe import pages, report, results
+from actprobe.report import figures
+from actprobe.report.figures import style
+from actprobe.results import layout, tables
 
 EVERY = tuple(CONDITIONS)
 SLOWLY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -52,7 +53,7 @@ def check(shape: Shape, folder: Path, patch: pytest.MonkeyPatch) -> None:
     config = {
         "results_dir": str(folder),
         "experiment": "e",
-        "results": {"confidence": 0.95},
+        "results": {"confidence": 0.95, "confusion": "multiclass"},
         "probes": [{"settings": shape.settings}],
     }
     names = sorted(made["dataset"].unique())
@@ -60,11 +61,15 @@ def check(shape: Shape, folder: Path, patch: pytest.MonkeyPatch) -> None:
         [{"dataset": d, "classes": {"=no": 9, "<b>": 8}} for d in names]
     )
     results.write_tables(config, made, pd.DataFrame(columns=tables.SKIPPED), datasets)
-    results.make_figures(config, figures.FIGURES)
-    lines = results.make_report(config, list(figures.FIGURES))
+    report.make_figures(config, names=list(figures.FIGURES))
+    lines = report.make_report(config, names=list(figures.FIGURES))
     assert found == []
-    assert lines == results.told(config) and all(line.endswith(".") for line in lines)
-    files = [Path(p) for p in layout.figure_files(layout.folder(config), figures.FIGURES).values()]
+    assert lines == report.told(config) and all(line.endswith(".") for line in lines)
+    files = [
+        Path(layout.folder(config), "figures", f"{name}.{ext}")
+        for name in figures.FIGURES
+        for ext in ("svg", "png")
+    ]
     assert all(f.stat().st_size > 0 for f in files)
     for f in files:
         if f.suffix == ".svg":

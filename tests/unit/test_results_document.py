@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from actprobe.results import tables
+from actprobe.probes import columns
 
 
 def test_the_page_about_the_table_is_written_from_schema_and_metrics(root):
@@ -14,4 +14,4 @@ def test_the_page_about_the_table_is_written_from_schema_and_metrics(root):
     spec.loader.exec_module(module)
     page = module.TARGET.read_text(encoding="utf-8")
     assert page == module.page(), "run: python docs/write_tables.py"
-    assert all(f"| `{column}` |" in page for column in tables.columns())
+    assert all(f"| `{column}` |" in page for column in columns.types())

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from results_rows import fake_rows, with_saes
 
-from actprobe import results
-from actprobe.results import figures, layout, tables, views
+from actprobe import report, results
+from actprobe.report import figures, layout
+from actprobe.results import tables, views
+from actprobe.results.make import Written
 
 
 def tidy_rows(n_datasets: int = 4, layers: int = 5) -> pd.DataFrame:
@@ -21,7 +23,7 @@ def tidy_rows(n_datasets: int = 4, layers: int = 5) -> pd.DataFrame:
 
 
 def config_for(folder: Path) -> dict:
-    options = {"confidence": 0.95}
+    options = {"confidence": 0.95, "confusion": "multiclass"}
     return {"results_dir": str(folder), "experiment": "quickstart", "results": options}
 
 
@@ -32,22 +34,27 @@ def written(folder: Path, table: pd.DataFrame, skipped: list[list[str]] | None =
     names = table["dataset"].unique()
     facts = tables.dataset_table([{"dataset": d, "classes": {"no": 9, "yes": 8}} for d in names])
     results.write_tables(config, table, lost, facts)
-    results.make_figures(config)
-    results.make_report(config)
+    report.make_figures(config)
+    report.make_report(config)
     return config
+
+
+def outputs(config: dict) -> dict[str, str]:
+    """All files of results by name."""
+    shown = report.outputs(config)
+    return results.outputs(config) | shown["figures"] | shown["report"]
 
 
 def test_outputs_are_exactly_what_is_written(tmp_path: Path) -> None:
     config = written(tmp_path, tidy_rows())
-    declared = {p for kind in results.outputs(config).values() for p in kind.values()}
+    declared = outputs(config)
     made = {str(p) for p in (tmp_path / "quickstart").rglob("*") if p.is_file()}
-    assert made == declared
-    assert all(name.isidentifier() for kind in results.outputs(config).values() for name in kind)
+    assert made == set(declared.values()) and all(name.isidentifier() for name in declared)
 
 
 def test_everything_is_equal_byte_for_byte_on_a_second_run(tmp_path: Path) -> None:
     config = written(tmp_path, tidy_rows())
-    paths = [Path(p) for kind in results.outputs(config).values() for p in kind.values()]
+    paths = [Path(p) for p in outputs(config).values()]
     before = [p.read_bytes() for p in paths]
     written(tmp_path, tidy_rows())
     assert [p.read_bytes() for p in paths] == before
@@ -79,10 +86,10 @@ def test_layers_are_lines_and_single_layers_points() -> None:
 
 def test_settings_and_saes_of_the_config_call_for_more_figures(tmp_path: Path) -> None:
     plain = {"probes": [{"settings": ["normal"]}], **config_for(tmp_path)}
-    assert layout.figures_of(plain) == list(layout.ALWAYS)
+    assert layout.figures(plain) == [*layout.ALWAYS, layout.CONFUSION]
     rich = {**plain, "saes": {"sae_16k": {}}, "probes": [{"settings": ["normal", "scarcity"]}]}
-    assert layout.figures_of(rich) == [*layout.ALWAYS, *layout.WITH_SAES, "scarcity"]
-    assert set(layout.figures_of(rich)) < set(figures.FIGURES)
+    assert layout.figures(rich) == [*layout.ALWAYS, *layout.WITH_SAES, "scarcity", layout.CONFUSION]
+    assert set(layout.figures(rich)) < {*figures.FIGURES, layout.CONFUSION}
 
 
 def test_a_figure_of_what_is_not_there_says_so(tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_sae_probes_stand_beside_the_baseline_of_their_place() -> None:
     drawn = np.concatenate([line.get_xydata() for line in ax.get_lines()[:2]])
     assert len(drawn) == 6
     np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], -0.02)
-    heat = figures.sae_by_dataset(table).axes[0].collections[0].get_array()
+    heat = figures.sae_by_dataset(table).axes[0].images[0].get_array()
     np.testing.assert_allclose(heat, np.full((6, 1), -0.02))
     lines = {line.get_label(): line for line in figures.scores_by_k(table).axes[0].lines}
     np.testing.assert_array_equal(lines["sae_16k, ksparse_b"].get_xdata(), [1, 16, 128])
@@ -139,7 +146,7 @@ def test_featured_place_has_most_methods_and_is_chosen_without_test_scores() -> 
 
 
 def test_headline_names_the_best_by_validation_and_the_caveats() -> None:
-    lines = results.headline(tidy_rows(4, 6), skipped=2)
+    lines = report.headline(tidy_rows(4, 6), skipped=2)
     table = tidy_rows(4, 6)
     mean = table[table["site"] == "resid_post.5"]["test_score"].mean()
     assert lines[0].startswith("logreg on minilm, resid_post.5, mean reaches a mean test AUC of")
@@ -154,17 +161,17 @@ def test_headline_names_the_best_by_validation_and_the_caveats() -> None:
     assert (
         lines[-1] == "0 fits gave no number, 2 targets skipped; the report and skipped.csv say why."
     )
-    assert results.headline(tidy_rows().iloc[:0]) == ["No probe has a number; 0 targets skipped."]
+    assert report.headline(tidy_rows().iloc[:0]) == ["No probe has a number; 0 targets skipped."]
 
 
 def test_headline_tells_saes_apart_and_mixes_no_protocols() -> None:
     table = with_saes()
-    [line] = [x for x in results.headline(table) if x.startswith("SAE probes")]
+    [line] = [x for x in report.headline(table) if x.startswith("SAE probes")]
     assert line.startswith("SAE probes (saeprobes-0.4.2; minilm, resid_post.3, mean): sae_")
     assert "(k = " in line and ", logreg on all dimensions 0." in line
     other = table[~views.baseline(table)].assign(protocol="other", val_score=1.0)
-    mixed = results.headline(pd.concat([table, other], ignore_index=True))
-    alone = results.headline(table)
+    mixed = report.headline(pd.concat([table, other], ignore_index=True))
+    alone = report.headline(table)
     assert mixed[:3] == alone[:3] and any(x.startswith("SAE probes (other;") for x in mixed)
 
 
@@ -206,7 +213,7 @@ def test_headline_without_the_setting_normal_is_about_one_condition(setting, con
         normal.assign(setting=setting, condition=c, test_score=normal["test_score"] - 0.1 * i)
         for i, c in enumerate(conditions)
     ]
-    lines = results.headline(pd.concat(rows, ignore_index=True))
+    lines = report.headline(pd.concat(rows, ignore_index=True))
     frame = f"saeprobes-0.4.2, {named}"
     assert f"over 4 datasets ({frame}), the best of 10 probes" in lines[0]
     start = f"Methods on minilm, resid_post.3, mean ({frame}): logreg 0."
@@ -292,7 +299,7 @@ def test_d4_every_protocol_has_its_own_lines_and_table(tmp_path: Path) -> None:
     second.loc[lost, ["test_score", "val_score"]] = np.nan
     second.loc[lost, "reason"] = "too few test rows"
     written(tmp_path, pd.concat([first, second], ignore_index=True))
-    lines = results.told(config_for(tmp_path))
+    lines = report.told(config_for(tmp_path))
     assert "over 2 datasets (saeprobes-0.4.2)" in lines[0]
     assert any("over 1 dataset (actprobe-1)" in line for line in lines)
     page = (tmp_path / "quickstart/report.html").read_text()
@@ -341,5 +348,5 @@ def test_a_place_without_a_dataset_for_every_method_is_an_empty_panel(tmp_path: 
     apart = apart[one == (apart["method"] == "knn")]
     both = pd.concat([table, apart], ignore_index=True)
     for rows in (both, apart):
-        figures.write_figures(rows, tmp_path, ["scarcity"])
+        figures.write(Written(rows, {}), [], tmp_path, ["scarcity"], 0.95)
     assert figures.scarcity(both).axes[1].get_title().endswith("0 of 4 datasets")

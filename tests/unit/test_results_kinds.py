@@ -12,10 +12,12 @@ from printed import Page
 from results_rows import fake_rows
 from test_contrastive_stage import project
 
-from actprobe import contrastive, finished, results
+from actprobe import finished, report, results
 from actprobe.cli import main
 from actprobe.errors import ActprobeError
-from actprobe.results import report, tables
+from actprobe.interchange import vectors
+from actprobe.report import directions, page
+from actprobe.results import tables
 
 PLAIN = {"protocol": "actprobe-1", "apply_to": [], "settings": ["normal"]}
 
@@ -29,16 +31,15 @@ def experiment(tmp_path_factory) -> dict:
     paths = inputs.make_tables(config, made)
     contexts = [f"{finished.folder(config)}/contexts/dump.resid_pre.3.a.html"]
     texts = [t.path for t in known["texts"]]
-    contrastive.make_results(config, paths, texts)
+    vectors.write(config, paths, texts)
 
     applied = tables.read_probes(f"{finished.folder(config)}/tables/probes.parquet")
     others = fake_rows(2, 2).assign(experiment="toy")
     probes = results.tidy(pd.concat([others, applied], ignore_index=True))
     facts = tables.dataset_table([{"dataset": d} for d in probes["dataset"].unique()])
     results.write_tables(config, probes, pd.DataFrame(columns=tables.SKIPPED), facts)
-    results.make_figures(config)
-    part = contrastive.make_part(config, texts)
-    results.make_report(config, contexts=contexts, parts=[part])
+    report.make_figures(config, paths)
+    report.make_report(config, texts, contexts)
 
     Path(contexts[0]).parent.mkdir()
     Path(contexts[0]).write_text("<p>contexts</p>")
@@ -53,13 +54,13 @@ def test_h_every_page_links_to_every_other_and_all_links_lead_somewhere(experime
 
 
 def test_h_a_page_that_stands_alone_links_to_no_other():
-    assert report.links([]) == []
+    assert page.links([]) == []
 
 
 def test_c11_results_tells_every_kind_that_is_there(experiment):
     lines = finished.told(experiment)
-    for told in (results.told, contrastive.told):
-        assert set(told(experiment)) <= set(lines)
+    assert set(report.told(experiment)) <= set(lines)
+    assert set(directions.headline(results.read_tables(experiment)["directions"])) <= set(lines)
     root = finished.folder(experiment)
     assert f"report   {root / 'report.html'}" in lines
     assert f"contexts {root / 'contexts/dump.resid_pre.3.a.html'}" in lines
@@ -70,7 +71,7 @@ def test_c11_results_of_one_kind_alone(experiment, tmp_path, monkeypatch, capsys
     """After a run of directions alone nothing is missing, and it is told."""
     root = tmp_path / "results" / "toy"
     for f in finished.files(experiment):
-        if f.name in ("contrastive.csv", "report.html"):
+        if f.parent.name == "tables" or f.name == "report.html":
             inside = f.relative_to(finished.folder(experiment))
             (root / inside).parent.mkdir(parents=True, exist_ok=True)
             (root / inside).write_bytes(f.read_bytes())

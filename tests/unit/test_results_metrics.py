@@ -11,10 +11,12 @@ import pytest
 from printed import Page
 from results_rows import continuous, fake_rows, multiclass, one_versus_rest
 
-from actprobe import results
+from actprobe import report, results
 from actprobe.errors import ActprobeError
 from actprobe.probes import extensions, metrics
-from actprobe.results import compare, figures, scores, select, tables, views
+from actprobe.report import figures
+from actprobe.results import compare, scores, select, tables, views
+from actprobe.results.make import Written
 
 
 @pytest.fixture
@@ -41,13 +43,13 @@ def written(folder: Path, table: pd.DataFrame, **changes: object) -> dict:
     config = {
         "results_dir": str(folder),
         "experiment": "e",
-        "results": {"confidence": 0.95},
+        "results": {"confidence": 0.95, "confusion": "multiclass"},
         **changes,
     }
     datasets = tables.dataset_table([{"dataset": d} for d in table["dataset"].unique()])
     results.write_tables(config, table, pd.DataFrame(columns=tables.SKIPPED), datasets)
-    results.make_figures(config)
-    results.make_report(config)
+    report.make_figures(config)
+    report.make_report(config)
     return config
 
 
@@ -115,7 +117,7 @@ def test_where_less_is_better_the_least_is_chosen_and_wins(error):
     [row] = results.comparison_table(table).to_dict("records")
     assert (row["probe"], row["reference"], row["delta"]) == ("knn", "ridge", 1.0)
     assert (row["wins"], row["losses"]) == (0, 12)
-    [first, *_] = results.headline(table)
+    [first, *_] = report.headline(table)
     words = "ridge on minilm, resid_post.3, mean reaches a mean root mean squared error of 13.500"
     assert first.startswith(words) and "by validation root mean squared error" in first
     assert (views.featured(table.assign(gain=0.0))["test_score"] >= 8).all()
@@ -153,7 +155,7 @@ def test_a_label_is_compared_with_itself():
     assert len(chosen) == 20 and not chosen.duplicated(["dataset", "label"]).any()
     wide = table.pivot(index=["dataset", "label"], columns="method", values="test_score")
     assert row["delta"] == pytest.approx((wide["knn"] - wide["logreg"]).mean())
-    [first, *_] = results.headline(table)
+    [first, *_] = report.headline(table)
     assert "over 2 datasets with 20 tasks" in first
 
 
@@ -191,7 +193,7 @@ def test_a_metric_of_a_file_of_the_users_is_known_by_its_registration(
     assert ">mine<" in part and "share of &lt;mine&gt;" in part and ">2.500<" in part
     with pytest.raises(ActprobeError, match=r"test_mine must lie in \[0, 9\]"):
         results.tidy(raw.assign(test_mine=10.0))
-    assert results.told(config)
+    assert report.told(config)
 
 
 def test_the_page_shows_every_metric_by_probe_and_kind(tmp_path):
@@ -216,8 +218,8 @@ def test_each_metric_is_drawn_by_itself_in_one_file(tmp_path):
     table = mixed()
     made = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        figures.write_figures(table, folder, ["scores_by_layer", "scarcity"])
-        made.append({f.name: f.read_bytes() for f in sorted((folder / "figures").iterdir())})
+        figures.write(Written(table, {}), [], folder, ["scores_by_layer", "scarcity"], 0.95)
+        made.append({f.name: f.read_bytes() for f in sorted(folder.iterdir())})
     assert made[0] == made[1]
     svg = made[0]["scores_by_layer.svg"].decode()
     assert svg.count("<svg ") == 3 and made[0]["scarcity.svg"].decode().count("<svg ") == 1

@@ -11,9 +11,10 @@ import pytest
 from results_rows import fake_rows
 from texts_inputs import hand_made
 
-from actprobe import plan, provenance, results, store
+from actprobe import plan, provenance, report, results, store
 from actprobe.plan import Plan, Target
-from actprobe.results import headlines, layout, tables
+from actprobe.report import headlines
+from actprobe.results import layout, tables
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -166,10 +167,11 @@ def test_d10_headline_and_report_say_what_was_cut(tmp_path):
         for d, n, s in zip(names, (160, 8, 0), (0, 0, 1), strict=True)
     ]
     datasets = tables.dataset_table([{"dataset": d, "n": 160} for d in names], reads)
-    config = {"results_dir": str(tmp_path), "experiment": "e", "results": {"confidence": 0.95}}
+    options = {"confidence": 0.95, "confusion": "multiclass"}
+    config = {"results_dir": str(tmp_path), "experiment": "e", "results": options}
     results.write_tables(config, made, pd.DataFrame(columns=tables.SKIPPED), datasets)
-    results.make_figures(config)
-    lines = results.make_report(config)
+    report.make_figures(config)
+    lines = report.make_report(config)
     cut = (
         "Texts of 2 of 3 datasets are too long for a model and were cut short; the most in "
         f"{names[0]} (100.0% of its rows)."
@@ -188,9 +190,9 @@ def test_d17_imported_results_name_their_files_and_digests(tmp_path):
     config = {
         "results_dir": str(tmp_path / "out"),
         "experiment": "e",
-        "results": {"confidence": 0.95},
+        "results": {"confidence": 0.95, "confusion": "multiclass"},
     }
-    results.make_published(tmp_path, config)
+    report.make_published(tmp_path, config)
     rows = pd.read_csv(tmp_path / "out/e" / layout.TABLES["provenance"])
     [row] = rows[rows["what"] == "imported file"].to_dict("records")
     import hashlib

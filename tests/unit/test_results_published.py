@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actprobe import results
+from actprobe import report, results
 from actprobe.errors import ActprobeError
 from actprobe.results import published, select
 from actprobe.results.compare import matched
@@ -417,9 +417,9 @@ def test_sae_probes_by_k(table: pd.DataFrame, model: str, means: str, wins: str)
 def test_everything_is_made_from_the_published_tables_alone(
     table: pd.DataFrame, tmp_path: Path
 ) -> None:
-    options = {"confidence": 0.95}
+    options = {"confidence": 0.95, "confusion": "multiclass"}
     config = {"results_dir": str(tmp_path), "experiment": "published", "results": options}
-    lines = results.make_published(os.environ["ACTPROBE_PUBLISHED"], config)
+    lines = report.make_published(os.environ["ACTPROBE_PUBLISHED"], config)
     assert lines[0].startswith("logreg on gemma-2-9b, resid_post.20, last reaches")
     page = (tmp_path / "published/report.html").read_text()
     assert "scored on the in-distribution test split" in page

@@ -11,8 +11,15 @@ import pandas as pd
 import pytest
 
 from actprobe import keys, store
-from actprobe.results import figures, layout, saes
+from actprobe.report import figures
+from actprobe.report import layout as shown
+from actprobe.report.saes import about
+from actprobe.results import layout, saes
+from actprobe.results.make import Written
+from actprobe.results.tables import tidy
 from actprobe.sae.records import LatentArgs, LocalPlace
+
+ROOT = {"results_dir": "r", "experiment": "e"}
 
 
 def facts(dead, l0, explained, warnings=(), massive=0):
@@ -62,7 +69,7 @@ def test_each_sae_and_dataset_has_a_row(encoded):
 
 def test_the_report_has_one_row_per_sae(encoded, tmp_path):
     saes.codes_table(encoded).to_csv(tmp_path / "saes.csv", index=False)
-    [row] = saes.report_rows(pd.read_csv(tmp_path / "saes.csv"))
+    [row] = about(pd.read_csv(tmp_path / "saes.csv")).rows
     assert row[:4] == ["s", "m, resid_post.4, mean", "100, topk", "2"]
     assert row[4:7] == ["5 (4 … 6)", "30% (20% … 40%)", "0.800"]
     assert "not sparse (1 dataset)" in row[7] and f"{saes.GONE} (1 dataset)" in row[7]
@@ -71,15 +78,20 @@ def test_the_report_has_one_row_per_sae(encoded, tmp_path):
 def test_massive_activations_are_told_with_what_they_make_of_the_number(tmp_path):
     """The number of the report is the one without them."""
     one = facts(20, 4.0, 0.997, massive=5) | {"ordinary_explained": 0.3}
-    [row] = saes.report_rows(saes.codes_table([entry(tmp_path, "a", **one)]))
+    [row] = about(saes.codes_table([entry(tmp_path, "a", **one)])).rows
     assert row[6] == "0.300"
     assert row[7].startswith("10.0% of the rows of 1 dataset have a massive activation")
     assert row[7].endswith("with them it is 0.997")
 
 
 def test_all_latents_are_gone(tmp_path):
-    [row] = saes.report_rows(saes.codes_table([entry(tmp_path, "a"), entry(tmp_path, "b")]))
+    [row] = about(saes.codes_table([entry(tmp_path, "a"), entry(tmp_path, "b")])).rows
     assert row == ["s", *[""] * 6, f"{saes.GONE} (2 datasets)"]
+
+
+def draw(curves, folder):
+    found = Written(tidy(pd.DataFrame(columns=["experiment"])), {"sae_training": curves})
+    figures.write(found, [], folder, ["sae_training"], 0.95)
 
 
 def test_training_curves_are_a_table_and_a_figure(encoded, tmp_path):
@@ -89,13 +101,13 @@ def test_training_curves_are_a_table_and_a_figure(encoded, tmp_path):
         ["s", 512, 0.9, 0.8, 0, 0.85], ["s", 1024, 0.5, 0.4, 3, 0.45],
     ]  # fmt: skip
     assert curves[saes.TRAINED[:3]].to_numpy().tolist() == [["all", 7, 9]] * 2
-    figures.write_training(curves, tmp_path / "one")
-    figures.write_training(curves, tmp_path / "two")
+    draw(curves, tmp_path / "one")
+    draw(curves, tmp_path / "two")
     for name in ("sae_training.svg", "sae_training.png"):
-        one, two = ((tmp_path / n / "figures" / name).read_bytes() for n in ("one", "two"))
+        one, two = ((tmp_path / n / name).read_bytes() for n in ("one", "two"))
         assert one == two and len(one) > 5000
     assert saes.training_table([entry(tmp_path, "a", str(tmp_path / "deleted.h5"))]).empty
-    figures.write_training(curves.iloc[:0], tmp_path / "none")
+    draw(curves.iloc[:0], tmp_path / "none")
 
 
 def test_only_latents_that_probes_read_are_told(tmp_path):
@@ -114,8 +126,8 @@ def test_only_latents_that_probes_read_are_told(tmp_path):
 
 
 def test_tables_and_figure_come_with_saes():
-    assert not set(layout.SAE_TABLES) & set(layout.tables_of({"saes": {}}))
-    config = {"saes": {"s": {"train": {"k": 4}}}}
-    assert set(layout.SAE_TABLES) < set(layout.tables_of(config))
-    assert layout.figures_of(config)[-1] == layout.TRAINING
-    assert layout.TRAINING not in layout.figures_of({"saes": {"s": {"train": None}}})
+    assert not set(layout.SAE_TABLES) & set(layout.outputs({**ROOT, "saes": {}}))
+    config = {**ROOT, "saes": {"s": {"train": {"k": 4}}}}
+    assert set(layout.SAE_TABLES) < set(layout.outputs(config))
+    assert shown.TRAINING in shown.figures(config)
+    assert shown.TRAINING not in shown.figures({"saes": {"s": {"train": None}}})

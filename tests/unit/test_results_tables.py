@@ -14,6 +14,7 @@ from results_rows import fake_rows
 
 from actprobe import keys, results, store
 from actprobe.errors import ActprobeError
+from actprobe.probes import batch, columns
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import layout, tables
 
@@ -27,10 +28,10 @@ def artefact(folder: Path, rows: pd.DataFrame, bad: str | None = None) -> Path:
     name = f"{first['dataset']}.{first['method']}.{keys.short(keys.spec_key(spec))}.parquet"
     path = folder / "probes" / first["protocol"] / first["setting"] / first["source"] / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {c: t for c, t in tables.columns().items() if c != "experiment"}
-    schema = pa.schema([(c, tables._ARROW[t]) for c, t in columns.items()])
+    typed = {c: t for c, t in columns.types().items() if c != "experiment"}
+    schema = pa.schema([(c, tables._ARROW[t]) for c, t in typed.items()])
     table = pa.Table.from_pandas(
-        rows.reindex(columns=list(columns)), schema=schema, preserve_index=False
+        rows.reindex(columns=list(typed)), schema=schema, preserve_index=False
     )
     part = store.write_table(path, table.slice(0, 0) if bad else table, spec, bad=bad)
     store.publish([path], [part])
@@ -41,7 +42,7 @@ def config_for(folder: Path) -> dict:
     return {
         "results_dir": str(folder),
         "experiment": "e",
-        "results": {"confidence": 0.95},
+        "results": {"confidence": 0.95, "confusion": "multiclass"},
     }
 
 
@@ -58,7 +59,7 @@ def test_collect_joins_artefacts_and_lists_tombstones(tmp_path: Path) -> None:
 
     table, skipped = results.collect(reversed(paths), "quickstart")
 
-    assert list(table.columns) == list(tables.columns())
+    assert list(table.columns) == list(columns.types())
     assert len(table) == 3 * (4 + 4)
     assert set(table["experiment"]) == {"quickstart"}
     assert table["dataset"].unique().tolist() == [
@@ -151,21 +152,20 @@ def test_an_artefact_without_a_column_is_refused(tmp_path: Path) -> None:
         results.collect([path], "e")
 
 
-def test_rows_obey_the_published_schema_and_its_columns_are_the_tables() -> None:
-    schema = yaml.safe_load((SCHEMAS / "results-table.schema.yaml").read_text())
+def test_one_list_of_columns_is_that_of_rows_artefacts_and_tables() -> None:
     metrics = {m.column for m in all_metrics().values()}
-    fixed = [c for c in tables.columns() if c not in metrics]
-    assert list(schema["properties"]) == schema["required"] == fixed
     assert {"test_auc", "test_r2", "test_balanced_acc"} <= metrics
-    table = tidy_rows(k=None).astype(object)
-    for row in table.where(table.notna(), None).to_dict("records"):
-        jsonschema.validate(row, schema)
+    table = [c for c in tidy_rows().columns if c not in metrics]
+    assert table == [*columns.NAMED]
+    assert set(batch.columns().names) == {*table, *metrics} - {"experiment"}
+    assert set(columns.EMPTY) < set(table)
+    assert all(c.what.endswith(".") for c in columns.NAMED.values())
 
 
 def test_config_schema_has_defaults_that_the_library_shares() -> None:
     schema = yaml.safe_load((SCHEMAS / "results.schema.yaml").read_text())
     defaults = {name: key["default"] for name, key in schema["properties"].items()}
-    assert defaults == {"confidence": tables.CONFIDENCE}
+    assert defaults == {"confidence": tables.CONFIDENCE, "confusion": "multiclass"}
     jsonschema.Draft202012Validator.check_schema(schema)
 
 

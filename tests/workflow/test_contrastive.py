@@ -12,8 +12,7 @@ import torch
 import yaml
 from project import ROOT, Project
 
-from actprobe.contrastive import fixture
-from actprobe.models import load_activations
+from actprobe.models import fixture, load_activations
 
 EXAMPLES = ROOT / "config" / "examples"
 DATASETS = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actprobe import config, experiment
-from actprobe.contrastive import fixture
+from actprobe.models import fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 # Planned with the files that they need: test_contrastive.py, test_lora_examples.py.

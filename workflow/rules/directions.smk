@@ -1,32 +1,17 @@
-"""Directions: table, figures, vectors and scores of fits that are tested on other datasets.
+"""Directions as files: vectors, and the scores of the rows of other datasets along them.
 
-REQUIRED INPUTS: probe results and texts, tables.
-OUTPUTS: {results_dir}/{experiment}/{tables,figures}/contrastive*, contrastive/
+REQUIRED INPUTS: fits that are tested on other datasets, and texts.
+OUTPUTS: {results_dir}/{experiment}/contrastive/
 """
 
 
 rule directions:
     """Table, figures, vectors and scores of directions."""
     input:
-        *RESULTS["tables"].values(),
         fits=APPLIED,
         texts=PLAN.paths("texts"),
     output:
-        **{
-            name: report(
-                path,
-                caption=f"../report/{name.rsplit('_', 1)[0]}.rst",
-                category="Figures",
-                labels={"figure": name},
-            )
-            for name, path in CONTRASTIVE["figures"].items()
-        },
-        vectors=directory(CONTRASTIVE["vectors"]["vectors"]),
-        table=report(
-            CONTRASTIVE["tables"]["table"],
-            caption="../report/contrastive.rst",
-            category="Tables",
-        ),
+        vectors=directory(VECTORS),
     log:
         "logs/directions.log",
     localrule: True

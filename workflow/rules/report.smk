@@ -18,7 +18,7 @@ rule tables:
         indexes=PLAN.paths("lora_index"),
         features=lora.telling(PLAN.paths("features")),
     output:
-        **RESULTS["tables"],
+        **TABLES,
     log:
         "logs/tables.log",
     localrule: True
@@ -36,15 +36,16 @@ rule figures:
     """Figures as SVG and PNG, drawn from the tables."""
     input:
         rules.tables.output,
+        fits=APPLIED,
     output:
         **{
             name: report(
                 path,
-                caption=f"../report/{name.rsplit('_', 1)[0]}.rst",
+                caption=pages.caption(name.rsplit("_", 1)[0]),
                 category="Figures",
                 labels={"figure": name},
             )
-            for name, path in RESULTS["figures"].items()
+            for name, path in REPORT["figures"].items()
         },
     log:
         "logs/figures.log",
@@ -62,10 +63,9 @@ rule report:
     input:
         rules.tables.output,
         rules.figures.output,
-        directions=DIRECTIONS,
         texts=PLAN.paths("texts"),
     output:
-        **RESULTS["report"],
+        **REPORT["report"],
     log:
         "logs/report.log",
     localrule: True

@@ -1,6 +1,7 @@
-"""Write the table, vectors and figures of directions."""
+"""Write directions, and the scores along them, as files."""
 
-from actprobe import contrastive, jobs
+from actprobe import jobs
+from actprobe.interchange import vectors
 
 with jobs.logged(snakemake.log[0]):
-    contrastive.make_results(snakemake.params.config, snakemake.input.fits, snakemake.input.texts)
+    vectors.write(snakemake.params.config, snakemake.input.fits, snakemake.input.texts)

@@ -1,7 +1,7 @@
 """Draw the figures from the tables."""
 
 from actprobe import jobs
-from actprobe.results import make_figures
+from actprobe.report import make_figures
 
 with jobs.logged(snakemake.log[0]):
-    make_figures(snakemake.params.config)
+    make_figures(snakemake.params.config, snakemake.input.fits)

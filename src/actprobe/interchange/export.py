@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import store, texts
-from actprobe.contrastive import Applied, load_all, runs, write_vectors
 from actprobe.errors import ActprobeError
 from actprobe.interchange import gguf
 from actprobe.interchange.caches import positive_first
@@ -26,9 +25,11 @@ from actprobe.interchange.layouts import (
     STACKED_ROWS,
     package_name,
 )
+from actprobe.interchange.vectors import runs, write_vectors
 from actprobe.models import Activations, open_activations
 from actprobe.models.hooks import hook_of
 from actprobe.plan import Target
+from actprobe.results.directions import Applied, load_all
 from actprobe.texts import Texts
 from actprobe.texts.templates import taken_apart
 

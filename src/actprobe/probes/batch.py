@@ -23,8 +23,9 @@ from actprobe import store
 from actprobe.errors import ActprobeError
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
-from actprobe.probes import controls, door, extensions, fit, memory, metrics, needs
+from actprobe.probes import controls, door, extensions, fit, memory, needs
 from actprobe.probes import protocol as protocols
+from actprobe.probes.columns import COUNT, FLAG, NUMBER, TEXT, types
 from actprobe.probes.records import FeatureArgs, FitArgs
 
 Rows = Callable[[], list[dict[str, Any]]]
@@ -33,29 +34,16 @@ Making = tuple[Callable[[Any], list[dict[str, Any]]], Callable[[Any, list[dict[s
 
 log = logging.getLogger(__name__)
 
-_TEXT = ("dataset", "label", "model", "site", "position", "source", "protocol", "setting")
-_COUNTS = ("n_train", "n_validation", "n_test", "n_unused", "n_columns", "n_constant", "n_repeated")
-_NUMBERS = (
-    "train_score", "val_score", "test_score", "ci_low", "ci_high", "leak_fraction",
-    "group_fraction",
-)  # fmt: skip
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def columns(with_controls: bool = False, keeps: bool = False) -> pa.Schema:
     """The table of an artefact: what says which fit a row is, every registered metric, what the
     controls of a protocol tell, and what is kept."""
-    measured = [m.column for m in metrics.all_metrics().values()]
+    arrow = {TEXT: pa.string(), COUNT: pa.int32(), NUMBER: pa.float64(), FLAG: pa.bool_()}
     return pa.schema(
         [
-            *((name, pa.string()) for name in (*_TEXT, "columns", "condition", "method")),
-            *((name, pa.string()) for name in ("kind", "metric")),
-            *((name, pa.int32()) for name in ("k", "seed", *_COUNTS)),
-            *((name, pa.float64()) for name in (*_NUMBERS, "test_score_unseen", "chance")),
-            ("converged", pa.bool_()),
-            *((name, pa.float64()) for name in measured),
-            *((name, pa.string()) for name in ("outliers", "classes", "confusion")),
-            *((name, pa.string()) for name in ("reason", "params", "key")),
+            *((name, arrow[kind]) for name, kind in types().items() if name != "experiment"),
             *(controls.columns() if with_controls else []),
             *door.columns(keeps, with_controls),
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -26,6 +25,7 @@ from actprobe.probes import (
     sizes,
     splits,
 )
+from actprobe.probes.columns import EMPTY
 from actprobe.probes.controls import tried
 from actprobe.probes.data import Labels
 from actprobe.probes.feature_targets import EACH
@@ -38,17 +38,6 @@ from actprobe.probes.splits import Rows, Split
 
 log = logging.getLogger(__name__)
 
-EMPTY: dict[str, Any] = {
-    **dict.fromkeys(("k", "n_train", "n_validation", "n_test", "n_unused", "group_fraction")),
-    **dict.fromkeys(("n_columns", "n_constant", "n_repeated")),
-    **dict.fromkeys(("columns", "outliers", "classes", "confusion"), ""),
-    "train_score": None,
-    **dict.fromkeys(("val_score", "test_score", "ci_low", "ci_high"), math.nan),
-    "converged": None,
-    **dict.fromkeys(("leak_fraction", "test_score_unseen", "chance"), math.nan),
-    "reason": "",
-    "params": "{}",
-}
 _SAME = 0.5  # share of repeated texts from which a test set is not out of distribution
 
 

@@ -1,7 +1,6 @@
-"""Results: the tidy table, summaries, figures and the report of one experiment.
+"""Results: the tidy table of an experiment, and the tables that follow from it.
 
-Light to import: `outputs` and the folder layout need nothing; everything else is imported when
-first used.
+Light to import: the layout of the folder needs nothing; everything else is imported when first used.
 """
 
 from __future__ import annotations
@@ -9,20 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.lazy import lazy
-from actprobe.results.layout import encoded, outputs
+from actprobe.results.layout import applied, encoded, outputs, vectors
 
 if TYPE_CHECKING:
     from actprobe.results.compare import comparison_table, matched
-    from actprobe.results.figures import write_figures
-    from actprobe.results.headlines import headline
-    from actprobe.results.make import (
-        make_figures,
-        make_published,
-        make_report,
-        make_tables,
-        told,
-        write_tables,
-    )
+    from actprobe.results.make import make_tables, read_tables, write_tables
     from actprobe.results.published import import_published
     from actprobe.results.select import quiver, quiver_table
     from actprobe.results.stats import mean_interval
@@ -30,34 +20,26 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "mean_interval": "stats",
-    "collect": "tables",
     "comparison_table": "compare",
-    "headline": "headlines",
-    "import_published": "published",
-    "make_figures": "make",
-    "make_published": "make",
-    "make_report": "make",
-    "make_tables": "make",
     "matched": "compare",
+    "make_tables": "make",
+    "read_tables": "make",
+    "write_tables": "make",
+    "import_published": "published",
     "quiver": "select",
     "quiver_table": "select",
+    "collect": "tables",
     "read_probes": "tables",
     "summarise": "tables",
     "tidy": "tables",
-    "told": "make",
-    "write_figures": "figures",
-    "write_tables": "make",
 }
 
 __all__ = [
+    "applied",
     "collect",
     "comparison_table",
     "encoded",
-    "headline",
     "import_published",
-    "make_figures",
-    "make_published",
-    "make_report",
     "make_tables",
     "matched",
     "mean_interval",
@@ -65,10 +47,10 @@ __all__ = [
     "quiver",
     "quiver_table",
     "read_probes",
+    "read_tables",
     "summarise",
     "tidy",
-    "told",
-    "write_figures",
+    "vectors",
     "write_tables",
 ]
 

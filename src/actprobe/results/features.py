@@ -23,6 +23,7 @@ CELL = [*WHERE, "source", "columns", "site", "method"]
 COUNTS = ["n_train", "n_test", "n_columns", "n_constant", "n_repeated"]
 _BESIDE = [*(c for c in CELL if c not in ("source", "method")), "method"]  # a control's cell
 _MEANS = ["test_score", "val_score", "train_score"]
+SHARED = '"test_rows": "shared"'  # in the `params` of runs that test on the same rows
 CHOICES = [
     *WHERE, "n_runs", "among", "most", "of_runs", "test_score", "ci_low", "ci_high", "chance",
     *CONTROLS,
@@ -42,10 +43,15 @@ def columns() -> list[str]:
 def of_features(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a tidy table that are of features, in the order of the representations."""
     rows = table[table["columns"] != ""]
-    order = {r: i for i, r in enumerate(REPRESENTATIONS)}
-    rank = representation(rows).map(order)
-    rows = rows.assign(rank=rank).sort_values([*WHERE, "rank", *CELL, "seed"], kind="stable")
+    rows = rows.assign(rank=rows["source"].map(rank))
+    rows = rows.sort_values([*WHERE, "rank", *CELL, "seed"], kind="stable")
     return rows.drop(columns="rank").reset_index(drop=True)
+
+
+def rank(source: str) -> int:
+    """Where a representation of a collection stands in the usual order."""
+    of = source.partition("/")[2]
+    return [*REPRESENTATIONS].index(of) if of in REPRESENTATIONS else len(REPRESENTATIONS)
 
 
 def representation(rows: pd.DataFrame) -> pd.Series:
@@ -55,7 +61,7 @@ def representation(rows: pd.DataFrame) -> pd.Series:
 
 def is_control(rows: pd.DataFrame) -> pd.Series:
     """True for rows of recipe_only and norm_only [n]."""
-    return representation(rows).isin(CONTROLS)
+    return representation(rows).isin(CONTROLS) & (rows["columns"] != "")
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +121,7 @@ def _interval(fits: pd.DataFrame, metric: str, looks: int = 1) -> tuple[float, f
     ratio = (fits["n_test"] / fits["n_train"]).mean()
     within, level = scores.span(scores.known(metric)), 1 - 0.05 / looks
     low, high = interval(values, float(ratio), within, level)
-    if '"test_rows": "shared"' in fits["params"].iloc[0]:
+    if SHARED in fits["params"].iloc[0]:
         if metric == "acc":
             least, most = wilson(values.mean(), n_test)
         else:

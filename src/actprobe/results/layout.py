@@ -1,9 +1,9 @@
-"""The files of an experiment's results: `{results_dir}/{experiment}/…`, without keys in names."""
+"""The tables of an experiment: `{results_dir}/{experiment}/tables/…`, without keys in their names."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actprobe.probes import extensions, protocol, tested
@@ -19,25 +19,20 @@ TABLES = {
     "summary": "tables/summary.csv",
     "comparisons": "tables/comparisons.csv",
     "quiver": "tables/quiver.csv",
+    "confusion": "tables/confusion.csv",
     "datasets": "tables/datasets.csv",
     "skipped": "tables/skipped.csv",
     "provenance": "tables/provenance.csv",
 }
-REPORT = "report.html"
 FEATURE_TABLES = {
     "representations": "tables/representations.csv",
     "modules": "tables/modules.csv",
     "choices": "tables/choices.csv",
-    "confusion": "tables/confusion.csv",
     "refused": "tables/refused.csv",
 }
-FEATURES = ("representations", "modules", "confusion")
 SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
+DIRECTION_TABLES = {"directions": "tables/contrastive.csv"}
 TRANSFER_TABLES = {"transfer": "tables/transfer.csv"}
-ALWAYS = ("scores_by_layer", "scores_by_dataset", "quiver", "leakage")
-WITH_SAES = ("sae_scatter", "sae_by_dataset", "scores_by_k")
-TRAINING = "sae_training"
-OF_SETTINGS = ("scarcity", "imbalance", "label_noise", "ood")
 
 
 def folder(config: Mapping[str, Any]) -> str:
@@ -45,24 +40,9 @@ def folder(config: Mapping[str, Any]) -> str:
     return f"{config['results_dir']}/{config['experiment']}"
 
 
-def figure_files(root: str, names: Iterable[str]) -> dict[str, str]:
-    """The files of figures below a results folder, by name and format."""
-    return {f"{n}_{ext}": f"{root}/figures/{n}.{ext}" for n in names for ext in ("svg", "png")}
-
-
-def figures(settings: Collection[str], saes: bool) -> list[str]:
-    """Which figures results of these settings, with or without SAE probes, call for."""
-    return [*ALWAYS, *(WITH_SAES if saes else ()), *(s for s in OF_SETTINGS if s in settings)]
-
-
-def figures_of(config: Mapping[str, Any]) -> list[str]:
-    """The figures that a config calls for."""
-    entries = _entries(config)
-    settings = {s for entry in entries if not reads_features(entry) for s in entry["settings"]}
-    saes = (config.get("saes") or {}).values()
-    trained = [TRAINING] if any(s.get("train") for s in saes) else []
-    found = figures(settings, bool(saes)) if settings or not entries else []
-    return [*found, *trained, *(FEATURES if has_features(config) else ())]
+def vectors(config: Mapping[str, Any]) -> str:
+    """The folder of directions as files, where there are any."""
+    return f"{folder(config)}/contrastive"
 
 
 def reads_features(entry: Mapping[str, Any]) -> bool:
@@ -72,26 +52,42 @@ def reads_features(entry: Mapping[str, Any]) -> bool:
 
 def has_features(config: Mapping[str, Any]) -> bool:
     """Whether a config probes features of LoRA weights."""
-    return any(map(reads_features, _entries(config)))
+    return any(map(reads_features, entries(config)))
 
 
 def has_evaluations(config: Mapping[str, Any]) -> bool:
     """Whether fits of a config are tried on collections of `apply_to`."""
-    applied = [e["protocol"] for e in _entries(config) if e.get("apply_to")]
+    applied = [e["protocol"] for e in entries(config) if e.get("apply_to")]
     return not all(protocol.tests_elsewhere(protocol.load(name)) for name in applied)
 
 
-def _entries(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def has_directions(config: Mapping[str, Any]) -> bool:
+    """Whether a config has fits on all rows of a dataset that other datasets test."""
+    return any(
+        protocol.tests_elsewhere(protocol.load(entry["protocol"]))
+        for entry in entries(config)
+        if "protocol" in entry
+    )
+
+
+def entries(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The `probes` of a config, whose protocols may name what files of `extensions` register."""
     extensions.loaded(config)
     return config.get("probes") or ()
 
 
-def tables_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """The tables of a config's results: name -> path below its folder."""
+def outputs(config: Mapping[str, Any]) -> dict[str, str]:
+    """The tables of a config's results by name; the names are identifiers, for rules."""
     found = TABLES | (SAE_TABLES if config.get("saes") else {})
+    found |= FEATURE_TABLES if has_features(config) else {}
+    found |= DIRECTION_TABLES if has_directions(config) else {}
     found |= TRANSFER_TABLES if has_evaluations(config) else {}
-    return found | (FEATURE_TABLES if has_features(config) else {})
+    return {name: f"{folder(config)}/{path}" for name, path in found.items()}
+
+
+def applied(plan: Plan) -> list[str]:
+    """The artefacts of fits that other datasets test."""
+    return [p for p in plan.paths("probes") if getattr(plan.targets[p].args, "applied", False)]
 
 
 def encoded(plan: Plan) -> list[dict[str, Any]]:
@@ -132,16 +128,3 @@ def _trained(plan: Plan, latents: LatentTarget) -> str:
     place = latents.args.sae
     made = plan.targets.get(place.artefact) if isinstance(place, MadePlace) else None
     return made.path if made is not None and is_trained(made) else ""
-
-
-def outputs(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Output files by kind ("tables", "figures", "report") and name, for rules and library alike.
-
-    The names are identifiers, so that a rule can say `output: **outputs(config)["tables"]`.
-    """
-    root = folder(config)
-    return {
-        "tables": {name: f"{root}/{path}" for name, path in tables_of(config).items()},
-        "figures": figure_files(root, figures_of(config)),
-        "report": {"html": f"{root}/{REPORT}"},
-    }

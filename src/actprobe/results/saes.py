@@ -10,7 +10,6 @@ import pandas as pd
 
 from actprobe import keys, store
 from actprobe.errors import BadInput, Damaged
-from actprobe.results.views import count
 
 CODES = ["sae", "dataset", "model", "site", "position", "architecture", "n_latents"]
 CODES += ["l0_mean", "l0_min", "l0_median", "l0_max", "silent"]
@@ -95,64 +94,3 @@ def training_table(encoded: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         told = [*(about[k] for k in TRAINED[:3]), max(seen, default=math.nan)]
         rows += [[name, *point, *told] for point in about["curve"]]
     return pd.DataFrame(rows, columns=[*CURVE, *TRAINED])
-
-
-def report_rows(codes: pd.DataFrame) -> list[list[str]]:
-    """Cells of the report: one row per SAE, means over datasets with their range."""
-    rows = []
-    for name, group in codes.groupby("sae", sort=False):
-        known = group[group["n_latents"].notna()]
-        notes = group.loc[group["note"].notna() & (group["note"] != ""), "note"].value_counts()
-        told = [f"{note} ({count(n, 'dataset')})" for note, n in notes.items()]
-        told += _massive(known) + _seen(known)
-        if known.empty:
-            rows.append([str(name), *[""] * 6, "; ".join(told)])
-            continue
-        first = known.iloc[0]
-        silent = known["silent"] / known["n_latents"]
-        explained = known["ordinary_explained"].astype(float).dropna()
-        rows.append(
-            [
-                str(name),
-                f"{first['model']}, {first['site']}, {first['position']}",
-                f"{first['n_latents']:,.0f}, {first['architecture']}",
-                str(len(known)),
-                _span(known["l0_mean"].astype(float), "{:.3g}"),
-                _span(silent, "{:.0%}"),
-                _span(explained, "{:.3f}"),
-                "; ".join(told),
-            ]
-        )
-    return rows
-
-
-def _massive(known: pd.DataFrame) -> list[str]:
-    """What massive activations make of the variance explained, where there are any."""
-    some = known[known["massive"].fillna(0).astype(float) > 0]
-    if some.empty:
-        return []
-    share = some["massive"].astype(float) / some["sample"].astype(float)
-    return [
-        f"{share.mean():.1%} of the rows of {count(len(some), 'dataset')} have a massive activation "
-        f"(over ten times the median norm) and are left out of the variance explained; with them it "
-        f"is {_span(some['variance_explained'].astype(float), '{:.3f}')}"
-    ]
-
-
-def _seen(known: pd.DataFrame) -> list[str]:
-    """That an SAE was trained on rows that its probes test, where it was."""
-    seen = known["tested_rows_seen"].astype(float)
-    some = seen[seen > 0]
-    if some.empty:
-        return []
-    return [
-        f"trained on rows that its probes test: {_span(some, '{:.0%}')} of those of "
-        f"{count(len(some), 'dataset')}"
-    ]
-
-
-def _span(values: pd.Series, form: str) -> str:
-    if values.empty:
-        return ""
-    low, mean, high = (form.format(v) for v in (values.min(), values.mean(), values.max()))
-    return mean if low == high else f"{mean} ({low} … {high})"

@@ -70,8 +70,8 @@ def upper(text: str) -> str:
 
 
 def any_of(texts: Iterable[str]) -> str:
-    """ "test AUC", "test AUC or R²", "a, b or c"."""
-    *first, last = dict.fromkeys(texts)
+    """ "test AUC", "test AUC or R²", "a, b or c"; of none nothing."""
+    *first, last = dict.fromkeys(texts) or [""]
     return f"{', '.join(first)} or {last}" if first else last
 
 

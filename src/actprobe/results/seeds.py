@@ -24,9 +24,22 @@ def interval(
     """
     if len(values) < 2:
         return np.nan, np.nan
-    error = values.std(ddof=1) * np.sqrt(1 / len(values) + ratio)
-    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * error
+    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * _error(values, ratio)
     return max(within[0], values.mean() - half), min(within[1], values.mean() + half)
+
+
+def corrected_t(differences: NDArray[np.float64], ratio: float) -> float:
+    """Two-sided p that the mean difference of paired runs is zero, by the same correction; NaN below two
+    runs and where all differ alike."""
+    error = _error(differences, ratio) if len(differences) > 1 else 0.0
+    if not error > 1e-12:
+        return np.nan
+    return float(2 * stats.t.sf(abs(differences.mean()) / error, len(differences) - 1))
+
+
+def _error(values: NDArray[np.float64], ratio: float) -> float:
+    """Standard error of the mean of runs that share rows."""
+    return float(values.std(ddof=1) * np.sqrt(1 / len(values) + ratio))
 
 
 def simultaneous(share: float, n_test: int, looks: int) -> tuple[float, float]:

@@ -17,26 +17,12 @@ import pyarrow.parquet as pq
 from actprobe import csvs, store
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.probes import door
+from actprobe.probes.columns import NAMED, types
 from actprobe.probes.kinds import KINDS, ONE_VS_REST
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import scores
 from actprobe.results.stats import CONFIDENCE, mean_interval
 
-# Column -> pandas type, in the order of the written table, before and behind the registered metrics;
-# what each means is said in workflow/schemas/results-table.schema.yaml.
-_BEFORE: dict[str, Any] = {
-    **dict.fromkeys(["experiment", "protocol", "setting", "condition", "dataset", "label"], "str"),
-    **dict.fromkeys(["model", "site", "position", "source", "columns", "method"], "str"),
-    **dict.fromkeys(["k", "seed", "n_train", "n_validation", "n_test", "n_unused"], "Int64"),
-    **dict.fromkeys(["n_columns", "n_constant", "n_repeated"], "Int64"),
-    **dict.fromkeys(["kind", "metric"], "str"),
-    **dict.fromkeys(["train_score", "val_score", "test_score", "ci_low", "ci_high"], "float64"),
-}
-_BEHIND: dict[str, Any] = {
-    "converged": "boolean",
-    **dict.fromkeys(["leak_fraction", "group_fraction", "test_score_unseen", "chance"], "float64"),
-    **dict.fromkeys(["outliers", "classes", "confusion", "reason", "params", "key"], "str"),
-}
 SCORES = ["train_score", "val_score", "test_score", "ci_low", "ci_high", "test_score_unseen"]
 SHARES = ["leak_fraction", "group_fraction", "chance"]
 METHODS = [
@@ -62,11 +48,6 @@ DATASETS += ["provenance"]
 _SKIPPED_TYPES = {c: "Int64" if c == "fits" else "str" for c in SKIPPED}
 _ROUNDING = 1e-9  # a mean of ones may come out as 1.0000000000000002
 _ARROW = {"str": pa.string(), "Int64": pa.int64(), "float64": pa.float64(), "boolean": pa.bool_()}
-
-
-def columns() -> dict[str, Any]:
-    """Column -> pandas type of the tidy table; every registered metric is one."""
-    return _BEFORE | {m.column: "float64" for m in all_metrics().values()} | _BEHIND
 
 
 def natural(text: str) -> tuple[tuple[int, float, str], ...]:
@@ -101,10 +82,10 @@ def tidy(rows: pd.DataFrame, origin: str = "the table") -> pd.DataFrame:
     the first rows that are no valid result: a number outside its metric's range, no number and no
     reason, an empty dataset or method, a label kind or metric that is none, or two rows for one fit.
     """
-    types = columns()
-    extra = sorted(set(rows.columns) - set(types))
-    table = rows.reset_index(drop=True).reindex(columns=[*types, *extra])
-    for column, kind in types.items():
+    kinds = types()
+    extra = sorted(set(rows.columns) - set(kinds))
+    table = rows.reset_index(drop=True).reindex(columns=[*kinds, *extra])
+    for column, kind in kinds.items():
         values = table[column]
         if kind == "str":
             values = values.astype(object).where(values.notna(), "")
@@ -157,12 +138,12 @@ def _refuse(rows: pd.DataFrame, origin: str, what: str, show: Iterable[str] = ()
 def collect(paths: Iterable[str | Path], experiment: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tidy table of these probe artefacts, and the skipped ones with their reasons.
 
-    Returns (table, skipped): `table` has the columns of `columns` plus any extra ones of the artefacts,
+    Returns (table, skipped): `table` has the columns of `types` plus any extra ones of the artefacts,
     `skipped` the columns SKIPPED, one row per tombstone (see `without_number`). Raises ActprobeError
     when a table lacks a column that is no metric's, Damaged when an artefact is.
     """
     tables, skipped = [], []
-    needed = [c for c in {**_BEFORE, **_BEHIND} if c != "experiment"]
+    needed = [c for c in NAMED if c != "experiment"]
     for path in map(str, paths):
         try:
             t = door.told(store.read_table(path))
@@ -299,9 +280,9 @@ def _as_read(n: int | None, reads: Iterable[Mapping[str, Any]]) -> dict[str, Any
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """Write a tidy table; no dates and no index, so that equal tables are equal files."""
-    types = columns()
+    kinds = types()
     arrays = {c: pa.array(table[c], from_pandas=True) for c in table.columns}
-    typed = {c: a.cast(_ARROW[types[c]]) if c in types else a for c, a in arrays.items()}
+    typed = {c: a.cast(_ARROW[kinds[c]]) if c in kinds else a for c, a in arrays.items()}
     pq.write_table(pa.table(typed), path, compression="zstd")
 
 
@@ -310,5 +291,5 @@ def read_probes(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if path.suffix == ".parquet":
         return tidy(pq.read_table(path).to_pandas(types_mapper=_NULLABLE.get), str(path))
-    text = [c for c, kind in columns().items() if kind == "str"]
+    text = [c for c, kind in types().items() if kind == "str"]
     return tidy(csvs.read(path, [*text, "origin", "note"]), str(path))

@@ -31,7 +31,7 @@ VALUES = ["score", "ci_low", "ci_high", "null_low", "null_high"]
 COUNTS = ["n", "n_used", "n_excluded", "n_other"]
 COLUMNS = [*CELL, *VALUES, *COUNTS, "seeds", "beyond_chance", "reason"]
 
-_TEXT = [c for c in CELL if c != "k"]
+TEXT = [c for c in CELL if c != "k"]
 
 
 def collect(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def matrix(rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     named = rows.rename(columns={"dataset": "train", "collection": "test"})
     named = named.assign(k=named["k"].astype("Int64"))
-    named[_TEXT] = named[_TEXT].fillna("")
+    named[TEXT] = named[TEXT].fillna("")
     groups = named.groupby(CELL, dropna=False, sort=True)
     with_number = named[named["score"].notna()].groupby(CELL, dropna=False, sort=True)
     cells = groups[COUNTS].mean().round().astype("Int64")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import pandas as pd
 
+from actprobe.probes.columns import types
 from actprobe.results import scores
 from actprobe.results.stats import FEWEST
-from actprobe.results.tables import TASK, columns, method_rank, natural
+from actprobe.results.tables import TASK, method_rank, natural
 
 READ = ["protocol", "setting", "metric", "model", "site", "position", "source"]
 PART = ["protocol", "metric"]  # what is told and drawn together
@@ -142,7 +144,7 @@ def at_fullest(rows: pd.DataFrame) -> pd.DataFrame:
         0
     ]
     chosen = rows[(rows[READ] == list(best)).all(axis=1)]
-    numbers = [c for c, kind in columns().items() if kind == "float64"]
+    numbers = [c for c, kind in types().items() if kind == "float64"]
     how = {c: "mean" if c in [*numbers, "gain"] else "first" for c in chosen.columns}
     chosen = chosen.groupby([*TASK, "probe"], sort=False).agg(how).reset_index(drop=True)
     return chosen.assign(task=tasks(chosen))
@@ -172,3 +174,11 @@ def differing(rows: pd.DataFrame, columns: Iterable[str]) -> list[str]:
 def count(n: int, noun: str) -> str:
     """ "1 dataset", "12 datasets"."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def layer_of(site: str) -> int | None:
+    """The layer number in a site ("resid_post.3" -> 3), -1 for the embedding, None otherwise."""
+    if site == "embed":
+        return -1
+    found = re.search(r"\.(\d+)$", site)
+    return int(found[1]) if found else None
