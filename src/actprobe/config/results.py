@@ -1,0 +1,17 @@
+"""`results`: how tables and figures are made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from actprobe.config.base import Section
+from actprobe.config.kinds import NUMBER
+
+
+class Results(Section):
+    """How tables, figures and the report are made. The defaults suit most experiments."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1), NUMBER] = 0.95
+    """Level of the intervals over datasets in the summary and the figures."""
