@@ -178,7 +178,7 @@ class Outcome:
         self._bad[target.path] = str(reason)
         if self._skip:
             log.warning("skipped %s: %s", target.name, reason)
-            self._parts[target.path] = self._tombstone(target.path, dict(target.spec), str(reason))
+            self._parts[target.path] = self._tombstone(target.path, target.record, str(reason))
 
     @contextlib.contextmanager
     def guard(self, *targets: Target) -> Iterator[None]:

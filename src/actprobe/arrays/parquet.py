@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from actprobe.arrays import columns
 from actprobe.arrays.features import SLICE, Features, Piece
+from actprobe.arrays.targets import ArraySpec
 from actprobe.files.dtypes import name_of
 from actprobe.texts.checks import Place, check_ids, names
 from actprobe.texts.values import shown
@@ -22,7 +22,7 @@ _UNREADABLE = "not a readable parquet file"
 
 
 @contextmanager
-def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Features]:
+def opened(path: Path, spec: ArraySpec, dataset: str) -> Iterator[Features]:
     """The features in a Parquet file, read in pieces."""
     place = Place(dataset, str(path))
     with place.guard(_UNREADABLE):
@@ -31,7 +31,7 @@ def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Featur
         schema = file.schema_arrow
         may = columns.chosen(schema.names, spec, place, _index(schema))
         found = [i for i in may if _is_numbers(schema.field(i).type)]
-        if spec["columns"] is not None and len(found) < len(may):
+        if spec.columns is not None and len(found) < len(may):
             f = schema.field(next(i for i in may if i not in found))
             raise place.bad(
                 f"column {shown(f.name)} is of type {f.type}; expected numbers, or lists of equally "
@@ -43,7 +43,7 @@ def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Featur
             raise place.bad("no rows; expected at least one")
         with place.guard(_UNREADABLE):
             widths = _widths(file, features, place)
-            ids = None if spec["id"] is None else _ids(file, spec["id"], place)
+            ids = None if spec.id is None else _ids(file, spec.id, place)
         d = sum(widths.values())
         yield Features(
             n,

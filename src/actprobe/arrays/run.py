@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from actprobe import keys, store, texts
 from actprobe.arrays import parquet, tables, tensors
 from actprobe.arrays.features import Checked, Features
+from actprobe.arrays.targets import ArraySpec, ArrayTarget
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.jobs import Outcome
 from actprobe.keys import DigestMemo
-from actprobe.plan import Batch, Target
+from actprobe.plan import Batch
 from actprobe.texts import Texts
 from actprobe.texts.values import listed, shown
 from actprobe.wandb.chunks import UNKNOWN
@@ -36,21 +37,21 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         out.make(batch.targets, partial(_make, memo=memo))
 
 
-def _make(t: Target, memo: DigestMemo) -> Path:
-    file, rows = Path(t.args["file"]), texts.load(t.args["texts"])
+def _make(t: ArrayTarget, memo: DigestMemo) -> Path:
+    file, rows = Path(t.args.file), texts.load(t.args.texts)
     try:
         found = memo.sha256(file)
     except OSError as e:  # it could be read for the plan
         raise ActprobeError(f"arrays.{t.loader}: {file}: {e.strerror}") from e
-    keys.require_unchanged(found, t.spec["content"], f"arrays.{t.loader}: {file}")
+    keys.require_unchanged(found, t.spec.content, f"arrays.{t.loader}: {file}")
     with opened(file, t.spec, t.item) as features:
         return _write(t, file, rows, features)
 
 
-def opened(file: Path, spec: Mapping[str, Any], dataset: str) -> AbstractContextManager[Features]:
-    """The features of a file. spec: `format`, `id`, and `array` or `columns` and `meant`."""
+def opened(file: Path, spec: ArraySpec, dataset: str) -> AbstractContextManager[Features]:
+    """The features of a file."""
     readers = {"parquet": parquet, "csv": tables, "tsv": tables}
-    return readers.get(spec["format"], tensors).opened(file, spec, dataset)
+    return readers.get(spec.format, tensors).opened(file, spec, dataset)
 
 
 def places(found: Features, rows: Texts, file: Path) -> NDArray[np.int64]:
@@ -78,7 +79,7 @@ def places(found: Features, rows: Texts, file: Path) -> NDArray[np.int64]:
     return where
 
 
-def _write(t: Target, file: Path, rows: Texts, found: Features) -> Path:
+def _write(t: ArrayTarget, file: Path, rows: Texts, found: Features) -> Path:
     where = places(found, rows, file)
     extra = int((where < 0).sum())
     facts = {
@@ -89,7 +90,7 @@ def _write(t: Target, file: Path, rows: Texts, found: Features) -> Path:
         "n_extra": extra,
     }
     shapes = {"n_tokens": ((len(rows),), "int32"), "x": ((len(rows), found.d), "f4")}
-    with store.Part(t.path, t.spec, shapes, 1, facts, {"x": {"dtype": "float32"}}) as part:
+    with store.Part(t.path, t.record, shapes, 1, facts, {"x": {"dtype": "float32"}}) as part:
         if part.pending:
             part["n_tokens"][:] = np.full(len(rows), UNKNOWN, np.int32)
             _fill(part, found, where, str(file))
@@ -115,10 +116,10 @@ def _fill(part: store.Part, found: Features, where: NDArray[np.int64], file: str
     check.finish()
 
 
-def _tell(t: Target, found: Features, extra: int) -> None:
+def _tell(t: ArrayTarget, found: Features, extra: int) -> None:
     words = [f"{found.d} features"]
     if found.left_out:
         words.append(f"columns left out: {listed(found.left_out, 12)}")
     if extra:
         words.append(f"{extra} rows of ids that dataset {t.item} does not have")
-    log.info("%s: %s of %s", t.name, "; ".join(words), t.args["file"])
+    log.info("%s: %s of %s", t.name, "; ".join(words), t.args.file)

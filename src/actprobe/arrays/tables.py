@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from actprobe.arrays import columns
 from actprobe.arrays.features import EXACT, SLICE, Features, Piece, is_whole
+from actprobe.arrays.targets import ArraySpec
 from actprobe.files import limits
 from actprobe.texts import delimited
 from actprobe.texts.checks import Place, check_ids, names
@@ -26,7 +27,7 @@ _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
 @contextmanager
-def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Features]:
+def opened(path: Path, spec: ArraySpec, dataset: str) -> Iterator[Features]:
     """The features in a csv or tsv file, read as a whole."""
     place = Place(dataset, str(path))
     if path.stat().st_size > limits.IN_MEMORY:
@@ -34,8 +35,8 @@ def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Featur
             f"{path.stat().st_size:,} bytes, and a .{spec['format']} file is read as a whole up to "
             f"{limits.IN_MEMORY:,}; write it as .parquet or .npy"
         )
-    text = decode(path.read_bytes(), spec["format"], place)
-    dialect = delimited.Dialect(_SEPARATORS[spec["format"]])
+    text = decode(path.read_bytes(), spec.format, place)
+    dialect = delimited.Dialect(_SEPARATORS[spec.format])
     yield _table(delimited.records(text, dialect, place), spec, place)
 
 
@@ -93,16 +94,14 @@ def _held(whole: int) -> bool:
     return whole == 0 or abs(whole) // lowest < EXACT
 
 
-def _table(
-    records: Iterator[tuple[int, list[str]]], spec: Mapping[str, Any], place: Place
-) -> Features:
+def _table(records: Iterator[tuple[int, list[str]]], spec: ArraySpec, place: Place) -> Features:
     """Columns whose first cell is text are left out, unless they are asked for.
 
     A number further down in one is an error, but in the dataset's own texts, groups and the like.
     """
     header = next(records)[1]
-    may, asked = columns.chosen(header, spec, place), spec["columns"] is not None
-    own = None if spec["id"] is None else header.index(spec["id"])
+    may, asked = columns.chosen(header, spec, place), spec.columns is not None
+    own = None if spec.id is None else header.index(spec.id)
     ids: list[str] = []
     lines: list[int] = []
     texts: dict[int, str] = {}  # columns of text, with their first cell
@@ -114,7 +113,7 @@ def _table(
             found = _Numbers(len(may))
             take = _taking(may)
         for i, first in texts.items():
-            if header[i] not in spec["meant"] and not math.isnan(number(cells[i])):
+            if header[i] not in spec.meant and not math.isnan(number(cells[i])):
                 raise columns.is_text(
                     header[i], first, place, f"line {lines[0]}, a number in {line}"
                 )
@@ -139,7 +138,7 @@ def _table(
     return Features(
         len(x),
         len(kept),
-        None if own is None else check_ids(names(ids, spec["id"], place), place),
+        None if spec.id is None else check_ids(names(ids, spec.id, place), place),
         blocks,
         features,
         columns.left_out(header, features, spec),

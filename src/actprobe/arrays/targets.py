@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actprobe.config import matching
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
-from actprobe.plan import Target, target
+from actprobe.plan import Record, Target, target
 
 STAGE = "arrays"
 VERSION = 1
@@ -20,15 +21,48 @@ _DATASET = "{dataset}"
 _MEANT = ("text", "label", "group", "split", "pair")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec(Record):
+    """What decides the features: the file by its digest, and what is taken of it.
+
+    texts: key of the rows' order, or of all that is in the dataset where rows are matched by id. Of
+    tables also the columns (None: all that hold numbers), the dataset's own column of ids, and its
+    columns that mean something and are no features.
+    """
+
+    content: str
+    format: str
+    id: str | None
+    texts: str
+    array: str | None = None
+    columns: tuple[str, ...] | None = None
+    row_id: str | None = None
+    meant: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayArgs(Record):
+    """Names as of activations (`model` is the source, site and position are empty), and the file."""
+
+    source: str
+    model: str
+    texts: str
+    file: str
+    site: str = ""
+    position: str = ""
+
+
+ArrayTarget = Target[ArraySpec, ArrayArgs]
+
+
 def targets(
     config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
-) -> list[Target]:
+) -> list[ArrayTarget]:
     """One target per source and dataset; its artefact is read like activations.
 
-    The args are those of activations. `model` is the source's name, and `site` and `position` are
-    empty: what tables group by these stays apart from other sources. Raises ConfigError for a name
-    that something else has, for an option that does not go with the file, for a named dataset without
-    a file, and for one file whose rows cannot be told apart by dataset.
+    Site and position are empty: what tables group by these stays apart from other sources. Raises
+    ConfigError for a name that something else has, for an option that does not go with the file, for
+    a named dataset without a file, and for one file whose rows cannot be told apart by dataset.
     """
     texts = {t.item: t for t in known.get("texts", [])}
     taken = _taken(config, known)
@@ -121,35 +155,30 @@ def _target(
     path: str,
     texts: Target,
     memo: DigestMemo,
-) -> Target:
+) -> ArrayTarget:
     try:
         content, size = memo.sha256(path), os.path.getsize(path)
     except OSError as e:
         raise ConfigError(f"arrays.{name}: {path} cannot be read: {e.strerror}") from e
-    columns = entry["columns"]
-    params: dict[str, Any] = {
-        "content": content,
-        "format": kind,
-        "id": entry["id"],
+    columns, of_table = entry["columns"], kind in TABLES
+    spec = ArraySpec(
+        content=content,
+        format=kind,
+        id=entry["id"],
         # Rows without ids follow the texts; ids are a part of all that is in a dataset.
-        "texts": texts.args["rows"] if entry["id"] is None else texts.identity,
-    }
-    if kind in TABLES:
-        params["columns"] = None if columns is None else sorted(set(columns))
-        params["row_id"] = texts.spec.get("id")
-        params["meant"] = sorted({c for k in _MEANT if (c := texts.spec.get(k))})
-    else:
-        params["array"] = entry["array"]
-    args = {
-        "source": name,
-        "model": name,
-        "site": "",
-        "position": "",
-        "texts": texts.path,
-        "file": os.path.abspath(path),
-    }
+        texts=texts.args["rows"] if entry["id"] is None else texts.identity,
+        array=entry["array"],
+        columns=None if columns is None else tuple(sorted(set(columns))),
+        row_id=texts.spec.get("id") if of_table else None,
+        meant=_meant(texts) if of_table else (),
+    )
+    args = ArrayArgs(source=name, model=name, texts=texts.path, file=os.path.abspath(path))
     return target(
-        config["cache_dir"], STAGE, VERSION, f"{name}/{texts.item}", params,
+        config["cache_dir"], STAGE, VERSION, f"{name}/{texts.item}", spec,
         loader=name, item=texts.item, inputs=[texts], args=args, cost=float(size or 1),
         movable=True,
     )  # fmt: skip
+
+
+def _meant(texts: Target) -> tuple[str, ...]:
+    return tuple(sorted({c for k in _MEANT if (c := texts.spec.get(k))}))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from actprobe.arrays.columns import IDS
 from actprobe.arrays.features import SLICE, Features, Piece
+from actprobe.arrays.targets import ArraySpec
 from actprobe.errors import BadInput
 from actprobe.files import Array, Opened, is_integer, open_arrays, read_strings
 from actprobe.texts.checks import Place, check_ids
 
 
 @contextmanager
-def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Features]:
+def opened(path: Path, spec: ArraySpec, dataset: str) -> Iterator[Features]:
     """The features in a file. Raises BadInput for a file without the array or ids asked for."""
-    with open_arrays(path, spec["format"]) as found:
+    with open_arrays(path, spec.format) as found:
         name, array = _chosen(found, spec)
         n, d = array.shape[0], array.shape[1] if len(array.shape) == 2 else 1
         if len(array.shape) > 2 or 0 in array.shape:
@@ -26,7 +27,7 @@ def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Featur
                 f"{path}: array {name!r} has the shape {array.shape}; expected [rows, features], or "
                 "[rows] for one feature"
             )
-        ids = None if spec["id"] is None else _ids(found, path, spec, n, dataset)
+        ids = None if spec.id is None else _ids(found, path, spec, spec.id, n, dataset)
         step = max(1, SLICE // (8 * d))
 
         def blocks() -> Iterator[list[Piece]]:
@@ -37,21 +38,21 @@ def opened(path: Path, spec: Mapping[str, Any], dataset: str) -> Iterator[Featur
         yield Features(n, d, ids, blocks)
 
 
-def _chosen(found: Opened, spec: Mapping[str, Any]) -> tuple[str, Array]:
+def _chosen(found: Opened, spec: ArraySpec) -> tuple[str, Array]:
     """The array asked for, or the only one with features."""
     there = set(found.arrays) | set(found.ignored) | set(found.metadata)
-    if spec["id"] is None and (named := sorted(there & set(IDS))):
+    if spec.id is None and (named := sorted(there & set(IDS))):
         raise BadInput(
             f"{found.file}: {named[0]!r} says whose its rows are; write `id: {named[0]}` to match them "
             "by it, or leave it out of the file where the rows are in the dataset's order"
         )
-    if spec["array"] is not None:
-        if spec["array"] not in found.arrays:
+    if spec.array is not None:
+        if spec.array not in found.arrays:
             raise BadInput(
                 f"{found.file}: no array {spec['array']!r} (config key `array`); it has {found.told}"
             )
-        return spec["array"], found.arrays[spec["array"]]
-    others = {n: a for n, a in found.arrays.items() if n != spec["id"]}
+        return spec.array, found.arrays[spec.array]
+    others = {n: a for n, a in found.arrays.items() if n != spec.id}
     matrices = {n: a for n, a in others.items() if len(a.shape) == 2} or others
     if len(matrices) != 1:
         raise BadInput(
@@ -61,20 +62,19 @@ def _chosen(found: Opened, spec: Mapping[str, Any]) -> tuple[str, Array]:
     return next(iter(matrices.items()))
 
 
-def _ids(found: Opened, path: Path, spec: Mapping[str, Any], n: int, dataset: str) -> list[str]:
+def _ids(found: Opened, path: Path, spec: ArraySpec, name: str, n: int, dataset: str) -> list[str]:
     """Ids of the rows: an array of whole numbers, text in an archive, or JSON in the metadata."""
-    name = spec["id"]
     array = found.arrays.get(name)
     ids: list[Any] | None = None
     if array is not None and len(array.shape) == 1 and is_integer(array.dtype):
         ids = array.rows(0, array.shape[0]).tolist()
-    elif array is None and spec["format"] == "npz":
+    elif array is None and spec.format == "npz":
         ids = read_strings(path, name)
-    elif array is None and spec["format"] == "safetensors":
+    elif array is None and spec.format == "safetensors":
         ids = _listed(found.metadata.get(name))
     if ids is None:
         kinds = "whole numbers" + (
-            " or text (np.array(ids, dtype=str))" if spec["format"] == "npz" else
+            " or text (np.array(ids, dtype=str))" if spec.format == "npz" else
             ", or in the metadata a JSON list of strings"
         )  # fmt: skip
         raise BadInput(

@@ -228,7 +228,7 @@ def _part(
     unknown = dict.fromkeys(("revision", "tokenizer", "template"), "unknown")
     facts = {"provenance": "imported", "import": t.loader, "layout": t.spec["layout"], **unknown}
     stored = dtype if dtype in _STORED else "float32"
-    part = store.Part(t.path, t.spec, shapes, units, facts, {"x": {"dtype": stored}})
+    part = store.Part(t.path, t.record, shapes, units, facts, {"x": {"dtype": stored}})
     if part.pending:
         for name, values in small.items():
             part[name][:] = values

@@ -176,7 +176,7 @@ def build(t: Target, options: Mapping[str, Any], memo: DigestMemo) -> Path:
     stop(t.item, refused, options)
     if len(refused) == len(entries):
         raise BadInput(f"loras.{t.item}: no file can be used; the first is {refused[0]}")
-    return store.write_table(t.path, table, t.spec, facts)
+    return store.write_table(t.path, table, t.record, facts)
 
 
 def _tell_small_classes(t: Target, found: Index, options: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ def _recipe(t: Target, found: Index, rows: NDArray[np.int64]) -> Path:
         "flag": flags.result(),
     }
     facts = {"units": ["file"], "columns": columns, "entries": entries, "widths": [len(columns)]}
-    return store.write_h5(t.path, content, t.spec, facts)
+    return store.write_h5(t.path, content, t.record, facts)
 
 
 def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str, Any]) -> Path:
@@ -55,7 +55,7 @@ def _flat(t: Target, found: Index, rows: NDArray[np.int64], options: Mapping[str
     text = found.encoded_ids(rows)
     shapes = arrays(len(rows), len(units), sum(widths), text.dtype)
     facts = {"units": units, "columns": ["entry"], "widths": widths}
-    with store.Part(t.path, t.spec, shapes, len(blocks), facts) as part:
+    with store.Part(t.path, t.record, shapes, len(blocks), facts) as part:
         for n in part.pending:
             at = blocks[n]
             part["x"][at], part["mask"][at], part["reason"][at] = _pack(

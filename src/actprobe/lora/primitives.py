@@ -79,7 +79,7 @@ def _shard(
                 "x": (shape, "f4"), "mask": (shape[:2], "u1"), "reason": ((len(rows),), f"S{REASON}")
             }  # fmt: skip
             parts[family] = stack.enter_context(
-                store.Part(t.path, t.spec, arrays, len(pieces), facts)
+                store.Part(t.path, t.record, arrays, len(pieces), facts)
             )
         pending = sorted({b for p in parts.values() for b in p.pending})
         read = reader(members, options)

@@ -32,7 +32,7 @@ class Collection:
         if self.options.get("tables"):
             self.content["id"] = self.options["id"]
         params = {**self.content, "on_bad_file": self.options["on_bad_file"]}
-        self.index = target(
+        self.index: Target = target(
             config["cache_dir"], "lora_index", INDEX_VERSION, name, params, loader=name, item=name,
             args={"told": []}, cost=len(self.members), ext="parquet",
         )  # fmt: skip

@@ -80,7 +80,7 @@ class _View:
         self.part = stack.enter_context(
             store.Part(
                 t.path,
-                t.spec,
+                t.record,
                 arrays(len(rows), len(units), sum(widths), self._id.dtype),
                 1,
                 {"units": units, "columns": names, "widths": widths},

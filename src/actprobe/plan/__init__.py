@@ -21,6 +21,7 @@ from actprobe.plan.cache import (
 )
 from actprobe.plan.frozen import freeze, thaw
 from actprobe.plan.making import Plan, make, pending, take_over
+from actprobe.plan.records import Nothing, Record, plain
 from actprobe.plan.targets import Target, only, target
 
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "THERE",
     "Batch",
     "Cache",
+    "Nothing",
     "Plan",
+    "Record",
     "State",
     "Target",
     "batches",
@@ -42,6 +45,7 @@ __all__ = [
     "make",
     "only",
     "pending",
+    "plain",
     "take_over",
     "target",
     "thaw",

@@ -135,7 +135,7 @@ def explain(t: Target, old: str) -> str:
         before = header.read_header(old)["spec"]
     except (Damaged, OSError):
         return "the older file cannot be read"
-    changes = list(_differences(before, t.spec, ""))
+    changes = list(_differences(before, t.record, ""))
     return "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "") or "spec changed"
 
 

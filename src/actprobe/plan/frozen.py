@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from actprobe.errors import ActprobeError
 from actprobe.plan.batching import Batch
 from actprobe.plan.cache import MISSING, State
 from actprobe.plan.making import Plan
+from actprobe.plan.records import Nothing, Record, build, name_of, plain, type_of
 from actprobe.plan.targets import Target
 
 
@@ -20,7 +23,7 @@ def freeze(plan: Plan, folder: str | Path) -> Path:
     path = (folder / f"plan-{os.getpid()}-{os.urandom(4).hex()}.json").absolute()
     content = {
         "config": plan.config,
-        "batches": [{**vars(b), "targets": [vars(t) for t in b.targets]} for b in plan.batches],
+        "batches": [{**vars(b), "targets": [_frozen(t) for t in b.targets]} for b in plan.batches],
         "paths": {t.path: t.stage for t in plan.targets.values()},
         "wanted": plan.wanted,
     }
@@ -45,12 +48,28 @@ def thaw(path: str | Path) -> Plan:
         ) from e
     made = []
     for b in content["batches"]:
-        ts = tuple(Target(**{**t, "inputs": tuple(t["inputs"])}) for t in b.pop("targets"))
+        ts = tuple(map(_thawed, b.pop("targets")))
         made.append(Batch(**{**b, "targets": ts, "inputs": tuple(b["inputs"])}))
     planned = {t.path: t for b in made for t in b.targets}
     by_path = {
-        p: planned.get(p) or Target(stage, "", "", "", p, "", {})
+        p: planned.get(p) or Target(stage, "", "", "", p, "", Nothing())
         for p, stage in content["paths"].items()
     }
     states = {p: State(MISSING) for b in made for p in b.outputs}
     return Plan(content["config"], by_path, content["wanted"], {}, states, made)
+
+
+_TYPED = ("spec", "args")
+
+
+def _frozen(t: Target[Any, Any]) -> dict[str, Any]:
+    """A target as JSON. The types of its spec and args go along, so that a job imports no other room."""
+    found = {f.name: getattr(t, f.name) for f in fields(t)}
+    kinds = {k: name_of(type(found[k])) for k in _TYPED if isinstance(found[k], Record)}
+    return found | {k: plain(found[k]) for k in _TYPED} | {"types": kinds}
+
+
+def _thawed(t: dict[str, Any]) -> Target[Any, Any]:
+    kinds = t.pop("types")
+    typed = {k: build(type_of(kinds[k]), t[k]) for k in kinds}
+    return Target(**{**t, **typed, "inputs": tuple(t["inputs"])})

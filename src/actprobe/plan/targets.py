@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from actprobe import keys
 from actprobe.errors import ConfigError
+from actprobe.plan.records import Nothing, plain
+
+SpecT = TypeVar("SpecT")
+ArgsT = TypeVar("ArgsT")
+_NOTHING = Nothing()
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(Generic[SpecT, ArgsT]):
     """One artefact that a config asks for.
 
     stage: the room that makes it ("activations"); loader: what one job loads once for all its
     targets (a model, an SAE); item: what that is applied to (a dataset): targets of one item stay
     in one shard. name: readable path below the stage's folder, without key and extension.
-    spec: everything that determines the content (its hash is the key); args: how to make it where
-    that does not change the content (paths, devices). inputs: paths of upstream artefacts.
+    spec: everything that determines the content; args: how to make it where that does not change the
+    content (paths, devices). inputs: paths of upstream artefacts. version: of the stage.
     cost: expected work in the stage's own unit, to balance shards. raw: an outside file kept as it
     is; its key is the SHA-256 of its bytes, and it has no header. content: digest of what is in it,
     where that is known while planning. movable: no name of the config is in it, so a file of the same
@@ -32,18 +38,30 @@ class Target:
     name: str
     path: str
     key: str
-    spec: Mapping[str, Any]
+    spec: SpecT
     inputs: tuple[str, ...] = ()
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: ArgsT = _NOTHING  # type: ignore[assignment]
     cost: float = 1.0
     raw: bool = False
     content: str = ""
     movable: bool = False
+    version: int = 0
 
     @property
     def identity(self) -> str:
         """What stands for this artefact in the specs of those that read it."""
         return self.content or self.key
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The spec as it stands in the artefact's header: JSON whose hash is the key."""
+        if isinstance(self.spec, Mapping):  # until every stage has its types
+            return dict(self.spec)
+        return _record(self.stage, self.version, self.spec)
+
+
+def _record(stage: str, version: int, spec: Any) -> dict[str, Any]:
+    return {"stage": stage, "version": version, **plain(spec)}
 
 
 def target(
@@ -51,31 +69,35 @@ def target(
     stage: str,
     version: int,
     name: str,
-    params: Mapping[str, Any],
+    spec: SpecT,
     *,
     loader: str,
     item: str,
-    inputs: Iterable[Target] = (),
-    args: Mapping[str, Any] | None = None,
+    inputs: Iterable[Target[Any, Any]] = (),
+    args: ArgsT = _NOTHING,  # type: ignore[assignment]
     ext: str = "h5",
     cost: float = 1.0,
     movable: bool = False,
-) -> Target:
-    """A target whose key is the hash of stage, version and params.
+) -> Target[SpecT, ArgsT]:
+    """A target whose key is the hash of stage, version and spec.
 
-    `params` must hold the keys of the upstream artefacts it depends on; `inputs` only says which
+    `spec` must hold the keys of the upstream artefacts it depends on; `inputs` only says which
     files must be there.
     """
-    spec = {"stage": stage, "version": version, **params}
-    key = keys.spec_key(spec)
+    if isinstance(spec, Mapping):  # until every stage has its types
+        spec = {"stage": stage, "version": version, **spec}  # type: ignore[assignment]
+        key = keys.spec_key(spec)
+    else:
+        key = keys.spec_key(_record(stage, version, spec))
     path = f"{cache_dir}/{stage}/{name}.{keys.short(key)}.{ext}"
     paths = tuple(dict.fromkeys(t.path for t in inputs))
     return Target(
-        stage, loader, item, name, path, key, spec, paths, dict(args or {}), cost, movable=movable
-    )
+        stage, loader, item, name, path, key, spec, paths, args, cost,
+        movable=movable, version=version,
+    )  # fmt: skip
 
 
-def only(found: Sequence[Target], where: str) -> Target:
+def only(found: Sequence[Target[Any, Any]], where: str) -> Target[Any, Any]:
     """The one target of a source and dataset. Raises ConfigError when entries of the config call
     two things by this name."""
     if len({t.path for t in found}) > 1:

@@ -142,7 +142,7 @@ def _finish(w: Work, found: Summary, session: Session) -> Path:
         **(found.quality or {"variance_explained": None, "sample": 0}),
         "warnings": warnings(w, session, found),
     }
-    spec = dict(w.target.spec)
+    spec = w.target.record
     with models.open_activations(w.target.args["activations"]) as a:
         offsets = a.offsets
     return assemble.write(w.target.path, spec, facts, lengths, d_sae, windows(w, session), offsets)

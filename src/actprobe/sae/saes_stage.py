@@ -38,7 +38,7 @@ def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                     with blaming(f"saes.{t.loader}"):
                         sae = open_place(t.args["place"])
                         require_unchanged(t.loader, config, t.spec["source"])
-                        part = convert(sae, t.path, t.spec)
+                        part = convert(sae, t.path, t.record)
                     out.done(t, part)
                 else:
                     out.done(t, _train(t, config))
@@ -81,7 +81,7 @@ def _train(t: Target, config: Mapping[str, Any]) -> Path:
         "encoder.weight": p.W_enc, "W_dec": p.W_dec, "b_enc": p.b_enc, "b_dec": p.b_dec,
         rows.TEXTS: used.texts,
     }  # fmt: skip
-    return store.write_h5(t.path, arrays, t.spec, facts)
+    return store.write_h5(t.path, arrays, t.record, facts)
 
 
 def _require_memory(t: Target, d: int, limit: int) -> None:

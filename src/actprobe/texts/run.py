@@ -29,7 +29,9 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
 def _make(t: Target) -> Path:
     content, found = tabulate(_files(t), t.spec, t.item)
     log.info("%s %s: %s", t.stage, t.item, _summary(found))
-    return store.write_table(t.path, content, t.spec, found | {"provenance": t.args["provenance"]})
+    return store.write_table(
+        t.path, content, t.record, found | {"provenance": t.args["provenance"]}
+    )
 
 
 def _summary(found: Mapping[str, Any]) -> str:

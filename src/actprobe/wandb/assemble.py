@@ -90,7 +90,7 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
         "ignored": ignored(chunks, names),
     }
     attrs = {"x": {"dtype": "bfloat16"}} if first.dtype == "bfloat16" else None
-    with store.Part(t.path, t.spec, shapes, len(slices) + 1, facts, attrs) as part:
+    with store.Part(t.path, t.record, shapes, len(slices) + 1, facts, attrs) as part:
         for unit in part.pending:
             if unit == len(slices):
                 for name, values in rows.small.items():

@@ -233,7 +233,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
                     t.spec["window"],
                 )
                 facts = {"source": t.args["source"], "dataset": t.item, "n_latents": width(codes)}
-                out.done(t, store.write_table(t.path, table, t.spec, facts))
+                out.done(t, store.write_table(t.path, table, t.record, facts))
                 log.info("%s: %d contexts", t.name, len(table))
 
 

@@ -101,7 +101,7 @@ def assemble(t: Target, chunks: Sequence[Chunk], tokens: Tokens | None) -> Path:
         ],
         "ignored": ignored(chunks, _NAMES),
     }
-    with store.Part(t.path, t.spec, shapes, len(slices) + 1, facts) as part:
+    with store.Part(t.path, t.record, shapes, len(slices) + 1, facts) as part:
         for unit in part.pending:
             if unit == len(slices):
                 part["indptr"][0] = 0
