@@ -1,18 +1,16 @@
-"""Write docs/tables.md from the schema of the results table and the registered metrics:
+"""Write docs/tables.md from the columns of the results table and the registered metrics:
 python docs/write_tables.py"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from actprobe.config import SCHEMAS
+from actprobe.config import descriptions
 from actprobe.probes import controls
 from actprobe.probes.metrics import MAIN, Metric, all_metrics
 from actprobe.results import scores, tables
+from actprobe.results.row import Row
 
 TARGET = Path(__file__).resolve().with_name("tables.md")
 
@@ -23,7 +21,7 @@ the experiment's results. In the CSV file an empty field stands for null in numb
 a spreadsheet would take for a formula has an apostrophe before it. `actprobe.results.read_probes` reads
 both. Columns that a table has besides these follow them by name.
 
-This page is written from `workflow/schemas/results-table.schema.yaml` and the registered metrics by
+This page is written from `src/actprobe/results/row.py` and the registered metrics by
 `docs/write_tables.py`; a test keeps it in step.
 """
 
@@ -54,12 +52,12 @@ A file of your own that `extensions:` of the config names registers a metric wit
 
 def page() -> str:
     """The page: a row for each column, and one for each metric."""
-    schema = yaml.safe_load((SCHEMAS / "results-table.schema.yaml").read_text(encoding="utf-8"))
+    meant = descriptions(Row)
     metrics = {m.column: m for m in all_metrics().values()}
     lines = [HEAD, "## Columns", "", "| column | type | what it is |", "|---|---|---|"]
     for column, kind in tables.columns().items():
         if column not in metrics:
-            lines.append(_column(column, kind, schema["properties"][column]))
+            lines.append(_column(column, kind, meant[column]))
     lines += ["", "## Directions", "", DIRECTIONS, "", "| column | what it is |", "|---|---|"]
     lines += [f"| `{c}` | {words} |" for c, words in (controls.TEXT | controls.NUMBERS).items()]
     lines += ["", "## Metrics", "", *_about()]
@@ -71,8 +69,8 @@ def page() -> str:
 _TYPES = {"str": "text", "Int64": "whole number", "float64": "number", "boolean": "true or false"}
 
 
-def _column(name: str, kind: str, node: dict[str, Any]) -> str:
-    return f"| `{name}` | {_TYPES[kind]} | {' '.join(node['description'].split())} |"
+def _column(name: str, kind: str, meant: str) -> str:
+    return f"| `{name}` | {_TYPES[kind]} | {meant} |"
 
 
 def _about() -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from actprobe import costs, store
 from actprobe import plan as planning
+from actprobe.config import Config
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.plan import THERE, Batch, State, Target
 
@@ -67,7 +68,7 @@ def _screen_handler(descriptor: int) -> logging.Handler:
     return handler
 
 
-def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
+def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, Config]:
     """The batch that this rule instance runs, and the resolved config, from the frozen plan.
 
     Files that another run on the same cache has made since the plan are left out; when these are
@@ -85,7 +86,7 @@ def load(rule: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
     given = mem_mb if "SLURM_JOB_ID" in os.environ else None
     store.use_scratch(_scratch(frozen.config.get("scratch")))
     limit = costs.max_memory(frozen.config["max_memory"], given)
-    return batch, {**frozen.config, "max_memory": limit}
+    return batch, frozen.config | {"max_memory": limit}
 
 
 def _without_finished(batch: Batch, config: Mapping[str, Any]) -> Batch:

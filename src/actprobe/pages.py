@@ -12,9 +12,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from actprobe.config import SCHEMAS
-
-CAPTIONS = SCHEMAS.parent / "report"  # those of Snakemake's own report
+CAPTIONS = (
+    Path(__file__).resolve().parents[2] / "workflow" / "report"
+)  # those of Snakemake's own report
 
 
 @dataclass(frozen=True)

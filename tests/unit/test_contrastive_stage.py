@@ -293,7 +293,7 @@ def test_a_train_set_of_three_classes_is_refused_in_the_plan(tmp_path):
         ({"methods": {"knn": {"family": "knn", "reads": "activations", "scaler": "none",
                               "neighbours": 5, "tiny": {}}}}, "this one is of family knn"),
         ({"baselines": ["lenght"]}, "baselines: no method 'lenght'"),
-        ({"controls": {"random": 20}}, "20 is less than the minimum of 200"),
+        ({"controls": {"random": 20}}, "20: expected at least 200"),
         ({"methods": {"lda": {"scaler": "standard"}}}, "methods.lda"),
     ],
 )  # fmt: skip

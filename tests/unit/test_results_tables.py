@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import yaml
+from pydantic import ValidationError
 from results_rows import fake_rows
 
 from actprobe import keys, results, store
+from actprobe.config import descriptions, section
 from actprobe.errors import ActprobeError
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import layout, tables
-
-SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
+from actprobe.results.row import Row
 
 
 def artefact(folder: Path, rows: pd.DataFrame, bad: str | None = None) -> Path:
@@ -151,22 +150,20 @@ def test_an_artefact_without_a_column_is_refused(tmp_path: Path) -> None:
         results.collect([path], "e")
 
 
-def test_rows_obey_the_published_schema_and_its_columns_are_the_tables() -> None:
-    schema = yaml.safe_load((SCHEMAS / "results-table.schema.yaml").read_text())
+def test_rows_are_what_the_published_model_says_and_its_fields_are_the_columns() -> None:
     metrics = {m.column for m in all_metrics().values()}
     fixed = [c for c in tables.columns() if c not in metrics]
-    assert list(schema["properties"]) == schema["required"] == fixed
+    assert list(Row.model_fields) == list(descriptions(Row)) == fixed
     assert {"test_auc", "test_r2", "test_balanced_acc"} <= metrics
     table = tidy_rows(k=None).astype(object)
     for row in table.where(table.notna(), None).to_dict("records"):
-        jsonschema.validate(row, schema)
+        Row.model_validate(row)
+        with pytest.raises(ValidationError, match="no score"):
+            Row.model_validate(row | {"test_mine": "high"})
 
 
-def test_config_schema_has_defaults_that_the_library_shares() -> None:
-    schema = yaml.safe_load((SCHEMAS / "results.schema.yaml").read_text())
-    defaults = {name: key["default"] for name, key in schema["properties"].items()}
-    assert defaults == {"confidence": tables.CONFIDENCE}
-    jsonschema.Draft202012Validator.check_schema(schema)
+def test_the_config_has_defaults_that_the_library_shares() -> None:
+    assert section("results", {}).confidence == tables.CONFIDENCE
 
 
 def test_summary_is_the_mean_over_datasets_after_seeds() -> None:

@@ -14,6 +14,7 @@ from snakemake.io import _IOFile
 from snakemake.logging import logger
 
 from actprobe import contrastive, costs, results, runs, session, wandb
+from actprobe.config import overridden, plain
 from actprobe.errors import ActprobeError
 from actprobe.experiment import STAGES
 from actprobe.failures import Failures, says_only_that_a_script_failed
@@ -52,7 +53,7 @@ def begin():
     forced = args is not None and (args.forceall or args.force or args.forcerun)
     try:
         plan = session.begin(
-            config,
+            overridden(config, getattr(args, "config", None) or ()),
             main=workflow.is_main_process,
             acts=really_runs(args),
             asked=asked,
@@ -120,7 +121,7 @@ if really_runs(ARGS) and not ARGS.nolock:
 # What tables, figures and report depend on: a change of memory or threads is no reason to redraw.
 REPORTED = {
     k: v
-    for k, v in CONFIG.items()
+    for k, v in plain(CONFIG).items()
     if k not in ("max_memory", "threads", "shards", "scratch")
 }
 FAILURES = Failures()

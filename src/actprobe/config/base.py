@@ -8,7 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -158,8 +158,8 @@ class Section(Strict, Mapping[str, Any]):
             return dict(self) == dict(other)
         return NotImplemented
 
-    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        return {**self, **other}
+    def __or__(self, other: Mapping[str, Any]) -> Self:
+        return self.model_copy(update=dict(other))
 
 
 def plain(value: Any) -> Any:

@@ -60,7 +60,7 @@ def expand(config: Config) -> Config:
 
 def _require_one(named: Mapping[str, str | None], several: Mapping[str, list[str]]) -> None:
     for where, name in named.items():
-        if name in several:
+        if name is not None and name in several:
             raise ConfigError(
                 f"{where}: {name} has {len(several[name])} checkpoints, and one model is expected: "
                 f"write one of {', '.join(several[name])}"

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from actprobe.config.base import OneOf, Section, absent
-from actprobe.config.chats import Messages, Turns
+from actprobe.config.chats import Alpaca, Messages, Turns
 from actprobe.config.generate import Generate
 from actprobe.config.kinds import (
     KIND,
@@ -177,6 +177,15 @@ class Dataset(Section):
     it is taken literally: "NA" and "null" are texts.
     """
     messages: Messages | None = None
+    """For chats: the column with the messages, a list of objects (or the JSON text of one) with
+    `role` and `content`, and where there are any `reasoning_content`, `tool_calls`, `tool_call_id`
+    and `name`; or with `from` and `value` (ShareGPT). Or a list that puts chats together: `{column:
+    NAME}` for the messages of a column, `{role: user, content: "{question}"}` for a message with
+    columns put in (see `template`; a system message that stays empty is left out). A chat is read
+    through the model's own template. Messages without content, unknown roles and chats without
+    messages are refused with their rows.
+    """
+    alpaca: Alpaca | None = None
     tools: str | None = None
     """For chats: the column with the tools that the model is offered, a list of definitions or the
     JSON text of one.

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from actprobe.config.kinds import EXPECTED
+from actprobe.config.kinds import EXPECTED, NUMERIC
 from actprobe.config.names import nearest
 
 _KINDS = {
@@ -29,8 +29,8 @@ _BOUNDS = {
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
-    "too_short": "a list of at least {min_length}",
-    "too_long": "a list of at most {max_length}",
+    "too_short": "{min_length} or more entries",
+    "too_long": "{max_length} entries at most",
     "string_too_short": "text that is not empty",
 }
 _LONGEST = 80
@@ -67,6 +67,12 @@ def _where(place: Iterable[int | str]) -> str:
 
 def _expected(fault: ErrorDetails) -> str:
     kind, context = fault["type"], fault.get("ctx", {})
+    if (
+        kind == "float_type"
+        and isinstance(fault["input"], str)
+        and NUMERIC.fullmatch(fault["input"])
+    ):
+        return f"expected a number, which YAML reads {float(fault['input'])!r} as"
     if kind in _KINDS:
         return f"expected {_KINDS[kind]}"
     if kind in _BOUNDS:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMERIC = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
@@ -23,7 +23,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, str):
         if _WHOLE.fullmatch(value):
             return int(value)
-        if _NUMBER.fullmatch(value):
+        if NUMERIC.fullmatch(value):
             return float(value)
     return value
 

@@ -85,6 +85,11 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     return checkpoints.expand(config)
 
 
+def section(name: str, value: Any) -> Any:
+    """One section of a config, as `resolve` gives it. Raises ConfigError."""
+    return getattr(resolve({"experiment": name, name: value}), name)
+
+
 def require_plain(value: Any, where: str) -> None:
     """Raise ConfigError for what YAML can say and a spec cannot hold: NaN, infinity, a date."""
     try:

@@ -23,7 +23,7 @@ from actprobe.results import scores
 from actprobe.results.stats import CONFIDENCE, mean_interval
 
 # Column -> pandas type, in the order of the written table, before and behind the registered metrics;
-# what each means is said in workflow/schemas/results-table.schema.yaml.
+# what each means is said in row.py.
 _BEFORE: dict[str, Any] = {
     **dict.fromkeys(["experiment", "protocol", "setting", "condition", "dataset", "label"], "str"),
     **dict.fromkeys(["model", "site", "position", "source", "columns", "method"], "str"),
