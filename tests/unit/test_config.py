@@ -70,31 +70,59 @@ def model(**changes):
             {"activations": [SPAN | {"spans": {"a": {"marker": "x", "turn": 1}}}]},
             "activations.0.spans.a: 'marker' and 'turn' exclude each other",
         ),
-        ({"on_bad_dataset": "sktip"}, "on_bad_dataset: 'sktip': expected 'stop' or 'skip'; did you mean 'skip'?"),
+        (
+            {"on_bad_dataset": "sktip"},
+            "on_bad_dataset: 'sktip': expected 'stop' or 'skip'; did you mean 'skip'?",
+        ),
         (dataset(txt="x"), "datasets.0: unknown key 'txt'; did you mean 'text'?"),
         (dataset(label=3), "datasets.0.label: 3: expected text"),
-        (dataset(separator=";;"), "datasets.0.separator: ';;': expected one character, no double quote and no line break"),
-        (dataset(keep={"c": [1, {}]}), "datasets.0.keep.c.1: {}: expected text, a whole number, a number or true or false"),
+        (
+            dataset(separator=";;"),
+            "datasets.0.separator: ';;': expected one character, no double quote and no line break",
+        ),
+        (
+            dataset(keep={"c": [1, {}]}),
+            "datasets.0.keep.c.1: {}: expected text, a whole number, a number or true or false",
+        ),
         (
             dataset(messages=[{"role": "user"}]),
             "datasets.0.messages.0: 'content' is missing, which 'role' needs",
         ),
         # What is wrong with one alternative is said of that one.
-        (model(adapter={"source": "a", "scael": 2}), "models.m.adapter: unknown key 'scael'; did you mean 'scale'?"),
-        (model(adapter=[{"source": "a", "scale": "x"}]), "models.m.adapter.0.scale: 'x': expected a number"),
-        (model(adapter="none"), "models.m.adapter: 'none': expected 'ignore'"),
+        (
+            model(adapter={"source": "a", "scael": 2}),
+            "models.m.adapter: unknown key 'scael'; did you mean 'scale'?",
+        ),
+        (
+            model(adapter=[{"source": "a", "scale": "x"}]),
+            "models.m.adapter.0.scale: 'x': expected a number",
+        ),
+        (
+            model(adapter="none"),
+            "models.m.adapter: 'none': expected 'ignore'; did you mean 'ignore'?",
+        ),
         (model(adapter=5), "models.m.adapter: 5: expected a mapping, a list or text"),
         (model(source=["a"]), "models.m.source: ['a']: expected 2 or more entries"),
         (model(exclude_first="true"), "models.m.exclude_first: 'true': expected true or false"),
         (model(n_layers=True), "models.m.n_layers: true: expected a whole number"),
         (model(n_layers=2.5), "models.m.n_layers: 2.5: expected a whole number"),
         (model(quantization={"bits": 16}), "models.m.quantization.bits: 16: expected 4 or 8"),
-        ({"models": {".m": {"source": "x"}}}, "models..m: '.m': expected a name of letters, digits, `.`, `_` and `-`, and `@REVISION` for one checkpoint"),
+        (
+            {"models": {".m": {"source": "x"}}},
+            "models..m: '.m': expected a name of letters, digits, `.`, `_` and `-`, and `@REVISION` "
+            "for one checkpoint",
+        ),
         ({"results": {"confidence": 1}}, "results.confidence: 1: expected less than 1.0"),
-        ({"max_memory": "3 elephants"}, "max_memory: '3 elephants': not a size; expected bytes or e.g. 3GB, 512MiB"),
-        ({"probes": [{"protocol": "p", "methods": ["a", "a"]}]}, "probes.0.methods: ['a', 'a']: 'a' is there twice; expected each once"),
+        (
+            {"max_memory": "3 elephants"},
+            "max_memory: '3 elephants': not a size; expected bytes or e.g. 3GB, 512MiB",
+        ),
+        (
+            {"probes": [{"protocol": "p", "methods": ["a", "a"]}]},
+            "probes.0.methods: ['a', 'a']: 'a' is there twice; expected each once",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_in_one_line(part, said):
     assert told(part) == [said]
 

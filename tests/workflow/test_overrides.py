@@ -49,5 +49,6 @@ def test_what_is_wrong_is_said_with_its_place(empty):
     assert "threads: unknown key 'probs'; did you mean 'probes'?" in said
     assert "threads.activations: 0: expected at least 1" in said
     (empty.folder / "config.yaml").write_text(yaml.safe_dump(empty.config))
-    said = empty.actprobe("plan", "--config", "datasets.0.name=x", "--configfile", "config.yaml", ok=False)  # fmt: skip
+    settings = ("--config", "datasets.0.name=x", "--configfile", "config.yaml")
+    said = empty.actprobe("plan", *settings, ok=False)
     assert "datasets is a list, which only a new list replaces" in said
