@@ -115,7 +115,7 @@ def model(**changes):
         ({"results": {"confidence": 1}}, "results.confidence: 1: expected less than 1.0"),
         (
             {"max_memory": "3 elephants"},
-            "max_memory: '3 elephants': not a size; expected bytes or e.g. 3GB, 512MiB",
+            "max_memory: '3 elephants': expected a size: bytes, or e.g. 3GB, 512MiB",
         ),
         (
             {"probes": [{"protocol": "p", "methods": ["a", "a"]}]},

@@ -24,7 +24,7 @@ def parse_size(value: int | str, name: str = "size") -> int:
         return int(float(m[1]) * _UNITS[m[2]])  # type: ignore[index]  # no match: not a size
     except (TypeError, ValueError, KeyError):
         raise ConfigError(
-            f"{name}: {value!r} is not a size; expected bytes or e.g. 3GB, 512MiB"
+            f"{name}: {value!r}: expected a size: bytes, or e.g. 3GB, 512MiB"
         ) from None
 
 
@@ -32,7 +32,7 @@ def _size(value: Any) -> int:
     try:
         return parse_size(value)
     except ConfigError:
-        raise said("not a size; expected bytes or e.g. 3GB, 512MiB") from None
+        raise said("expected a size: bytes, or e.g. 3GB, 512MiB") from None
 
 
 def _folder(text: str) -> str:
