@@ -12,6 +12,7 @@ import yaml
 from markupsafe import Markup
 
 from actprobe import pages, provenance
+from actprobe.config import plain
 from actprobe.pages import Table
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import report_features as of_features
@@ -95,7 +96,7 @@ def write_report(
         provenance=page.provenance.to_dict("records"),
         version=provenance.version("actprobe"),
         imported=config.get("imported"),
-        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
     )
     path.write_text(text, encoding="utf-8")
 
