@@ -1,4 +1,5 @@
-"""Write config/README.md from the schemas: python docs/write_config_reference.py"""
+"""Write config/README.md and config/schema.json from the models of the config:
+python docs/write_config_reference.py"""
 
 from __future__ import annotations
 
@@ -7,82 +8,111 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from actprobe import config
+from actprobe.config.schema import json_schema
 
-TARGET = Path(__file__).resolve().parents[1] / "config" / "README.md"
+FOLDER = Path(__file__).resolve().parents[1] / "config"
+TARGET = FOLDER / "README.md"
+SCHEMA = FOLDER / "schema.json"
 
 HEAD = """# Configuration
 
 The quickstart's `config.yaml` is what `snakemake` reads when no `--configfile` is given; other
-examples are in `examples/`. A config is one YAML file; `snakemake --config key=value` overrides a
-top-level key. Unknown keys, wrong types and names that nothing defines are refused before anything
-is computed.
+examples are in `examples/`. A config is one YAML file. Unknown keys, wrong types and names that nothing
+defines are refused before anything is computed; one message names every fault. `1e-3`, which YAML takes
+for text, is a number wherever a number is expected.
 
-This page is written from `workflow/schemas/*.schema.yaml` by `docs/write_config_reference.py`; a
-test keeps it in step.
+`--config` sets keys from the command line, whatever the file says. Snakemake takes no dots in the name
+of a key: set a nested key in a mapping, which is merged with what is there.
+
+```
+snakemake -n --config 'threads={activations: 1}' plan=all
+actprobe plan --config threads.activations=1       # the command of this package takes both
+```
+
+Editors check a config while it is written where its first line says
+`# yaml-language-server: $schema=PATH/TO/config/schema.json` (`schema.json` is beside this page).
+
+This page and `schema.json` are written from the models in `src/actprobe/config` by
+`docs/write_config_reference.py`; a test keeps them in step.
 """
+
+Node = dict[str, Any]
 
 
 def reference() -> str:
     """The page: one section per top-level key, nested keys indented below it."""
-    top = config.schema()
-    general = {k: v for k, v in top["properties"].items() if not _has_parts(v)}
+    top = json_schema()
+    page = _Page(top["$defs"])
+    general = {k: v for k, v in top["properties"].items() if not page.parts(v)}
     lines = [HEAD, "## General", ""]
     for key, node in general.items():
-        lines += _entry(key, node, key in top["required"], 0)
+        lines += page.entry(key, node, key in top["required"], 0)
     for key, node in top["properties"].items():
         if key in general:
             continue
-        lines += ["", f"## `{key}`", "", _text(node), ""]
-        lines += _children(node, 0)
+        lines += ["", f"## `{key}`", "", page.text(node), ""]
+        lines += page.children(node, 0)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _has_parts(node: dict[str, Any]) -> bool:
-    return any(True for _ in _parts(node))
+class _Page:
+    def __init__(self, models: dict[str, Node]) -> None:
+        self._models = models
 
+    def parts(self, node: Node) -> dict[str, tuple[Node, bool]]:
+        """Keys that stand below a node: its own, those of its entries and alternatives."""
+        found: dict[str, tuple[Node, bool]] = {}
+        for option in self._options(node):
+            required = option.get("required", ())
+            found |= {k: (n, k in required) for k, n in option.get("properties", {}).items()}
+            for below in (option.get("items"), option.get("additionalProperties")):
+                if isinstance(below, dict) and not option.get("properties"):
+                    found |= self.parts(below)
+        return found
 
-def _parts(node: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """Keys that stand below a node: its properties, those of its list items or named entries."""
-    for sub in (node, node.get("items"), node.get("additionalProperties")):
-        if isinstance(sub, dict):
-            required = sub.get("required", ())
-            for key, child in sub.get("properties", {}).items():
-                yield key, child, key in required
-            if sub is not node:
-                yield from () if sub.get("properties") else _parts(sub)
+    def children(self, node: Node, depth: int) -> list[str]:
+        return [x for k, (n, r) in self.parts(node).items() for x in self.entry(k, n, r, depth)]
 
+    def entry(self, key: str, node: Node, required: bool, depth: int) -> list[str]:
+        kinds = self._kinds(node)
+        optional = not required and "default" not in node  # null is as if not given
+        facts = [" or ".join(k for k in kinds if k != "null" or not optional)]
+        if required:
+            facts.append("required")
+        elif "default" in node and not (node["default"] and isinstance(node["default"], dict)):
+            facts.append(f"default `{json.dumps(node['default'], ensure_ascii=False)}`")
+        line = f"{'  ' * depth}- **`{key}`** ({', '.join(facts)}): {self.text(node)}"
+        return [line, *self.children(node, depth + 1)]
 
-def _children(node: dict[str, Any], depth: int) -> list[str]:
-    parts = {k: (n, r) for k, n, r in _parts(node)}  # a mapping or a list of such: said once
-    return [line for k, (n, r) in parts.items() for line in _entry(k, n, r, depth)]
+    def text(self, node: Node) -> str:
+        """What the key says of itself, else what its model does."""
+        said = (n.get("description", "") for n in (node, *self._options(node)))
+        return " ".join(next(filter(None, said), "").split())
 
+    def _options(self, node: Node) -> Iterator[Node]:
+        """The alternatives of a node, with references put in."""
+        if "$ref" in node:
+            yield self._models[node["$ref"].rsplit("/", 1)[1]]
+        elif "anyOf" in node or ("oneOf" in node and "properties" not in node):
+            for option in node.get("anyOf") or node["oneOf"]:
+                yield from self._options(option)
+        else:
+            yield node
 
-def _entry(key: str, node: dict[str, Any], required: bool, depth: int) -> list[str]:
-    facts = [_kind(node)]
-    if required:
-        facts.append("required")
-    elif "default" in node:
-        facts.append(f"default `{json.dumps(node['default'], ensure_ascii=False)}`")
-    line = f"{'  ' * depth}- **`{key}`** ({', '.join(facts)}): {_text(node)}"
-    return [line, *_children(node, depth + 1)]
+    def _kinds(self, node: Node) -> list[str]:
+        return list(dict.fromkeys(map(self._word, self._options(node))))
 
-
-def _kind(node: dict[str, Any]) -> str:
-    if "enum" in node:
-        return " | ".join(f"`{json.dumps(v)}`" for v in node["enum"])
-    kind = node.get("type")
-    if isinstance(kind, list):
-        return " or ".join(kind)
-    if kind:
-        return {"object": "mapping", "array": "list"}.get(kind, kind)
-    options = node.get("oneOf") or node.get("anyOf") or ()
-    return " or ".join(dict.fromkeys(_kind(o) for o in options)) or "any"
-
-
-def _text(node: dict[str, Any]) -> str:
-    return " ".join(str(node.get("description", "")).split())
+    def _word(self, option: Node) -> str:
+        if "enum" in option or "const" in option:
+            values = option.get("enum", [option.get("const")])
+            return " | ".join(f"`{json.dumps(v)}`" for v in values)
+        kind = option.get("type", "any")
+        words = {"object": "mapping", "array": "list"}
+        return " or ".join(words.get(k, k) for k in ([kind] if isinstance(kind, str) else kind))
 
 
 if __name__ == "__main__":
     TARGET.write_text(reference(), encoding="utf-8")
+    SCHEMA.write_text(
+        json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

@@ -15,7 +15,7 @@ HEAD = """# Protocols
 A protocol is a recipe, kept as data: which rows train and test, how hyperparameters are chosen, which
 methods run in which settings. Its name is in every result, and its content in every key: a changed
 protocol makes what it decided outdated, and nothing else. They are YAML files in
-`src/actprobe/probes/protocols`, checked by `workflow/schemas/protocol.schema.yaml`. One of your own
+`src/actprobe/probes/protocols`, checked by `src/actprobe/probes/grammar.py`. One of your own
 says `extends: actprobe-1` and what differs; `probes: [{protocol: mine.yaml}]` uses it.
 
 This page is written from the protocols by `docs/write_protocols.py`; a test keeps it in step.

@@ -1,4 +1,4 @@
-"""Write docs/tables.md from the schema of the results table and the registered metrics:
+"""Write docs/tables.md from the columns of the results table and the registered metrics:
 python docs/write_tables.py"""
 
 from __future__ import annotations

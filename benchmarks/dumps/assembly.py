@@ -71,7 +71,7 @@ def configured(folder: str, content: str) -> dict:
     from actprobe import config as configuration
 
     entry = {"source": {"run": "t/p/r"}, "lock": f"{folder}/lock.json", "content": content}
-    dumps = configuration._filled({"d": entry}, configuration.schema("dumps"))
+    dumps = configuration.section("dumps", {"d": entry})
     return {"cache_dir": f"{folder}/cache", "dumps": dumps, "shards": {}, "on_bad_dataset": "stop"}
 
 

@@ -69,7 +69,7 @@ def ours(folder: str, connections: int) -> None:
         "connections": connections,
         "sites": {name: [f"{name}.pt"] for name in SIZES},
     }
-    dumps = configuration._filled({"dump": entry}, configuration.schema("dumps"))
+    dumps = configuration.section("dumps", {"dump": entry})
     config = {"cache_dir": folder, "dumps": dumps, "shards": {}}
     found = targets(config, {}, DigestMemo(folder))
     planned = plan.make(config, found, [t.path for t in found])
@@ -83,7 +83,7 @@ def lock(folder: str) -> None:
     from actprobe import dumps as room
 
     entry = {"source": {"artifacts": ["team/project/dump:v0"]}, "lock": f"{folder}/../lock.json"}
-    dumps = configuration._filled({"dump": entry}, configuration.schema("dumps"))
+    dumps = configuration.section("dumps", {"dump": entry})
     room.lock({"dumps": dumps}, "dump")
 
 

@@ -52,7 +52,7 @@ def actprobe(kind: str, source: str, cache: str, everything: bool) -> None:
         "cache_dir": cache,
         "max_memory": 2 * 10**9,
         "on_bad_dataset": "stop",
-        "loras": config._filled(loras, config.schema("loras")),
+        "loras": config.section("loras", loras),
     }
     memo = keys.DigestMemo(cache)
     collections = lora.collections(cfg, memo)

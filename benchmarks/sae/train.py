@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actprobe import config
+from actprobe.config.saes import Training
 from actprobe.sae import training
 from actprobe.sae.checkpoint import Checkpoint
 
@@ -30,8 +30,7 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=200_000)
     o = options.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
-    schema = config.schema("saes")["additionalProperties"]["properties"]["train"]
-    settings = config._filled({"width": o.width, "k": o.k, "epochs": 1}, schema)
+    settings = Training(width=o.width, k=o.k, epochs=1)
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((8 * o.d, o.d)).astype(np.float32)
 

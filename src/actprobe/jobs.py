@@ -15,6 +15,7 @@ from typing import Any
 
 from actprobe import costs, store
 from actprobe import plan as planning
+from actprobe.config import Config
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.plan import THERE, Batch, State, Target
 
@@ -67,7 +68,7 @@ def _screen_handler(descriptor: int) -> logging.Handler:
     return handler
 
 
-def load(output: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
+def load(output: str, mem_mb: int | None = None) -> tuple[Batch, Config]:
     """The batch that makes this output, and the resolved config, from the frozen plan.
 
     A job is known by what it makes: the name of its rule is another one in a workflow that uses this
@@ -88,7 +89,7 @@ def load(output: str, mem_mb: int | None = None) -> tuple[Batch, dict]:
     given = mem_mb if "SLURM_JOB_ID" in os.environ else None
     store.use_scratch(_scratch(frozen.config.get("scratch")))
     limit = costs.max_memory(frozen.config["max_memory"], given)
-    return batch, {**frozen.config, "max_memory": limit}
+    return batch, frozen.config | {"max_memory": limit}
 
 
 def _without_finished(batch: Batch, config: Mapping[str, Any]) -> Batch:

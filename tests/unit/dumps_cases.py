@@ -103,21 +103,16 @@ def client(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     wandb.teardown()
 
 
-def config(folder: Path, dumps: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def config(folder: Path, dumps: Mapping[str, Any], **more: Any) -> configuration.Config:
     """A config with these dumps, defaults filled in; locks and cache lie in `folder`."""
-    filled = {
+    given = {
         "experiment": "test",
         "cache_dir": str(folder / "cache"),
         "results_dir": str(folder / "results"),
-        "on_bad_dataset": "stop",
-        "shards": {},
         "dumps": {n: {"lock": str(folder / f"{n}.json"), **d} for n, d in dumps.items()},
-        "top_contexts": [],
         **more,
     }
-    for section in ("dumps", "top_contexts"):
-        filled[section] = configuration._filled(filled[section], configuration.schema(section))
-    return filled
+    return configuration.resolve(given)
 
 
 def plan_of(config: dict[str, Any], known: Mapping[str, list[Target]] | None = None) -> plan.Plan:

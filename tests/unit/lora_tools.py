@@ -29,28 +29,24 @@ RUN = {
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 
 
-def resolved(folder: Path, loras: dict, probes: list | None = None, **top: Any) -> dict:
+def resolved(folder: Path, loras: dict, probes: list | None = None, **top: Any) -> config.Config:
     """A resolved config of collections and their probes, with its cache in `folder`.
 
     probes: entries of the config, by lora-1 where they name no protocol.
     """
     probes = [{"protocol": "lora-1", **entry} for entry in probes or []]
-    filled = {
-        name: config._filled(value, config.schema(name))
-        for name, value in (("loras", loras), ("probes", probes))
-    }
-    return {
-        "experiment": "test",
-        "cache_dir": str(folder / "cache"),
-        "results_dir": str(folder / "results"),
-        "on_bad_dataset": "stop",
-        "max_memory": 10**9,
-        "shards": {},
-        "threads": {"probes": 1},
-        "results": {"confidence": 0.95, "confusion": "multiclass"},
-        **filled,
-        **top,
-    }
+    return config.resolve(
+        {
+            "experiment": "test",
+            "cache_dir": str(folder / "cache"),
+            "results_dir": str(folder / "results"),
+            "max_memory": 10**9,
+            "threads": {"probes": 1},
+            "loras": loras,
+            "probes": probes,
+            **top,
+        }
+    )
 
 
 def members(folder: Path, **options: Any) -> list[collection.Member]:

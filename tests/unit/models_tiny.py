@@ -167,19 +167,15 @@ def write_texts(cache: Path, name: str = "tiny", texts: list[str] | None = None)
 def model_entry(folder: Path | str, **changes: Any) -> dict[str, Any]:
     """One entry of `models` with its defaults filled in."""
     entry = {"source": str(folder), "device": "cpu", **changes}
-    return configs._filled({"m": entry}, configs.schema("models"))["m"]
+    return configs.section("models", {"m": entry})["m"]
 
 
 def make_config(cache: Path, model: dict[str, Any], *wanted: dict[str, Any]) -> dict[str, Any]:
     """The parts of a resolved config that this stage reads."""
     entries = [{"model": "m", "datasets": ["*"], **w} for w in wanted]
-    return {
-        "cache_dir": str(cache),
-        "on_bad_dataset": "stop",
-        "wheels": {},
-        "models": {"m": model},
-        "activations": configs._filled(entries, configs.schema("activations")),
-    }
+    return configs.resolve(
+        {"experiment": "e", "cache_dir": str(cache), "models": {"m": model}, "activations": entries}
+    )
 
 
 def run(config: dict[str, Any], *texts: plan.Target, everything: bool = False) -> list[plan.Target]:

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from texts_inputs import hand_made
 
 from actprobe import keys, plan, probes, store
-from actprobe.config import _filled, schema
+from actprobe.config import Config, resolve
 from actprobe.keys import DigestMemo
 from actprobe.plan import Plan, Target
 from actprobe.sae import Latents
@@ -118,17 +118,18 @@ class Cache:
         self.known[t.stage].append(t)
         return t
 
-    def config(self, *entries: Mapping[str, Any], on_bad: str = "stop") -> dict[str, Any]:
-        filled = _filled([dict(e) for e in entries], schema("probes"))
-        return {
-            "cache_dir": str(self.folder), "on_bad_dataset": on_bad, "max_memory": 2 * 10**9,
-            "probes": filled,
-        }  # fmt: skip
+    def config(self, *entries: Mapping[str, Any], on_bad: str = "stop") -> Config:
+        return resolve(
+            {
+                "experiment": "e", "cache_dir": str(self.folder), "on_bad_dataset": on_bad,
+                "max_memory": 2 * 10**9, "probes": list(entries),
+            }
+        )  # fmt: skip
 
-    def plan(self, config: Mapping[str, Any]) -> Plan:
+    def plan(self, config: Config) -> Plan:
         wanted = probes.targets(config, self.known, DigestMemo(self.folder))
         everything = [t for ts in self.known.values() for t in ts] + wanted
-        return plan.make(dict(config), everything, [t.path for t in wanted])
+        return plan.make(config, everything, [t.path for t in wanted])
 
     def run(
         self, *entries: Mapping[str, Any], workers: int = 1, on_bad: str = "stop"

@@ -19,7 +19,6 @@ from actprobe import keys, plan, sae, store
 from actprobe.plan import Batch, Target
 
 D, F, K = 16, 100, 8
-SCHEMA = configs.schema("saes")
 
 
 def parameters(architecture: str = "standard", d: int = D, f: int = F, seed: int = 0) -> dict:
@@ -84,16 +83,19 @@ def activations(
     return found
 
 
-def config(cache: Path, saes: dict[str, dict], **more: Any) -> dict[str, Any]:
+def config(cache: Path, saes: dict[str, dict], **more: Any) -> configs.Config:
     """A resolved config with these SAEs, each bound to m/resid_post.4."""
     bound = {k: {"model": "m", "site": "resid_post.4"} | v for k, v in saes.items()}
-    return {
-        "cache_dir": str(cache),
-        "on_bad_dataset": "stop",
-        "max_memory": 2 * 10**9,
-        "models": configs._filled({"m": {"source": "org/tiny"}}, configs.schema("models")),
-        "saes": configs._filled(bound, SCHEMA),
-    } | more
+    return configs.resolve(
+        {
+            "experiment": "e",
+            "cache_dir": str(cache),
+            "max_memory": 2 * 10**9,
+            "models": {"m": {"source": "org/tiny"}},
+            "saes": bound,
+            **more,
+        }
+    )
 
 
 def targets(cfg: dict[str, Any], known: list[Target]) -> dict[str, list[Target]]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 import transformers
 from answers_tiny import PROMPTS, answered, config, make, said, save_speaker, target
+from configs import edited
 from models_tiny import save_model, save_tokenizer
 
 from actprobe import experiment, store, texts
@@ -276,7 +277,7 @@ def test_what_the_config_gets_wrong_is_said_before_anything_is_loaded(tmp_path, 
         model = asked.pop("model", None)
         resolved = config(tmp_path, **asked)
         if model:
-            resolved["datasets"][0]["generate"]["model"] = model
+            resolved = edited(resolved, ["datasets", 0, "generate", "model"], model)
         experiment.plan(resolved)
     assert words in str(e.value)
 

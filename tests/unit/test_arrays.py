@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from configs import edited
 from safetensors.numpy import save_file
 
 from actprobe import arrays, costs, experiment, keys, plan, shapes, store
@@ -432,7 +433,7 @@ def test_a_source_by_another_name_is_made_by_a_link(tmp_path):
     np.save(tmp_path / "x.npy", X)
     (t,) = make(tmp_path, "x.npy")
     config, texts = setup(tmp_path, "x.npy")
-    config["arrays"] = {"other": config["arrays"]["own"]}
+    config = edited(config, ["arrays"], {"other": config["arrays"]["own"]})
     (other,) = targets(config, texts)
     assert other.key == t.key and other.path != t.path
     states = plan.make(config, [other], [other.path]).states
@@ -442,7 +443,7 @@ def test_a_source_by_another_name_is_made_by_a_link(tmp_path):
 def test_a_bad_file_is_skipped_with_its_reason(tmp_path):
     np.save(tmp_path / "x.npy", X[:5])
     config, texts = setup(tmp_path, "x.npy")
-    config["on_bad_dataset"] = "skip"
+    config = edited(config, ["on_bad_dataset"], "skip")
     (t,) = targets(config, texts)
     for batch in plan.make(config, [t], [t.path]).batches:
         run_batch(batch, config, 1)
@@ -504,7 +505,7 @@ def test_probes_take_an_array_and_contrastive_directions_do_not(tmp_path):
     assert {t.args["source"] for t in found["probes"]} == {"own"}
     assert {t.loader.rpartition(".")[2] for t in found["probes"]} == {"own"}
     entry = {"protocol": "contrastive-1", "datasets": ["d"], "apply_to": ["e"], "sources": ["own"]}
-    config["probes"] = inputs.resolve(tmp_path, [], probes=[entry])["probes"]
+    config = edited(config, ["probes"], inputs.resolve(tmp_path, [], probes=[entry])["probes"])
     with pytest.raises(ConfigError, match="no source of d matches 'own'"):
         experiment.stages(config, keys.DigestMemo(config["cache_dir"]))
 

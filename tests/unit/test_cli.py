@@ -40,7 +40,7 @@ def test_plan_changes_nothing(project):
     [
         (["plan", "--configfile", "gone.yaml"], "no config file gone.yaml"),
         (["plan", "--configfile", "c.yaml", "--config", "x"], "expected KEY=VALUE"),
-        (["plan", "--configfile", "c.yaml", "--config", "max_memory=lots"], "is not a size"),
+        (["plan", "--configfile", "c.yaml", "--config", "max_memory=lots"], "expected a size"),
         (["plan", "--configfile", "c.yaml", "--config", "dataset=[]"], "did you mean 'datasets'?"),
         (["results", "--configfile", "c.yaml"], "run snakemake first"),
     ],

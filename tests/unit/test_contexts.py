@@ -151,14 +151,14 @@ def source(path: Path, stage: str, name: str, **args: Any) -> Target:
 
 
 def config(folder: Path, *wanted: dict[str, Any]) -> dict[str, Any]:
-    section = configuration.schema("top_contexts")
-    return {
-        "cache_dir": str(folder / "cache"),
-        "results_dir": str(folder / "results"),
-        "experiment": "e",
-        "on_bad_dataset": "stop",
-        "top_contexts": configuration._filled(list(wanted), section),
-    }
+    return configuration.resolve(
+        {
+            "cache_dir": str(folder / "cache"),
+            "results_dir": str(folder / "results"),
+            "experiment": "e",
+            "top_contexts": list(wanted),
+        }
+    )
 
 
 def test_targets_by_pattern(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contrastive_inputs as inputs
 import numpy as np
 import pytest
+from configs import edited
 from test_contrastive_stage import project
 
 from actprobe import store
@@ -132,7 +133,7 @@ def test_what_a_library_raises_is_the_reason_of_one_fit(tmp_path, monkeypatch):
         match=r"pairs: lda of contrastive-1 .*rows.* cannot be fitted: LinAlgError: Eigenvalues.*leave",
     ):
         inputs.run(config, known)
-    config["on_bad_dataset"] = "skip"
+    config = edited(config, ["on_bad_dataset"], "skip")
     found = inputs.run(config, known)
     assert [bool(store.read_header(t.path)["bad"]) for t in found] == [True, False, False, False]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from configs import edited
 from test_contrastive_stage import project
 
 from actprobe import store
@@ -146,7 +147,7 @@ def pages(config, known):
 def test_entries_with_different_methods_share_a_page(tmp_path):
     config, known = project(tmp_path, methods=["mean_difference"])
     one = config["probes"][0]
-    config["probes"] = [one, {**one, "datasets": ["other"], "methods": ["lda"]}]
+    config = edited(config, ["probes"], [one, {**one, "datasets": ["other"], "methods": ["lda"]}])
     lines, _ = pages(config, known)
     assert ["mean_difference" in line for line in lines] == [False, True]
 
@@ -160,7 +161,7 @@ def spoil(known, item, reason):
 
 def test_a_page_without_numbers_says_why(tmp_path):
     config, known = project(tmp_path)
-    config["on_bad_dataset"] = "skip"
+    config = edited(config, ["on_bad_dataset"], "skip")
     spoil(known, "pairs", "rows 1 to 3 are empty")
     lines, page = pages(config, known)
     assert lines == ["No direction has a number."]
@@ -172,7 +173,7 @@ def test_a_bad_test_set_is_left_out_alone(tmp_path):
     spoil(known, "same", "row 3 of same is bad")
     with pytest.raises(ActprobeError, match="row 3 of same is bad"):
         inputs.run(config, known)
-    config["on_bad_dataset"] = "skip"
+    config = edited(config, ["on_bad_dataset"], "skip")
     lines, page = pages(config, known)
     assert " → rows" in lines[0] and not any(" → same" in line for line in lines)
     assert "pairs@same" in page and "row 3 of same is bad" in page
@@ -183,13 +184,13 @@ def test_a_dataset_to_compare_with_that_is_bad_is_left_out_alone(tmp_path):
     spoil(known, "other", "no rows")
     with pytest.raises(ActprobeError, match="no rows"):
         inputs.run(config, known)
-    config["on_bad_dataset"] = "skip"
+    config = edited(config, ["on_bad_dataset"], "skip")
     _, page = pages(config, known)
     assert "Not compared with other: no rows" in page
     found = inputs.run(config, known)
     for d in inputs.applied(found).values():
         assert d.row["compare_with"] == "" and d.row["cos_compare"] is None
-    config["on_bad_dataset"] = "stop"
+    config = edited(config, ["on_bad_dataset"], "stop")
     with pytest.raises(ActprobeError, match="compare with cannot be used:\n  other: no rows"):
         inputs.make_page(config, [t.path for t in found], known["texts"])
 

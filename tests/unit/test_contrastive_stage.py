@@ -8,6 +8,7 @@ from pathlib import Path
 import contrastive_inputs as inputs
 import numpy as np
 import pytest
+from configs import edited
 from texts_inputs import with_facts
 
 from actprobe import probes, store
@@ -141,7 +142,7 @@ def test_one_dataset_can_be_scored_at_two_positions(tmp_path):
 def test_class_names_decide_what_is_positive(tmp_path):
     found, _ = made(tmp_path / "a", methods=["lda"])
     config, known = project(tmp_path / "b", methods=["lda"])
-    config["datasets"][1]["positive"] = "deployment"
+    config = edited(config, ["datasets", 1, "positive"], "deployment")
     known["texts"] = inputs.make_texts(config)
     turned = inputs.applied(inputs.run(config, known))
     assert turned["lda"].y.tolist() == [0, 1] * 12
@@ -198,7 +199,7 @@ def test_held_out_rows_leave_with_their_group():
 
 def test_a_skipped_dataset_passes_its_reason_on(tmp_path):
     config, known = project(tmp_path)
-    config["on_bad_dataset"] = "skip"
+    config = edited(config, ["on_bad_dataset"], "skip")
     rows = next(t for t in known["activations"] if t.item == "rows")
     Path(rows.path).unlink()
     store.publish([rows.path], [store.write_bad(rows.path, dict(rows.spec), "row 3 is bad")])
@@ -247,7 +248,7 @@ def test_what_does_not_exist_is_refused_at_the_door(tmp_path, entry, words):
 def test_entries_share_what_they_both_ask_for(tmp_path):
     config, known = project(tmp_path, sites=["resid_post.1", "resid_post.2"])
     one = config["probes"][0]
-    config["probes"] = [one, {**one, "sources": ["m/resid_post.1.*"]}]
+    config = edited(config, ["probes"], [one, {**one, "sources": ["m/resid_post.1.*"]}])
     assert len(inputs.targets(config, known)) == 2 * len(METHODS) + len(BASELINES)
     config["probes"][1] = {**one, "compare_with": "other"}
     with pytest.raises(ConfigError, match=r"probes\[1\].* twice with different settings"):
@@ -257,7 +258,7 @@ def test_entries_share_what_they_both_ask_for(tmp_path):
 def test_another_test_set_leaves_the_fits_of_the_first_alone(tmp_path):
     config, known = project(tmp_path)
     before = {t.path for t in inputs.targets(config, known)}
-    config["probes"][0]["apply_to"] = ["rows", "same"]
+    config = edited(config, ["probes", 0, "apply_to"], ["rows", "same"])
     after = {t.path for t in inputs.targets(config, known)}
     assert before < after and len(after) == 2 * len(before)
 
@@ -269,7 +270,7 @@ def test_a_source_that_means_two_things_is_refused_where_it_is_read(tmp_path):
     known["activations"].append(other)
     with pytest.raises(ConfigError, match=r"probes\[0\].apply_to: m/resid_post.1.last of rows"):
         inputs.targets(config, known)
-    config["probes"][0]["sources"] = ["m/resid_post.2.*"]
+    config = edited(config, ["probes", 0, "sources"], ["m/resid_post.2.*"])
     assert len(inputs.targets(config, known)) == len(METHODS) + len(BASELINES)
 
 
@@ -292,7 +293,7 @@ def test_a_train_set_of_three_classes_is_refused_in_the_plan(tmp_path):
         ({"methods": {"knn": {"family": "knn", "reads": "activations", "scaler": "none",
                               "neighbours": 5, "tiny": {}}}}, "this one is of family knn"),
         ({"baselines": ["lenght"]}, "baselines: no method 'lenght'"),
-        ({"controls": {"random": 20}}, "20 is less than the minimum of 200"),
+        ({"controls": {"random": 20}}, "20: expected at least 200"),
         ({"methods": {"lda": {"scaler": "standard"}}}, "methods.lda"),
     ],
 )  # fmt: skip
@@ -305,14 +306,14 @@ def test_a_protocol_of_ones_own_says_only_what_has_a_meaning(tmp_path, change, w
 
 def test_texts_are_baselines_of_every_protocol(tmp_path):
     config, known = project(tmp_path)
-    config["probes"] = inputs.resolve(
+    config = edited(config, ["probes"], inputs.resolve(
         tmp_path,
         [],
         probes=[
             {"protocol": "actprobe-1", "datasets": ["pairs"], "sources": ["texts"],
              "methods": ["baseline_length", "baseline_tfidf"]}
         ],
-    )["probes"]  # fmt: skip
+    )["probes"])  # fmt: skip
     found = inputs.run(config, known)
     rows = [r for t in found for r in store.read_table(t.path).to_pylist()]
     assert len(rows) == 10 and {r["source"] for r in rows} == {"texts"}

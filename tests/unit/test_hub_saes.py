@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from configs import edited
 from hub_server import Fault, loopback
 from sae_tiny import (
     activations,
@@ -170,7 +171,7 @@ def test_i7_an_sae_of_another_place_is_refused_before_it_is_fetched(
 ):
     commit = publish(loopback, tmp_path, write, at)
     cfg = config(tmp_path, {"s": {"source": f"hub:org/repo/{at}", "revision": commit}})
-    cfg["models"]["m"]["d_model"] = 16
+    cfg = edited(cfg, ["models", "m", "d_model"], 16)
     with pytest.raises(ConfigError, match=rf"saes\.s: .*{message}"):
         targets(cfg, activations(tmp_path, {"a": rows(3)}))
 

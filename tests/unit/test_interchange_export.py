@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from configs import edited
 from safetensors.numpy import load_file
 from scipy.sparse import csr_array, load_npz
 from test_contrastive_stage import project
@@ -187,7 +188,9 @@ def test_what_goes_out_comes_in_again(cached, tmp_path, name, form, folder):
     export.activations([t], form, tmp_path / "out")
     entry = {"layout": form, "folder": str(tmp_path / "out" / folder), "model": "again"}
     entry |= {"datasets": [t.item], "hook": "resid_post" if form in ("v1", "v2") else None}
-    config["imports"] = inputs.resolve(tmp_path, [], imports={"i": entry})["imports"]
+    config = edited(
+        config, ["imports"], inputs.resolve(tmp_path, [], imports={"i": entry})["imports"]
+    )
     (again,) = caches.run(config, texts)
     assert again.args.source == t.args.source.replace("m/", "again/")
     with open_activations(t.path) as one, open_activations(again.path) as other:
@@ -274,7 +277,9 @@ def test_f_what_goes_out_under_the_packages_names_comes_in_again(tmp_path):
     assert [p.name for p in written] == [f"{f}_blocks.1.hook_resid_post.pt" for f in files.values()]
     entry = {"layout": "saeprobes", "folder": str(tmp_path / "out" / "last" / "model_activations_m"),
              "model": "again", "datasets": list(files)}  # fmt: skip
-    config["imports"] = inputs.resolve(tmp_path, [], imports={"i": entry})["imports"]
+    config = edited(
+        config, ["imports"], inputs.resolve(tmp_path, [], imports={"i": entry})["imports"]
+    )
     again = caches.run(config, texts)
     assert [t.item for t in again] == sorted(files)
     for t in again:
@@ -366,7 +371,7 @@ def test_pairs_go_out_with_their_own_answers(tmp_path, form, template, answers):
     assert (first["test_answer"], first["deploy_answer"]) == answers
     entry = {"layout": form, "folder": str(folder), "model": "again", "hook": "resid_post"}
     imports = {"i": {**entry, "datasets": ["pairs"]}}
-    config["imports"] = inputs.resolve(tmp_path, [], imports=imports)["imports"]
+    config = edited(config, ["imports"], inputs.resolve(tmp_path, [], imports=imports)["imports"])
     (again,) = caches.run(config, texts)
     np.testing.assert_array_equal(load_activations(again.path), load_activations(t.path))
 

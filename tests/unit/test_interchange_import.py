@@ -11,6 +11,7 @@ import interchange_caches as caches
 import numpy as np
 import pytest
 import torch
+from configs import edited
 from safetensors.torch import save_file
 
 from actprobe import keys, store, texts
@@ -190,7 +191,7 @@ def test_a_dataset_without_activations_stops_or_is_skipped_with_its_reason(tmp_p
     config, made = setup(tmp_path, ["*"], layout="saeprobes")
     with pytest.raises(ConfigError, match=r"imports.dump: no activations of pairs"):
         caches.run(config, made)
-    config["on_bad_dataset"] = "skip"
+    config = edited(config, ["on_bad_dataset"], "skip")
     good, bad = sorted(caches.run(config, made), key=lambda t: t.item == "pairs")
     assert load_activations(good.path).shape == (24, 4)
     with pytest.raises(BadInput, match=r"imports.dump: no activations of pairs at resid_post.2"):
@@ -313,9 +314,9 @@ def test_the_key_holds_content_hook_and_rows(tmp_path):
     write_pairs(tmp_path / "dump")
     config, made = setup(tmp_path, ["pairs"])
     (before,) = caches.targets(config, made)
-    config["imports"]["dump"]["hook"] = "resid_pre"
+    config = edited(config, ["imports", "dump", "hook"], "resid_pre")
     (other_hook,) = caches.targets(config, made)
-    config["imports"]["dump"]["hook"] = "resid_post"
+    config = edited(config, ["imports", "dump", "hook"], "resid_post")
     write_pairs(tmp_path / "dump", caches.tensor(N, seed=5)[:, None])
     (changed,) = caches.targets(config, made)
     assert len({before.key, other_hook.key, changed.key}) == 3
@@ -348,7 +349,9 @@ def test_imported_activations_are_read_by_contrastive_probes(tmp_path):
         config, made[1], inputs.separable(inputs.labels(made[1]), d=4), "resid_post.3",
         model="llama",
     )  # fmt: skip
-    config["probes"] = inputs.resolve(tmp_path, [], probes=[inputs.ENTRY])["probes"]
+    config = edited(
+        config, ["probes"], inputs.resolve(tmp_path, [], probes=[inputs.ENTRY])["probes"]
+    )
     made_targets = inputs.run(config, {"texts": made, "activations": [*found, rows]})
     d = inputs.applied(made_targets)["mean_difference"]
     np.testing.assert_allclose(d.direction, test.mean(0) - deploy.mean(0), atol=1e-6)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from configs import edited
 from safetensors.numpy import load_file, save_file
 
 from actprobe import keys
@@ -70,7 +71,7 @@ def test_c8_explicit_items_and_patterns_name_them_too(tmp_path: Path, files: Pat
     one = [str(files / "l0.safetensors"), str(files / "x.safetensors")]
     for items in (one, [f"{files}/[lxd]*"]):
         cfg = _config(tmp_path / str(len(items)), files)
-        cfg["loras"]["c"]["files"] = items
+        cfg = edited(cfg, ["loras", "c", "files"], items)
         refused = _refused(tools.run(cfg))
         assert refused["x"] == "a link to a file that is not there"
 

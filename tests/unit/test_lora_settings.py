@@ -9,6 +9,7 @@ from typing import Any
 import lora_tools as tools
 import numpy as np
 import pytest
+from configs import edited
 from safetensors.numpy import save_file
 
 from actprobe import lora, store
@@ -298,10 +299,10 @@ def test_f_classifiers_of_peft_are_read_and_what_was_left_is_told(tmp_path: Path
     (told,) = lora.left_out(made.paths("lora_index"), features).to_dict("records")
     assert told["id"].startswith("3 LoRAs, e.g. l")
     assert told["reason"] == "read without base_model.model.score.weight (2 x 6)"
-    cfg["loras"]["c"]["extra_tensors"] = "refuse"
+    cfg = edited(cfg, ["loras", "c", "extra_tensors"], "refuse")
     assert tools.to_make(cfg)["lora_index"] == 1
     refused = index.Index.open(tools.path_of(tools.run(cfg), "c"))
     assert (refused.refused != "").sum() == 3
-    cfg["loras"]["c"]["on_bad_file"] = "stop"
+    cfg = edited(cfg, ["loras", "c", "on_bad_file"], "stop")
     with pytest.raises(ActprobeError, match=r"l\d: 1 tensors beside the LoRA"):
         tools.run(cfg)

@@ -9,6 +9,7 @@ import lora_reference as reference
 import lora_tools as tools
 import numpy as np
 import pytest
+from configs import edited
 from safetensors.numpy import load_file, save_file
 
 from actprobe import store
@@ -178,7 +179,7 @@ def test_weights_that_are_not_finite_are_logged_and_stop_the_run_where_files_mus
     reason = "NaN or infinity in unet_" + f"{tools.BLOCK}.attn1.to_q:up".replace(".", "_")
     assert f"left out l05: {reason}" in caplog.messages
 
-    cfg["loras"]["c"]["on_bad_file"] = "stop"
+    cfg = edited(cfg, ["loras", "c", "on_bad_file"], "stop")
     assert tools.to_make(cfg) == {"lora_index": 1, "features": 3}, "primitives are shared"
     for _ in range(2):  # nothing is sealed that the next run would take over
         with pytest.raises(ActprobeError) as e:
@@ -191,7 +192,7 @@ def test_weights_that_are_not_finite_are_logged_and_stop_the_run_where_files_mus
             _load(made, f"c/{name}")
     tools.write_lora(files / "l05.safetensors", 5)
     assert len(_load(tools.run(cfg), "c/stats").id) == 12
-    cfg["loras"]["c"]["on_bad_file"] = "skip"
+    cfg = edited(cfg, ["loras", "c", "on_bad_file"], "skip")
     assert len(_load(tools.run(cfg), "c/stats").id) == 12
 
 
@@ -239,7 +240,7 @@ def test_the_scale_matters_to_products_alone(tmp_path: Path, files: Path) -> Non
     names = ["stats", "product_norms"]
     cfg = _config(tmp_path, files, representations=names, shard_size=100)
     tools.run(cfg)
-    cfg["loras"]["c"]["alpha"] = "one"
+    cfg = edited(cfg, ["loras", "c", "alpha"], "one")
     assert tools.to_make(cfg) == {"lora_index": 1, "lora_primitives": 1, "features": 2}
 
 

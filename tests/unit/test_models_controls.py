@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from configs import edited
 from hub_server import loopback
 from models_tiny import (
     by_name,
@@ -64,7 +65,7 @@ def test_a_seed_means_nothing_for_trained_weights(tmp_path):
     config = make_config(tmp_path, model_entry(tmp_path / "model"), DEEP)
     texts = write_texts(tmp_path)
     a = [t.key for t in targets(config, texts)]
-    config["models"]["m"]["seed"] = 3
+    config = edited(config, ["models", "m", "seed"], 3)
     assert a == [t.key for t in targets(config, texts)]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+from configs import edited
 from models_tiny import make_config, model_entry, save_model, write_texts
 
 from actprobe import experiment, keys, models, plan, shapes, store
@@ -24,7 +25,7 @@ def folder(tmp_path_factory):
 def config_of(tmp_path, own, other, wanted=WANTED):
     """A config with the models m and n, and m minus n."""
     config = make_config(tmp_path, own, {**wanted, "minus": "n"})
-    config["models"]["n"] = other
+    config = edited(config, ["models", "n"], other)
     return config
 
 
@@ -91,7 +92,7 @@ def test_models_that_read_other_tokens(tmp_path, folder):
         ActprobeError, match=r"m-minus-n/tiny/.*: the two models did not read the same tok"
     ):
         run(config, write_texts(tmp_path))
-    config["on_bad_dataset"] = "skip"
+    config = edited(config, ["on_bad_dataset"], "skip")
     found = run(config, write_texts(tmp_path))
     with pytest.raises(BadInput, match="did not read the same tokens"):
         values(found["m-minus-n/resid_post.1.last"])

@@ -13,6 +13,7 @@ import gguf_models as models
 import numpy as np
 import pytest
 import transformers
+from configs import edited
 from gguf import GGMLQuantizationType as Kind
 from hub_server import loopback
 from models_tiny import make_config, write_texts
@@ -106,8 +107,8 @@ def in_wheels(tmp_path, monkeypatch, source, **wheels):
 
     monkeypatch.setenv("ACTPROBE_WHEELS", str(tmp_path))
     config = make_config(tmp_path / "cache", models.entry(source), models.WANTED)
-    config["wheels"] = wheels
-    config["datasets"] = []
+    config = edited(config, ["wheels"], wheels)
+    config = edited(config, ["datasets"], [])
     return config, wheel_targets(config)
 
 
@@ -218,7 +219,7 @@ def test_two_models_of_one_file_share_its_weights(tmp_path, tiny):
     config = make_config(
         tmp_path / "cache", models.entry(tiny), models.WANTED, {**models.WANTED, "model": "n"}
     )
-    config["models"]["n"] = models.entry(tiny, max_length=5)
+    config = edited(config, ["models", "n"], models.entry(tiny, max_length=5))
     found = models.targets(config, write_texts(tmp_path / "cache"))
     assert len([t for t in found if t.stage == "weights"]) == 1
 

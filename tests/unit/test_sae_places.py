@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from configs import edited
 from sae_tiny import (
     D,
     F,
@@ -230,10 +231,10 @@ def test_a15_what_the_model_is_told_is_compared_while_planning(tmp_path):
     folder = saelens(tmp_path / "sae", {"prepend_bos": True})
     known = read_by(tmp_path, [5] * 9, 0)
     cfg = config(tmp_path, {"s": {"source": str(folder)}})
-    cfg["models"]["m"]["prepend_bos"] = False
+    cfg = edited(cfg, ["models", "m", "prepend_bos"], False)
     with pytest.raises(ConfigError, match=r"write models\.m\.prepend_bos: true"):
         targets(cfg, known)
-    cfg["models"]["m"]["prepend_bos"] = True
+    cfg = edited(cfg, ["models", "m", "prepend_bos"], True)
     assert targets(cfg, known)["latents"]
 
 
@@ -336,7 +337,9 @@ def test_a15_what_is_known_of_the_bos_while_planning(tmp_path, model_type, setti
     write_json(tmp_path / "model" / "config.json", {"model_type": model_type, "hidden_size": D})
     folder = saelens(tmp_path / "sae", {"prepend_bos": bos is not True})
     cfg = config(tmp_path, {"s": {"source": str(folder)}})
-    cfg["models"]["m"] |= {"source": str(tmp_path / "model")} | settings
+    cfg = edited(
+        cfg, ["models", "m"], cfg["models"]["m"] | {"source": str(tmp_path / "model")} | settings
+    )
     known = read_by(tmp_path, [5] * 9, 0)
     if bos is None:
         assert targets(cfg, known)["latents"]

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from configs import edited
 from sae_tiny import (
     D,
     F,
@@ -286,7 +287,7 @@ def test_models_by_the_names_of_transformer_lens(tmp_path):
     meta = {"sae_lens_version": "6.0.0", "model_name": "gpt2-small"}
     folder = save_saelens(tmp_path / "sae", parameters(), metadata=meta)
     cfg = config(tmp_path, {"s": {"source": str(folder)}})
-    cfg["models"]["m"]["source"] = "openai-community/gpt2"
+    cfg = edited(cfg, ["models", "m", "source"], "openai-community/gpt2")
     assert targets(cfg, activations(tmp_path, {"a": rows(3)}))["latents"]
 
 
@@ -301,7 +302,7 @@ def test_a_wrong_width_is_found_while_planning_when_the_model_says_its_own(tmp_p
     folder = save_saelens(tmp_path / "sae", parameters())
     known = activations(tmp_path, {"a": rows(3)})
     cfg = config(tmp_path, {"s": {"source": str(folder)}})
-    cfg["models"]["m"]["d_model"] = 32
+    cfg = edited(cfg, ["models", "m", "d_model"], 32)
     with pytest.raises(ConfigError, match="it encodes width 16, the model's d_model is 32"):
         targets(cfg, known)
 

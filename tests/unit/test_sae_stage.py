@@ -30,6 +30,7 @@ from sae_tiny import (
 )
 
 from actprobe import keys, sae, store
+from actprobe.config import plain
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.sae import latents_stage, memory
 from actprobe.sae.engine import Cpu
@@ -405,7 +406,7 @@ def test_a_million_latents_under_a_hard_limit(tmp_path):
     cfg = config(tmp_path, {"s": {"source": str(folder)}}, max_memory=600 * 10**6)
     planned = targets(cfg, activations(tmp_path, xs))["latents"]
     todo = tmp_path / "todo.json"
-    todo.write_text(json.dumps({"config": cfg, "targets": [vars(t) for t in planned]}))
+    todo.write_text(json.dumps({"config": plain(cfg), "targets": [vars(t) for t in planned]}))
     out = subprocess.run(
         [sys.executable, "-c", LIMITED, str(1200 << 20), str(Path(__file__).parent), str(todo)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

@@ -11,7 +11,6 @@ from sae_tiny import batch, config
 from test_sae_training import TRAIN, known, tokens
 
 from actprobe import probes, sae, store
-from actprobe.config import _filled, schema
 from actprobe.keys import DigestMemo
 from actprobe.plan import make
 from actprobe.probes import data, fit, protocol, sizes, tested
@@ -33,8 +32,7 @@ class World:
         xs = {n: tokens(N[n], seed=i) for i, n in enumerate(names)}
         self.known = {"texts": self.cache.known["texts"], "activations": known(folder, xs)}
         entry = {"train": TRAIN | SMALL | train, "position": "mean"}
-        self.config = config(folder, {"s": entry})
-        self.config["probes"] = _filled([dict(e) for e in entries], schema("probes"))
+        self.config = config(folder, {"s": entry}, probes=list(entries))
 
     def targets(self):
         found = sae.targets(self.config, self.known, DigestMemo(self.config["cache_dir"]))

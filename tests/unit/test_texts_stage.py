@@ -10,19 +10,16 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
-import yaml
 from texts_inputs import parquet
 
 from actprobe import keys, plan, store, texts
+from actprobe.config import resolve
 from actprobe.errors import ActprobeError, BadInput
 from actprobe.texts import wheels
 from actprobe.texts.run import run
 from actprobe.texts.targets import VERSION
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/datasets.schema.yaml").read_text())
-PROPERTIES = SCHEMA["items"]["properties"]
-DEFAULTS = {k: p["default"] for k, p in PROPERTIES.items() if "default" in p}
 GOLDEN = json.loads((ROOT / "tests/golden/texts.json").read_text())
 
 ROWS = "uid,text,label,who\nx,a text,yes,ann\ny,another text,no,bob\nz,a text,no,\n"
@@ -30,12 +27,15 @@ ROWS = "uid,text,label,who\nx,a text,yes,ann\ny,another text,no,bob\nz,a text,no
 
 def make(cache, entries, on_bad="stop", wheel_entries=None):
     """Plan and run the stage; returns the texts targets."""
-    config = {
-        "cache_dir": str(cache),
-        "on_bad_dataset": on_bad,
-        "wheels": wheel_entries or {},
-        "datasets": [DEFAULTS | e for e in entries],
-    }
+    config = resolve(
+        {
+            "experiment": "e",
+            "cache_dir": str(cache),
+            "on_bad_dataset": on_bad,
+            "wheels": wheel_entries or {},
+            "datasets": list(entries),
+        }
+    )
     sources = texts.wheel_targets(config)
     wanted = texts.targets(config, {"wheels": sources}, keys.DigestMemo(cache))
     planned = plan.make(config, [*sources, *wanted], [t.path for t in wanted])

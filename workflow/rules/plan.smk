@@ -6,6 +6,7 @@ REPORT and VECTORS (files of results), FINAL.
 """
 
 from actprobe import contexts, flow, report as pages, results
+from actprobe.config import plain
 
 RUN = flow.begin(config, workflow)
 PLAN = RUN.plan
@@ -31,6 +32,6 @@ RUN.enter(FINAL)
 # What tables, figures and report depend on: a change of memory or threads is no reason to redraw.
 REPORTED = {
     k: v
-    for k, v in CONFIG.items()
+    for k, v in plain(CONFIG).items()
     if k not in ("max_memory", "threads", "shards", "scratch")
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import costs, dumps, runs, session
+from actprobe.config import overridden
 from actprobe.errors import ActprobeError
 from actprobe.failures import Failures, says_only_that_a_script_failed
 from actprobe.flow import internals, place
@@ -131,7 +132,7 @@ def _plan(config: Mapping[str, Any], workflow: Any, args: Any, acts: bool) -> Pl
     asked = [ours.get(str(t), str(t)) for t in getattr(args, "targets", None) or ()]
     asked = [t for t in asked if t != "all"]
     plan = session.begin(
-        config,
+        overridden(config, getattr(args, "config", None) or ()),
         main=workflow.is_main_process,
         acts=acts,
         asked=asked,

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from actprobe import config as configuration
 from actprobe.errors import ActprobeError
 from actprobe.plan.batching import Batch
 from actprobe.plan.cache import MISSING, State
@@ -22,7 +23,8 @@ def freeze(plan: Plan, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / f"plan-{os.getpid()}-{os.urandom(4).hex()}.json").absolute()
     content = {
-        "config": plan.config,
+        "config": configuration.plain(plan.config),
+        "complete": isinstance(plan.config, configuration.Config),
         "batches": [{**vars(b), "targets": [_frozen(t) for t in b.targets]} for b in plan.batches],
         "paths": {t.path: t.stage for t in plan.targets.values()},
         "wanted": plan.wanted,
@@ -56,7 +58,10 @@ def thaw(path: str | Path) -> Plan:
         for p, stage in content["paths"].items()
     }
     states = {p: State(MISSING) for b in made for p in b.outputs}
-    return Plan(content["config"], by_path, content["wanted"], {}, states, made)
+    config = content["config"]
+    if content["complete"]:  # always, once every test plans with a whole config
+        config = configuration.Config.model_validate(config)
+    return Plan(config, by_path, content["wanted"], {}, states, made)
 
 
 _TYPED = ("spec", "args")

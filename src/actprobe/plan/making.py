@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
-from typing import Any
 
+from actprobe.config import Config
 from actprobe.errors import ActprobeError
 from actprobe.plan.batching import Batch, batches
 from actprobe.plan.cache import DAMAGED, ELSEWHERE, FINISHED, IN_PLACE, MISSING, Cache, State
@@ -18,7 +18,7 @@ from actprobe.store import files
 class Plan:
     """The resolved config, every target with its state, and the batches to run."""
 
-    config: dict[str, Any]
+    config: Config
     targets: dict[str, Target]
     wanted: list[str]
     states: dict[str, State]
@@ -73,7 +73,7 @@ def pending(
 
 
 def make(
-    config: dict[str, Any],
+    config: Config,
     targets: Iterable[Target],
     wanted: Iterable[str],
     everything: bool = False,

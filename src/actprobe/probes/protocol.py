@@ -1,6 +1,6 @@
 """Protocols: named, frozen recipes of splits, probes, grids and metrics, kept as data.
 
-A protocol is a YAML file that follows workflow/schemas/protocol.schema.yaml. `extends` names
+A protocol is a YAML file; `grammar.py` says what may be in it. `extends` names
 another protocol whose entries it inherits and overrides, key by key.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from actprobe import keys
-from actprobe.config import nearest, require_plain, schema
+from actprobe.config import faults, nearest, require_plain
 from actprobe.errors import ConfigError
 from actprobe.probes.methods import families
 
@@ -38,7 +38,9 @@ def load(name: str) -> dict[str, Any]:
 
 def _load(name: str, above: tuple[str, ...]) -> dict[str, Any]:
     """above: the protocols that extend this one."""
-    from jsonschema import Draft202012Validator
+    from pydantic import ValidationError
+
+    from actprobe.probes.grammar import Protocol
 
     if not name.endswith(".yaml") and name not in names():
         raise ConfigError(f"unknown protocol {name!r}; {nearest(name, names())}")
@@ -54,10 +56,10 @@ def _load(name: str, above: tuple[str, ...]) -> dict[str, Any]:
         if base in chain:
             raise ConfigError(f"protocol {path}: extends itself: {' → '.join((*chain, base))}")
         protocol = _merge(_load(base, chain), protocol)
-    validator = Draft202012Validator(schema("protocol"))
-    for error in sorted(validator.iter_errors(protocol), key=lambda e: list(map(str, e.path))):
-        where = ".".join(map(str, error.path)) or "the file"
-        raise ConfigError(f"protocol {path}: {where}: {error.message}")
+    try:
+        Protocol.model_validate(protocol)
+    except ValidationError as e:
+        raise ConfigError(f"protocol {path}: " + "\n  ".join(faults(e))) from None
     require_plain(protocol, f"protocol {path}")
     _check_families(protocol, path)
     _check_ranges(protocol, path)

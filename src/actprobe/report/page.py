@@ -83,7 +83,7 @@ def write(
         provenance=found["provenance"].to_dict("records"),
         version=provenance.version("actprobe"),
         imported=config.get("imported"),
-        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
     )
     path.write_text(text, encoding="utf-8")
 
