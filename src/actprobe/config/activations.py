@@ -76,11 +76,11 @@ class Activation(Section):
     """
     spans: dict[Word, Span] = {}
     """Parts of a text by name, for the positions span.NAME: by `chars`, by a `marker`, what somebody
-    says in a chat (`role`, `turn`, `part`), or what the label of each row is of (`labelled`). Of chars and markers the tokens that begin
-    inside the span are taken; white space before a word belongs to the word. Where an edge of a
-    span lies inside a token, the log says so, and the artefact in how many rows. Of what is said,
-    all tokens are taken that cover a character of it, without what the template writes around it; of
-    what a label is of, all that cover a character of it.
+    says in a chat (`role`, `turn`, `part`), or what the label of each row is of (`labelled`). Of chars
+    and markers the tokens that begin inside the span are taken; white space before a word belongs to
+    the word. Where an edge of a span lies inside a token, the log says so, and the artefact in how many
+    rows. Of what is said, all tokens are taken that cover a character of it, without what the template
+    writes around it; of what a label is of, all that cover a character of it.
     """
 
 

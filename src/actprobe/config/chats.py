@@ -57,6 +57,7 @@ class Turns(Section):
     role: Role = "assistant"
     """Which messages have a label."""
     rows: bool = False
-    """Make a row of each such turn: the chat up to its end. Turns without a label are no rows; the
-    rows of a chat are one group unless `group` names a column.
+    """Make a row of each such turn: the chat up to its end. Turns without a label are no rows; the rows
+    of a chat are one group unless `group` names a column. A position with `labelled` (see `activations`)
+    takes the tokens of the turn.
     """

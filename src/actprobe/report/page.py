@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from actprobe import pages, provenance
+from actprobe.config import plain
 from actprobe.report import (
     claims,
     confusions,
