@@ -333,7 +333,7 @@ SHARES = "split: {kind: random, test: 0.2, validation: 0.2, seed: 1}\nvalidation
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("settings: {a: {}}\nmethods: {tree: {family: tree}}\n" + SHARES, "'reads' is a required"),
+        ("settings: {a: {}}\nmethods: {tree: {family: tree}}\n" + SHARES, "'reads' is missing"),
         (f"settings: {{a: {{}}}}\nmethods: {{t: {METHOD}}}\n" + SHARES, "needs a 'tree'"),
         (f"settings: {{a: {{vary: noise, values: [0]}}}}\nmethods: {{tree: {METHOD}}}\n" + SHARES,
          "nothing to `vary`"),

@@ -439,7 +439,7 @@ def test_a15_a_protocol_states_its_beginning_of_sequence(cache):
     for name, refused in ((P, True), ("actprobe-1", False)):
         config = cache.config({"protocol": name, "methods": ["knn"]})
         for bos in (True, "auto", False):
-            config = edited(config, ["models"], {"m": {"prepend_bos": bos}})
+            config = edited(config, ["models"], {"m": {"source": "org/m", "prepend_bos": bos}})
             if refused and bos is False:
                 with pytest.raises(ConfigError, match="model m has `prepend_bos: false`; write"):
                     cache.plan(config)
