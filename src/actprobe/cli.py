@@ -181,7 +181,7 @@ def _cached(args: argparse.Namespace, stage: str, dataset: str = "*") -> list[Ta
     wanted = [
         t
         for t in known
-        if fnmatch.fnmatch(t.args.get("source", t.item), args.source)
+        if fnmatch.fnmatch(getattr(t.args, "source", t.item), args.source)
         and fnmatch.fnmatch(t.item, dataset)
     ]
     there = [t for t in wanted if Path(t.path).is_file()]

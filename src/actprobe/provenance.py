@@ -48,8 +48,9 @@ def origin(plan: Plan, *stages: str) -> dict[str, list[dict[str, Any]]]:
     inputs = [dict(zip(COLUMNS, row, strict=True)) for row in named]
     files: dict[tuple[str, str], list[str]] = {}
     for t in below:
-        if t.path.startswith(f"{plan.config['cache_dir']}/activations/") and "model" in t.args:
-            files.setdefault((t.item, t.args["model"]), []).append(t.path)
+        model = getattr(t.args, "model", None)
+        if model and t.path.startswith(f"{plan.config['cache_dir']}/activations/"):
+            files.setdefault((t.item, model), []).append(t.path)
     reads = [
         {"dataset": dataset, "model": model, "files": sorted(paths)}
         for (dataset, model), paths in sorted(files.items())

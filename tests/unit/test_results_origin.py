@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,12 @@ from actprobe import plan, provenance, report, results, store
 from actprobe.plan import Plan, Target
 from actprobe.report import headlines
 from actprobe.results import layout, tables
+from actprobe.sae.records import HubIdentity, LatentSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def target(stage: str, name: str, params: dict, inputs=(), **args) -> Target:
+def target(stage: str, name: str, params: Any, inputs=(), **args) -> Target:
     return plan.target(
         "cache", stage, 1, name, params, loader=args.get("model", stage), item=args.pop("item", name),
         inputs=inputs, args=args,
@@ -46,8 +48,11 @@ def experiment(tmp_path, monkeypatch) -> Plan:
             )
             for site in ("resid_post.0.last", "resid_post.1.last")
         ]
-        z = target("latents", f"sae/{name}", {"sae": {"hub": "org/sae", "revision": COMMIT}}, [x[1]],
-                   source="sae", sae={"repo": "org/sae"}, item=name, model="m")  # fmt: skip
+        sae = HubIdentity(hub="org/sae", revision=COMMIT, folder="a", format="saelens")
+        codes = LatentSpec(
+            sae=sae, activations=x[1].key, fold_decoder_norm=False, product="float32"
+        )
+        z = target("latents", f"sae/{name}", codes, [x[1]], source="sae", item=name, model="m")
         recipe = {"protocol": "p", "setting": "normal", "method": "logreg", "recipe": "r" * 64}
         made += [texts, *x, z]
         made += [
@@ -77,7 +82,7 @@ def test_d17_every_input_is_named_with_what_identifies_it(experiment):
     rows = provenance.rows(provenance.origin(experiment, "probes"), ["k1"], {"a": 1})
     found = {(r["what"], r["name"]): r["value"] for r in rows}
     assert found["model", "m"] == f"hub org/model, revision {COMMIT} (asked for: main)"
-    assert found["SAE", "sae"] == f"hub org/sae, revision {COMMIT}"
+    assert found["SAE", "sae"] == f"hub org/sae, revision {COMMIT}, folder a, format saelens"
     assert found["dataset", "a"] == "file a.csv"
     key = next(t for t in experiment.targets.values() if t.name == "a").key
     assert found["content of dataset", "a"] == f"sha256 {key}"

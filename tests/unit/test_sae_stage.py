@@ -29,8 +29,7 @@ from sae_tiny import (
     targets,
 )
 
-from actprobe import keys, sae, store
-from actprobe.config import plain
+from actprobe import keys, plan, sae, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.sae import latents_stage, memory
 from actprobe.sae.engine import Cpu
@@ -379,16 +378,15 @@ def test_configs_are_checked(tmp_path, folder):
 
 
 LIMITED = """
-import json, resource, sys
+import resource, sys
 limit = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 sys.path.insert(0, sys.argv[2])
 from actprobe import jobs
-from actprobe.plan import Batch, Target
+from actprobe.plan import thaw
 from actprobe.sae.latents_stage import run
-todo = json.load(open(sys.argv[3]))
-ts = tuple(Target(**{**t, "inputs": tuple(t["inputs"])}) for t in todo["targets"])
-run(Batch("r", "latents", "s", ts), todo["config"], 1)
+plan = thaw(sys.argv[3])
+run(plan.batches[0], plan.config, 1)
 # Not ru_maxrss, which a child inherits from the process that started it.
 print(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")))
 """
@@ -405,8 +403,8 @@ def test_a_million_latents_under_a_hard_limit(tmp_path):
     xs = {name: rows(1000, d=d, seed=ord(name)) for name in "abc"}
     cfg = config(tmp_path, {"s": {"source": str(folder)}}, max_memory=600 * 10**6)
     planned = targets(cfg, activations(tmp_path, xs))["latents"]
-    todo = tmp_path / "todo.json"
-    todo.write_text(json.dumps({"config": plain(cfg), "targets": [vars(t) for t in planned]}))
+    by_path = {t.path: t for t in planned}
+    todo = plan.freeze(plan.Plan(cfg, by_path, [], {}, {}, [batch(planned)]), tmp_path)
     out = subprocess.run(
         [sys.executable, "-c", LIMITED, str(1200 << 20), str(Path(__file__).parent), str(todo)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

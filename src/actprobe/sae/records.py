@@ -22,10 +22,10 @@ class FilesIdentity(Record):
     named: fields of `Sae` that names of folders decide, where they are not the usual ones.
     """
 
-    format: str
     files: str | None = None
     revision: str | None = None
     named: Mapping[str, float | bool] | None = None
+    format: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class HubIdentity(Record):
 
     hub: str
     revision: str
-    format: str
     folder: str
     file: str | None = None
+    format: str
 
 
 @dataclass(frozen=True, kw_only=True)
