@@ -18,7 +18,7 @@ from answers_tiny import PROMPTS, answered, config, make, said, save_speaker, ta
 from configs import edited
 from models_tiny import save_model, save_tokenizer
 
-from actprobe import experiment, store, texts
+from actprobe import experiment, plan, store, texts
 from actprobe.answers.generation import Speaker, _Sampled, uniforms
 from actprobe.answers.records import Sampling
 from actprobe.errors import ActprobeError, ConfigError
@@ -52,6 +52,14 @@ def test_answers_are_those_of_transformers_alone(tmp_path):
     assert found.facts["generated"] == {
         "model": "m", "prompts": 6, "empty": 0, "tokens": 72, "end": 0, "stop": 0, "limit": 6,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_k": 50, "stop": ["a", "b"]}])
+def test_a_frozen_plan_gives_the_target_back(tmp_path, sampling):
+    made = experiment.plan(config(tmp_path, **sampling))
+    thawed = plan.thaw(plan.freeze(made, tmp_path))
+    [again] = [t for b in thawed.batches for t in b.targets if t.stage == "answers"]
+    assert again == target(made, "answers") and again.record == target(made, "answers").record
 
 
 @pytest.mark.parametrize("merged", [True, False])

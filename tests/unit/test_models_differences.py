@@ -13,6 +13,7 @@ from actprobe import experiment, keys, models, plan, shapes, store
 from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.models import differences
 from actprobe.models.prepared import READ_FACTS
+from actprobe.models.records import DifferenceArgs, DifferenceSpec
 
 WANTED = {"sites": ["resid_post.1", "resid_post.-1"], "positions": ["last", "mean", "tokens"]}
 
@@ -170,8 +171,9 @@ def test_golden(tmp_path):
         store.publish([t.path], [part])
         paths[role] = t.path
     t = plan.target(
-        tmp_path, differences.STAGE, differences.VERSION, "a-minus-b", {"x": 1}, loader="a-minus-b",
-        item="d", args=paths,
+        tmp_path, differences.STAGE, differences.VERSION, "a-minus-b",
+        DifferenceSpec(of="a", minus="b", position="last"), loader="a-minus-b", item="d",
+        args=DifferenceArgs(source="", model="", site="", position="last", texts="", **paths),
     )  # fmt: skip
     made = plan.make({"cache_dir": str(tmp_path)}, [t], [t.path])
     subtract(made.batches[0], {"on_bad_dataset": "stop"}, 1)

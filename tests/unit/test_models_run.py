@@ -53,7 +53,7 @@ def test_the_artefact(tmp_path, config):
     found = by_name(run(config, write_texts(tmp_path)))
     t = found["resid_post.2.mean"]
     header = store.verify(t.path)
-    assert header["key"] == t.key and header["spec"] == dict(t.spec)
+    assert header["key"] == t.key and header["spec"] == t.record
     facts = header["facts"]
     assert facts["module"] == "layers.2" and facts["budget"] == 60
     assert facts["torch"] == torch.__version__ and len(facts["batch_plan"]) == 64
@@ -336,7 +336,7 @@ def test_progress_is_logged(caplog, monkeypatch, tmp_path, config):
 
 
 def test_rows_behind_a_long_prefix_are_checked(tmp_path, folder, caplog):
-    texts = ["The same long instruction for every row: " + t for t in ("a", "bcd", "ef")]
+    texts = ["The same long instruction for every row, again: " * 2 + t for t in ("a", "bcd", "ef")]
     entry = model_entry(folder, share_prefix=True, max_tokens_per_batch=20)
     config = make_config(tmp_path, entry, {"sites": ["resid_post.1"], "positions": ["last"]})
     with caplog.at_level(logging.INFO):

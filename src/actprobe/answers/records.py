@@ -25,8 +25,8 @@ class Runs(Record):
     """How the model is run; max_tokens_per_batch: None where the device decides."""
 
     dtype: str
-    attn_implementation: str | None
-    max_tokens_per_batch: int | None
+    attn_implementation: str | None = None
+    max_tokens_per_batch: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Sampling(Record):
     """How tokens are drawn."""
 
     temperature: float
-    top_k: int | None
+    top_k: int | None = None
     top_p: float
     seed: int
 
@@ -51,7 +51,7 @@ class AnswerSpec(Record):
     max_new_tokens: int
     min_new_tokens: int
     stop: tuple[str, ...]
-    sampling: Sampling | None
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,12 +44,12 @@ class Reads(Record):
     max_length: tokens of a row; chat: how texts become conversations, as in the config.
     """
 
-    max_length: int | None
+    max_length: int | None = None
     truncation_side: str
     add_special_tokens: bool
     prepend_bos: bool | str
     special_tokens_in_text: str
-    chat: Mapping[str, Any] | None
+    chat: Mapping[str, Any] | None = None
     exclude_special: bool | None = None
     exclude_first: bool | None = None
 
@@ -66,10 +66,10 @@ class ActivationSpec(Record):
     texts: str
     parts: str | None = None
     model: Mapping[str, Any]
-    layer_list: str | None
+    layer_list: str | None = None
     dtype: str
-    attn_implementation: str | None
-    max_tokens_per_batch: int | None
+    attn_implementation: str | None = None
+    max_tokens_per_batch: int | None = None
     share_prefix: bool
     tokens: Reads
     site: str
