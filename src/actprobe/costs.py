@@ -16,6 +16,7 @@ from pathlib import Path
 
 from actprobe import shapes
 from actprobe.plan import Batch, Plan, Target
+from actprobe.probes import effort, protocol
 from actprobe.sae.sizes import training_bytes
 from actprobe.shapes import Rows
 
@@ -289,10 +290,11 @@ class Estimator:
     def _probes(self, b: Batch) -> _Work:
         if "features" in b.targets[0].args:  # a loader has features alone, or none
             threads = min(self._config["threads"]["probes"], len(b.targets))
-            disk = _RESULT_BYTES * len(b.targets)
+            disk = sum(_RESULT_BYTES + t.args["kept_bytes"] for t in b.targets)
             return _Work(self._config["max_memory"], 2 + b.cost, disk, threads)
-        seconds = largest = 0.0
+        seconds = largest = disk = 0.0
         for t in b.targets:
+            disk += _RESULT_BYTES + self._kept(t)
             dense = t.args["source"] not in self._config["saes"]
             d = self._width(t)
             seconds += t.cost * (d / _DENSE_D if dense else 1)
@@ -302,7 +304,17 @@ class Estimator:
         threads = min(self._config["threads"]["probes"], len(b.targets))
         items = {t.item for t in b.targets}
         memory = self._bounded(threads * worker, worker, items)
-        return _Work(memory, seconds, _RESULT_BYTES * len(b.targets), threads)
+        return _Work(memory, seconds, disk, threads)
+
+    def _kept(self, t: Target) -> float:
+        """Bytes of the models and scores of a target's fits."""
+        if not t.spec["keep"]:
+            return 0.0
+        recipe = protocol.recipe(
+            protocol.load(t.args["protocol"]), t.spec["setting"], t.spec["method"]
+        )
+        width = 0 if recipe["method"]["reads"] in ("texts", "latents") else self._width(t)
+        return effort.kept_bytes(recipe, self._rows(t.item).n, width)
 
 
 def _layer(site: str) -> int:

@@ -237,7 +237,7 @@ def test_scaling_cuts_single_rows_and_no_population() -> None:
     x[:, 2] = 0
     x[9, 2] = 1e9  # where all others agree there is no range
     z, mask = x.copy(), np.ones((400, 1), bool)
-    _, cut = standardise(z, mask, np.zeros(3, int), np.arange(300), 1e-6)
+    cut = standardise(z, mask, np.zeros(3, int), np.arange(300), 1e-6).cut
     assert np.flatnonzero(cut).tolist() == [5] and cut[5] == pytest.approx(1 / 3)
     assert -15 < z[5, 0] < -8
     expected = (x[:, 1] - x[:300, 1].mean()) / x[:300, 1].std()

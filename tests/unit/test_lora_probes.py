@@ -78,10 +78,10 @@ def test_scaling_uses_training_rows_and_present_entries_only() -> None:
     z = np.array([[1, 5, 2], [3, 5, 0], [100, 6, 9], [9, 9, 0]], np.float32)
     mask = np.ones((4, 2), bool)
     mask[1, 1] = mask[3, 1] = False
-    constant, cut = standardise(z, mask, np.array([0, 0, 1]), np.array([0, 1]), 1e-6)
+    by = standardise(z, mask, np.array([0, 0, 1]), np.array([0, 1]), 1e-6)
     np.testing.assert_allclose(z[:, 0], [-1, 1, 98, 7])
-    assert not cut.any(), "two rows have no range"
-    assert not z[:, 1].any() and constant == 2, "5, 5 is constant among the training rows"
+    assert not by.cut.any(), "two rows have no range"
+    assert not z[:, 1].any() and by.still == 2, "5, 5 is constant among the training rows"
     assert z[1, 2] == z[3, 2] == 0, "what is missing stands at the training mean"
 
 

@@ -54,7 +54,7 @@ def load(path: str | Path) -> Applied | None:
     if row["kept_direction"] is None:
         return None
     arrays = {name: np.array(door.kept(row, name), dtype.to_pandas_dtype())
-              for name, dtype in door.KEPT.items()}  # fmt: skip
+              for name, dtype in door.DIRECTION.items()}  # fmt: skip
     return Applied(
         {c: v for c, v in row.items() if not c.startswith("kept_")},
         arrays["direction"],

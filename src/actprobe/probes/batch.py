@@ -39,9 +39,9 @@ _NUMBERS = (
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def columns(with_controls: bool = False) -> pa.Schema:
-    """The table of an artefact: what says which fit a row is, every registered metric, and what the
-    controls of a protocol tell."""
+def columns(with_controls: bool = False, keeps: bool = False) -> pa.Schema:
+    """The table of an artefact: what says which fit a row is, every registered metric, what the
+    controls of a protocol tell, and what is kept."""
     measured = [m.column for m in metrics.all_metrics().values()]
     return pa.schema(
         [
@@ -53,7 +53,8 @@ def columns(with_controls: bool = False) -> pa.Schema:
             *((name, pa.float64()) for name in measured),
             *((name, pa.string()) for name in ("outliers", "classes", "confusion")),
             *((name, pa.string()) for name in ("reason", "params", "key")),
-            *([*controls.columns(), *door.columns()] if with_controls else []),
+            *(controls.columns() if with_controls else []),
+            *door.columns(keeps, with_controls),
         ]
     )
 
@@ -101,7 +102,7 @@ def _tell(todo: list[Target]) -> None:
 
 
 def _write(t: Target, rows: list[dict[str, Any]]) -> Path:
-    schema = columns("controls" in protocols.load(t.args["protocol"]))
+    schema = columns("controls" in protocols.load(t.args["protocol"]), t.spec["keep"])
     return store.write_table(t.path, pa.Table.from_pylist(rows, schema), t.spec)
 
 

@@ -1,23 +1,42 @@
 """The one place where weights and scores pass: which of them an artefact keeps beside its rows.
 
-What is kept stands in columns `kept_*` of the same table, lists of numbers that `told` leaves out. Of
-directions all is kept, since they are written as files; of other probes nothing yet.
+What is kept stands in columns `kept_*` of the same table, which `told` leaves out.
+
+Every fit of a kept setting (`keep` of `probes`) has
+
+    kept_train       int32, places of the train rows in the collection, in the order of the fit
+    kept_validation  int32, of the validation rows, where the split has some
+    kept_test        int32, of the test rows, in the collection that tests
+    kept_label       float64, labels of these rows one after the other, as the fit saw them: 0/1, class
+                     numbers, or values; flipped or exchanged ones as they were fitted
+    kept_scores      float64, scores of the same rows by the final fit, of several classes
+                     [rows, classes] flattened; NaN where a fit has no model to score train rows with
+    kept_held_out    float64, scores of the train rows by fits that had not seen them (NaN: none)
+    kept_model       bytes of the model (`keep.read` scores with them), or null
+    kept_why         why there is no model, or ""
+
+They are null in a row without a number. A place is the number of a row in the collection's own order,
+rows without a label included: of texts in their artefact, of LoRAs in their features. A direction keeps
+more (`DIRECTION`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 _PREFIX = "kept_"
 
+FIT = {
+    **dict.fromkeys(("train", "validation", "test"), pa.list_(pa.int32())),
+    **dict.fromkeys(("label", "scores", "held_out"), pa.list_(pa.float64())),
+    "model": pa.binary(),
+    "why": pa.string(),
+}
 # Of a direction: float64 [d] each but for the last rows. statistics: [n_test, 4] in one row after the
 # other; row: of the test dataset; null_*: AUCs of the null directions.
-KEPT = {
+DIRECTION = {
     **dict.fromkeys(
         ("direction", "mean_positive", "mean_negative", "statistics", "null_random",
          "null_permuted"),
@@ -29,14 +48,17 @@ KEPT = {
 }  # fmt: skip
 
 
-def columns() -> list[tuple[str, pa.DataType]]:
-    """Columns of a table that keeps."""
-    return [(f"{_PREFIX}{name}", pa.list_(kind)) for name, kind in KEPT.items()]
+def columns(fits: bool, directions: bool) -> list[tuple[str, pa.DataType]]:
+    """Columns of a table that keeps its fits, and of one whose directions keep more."""
+    found = [(f"{_PREFIX}{name}", kind) for name, kind in FIT.items()] if fits else []
+    if directions:
+        found += [(f"{_PREFIX}{name}", pa.list_(kind)) for name, kind in DIRECTION.items()]
+    return found
 
 
-def keep(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Arrays by name (`KEPT`) as the cells of a row."""
-    return {f"{_PREFIX}{name}": arrays[name].ravel() for name in KEPT}
+def keep(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays by name as the cells of a row."""
+    return {f"{_PREFIX}{k}": v.ravel() if hasattr(v, "ravel") else v for k, v in arrays.items()}
 
 
 def kept(row: dict[str, Any], name: str) -> list[Any]:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 _CLASSES = 10
+_PER_MODEL = 2_000  # bytes of a kept fit beside its rows and weights
 _PER_FIT = 0.05  # CPU s of reading, scaling and scoring
 # Operations in a CPU second of one thread, float32.
 _LINEAR, _PRODUCT, _NETWORK, _SORTED = 1e10, 5e10, 3e10, 1e8
@@ -33,3 +34,28 @@ def seconds(recipe: Mapping[str, Any], n: int, width: int, parts: int = 1) -> fl
         case _:
             one = 4 * _PASSES * n * width * _CLASSES / _LINEAR
     return fits * (_PER_FIT + one)
+
+
+def kept_bytes(recipe: Mapping[str, Any], n: float, width: float, parts: int = 1) -> float:
+    """Bytes on disk of what the fits of a recipe keep, on n rows of `width` numbers.
+
+    Of each row its place, label and score, of train rows a second score; of a model its weights. Trees
+    and layers are guessed.
+    """
+    rule = recipe["method"]
+    fits, most = len(recipe["seeds"]) * parts * len(rule.get("ks", [0])), n
+    if recipe["rows"] != "all":
+        most = min(n, recipe["setting"].get("rows", recipe["rows"]["most"]))
+    weights = 8.0 * width / parts
+    if "ks" in rule:
+        weights = 16.0 * sum(rule["ks"]) / len(rule["ks"])
+    match rule["family"]:
+        case "xgboost":
+            weights += 400_000
+        case "mlp" | "stopped_mlp":
+            weights *= rule.get("hidden", [32])[0]
+        case "knn":
+            weights = 16.0 * width
+        case _ if rule["reads"] == "tokens":
+            weights *= 2 if rule["family"] == "attention" else recipe["setting"]["max_tokens"]
+    return fits * (_PER_MODEL + 16.0 * most + weights)

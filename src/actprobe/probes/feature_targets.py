@@ -16,7 +16,7 @@ from actprobe.errors import ConfigError
 from actprobe.plan import Target
 from actprobe.probes import collections, effort
 from actprobe.probes import protocol as protocols
-from actprobe.probes.stage import VERSION, fitted, labelled
+from actprobe.probes.stage import VERSION, fitted, keeps, labelled
 
 EACH = "each"  # in the column `columns`: every module by itself
 OWN = (
@@ -119,19 +119,25 @@ def _target(
     source, subset = f"{collection.name}/{representation}", named(columns)
     params = {
         **fitted(entry, setting, method),
+        "keep": keeps(entry, setting) and (columns != EACH or entry["keep"] is not None),
         "features": {p: t.key for p, t in features.items()},
         "table": labelling.content,
         "min_per_class": labelling.least,
         "columns": columns,
     }
     inputs = [collection.index, *features.values()]
+    parts = lora.MODULES if columns == EACH else 1
+    width = lora.width(representation, collection.options["sketch"])
+    n = len(collection.members)
     args = {
         **dict.fromkeys(("model", "site", "position"), ""),
         "source": source,
         "dataset": labelling.name,
         "protocol": entry["protocol"],
+        "threshold": entry["threshold"],
         "collection": collection.name,
         "representation": representation,
+        "kept_bytes": effort.kept_bytes(recipe, n, width, parts) * params["keep"],
         "columns_named": subset,
         "patterns": ["*"] if columns == EACH else columns,
         "features": [t.path for t in features.values()],
@@ -143,8 +149,6 @@ def _target(
         inputs.append(collection.features["norm_only"])
         params |= {"ignored": sorted(ignored), "usable": inputs[-1].key}
         args |= {"ignored": sorted(ignored), "usable": inputs[-1].path}
-    parts = lora.MODULES if columns == EACH else 1
-    width = lora.width(representation, collection.options["sketch"])
     slug = "" if subset == "*" else "@" + re.sub(r"\W+", "_", subset).strip("_")
     return plan.target(
         cache_dir,
@@ -157,7 +161,7 @@ def _target(
         inputs=inputs,
         args=args,
         ext="parquet",
-        cost=effort.seconds(recipe, len(collection.members), width, parts),
+        cost=effort.seconds(recipe, n, width, parts),
     )
 
 

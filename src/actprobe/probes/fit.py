@@ -78,7 +78,8 @@ def rows(target: Target) -> list[dict[str, Any]]:
             kind = own.labels.kind
             of_task = {**place, **more, "label": label, "kind": kind}
             of_task["metric"] = metrics.main_metric(kind, recipe.get("select")).name
-            found += _task_rows(own, other, recipe, of_task, args.get("condition", ""))
+            name, keeps = args.get("condition", ""), target.spec["keep"]
+            found += _task_rows(own, other, recipe, of_task, name, keeps)
     return found
 
 
@@ -135,7 +136,7 @@ def _tasks(
 
 def _task_rows(
     source: Source, test: Source | None, recipe: Mapping[str, Any], place: Mapping[str, Any],
-    name: str,
+    name: str, keeps: bool,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     for seed in recipe["seeds"]:
         labels = kept(source.labels, recipe, seed)
@@ -143,7 +144,7 @@ def _task_rows(
         used = replace(source, labels=labels)
         for c in sizes.conditions(recipe["setting"], name):
             with _named({**place, "seed": seed, "condition": c.name}):
-                rows = list(_condition(used, test, recipe, c, seed))
+                rows = list(_condition(used, test, recipe, c, seed, keeps))
             yield from ({**fixed, "condition": c.name, **row} for row in rows)
 
 
@@ -250,11 +251,12 @@ def _by_name(train: Labels, test: Labels, args: Mapping[str, Any]) -> Labels:
 
 
 def _condition(
-    source: Source, test: Source | None, recipe: Mapping[str, Any], condition: Condition, seed: int
-) -> Iterator[dict[str, Any]]:
+    source: Source, test: Source | None, recipe: Mapping[str, Any], condition: Condition, seed: int,
+    keeps: bool,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """The rows of one condition and seed: one, or one for each k.
 
-    Here what was fitted is dropped, but for its numbers.
+    Here what was fitted is dropped, but for its numbers and what `keeping` keeps.
     """
     ks = recipe["method"].get("ks", [None])
     try:
@@ -262,7 +264,7 @@ def _condition(
         if test is not None:
             sides = replace(sides, test=np.arange(len(test.labels)))
             _check_test_set(test.labels, recipe)
-        fits = Fits(source, test or source, sides, recipe, condition, seed)
+        fits = Fits(source, test or source, sides, recipe, condition, seed, keeps)
     except CannotFit as e:
         if protocol.tests_elsewhere(recipe):
             raise BadInput(f"tested on {condition.name}: {e}") from e

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import sae
-from actprobe.probes import intervals, leakage, metrics, permute, splits, tokens, validation
+from actprobe.probes import (
+    door,
+    intervals,
+    keeping,
+    leakage,
+    metrics,
+    permute,
+    splits,
+    tokens,
+    validation,
+)
 from actprobe.probes.data import Labels
+from actprobe.probes.keep.steps import Step
 from actprobe.probes.kinds import CONTINUOUS, MULTICLASS
 from actprobe.probes.methods import texts
 from actprobe.probes.methods.prepare import Matrix, json_params
@@ -48,7 +59,9 @@ class Fits:
         recipe: Mapping[str, Any],
         condition: Condition,
         seed: int,
+        keeps: bool = False,
     ) -> None:
+        self.keeps = keeps
         train, test = split.train, split.test
         self.method, self.seed, self.kind = recipe["method"], seed, source.labels.kind
         self.source, self.other, self.train, self.test = source, other, train, test
@@ -85,13 +98,19 @@ class Fits:
             self.y_validation = own.y[split.validation]
         self.X_train: Any
         self.X_test: Any
+        self.latents: Rows | None = None  # chosen, best first
+        self.positions: tokens.Positions | None = None
+        self.units: Sequence[Step] = ()
+        self.max_tokens: int | None = recipe["setting"].get("max_tokens")  # of a row that are read
         self.X_folds: list[Matrix] | None = None
         at_train, at_test = source.labels.row[train], other.labels.row[test]
         if self.method["reads"] == "features":
-            sides, self.told = source.matrix.sides(source.labels.row, split, self.method)
+            sides, self.told, self.units = source.matrix.sides(
+                source.labels.row, split, self.method
+            )
             self.X_train, self.X_validation, self.X_test = sides
         elif self.method["reads"] in ("latents", "token_latents"):
-            best = self._best(source, at_train, slice(None))
+            self.latents = best = self._best(source, at_train, slice(None))
             fired = source.matrix.columns(best, at_train)
             if not fired.any():
                 raise CannotFit(f"no latent fires on the {len(train)} train rows")
@@ -105,9 +124,9 @@ class Fits:
             self.X_train = source.matrix.rows(at_train, most)
             self.X_test = other.matrix.rows(at_test, most)
             if self.method["family"] != "attention":
-                self.X_train, self.X_test = tokens.concat_pca(
-                    self.X_train, self.X_test, self.method["components"], seed
-                )
+                pca = tokens.concat_pca(self.X_train, self.method["components"], seed)
+                self.X_train, self.X_test = pca.columns(self.X_train), pca.columns(self.X_test)
+                self.positions = pca
         elif self.method["reads"] == "texts":
             self.X_train, self.X_test = source.matrix[at_train], other.matrix[at_test]
         else:
@@ -144,13 +163,17 @@ class Fits:
 
     def fit(self, k: int | None) -> tuple[Fitted, dict[str, Any]]:
         """The probe on the first k columns, or on all, and its tidy row."""
+        task = self._task(k)
         if self.method.get("in_domain"):
             fitted = texts.in_domain(self.X_test, self.y_test, self.cluster)
         else:
-            fitted = search(self._task(k))
+            fitted = search(task)
         if not np.isfinite(fitted.scores).all():
             raise CannotFit("the fitted probe scores rows with what is no number")
-        return fitted, self._row(k, fitted)
+        row = self._row(k, fitted)
+        if self.keeps:
+            row |= door.keep(keeping.cells(self, task, fitted, k))
+        return fitted, row
 
     def _task(self, k: int | None) -> Task:
         whole = self.method["family"] == "attention" or self.method["reads"] == "texts"

@@ -14,9 +14,10 @@ from scipy.special import expit
 from sklearn import config_context
 
 from actprobe.probes import metrics
+from actprobe.probes.keep.steps import through
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.probes.methods import How, Params, Shape, family
-from actprobe.probes.methods.prepare import Matrix, Transform, columns, fit, prepare, scores
+from actprobe.probes.methods.prepare import Matrix, Steps, columns, fit, prepare, scores
 from actprobe.probes.validation import Fold
 
 TEST_BYTES = 1 << 28  # of test rows that are prepared and scored at a time
@@ -29,7 +30,9 @@ class Fitted:
     scores: of the test rows, as `methods.prepare.scores` says; predicted: labels or values [n_test].
     val_score: the chosen hyperparameters' mean main metric over folds, or that of the train rows where
     there were none; converged: of the final fit; unconverged: how many fits of the search were not.
-    model, transform: the fitted estimator and what stands before it, for whoever keeps the probe.
+    model, before: the fitted estimator and the steps that stand before it. answer: scores of rows that
+    are like X_test. held_out: of the train rows, by fits of the chosen hyperparameters that had not
+    seen them (means, where there were several; NaN for a row that no fit left out); None without folds.
     """
 
     scores: NDArray[np.float64]
@@ -39,8 +42,10 @@ class Fitted:
     unconverged: int
     params: Params
     model: Any = None
-    transform: Transform | None = None
+    before: Steps = ()
     train_score: float | None = None
+    answer: Callable[[Any], NDArray[np.float64]] | None = None
+    held_out: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,12 @@ class Task:
 
     def reached(self, model: Any, X: Matrix, y: NDArray[Any]) -> float:
         """The main metric of a fitted model on these rows."""
+        return self.measured(model, X, y, self.scores(model, X))
+
+    def measured(self, model: Any, X: Matrix, y: NDArray[Any], said: NDArray[np.float64]) -> float:
+        """The same, of scores that are known."""
         predicted = None if self.select is None else model.predict(X)
-        return metrics.main(self.kind, y, self.scores(model, X), self.select, predicted)
+        return metrics.main(self.kind, y, said, self.select, predicted)
 
     def estimator(self, params: Params, seed: int) -> Any:
         own = {k: v for k, v in params.items() if k != "n_components"}
@@ -125,6 +134,7 @@ def answered(
         params=params,
         model=model,
         train_score=reached(task.X_train, task.y_train),
+        answer=lambda X: _of_kind(decisions(X), task.kind),
     )
 
 
@@ -142,8 +152,8 @@ def _held_out(task: Task) -> Fitted:
     With `warm` each point starts from the weights of the one before.
     """
     how, seed, y = task.how, task.how.get("seed", task.seed), task.y_train
-    X, transform = prepare(how, seed, task.X_train, y)
-    X_validation, y_validation = transform(task.X_validation), task.y_validation
+    X, before = prepare(how, seed, task.X_train, y)
+    X_validation, y_validation = through(before, task.X_validation), task.y_validation
     assert y_validation is not None
     candidates = family(how["family"]).grid(how, Shape(len(X), X.shape[1], len(X)), seed)
     best: tuple[float, Any, Params, bool] | None = None
@@ -160,7 +170,7 @@ def _held_out(task: Task) -> Fitted:
             best = float(np.nan_to_num(reached, nan=-np.inf)), model, params, converged
     assert best is not None
     val_score, model, params, converged = best
-    X_test = columns(transform(task.X_test), params)
+    X_test = columns(through(before, task.X_test), params)
     return Fitted(
         scores=task.scores(model, X_test),
         predicted=model.predict(X_test),
@@ -169,8 +179,9 @@ def _held_out(task: Task) -> Fitted:
         unconverged=unconverged,
         params=params,
         model=model,
-        transform=transform,
+        before=before,
         train_score=task.reached(model, columns(X, params), y),
+        answer=lambda rows: task.scores(model, columns(through(before, rows), params)),
     )
 
 
@@ -184,13 +195,14 @@ def _search(task: Task) -> Fitted:
     X_train, y_train, how, rule = task.X_train, task.y_train, task.how, task.rule
     n, d = X_train.shape
     seed = how.get("seed", task.seed)
-    Z_train, transform = prepare(how, seed, X_train, y_train)
-    test = _Test(task, transform, how.get("tiny_scores") == "unscaled" and not task.folds)
+    Z_train, before = prepare(how, seed, X_train, y_train)
+    test = _Test(task, before, how.get("tiny_scores") == "unscaled" and not task.folds)
     if not task.folds:
         return _final(task, how["tiny"], Z_train, test, seed)
     smallest = min(len(a) for a, _ in task.folds)
     candidates = family(how["family"]).grid(how, Shape(n, d, smallest), seed)
     found = np.empty((len(task.folds), len(candidates)))
+    held_out: list[list[tuple[Any, NDArray[np.float64]]]] = [[] for _ in candidates]
     unconverged = 0
     for i, (a, b) in enumerate(task.folds):
         if task.one_sided(y_train[a]):
@@ -201,15 +213,36 @@ def _search(task: Task) -> Fitted:
         else:
             X = X_train if task.X_folds is None else task.X_folds[i]
             Z_fit, of_fold = prepare(how, seed, X[a], y_train[a])
-            Z_val = of_fold(X[b])
+            Z_val = through(of_fold, X[b])
         for j, params in enumerate(candidates):
             model = task.estimator(params, seed)
             unconverged += not fit(model, columns(Z_fit, params), y_train[a])
-            found[i, j] = task.reached(model, columns(Z_val, params), y_train[b])
+            Z = columns(Z_val, params)
+            said = task.scores(model, Z)
+            found[i, j] = task.measured(model, Z, y_train[b], said)
+            held_out[j].append((b, said))
     mean = np.array([np.mean(column) for column in found.T.copy()])
     best = int(np.argmax(np.round(mean, rule["digits"]) if "digits" in rule else mean))
     final = _final(task, candidates[best], Z_train, test, seed)
-    return replace(final, val_score=float(mean[best]), unconverged=unconverged)
+    return replace(
+        final,
+        val_score=float(mean[best]),
+        unconverged=unconverged,
+        held_out=averaged(held_out[best], n),
+    )
+
+
+def averaged(said: list[tuple[Any, NDArray[np.float64]]], n: int) -> NDArray[np.float64] | None:
+    """Scores of n train rows from pairs of (rows, their scores): means, NaN for a row in no pair."""
+    if not said:
+        return None
+    total = np.zeros((n, *said[0][1].shape[1:]))
+    times = np.zeros(n)
+    for rows, scored in said:
+        total[rows] += scored
+        times[rows] += 1
+    times[times == 0] = np.nan
+    return np.asarray(total / times.reshape(-1, *[1] * (total.ndim - 1)))
 
 
 @dataclass(frozen=True)
@@ -218,7 +251,7 @@ class _Test:
     are, which is what sae-probes does with probes of two or three rows."""
 
     task: Task
-    transform: Transform
+    before: Steps
     unscaled: bool
 
     def answers(self, model: Any, params: Params) -> tuple[NDArray[np.float64], NDArray[Any]]:
@@ -228,7 +261,7 @@ class _Test:
         said, predicted = [], []
         for first in range(0, len(rows), most):
             x = rows[first : first + most].astype(np.float64, copy=False)
-            z = columns(self.transform(x), params)
+            z = columns(through(self.before, x), params)
             said.append(self.task.scores(model, columns(x, params) if self.unscaled else z))
             predicted.append(model.predict(z))
         return np.concatenate(said), np.concatenate(predicted)
@@ -244,6 +277,7 @@ def _final(task: Task, params: Params, X: Matrix, test: _Test, seed: int) -> Fit
     model = task.estimator(params, seed)
     converged = fit(model, X, y)
     said, predicted = test.answers(model, params)
+    before = () if test.unscaled else test.before
     return Fitted(
         scores=said,
         predicted=predicted,
@@ -252,5 +286,6 @@ def _final(task: Task, params: Params, X: Matrix, test: _Test, seed: int) -> Fit
         unconverged=0,
         params=params,
         model=model,
-        transform=test.transform,
+        before=before,
+        answer=lambda rows: task.scores(model, columns(through(before, rows), params)),
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
+from actprobe.plan import Target
 from actprobe.probes import extensions
 from actprobe.probes import protocol as protocols
 from actprobe.probes.kinds import ONE_VS_REST
 
-VERSION = 4  # what rows say, and how fits are made where no recipe says it
+VERSION = 5  # what rows say, and how fits are made where no recipe says it
 
 
 def fitted(entry: Mapping[str, Any], setting: str, method: str) -> dict[str, Any]:
@@ -20,12 +23,39 @@ def fitted(entry: Mapping[str, Any], setting: str, method: str) -> dict[str, Any
         "recipe": protocols.digest(entry["protocol"], setting, method),
         "setting": setting,
         "method": method,
+        "keep": keeps(entry, setting),
     }
     if own := extensions.used(protocol["methods"][method]["family"]):
         spec["extensions"] = own
     if entry["one_vs_rest"]:
         spec["labels"] = ONE_VS_REST
     return spec
+
+
+def keeps(entry: Mapping[str, Any], setting: str) -> bool:
+    """Whether the fits of a setting of an entry are kept.
+
+    Where `keep` does not say it, those with one condition for each dataset and seed are: there are few
+    of them. The grid of a paper has millions of others, and one of all modules of LoRAs thousands.
+    """
+    asked = entry["keep"]
+    if asked is None:
+        return "vary" not in protocols.load(entry["protocol"])["settings"][setting]
+    return any(fnmatchcase(setting, pattern) for pattern in asked)
+
+
+def once(found: Iterable[Target]) -> list[Target]:
+    """Each fit once; of entries that ask for the same one, that which keeps it counts."""
+    of_name: dict[str, list[Target]] = defaultdict(list)
+    for t in found:
+        same = of_name[t.name]
+        for n, other in enumerate(same):
+            if {**t.spec, "keep": True} == {**other.spec, "keep": True}:
+                same[n] = t if t.spec["keep"] else other
+                break
+        else:
+            same.append(t)
+    return [t for same in of_name.values() for t in same]
 
 
 def labelled(dataset: str, entry: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from actprobe.lora import Collection
 from actprobe.plan import Target
 from actprobe.probes import elsewhere, feature_targets, refusals
 from actprobe.probes import protocol as protocols
-from actprobe.probes.stage import VERSION, fitted, labelled
+from actprobe.probes.stage import VERSION, fitted, labelled, once
 from actprobe.probes.useless import without_models
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
@@ -68,8 +68,8 @@ def targets(
                 "the array or SAE differently"
             )
     kinds["texts"] = {elsewhere.TEXTS: {name: [t] for name, t in texts.items()}}
-    found: dict[str, Target] = {}
-    of_features: dict[str, Target] = {}
+    found: list[Target] = []
+    of_features: list[Target] = []
     places: dict[str, str] = {}
     for n, entry in enumerate(config.get("probes") or []):
         where = f"probes[{n}]"
@@ -77,19 +77,19 @@ def targets(
         if protocols.reads_features(protocol):
             refusals.check_named(protocol, entry, where)
             refusals.check_ignored(protocol, entry, where)
-            for t in feature_targets.targets(config, entry, where, loras or {}):
-                of_features.setdefault(t.path, t)
+            of_features += feature_targets.targets(config, entry, where, loras or {})
             continue
         refusals.check_of_collections(entry, where)
         for t in _entry(config, entry, where, texts, kinds):
-            found.setdefault(t.path, t)
+            found.append(t)
             if t.args["applied"] and places.setdefault(t.name, t.path) != t.path:
                 raise ConfigError(
                     f"probes[{n}]: {t.name} is asked for twice with different settings; make one of "
                     "them an experiment of its own (they share the cache)"
                 )
-    feature_targets.check_names(of_features.values())
-    return [*without_models(found.values(), texts.values()), *of_features.values()]
+    of_features = once(of_features)
+    feature_targets.check_names(of_features)
+    return [*without_models(once(found), texts.values()), *of_features]
 
 
 def _by_source(matrices: Iterable[Target]) -> Matrices:
@@ -270,6 +270,7 @@ def _target(
         "dataset": matrix.item,
         "protocol": entry["protocol"],
         "applied": applied,
+        "threshold": entry["threshold"],
         **{role: t.path for role, t in data.items()},
     }
     if "test_texts" in data:

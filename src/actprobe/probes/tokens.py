@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.decomposition import PCA
 
 from actprobe.errors import BadInput
 from actprobe.models import open_activations
+from actprobe.probes.keep import Kept
 
 
 @dataclass(frozen=True)
@@ -56,29 +58,53 @@ def read_tokens(path: str) -> Ragged:
     return tokens
 
 
-def concat_pca(
-    train: Ragged, test: Ragged, components: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per position, the leading principal components; positions side by side, float64 [n, m].
+@dataclass(frozen=True)
+class Positions:
+    """Principal components of each position: components [m, d] and mean [d] of each, m of its own."""
+
+    components: Sequence[NDArray[np.float64]]
+    mean: Sequence[NDArray[np.float64]]
+
+    def columns(self, rows: Ragged) -> NDArray[np.float64]:
+        """The components of all positions side by side; rows that end before a position are at its
+        mean, zero."""
+        found = []
+        for position, (components, mean) in enumerate(zip(self.components, self.mean, strict=True)):
+            long = np.flatnonzero(rows.lengths > position)
+            out = np.zeros((rows.shape[0], len(components)))
+            if len(long):
+                x = rows.x[rows.offsets[long] + position].astype(np.float64)
+                out[long] = x @ components.T - mean @ components.T
+            found.append(out)
+        return np.concatenate(found, axis=1)
+
+    def folded(self, of: Kept) -> Kept:
+        """A linear model on these columns as one on the tokens themselves (`keep.scorers.positions`)."""
+        ends = np.cumsum([len(c) for c in self.components])[:-1]
+        parts = np.split(of.arrays["coef"], ends, axis=-1)
+        coef = [w @ c for w, c in zip(parts, self.components, strict=True)]
+        offset = [-(w @ m) for w, m in zip(coef, self.mean, strict=True)]
+        arrays = {
+            "coef": np.stack(coef, axis=-2),
+            "offset": np.stack(offset, axis=-1),
+            "intercept": of.arrays["intercept"],
+        }
+        return Kept("positions", arrays, (), of.link)
+
+
+def concat_pca(train: Ragged, components: int, seed: int) -> Positions:
+    """Per position, the leading principal components.
 
     Each position's PCA is fitted on the train rows that are long enough, two at least, and has one
-    component less than these rows at most. Rows that end before a position are at its mean, zero.
-    Kantamneni et al. 2025 (arXiv 2502.16681), multi-token baselines.
+    component less than these rows at most. Kantamneni et al. 2025 (arXiv 2502.16681), multi-token
+    baselines.
     """
-    columns: tuple[list[NDArray], list[NDArray]] = ([], [])
+    found: list[PCA] = []
     for position in range(int(train.lengths.max(initial=0))):
-        long = [np.flatnonzero(r.lengths > position) for r in (train, test)]
-        if len(long[0]) < 2:
+        long = np.flatnonzero(train.lengths > position)
+        if len(long) < 2:
             break
-        x_train, x_test = (
-            r.x[r.offsets[rows] + position].astype(np.float64)
-            for r, rows in zip((train, test), long, strict=True)
-        )
-        m = min(components, len(x_train) - 1, train.shape[1])
-        pca = PCA(n_components=m, random_state=seed).fit(x_train)
-        for r, rows, x, found in zip((train, test), long, (x_train, x_test), columns, strict=True):
-            out = np.zeros((r.shape[0], m))
-            if len(rows):
-                out[rows] = pca.transform(x)
-            found.append(out)
-    return np.concatenate(columns[0], axis=1), np.concatenate(columns[1], axis=1)
+        x = train.x[train.offsets[long] + position].astype(np.float64)
+        m = min(components, len(x) - 1, train.shape[1])
+        found.append(PCA(n_components=m, random_state=seed).fit(x))
+    return Positions([p.components_ for p in found], [p.mean_ for p in found])

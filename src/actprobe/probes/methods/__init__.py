@@ -8,6 +8,10 @@ The function returns an unfitted estimator of scikit-learn's form (`fit`, `predi
 `predict_proba` or `decision_function`). `how` is the method's entry in the protocol, `params` one point
 of its grid. A family with a search of its own takes a `search.Task` instead and returns a
 `search.Fitted` (`own_search`). Everything runs in float64.
+
+`keep` says what reproduces the scores of a fit: a function (fitted, task) -> `keep.Kept`, of which
+`keep.fold` has some (`fold.linear` for an estimator with `coef_` and `intercept_`). Fits of a family
+without it keep the scores of their rows, and no model.
 """
 
 from __future__ import annotations
@@ -35,13 +39,15 @@ class Shape(NamedTuple):
 @dataclass(frozen=True)
 class Family:
     """make(how, params, seed) -> estimator, or make(task) -> Fitted with `own_search`; grid(how, shape,
-    seed) -> hyperparameters to try, in order (the first of the best wins); kinds: of labels."""
+    seed) -> hyperparameters to try, in order (the first of the best wins); kinds: of labels;
+    keep(fitted, task) -> Kept, or None."""
 
     name: str
     kinds: tuple[str, ...]
     make: Callable[..., Any]
     grid: Callable[[How, Shape, int], list[Params]]
     own_search: bool
+    keep: Callable[..., Any] | None = None
 
 
 # Light: the plan asks for kinds without importing what fits. Name -> module of this folder, kinds.
@@ -71,6 +77,7 @@ def method(
     kinds: Iterable[str] | None = None,
     grid: Callable[[How, Shape, int], list[Params]] | None = None,
     own_search: bool = False,
+    keep: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a family of probes; see `Family`.
 
@@ -85,7 +92,7 @@ def method(
         if not ours and (built_in or (known and known.make.__module__ != make.__module__)):
             raise ConfigError(f"method family {name!r} is taken; call it differently")
         of = tuple(kinds) if kinds is not None else built_in[1] if built_in else CLASSES
-        _REGISTERED[name] = Family(name, of, make, grid or _product, own_search)
+        _REGISTERED[name] = Family(name, of, make, grid or _product, own_search, keep)
         return make
 
     return register

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from actprobe.probes import metrics
+from actprobe.probes.keep import Kept, scorers
 from actprobe.probes.kinds import BINARY
 from actprobe.probes.methods import method
 from actprobe.probes.search import Fitted, Task
@@ -17,7 +19,12 @@ from actprobe.probes.sizes import CannotFit
 from actprobe.probes.tokens import Ragged
 
 
-@method("attention", own_search=True)
+def _kept(fitted: Fitted, task: Task) -> Kept:
+    model: Kept = fitted.model
+    return model
+
+
+@method("attention", own_search=True, keep=_kept)
 def attention(task: Task) -> Fitted:
     """Train with Adam on all fit rows at once; the step with the best validation AUC counts.
 
@@ -54,11 +61,27 @@ def attention(task: Task) -> Fitted:
             auc = metrics.main(BINARY, y[at_val], held.logits(weights, bias).numpy())
         if auc > best or np.isnan(auc):
             best, kept = auc, (weights.detach().clone(), bias.detach().clone(), step)
-    with torch.no_grad():
-        logits = _Rows(test).logits(*kept[:2])
-    scores = torch.sigmoid(logits.double()).numpy()
-    predicted = (scores > 0.5).astype(np.int64)
-    return Fitted(scores, predicted, best, True, 0, {"step": kept[2]}, kept[:2])
+    weights, bias, step = kept
+    query, value = weights.detach().double().numpy().T
+    arrays = {"query": query, "value": value, "intercept": bias.detach().double().numpy()}
+
+    def answer(rows: Ragged) -> NDArray[np.float64]:
+        return scorers.linked(scorers.attention(arrays, {}, rows), "logistic")
+
+    scores = answer(test)
+    held_out = np.full(len(y), np.nan)
+    held_out[at_val] = answer(train.rows(at_val, most))
+    return Fitted(
+        scores=scores,
+        predicted=(scores > 0.5).astype(np.int64),
+        val_score=best,
+        converged=True,
+        unconverged=0,
+        params={"step": step},
+        model=Kept("attention", arrays, (), "logistic"),
+        answer=answer,
+        held_out=held_out,
+    )
 
 
 class _Rows:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from actprobe.probes.keep import Kept, fold
 from actprobe.probes.methods import method
 from actprobe.probes.methods.prepare import fit
 from actprobe.probes.methods.span import Span, span
@@ -167,7 +168,14 @@ def d_prime(y: NDArray[Any], scores: Vector) -> float:
     return float(a.mean() - b.mean()) / spread if spread > 0 else 0.0
 
 
-@method("direction", own_search=True)
+def _kept(fitted: Fitted, task: Task) -> Kept:
+    """Standardised scores along the unit direction, brought into (0, 1)."""
+    found: Direction = fitted.model
+    spread = found.spread or 1.0
+    return fold.planes(found.unit / spread, np.array(-found.middle / spread), "soft_sign")
+
+
+@method("direction", own_search=True, keep=_kept)
 def direction(task: Task) -> Fitted:
     """The method's entry says which one (`along`), and in `solver` the C of a logistic regression.
 
@@ -184,4 +192,5 @@ def direction(task: Task) -> Fitted:
         unconverged=0,
         params={"C": C} if along == "logreg" else {},
         model=found,
+        answer=lambda rows: found.probability(np.asarray(rows, np.float64) @ found.unit),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
+from actprobe.probes.keep import fold
 from actprobe.probes.kinds import CONTINUOUS
 from actprobe.probes.methods import How, Params, Shape, method
 from actprobe.probes.methods.grids import spread
@@ -16,7 +17,7 @@ def _numbers(how: How, shape: Shape, seed: int) -> list[Params]:
     return [{"n_neighbors": k} for k in spread(top)]
 
 
-@method("knn", grid=_numbers)
+@method("knn", grid=_numbers, keep=fold.neighbours)
 def knn(how: How, params: Params, seed: int) -> Any:
     kind = KNeighborsRegressor if how["kind"] == CONTINUOUS else KNeighborsClassifier
     return kind(**params)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,16 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
+from actprobe.probes.keep.steps import Affine, Components, Projected, Rotated, Scaled, through
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.probes.methods import How, Params
 from actprobe.probes.methods.span import span
 from actprobe.probes.sizes import CannotFit
 
 Matrix = NDArray[np.float64]
-Transform = Callable[[Matrix], Matrix]
+Steps = tuple[Affine, ...]
+
+_BLOCK = 1 << 22  # numbers of float32 rows that are scored at a time, in float64
 
 
 def fit(model: Any, X: Matrix, y: NDArray[Any]) -> bool:
@@ -47,7 +48,7 @@ def fit(model: Any, X: Matrix, y: NDArray[Any]) -> bool:
 def scores(
     model: Any, X: Matrix, kind: str, n_classes: int = 2, decision_values: bool = False
 ) -> NDArray[np.float64]:
-    """What a fitted model says of rows X.
+    """What a fitted model says of rows X, in float64 whatever their own type.
 
     Binary: the probability of class 1 [n]. Multiclass: of each class [n, n_classes], 0 for a class
     that it was not fitted on. For models without probabilities the logistic function, or softmax, of
@@ -55,20 +56,33 @@ def scores(
     several classes are the distances themselves, which rank rows by one class alone. Continuous: the
     prediction [n].
     """
+    if X.dtype != np.float32:
+        return _scores(model, X, kind, n_classes, decision_values)
+    most = max(1, _BLOCK // X.shape[1])
+    found = [
+        _scores(model, X[i : i + most].astype(np.float64), kind, n_classes, decision_values)
+        for i in range(0, max(len(X), 1), most)
+    ]
+    return np.concatenate(found)
+
+
+def _scores(
+    model: Any, X: Matrix, kind: str, n_classes: int, decision_values: bool
+) -> NDArray[np.float64]:
     if kind == CONTINUOUS:
         return np.asarray(model.predict(X), np.float64)
-    if decision_values and kind == BINARY:  # not of float32, in which many are equal
-        return expit(np.asarray(model.decision_function(X), np.float64))
+    if decision_values and kind == BINARY:
+        return np.asarray(expit(model.decision_function(X)))
     if decision_values:
         return _of_every_class(np.asarray(model.decision_function(X)), model, n_classes)
     if hasattr(model, "predict_proba"):
         found = np.asarray(model.predict_proba(X))
         if kind == BINARY:
-            return found[:, 1]
+            return np.asarray(found[:, 1], np.float64)
     else:
         decision = np.asarray(model.decision_function(X), np.float64)
         if kind == BINARY:
-            return expit(decision)
+            return np.asarray(expit(decision))
         if decision.ndim == 1:
             decision = np.column_stack([-decision, decision])
         found = softmax(decision, axis=1)
@@ -89,52 +103,38 @@ def columns(X: Matrix, params: Params) -> Matrix:
     return X[:, : params["n_components"]] if "n_components" in params else X
 
 
-def prepare(how: How, seed: int, X: Matrix, y: NDArray[Any]) -> tuple[Matrix, Transform]:
-    """X [n, d] scaled, and projected or rotated, by what it and y say; and what does so to others.
-
-    The second is a function from rows [m, d] to rows in the same columns as the first.
-    """
-    transform: Transform = _unchanged
+def prepare(how: How, seed: int, X: Matrix, y: NDArray[Any]) -> tuple[Matrix, Steps]:
+    """X [n, d] scaled, and projected or rotated, by what it and y say; and the steps that do so to
+    other rows [m, d]."""
+    before: Steps = ()
     if how["scaler"] == "standard":
-        transform = StandardScaler().fit(X).transform
-        X = transform(X)
+        scaler = StandardScaler().fit(X)
+        before = (Scaled(scaler.mean_, scaler.scale_),)
+        X = through(before, X)
     if how["family"] == "pca":
         pca = PCA(n_components=min(*X.shape, how["components"]), random_state=seed)
-        return pca.fit_transform(X), _then(transform, pca.transform)
+        found = pca.fit_transform(X)
+        return found, (*before, Components(pca.components_, pca.mean_))
     if "project" in how:
         if how["project"] == "random":
             direction = np.random.RandomState(seed).standard_normal((X.shape[1],))
         else:
             direction = X[y == 1].mean(axis=0) - X[y == 0].mean(axis=0)
-        project = partial(_projected, direction / max(float(np.linalg.norm(direction)), 1e-300))
-        return project(X), _then(transform, project)
+        project = Projected(direction / max(float(np.linalg.norm(direction)), 1e-300))
+        return project(X), (*before, project)
     if how.get("rotate") and X.shape[1] > X.shape[0]:
         X, rotation = rotate(X)
-        return X, _then(transform, rotation)
-    return X, transform
+        return X, (*before, rotation)
+    return X, before
 
 
-def _unchanged(X: Matrix) -> Matrix:
-    return X
-
-
-def _then(first: Transform, second: Transform) -> Transform:
-    return second if first is _unchanged else lambda X: second(first(X))
-
-
-def _projected(direction: NDArray[Any], X: Matrix) -> Matrix:
-    return (X @ direction)[:, None]
-
-
-def rotate(X: Matrix) -> tuple[Matrix, Transform]:
-    """Coordinates of rows with n < d in the space that they span (`span.span`), and a function from
+def rotate(X: Matrix) -> tuple[Matrix, Rotated]:
+    """Coordinates of rows with n < d in the space that they span (`span.span`), and the step from
     other rows [m, d] to theirs. One column of zeros where all rows are equal."""
-    space, mean = span(X), X.mean(axis=0)
-    axes = space.axes
-    assert axes is not None  # of fewer rows than columns
-    if not axes.shape[1]:
-        return np.zeros((len(X), 1)), lambda other: np.zeros((len(other), 1))
-    return space.z, lambda other: (other - mean) @ axes
+    space = span(X)
+    assert space.axes is not None  # of fewer rows than columns
+    rotation = Rotated(space.axes, X.mean(axis=0))
+    return (space.z if space.axes.shape[1] else np.zeros((len(X), 1))), rotation
 
 
 def json_params(params: Params) -> Params:

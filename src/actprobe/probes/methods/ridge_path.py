@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actprobe.probes.keep import Kept, fold
+from actprobe.probes.kinds import BINARY
 from actprobe.probes.methods import method
 from actprobe.probes.methods.grids import values
 from actprobe.probes.search import Fitted, Task, answered
+
+_BLOCK = 1 << 22  # numbers of rows that are scored at a time
 
 
 @dataclass(frozen=True)
@@ -20,11 +24,24 @@ class Planes:
     coef_: NDArray[Any]
     intercept_: NDArray[Any]
 
-    def decisions(self, X: NDArray[np.float32]) -> NDArray[Any]:
-        return X @ self.coef_.T.astype(np.float32) + self.intercept_
+    def decisions(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """In float64, in which few are equal, a block of rows at a time."""
+        most = max(1, _BLOCK // X.shape[1])
+        found = [
+            X[i : i + most].astype(np.float64) @ self.coef_.T + self.intercept_
+            for i in range(0, len(X), most)
+        ]
+        return np.concatenate(found)
 
 
-@method("ridge_path", own_search=True)
+def _kept(fitted: Fitted, task: Task) -> Kept:
+    coef, intercept = fitted.model.coef_, fitted.model.intercept_
+    if task.kind == BINARY:
+        return fold.planes(coef[1] - coef[0], intercept[1] - intercept[0], "logistic")
+    return fold.planes(coef, intercept, "none")
+
+
+@method("ridge_path", own_search=True, keep=_kept)
 def ridge_path(task: Task) -> Fitted:
     """Least squares on ±1 targets with a ridge penalty, `alpha` as it is; ties go to the first alpha.
 

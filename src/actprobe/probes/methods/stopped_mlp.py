@@ -10,13 +10,27 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from actprobe.probes.keep import Kept, fold
+from actprobe.probes.keep.scorers import layers
+from actprobe.probes.kinds import BINARY
 from actprobe.probes.methods import How, method
 from actprobe.probes.search import Fitted, Task, answered
 
 Floats = NDArray[np.float32]
 
 
-@method("stopped_mlp", own_search=True)
+def _kept(fitted: Fitted, task: Task) -> Kept:
+    """The logits; of two classes their difference, which is a last layer of one output."""
+    if task.kind != BINARY:
+        return fitted.model
+    last = int(fitted.model.how["layers"]) - 1
+    arrays = dict(fitted.model.arrays)
+    for name in (f"weight_{last}", f"bias_{last}"):
+        arrays[name] = arrays[name][1:] - arrays[name][:1]
+    return Kept("layers", arrays, (), "logistic", fitted.model.how)
+
+
+@method("stopped_mlp", own_search=True, keep=_kept)
 def stopped_mlp(task: Task) -> Fitted:
     """Blocks of Linear, BatchNorm, ReLU and Dropout, trained with Adam on the cross-entropy.
 
@@ -56,9 +70,31 @@ def _train(task: Task, generator: torch.Generator) -> Fitted:
             break
     model.load_state_dict(state)
     params = {"best_epoch": best_epoch, "epochs": epoch}
+    trained = folded(model)
     return answered(
-        task, lambda z: _scores(model, z), params, model, converged=epoch < how["max_epochs"]
+        task,
+        lambda z: layers(trained.arrays, trained.how, z),
+        params,
+        trained,
+        converged=epoch < how["max_epochs"],
     )
+
+
+def folded(model: nn.Sequential) -> Kept:
+    """The trained network as layers alone, in float64: each BatchNorm is part of the layer before it,
+    and Dropout does nothing."""
+    weights: list[NDArray[np.float64]] = []
+    biases: list[NDArray[np.float64]] = []
+    for module in model:
+        if isinstance(module, nn.Linear):
+            weights.append(module.weight.detach().double().numpy())
+            biases.append(module.bias.detach().double().numpy())
+        elif isinstance(module, nn.BatchNorm1d):
+            of = {k: v.detach().double().numpy() for k, v in module.state_dict().items()}
+            scale = of["weight"] / np.sqrt(of["running_var"] + module.eps)
+            weights[-1] = weights[-1] * scale[:, None]
+            biases[-1] = (biases[-1] - of["running_mean"]) * scale + of["bias"]
+    return fold.layers(weights, biases, "relu", "none")
 
 
 def accuracy(y: NDArray[Any] | None, said: NDArray[Any]) -> float:

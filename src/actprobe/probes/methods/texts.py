@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,23 +11,31 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from actprobe.probes import metrics
+from actprobe.probes.keep import Kept, scorers
 from actprobe.probes.kinds import BINARY
 from actprobe.probes.methods import method
-from actprobe.probes.search import Fitted, Task
+from actprobe.probes.search import Fitted, Task, averaged
 from actprobe.probes.sizes import CannotFit
 
 _FOLDS = 5
 
-Scorer = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[np.float64]]
+Answer = Callable[[NDArray[Any]], NDArray[np.float64]]
+Made = tuple[Kept, Answer]  # a model, and what it says of texts [m]
+Maker = Callable[[NDArray[Any], NDArray[Any]], Made]
 
 
-@method("text_length", own_search=True)
+def _kept(fitted: Fitted, task: Task) -> Kept:
+    model: Kept = fitted.model
+    return model
+
+
+@method("text_length", own_search=True, keep=_kept)
 def text_length(task: Task) -> Fitted:
     """Characters of a text, fewer for class 1 where its training texts are the shorter ones."""
     return _fitted(task, lengths)
 
 
-@method("tfidf", own_search=True)
+@method("tfidf", own_search=True, keep=_kept)
 def tfidf(task: Task) -> Fitted:
     """The words of the training texts: TF-IDF with a logistic regression.
 
@@ -35,16 +44,18 @@ def tfidf(task: Task) -> Fitted:
     return _fitted(task, words)
 
 
-def lengths(train: NDArray[Any], y: NDArray[Any], test: NDArray[Any]) -> NDArray[np.float64]:
-    """For each test text a number in (0, 1) that grows with its characters, or falls with them."""
-    of_train, of_test = (np.array([len(text) for text in texts], float) for texts in (train, test))
-    z = (of_test - of_train.mean()) / (of_train.std() or 1.0)
-    turned = -z if metrics.main(BINARY, y, of_train) < 0.5 else z
-    return np.asarray(0.5 + 0.5 * turned / (1 + np.abs(turned)), np.float64)
+def lengths(train: NDArray[Any], y: NDArray[Any]) -> Made:
+    """For each text a number in (0, 1) that grows with its characters, or falls with them."""
+    of_train = np.array([len(text) for text in train], float)
+    sign = -1.0 if metrics.main(BINARY, y, of_train) < 0.5 else 1.0
+    scale = sign / (of_train.std() or 1.0)
+    arrays = {"coef": np.array(scale), "intercept": np.array(-scale * of_train.mean())}
+    kept = Kept("lengths", arrays, link="soft_sign")
+    return kept, lambda texts: scorers.linked(scorers.lengths(arrays, {}, texts), "soft_sign")
 
 
-def words(train: NDArray[Any], y: NDArray[Any], test: NDArray[Any]) -> NDArray[np.float64]:
-    """Probabilities of class 1 [m]. Raises CannotFit where the training texts hold no words."""
+def words(train: NDArray[Any], y: NDArray[Any]) -> Made:
+    """Probabilities of class 1. Raises CannotFit where the training texts hold no words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -54,19 +65,35 @@ def words(train: NDArray[Any], y: NDArray[Any], test: NDArray[Any]) -> NDArray[n
     except ValueError as e:  # an empty vocabulary
         raise CannotFit("the training texts hold no words of two letters") from e
     model = LogisticRegression(C=10, max_iter=1000).fit(x, y)
-    return np.asarray(expit(model.decision_function(vectors.transform(test))), np.float64)
+    known = json.dumps(vectors.get_feature_names_out().tolist(), ensure_ascii=False)
+    arrays = {
+        "coef": model.coef_[0],
+        "intercept": model.intercept_[0],
+        "idf": vectors.idf_,
+        "vocabulary": np.frombuffer(known.encode(), np.uint8),
+    }
+    return Kept("words", arrays, link="logistic"), lambda texts: np.asarray(
+        expit(model.decision_function(vectors.transform(texts))), np.float64
+    )
 
 
-def _fitted(task: Task, score: Scorer) -> Fitted:
+def _fitted(task: Task, make: Maker) -> Fitted:
     x, y = task.X_train, task.y_train
-    said = score(x, y, task.X_test)
-    validated = [
-        metrics.main(task.kind, y[b], score(x[a], y[a], x[b]))
-        for a, b in task.folds
-        if not task.one_sided(y[a])
-    ]
-    val_score = float(np.mean(validated)) if validated else np.nan
-    return Fitted(said, (said > 0.5).astype(np.int64), val_score, True, 0, {})
+    kept, answer = make(x, y)
+    said = answer(task.X_test)
+    held_out = [(b, make(x[a], y[a])[1](x[b])) for a, b in task.folds if not task.one_sided(y[a])]
+    validated = [metrics.main(task.kind, y[b], scored) for b, scored in held_out]
+    return Fitted(
+        scores=said,
+        predicted=(said > 0.5).astype(np.int64),
+        val_score=float(np.mean(validated)) if validated else np.nan,
+        converged=True,
+        unconverged=0,
+        params={},
+        model=kept,
+        answer=answer,
+        held_out=averaged(held_out, len(y)),
+    )
 
 
 def in_domain(texts: NDArray[Any], y: NDArray[Any], groups: NDArray[Any]) -> Fitted:
@@ -86,5 +113,5 @@ def in_domain(texts: NDArray[Any], y: NDArray[Any], groups: NDArray[Any]) -> Fit
     for a, b in cv.split(texts, y, groups):
         if len(set(y[a])) < 2:
             raise too_few
-        said[b] = words(texts[a], y[a], texts[b])
+        said[b] = words(texts[a], y[a])[1](texts[b])
     return Fitted(said, (said > 0.5).astype(np.int64), np.nan, True, 0, {})

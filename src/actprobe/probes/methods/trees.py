@@ -6,12 +6,13 @@ from typing import Any
 
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from actprobe.probes.keep import fold
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.probes.methods import How, Params, Shape, method
 from actprobe.probes.methods.grids import draws, python_choice, values
 
 
-@method("xgboost", grid=draws(python_choice))
+@method("xgboost", grid=draws(python_choice), keep=fold.boosted)
 def xgboost(how: How, params: Params, seed: int) -> Any:
     from xgboost import XGBClassifier, XGBRegressor
 
@@ -25,7 +26,7 @@ def _depths(how: How, shape: Shape, seed: int) -> list[Params]:
     return [{"max_depth": d} for d in values(how["depth"])]
 
 
-@method("tree", grid=_depths)
+@method("tree", grid=_depths, keep=fold.tree)
 def tree(how: How, params: Params, seed: int) -> Any:
     """A single tree (Breiman et al. 1984)."""
     kind = DecisionTreeRegressor if how["kind"] == CONTINUOUS else DecisionTreeClassifier

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import lora, store
+from actprobe.probes.keep.steps import Units
 from actprobe.probes.scaling import standardise
 from actprobe.probes.splits import Rows, Split
 
@@ -52,8 +53,9 @@ class Features:
 
     def sides(
         self, row: Rows, split: Split, how: Mapping[str, Any]
-    ) -> tuple[list[NDArray[np.float32]], dict[str, Any]]:
-        """Train, validation and test rows, scaled as a method says, and what is told of the columns.
+    ) -> tuple[list[NDArray[np.float32]], dict[str, Any], list[Units]]:
+        """Train, validation and test rows, scaled as a method says; what is told of the columns; and
+        the step that scales other rows in the same way.
 
         row: places of the labelled items; split: among these.
         """
@@ -62,12 +64,15 @@ class Features:
         ends = np.cumsum([len(p) for p in parts])
         at = row[np.concatenate(parts)]
         x, told = self.x[at], {"n_columns": self.x.shape[1], "n_repeated": int(self.repeated.sum())}
+        p = x.shape[1]
+        steps = [Units.as_they_are(p)]
         if how["scaler"] == "units":
             train = np.arange(ends[0])
-            constant, cut = standardise(x, self.mask[at], self.unit, train, how["constant"])
-            far = self.id[np.sort(at[cut >= _FAR_OUT])].tolist()[:_MOST_NAMED]
-            told |= {"n_constant": constant, "outliers": json.dumps(far)}
-        return [x[: ends[0]], x[ends[0] : ends[1]], x[ends[1] :]], told
+            by = standardise(x, self.mask[at], self.unit, train, how["constant"])
+            far = self.id[np.sort(at[by.cut >= _FAR_OUT])].tolist()[:_MOST_NAMED]
+            told |= {"n_constant": by.still, "outliers": json.dumps(far)}
+            steps = [Units(by.low, by.high, by.mean, by.factor, self.unit)]
+        return [x[: ends[0]], x[ends[0] : ends[1]], x[ends[1] :]], told, steps
 
 
 def load(args: Mapping[str, Any]) -> Features:
