@@ -108,4 +108,3 @@ def token_scores(probe: Probe, x: NDArray[np.float32]) -> dict[str, NDArray[np.f
 def _words(reader: Reader, ids: NDArray[Any]) -> list[str]:
     """Each token as text."""
     return reader.reading.tokenizer.batch_decode(ids[:, None].tolist())
-

@@ -1,8 +1,8 @@
 """Probes that watch a transformers model while it runs: a score per token, as tokens come.
 
-A hook at each site multiplies the activations of the new tokens with the weights of all probes there; what
-a probe makes of the tokens so far is a state that does not grow (`streams`). Nothing waits for the device
-until somebody asks for scores.
+A hook at each site multiplies the activations of the new tokens with the weights of all probes there;
+what a probe makes of the tokens so far is a state that does not grow (`streams`). Nothing waits for the
+device until somebody asks for scores.
 """
 
 from __future__ import annotations
@@ -190,5 +190,3 @@ def _scores(probe: Probe, decisions: torch.Tensor) -> Vector:
         return scorers.linked(found[..., 0], probe.scorer.model.link)
     flat = scorers.linked(found.reshape(-1, found.shape[-1]), probe.scorer.model.link)
     return flat.reshape(found.shape)
-
-

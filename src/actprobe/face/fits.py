@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from actprobe.face import card as cards
 from actprobe.face.card import Card
 from actprobe.face.origin import Origin
 from actprobe.plan import Target
-from actprobe.probes import door, keep
+from actprobe.probes import door, keep, thresholds
 from actprobe.probes.keep import Scorer
 from actprobe.probes.kinds import BINARY
 from actprobe.results import rows as row_tables
@@ -62,7 +63,9 @@ def one(targets: Sequence[Target], wanted: Mapping[str, Any], command: str) -> t
     own = [t for t in targets if all(of_file(t)[k] == v for k, v in exact.items())]
     said = " ".join(str(v) for v in wanted.values())
     if not own:
-        names = {" ".join(str(of_file(t)[k]) for k in ("dataset", "source", "method")) for t in targets}
+        names = {
+            " ".join(str(of_file(t)[k]) for k in ("dataset", "source", "method")) for t in targets
+        }
         asked = " ".join(str(wanted[k]) for k in ("dataset", "source", "method"))
         raise ActprobeError(f"the config asks for no probe {said}; {nearest(asked, names)}")
     there = [t for t in own if Path(t.path).is_file()]
@@ -70,7 +73,9 @@ def one(targets: Sequence[Target], wanted: Mapping[str, Any], command: str) -> t
         raise ActprobeError(f"{said} is not fitted yet: {own[0].path}; make it: {command}")
     found = [(t, row) for t in there for row in _rows(t) if _fits(row, wanted)]
     if not found:
-        raise ActprobeError(f"{said}: the files hold no such fit; {_choices(there, ())}")
+        rows = [(t, row) for t in there for row in _rows(t)]
+        there_are = f"there are {_varying(rows)}" if rows else "they hold none"
+        raise ActprobeError(f"{said}: the files hold no such fit; {there_are}")
     if len(found) > 1:
         raise ActprobeError(f"{said}: {len(found)} fits; say which: {_varying(found)}")
     return found[0]
@@ -92,15 +97,7 @@ def _rows(t: Target) -> list[Row]:
 
 
 def _fits(row: Row, wanted: Mapping[str, Any]) -> bool:
-    for k in OF_ROW:
-        if k in wanted and wanted[k] not in (row.get(k), None):
-            return False
-    return True
-
-
-def _choices(there: Sequence[Target], _: Any) -> str:
-    found = [(t, row) for t in there for row in _rows(t)]
-    return f"there are {_varying(found)}" if found else "there is none"
+    return all(row.get(k) == wanted[k] for k in OF_ROW if k in wanted)
 
 
 def _varying(found: Sequence[tuple[Target, Row]]) -> str:
@@ -145,19 +142,28 @@ def card(t: Target, row: Row, origin: Origin, found: Scorer) -> Card:
     if texts := t.args.get("texts"):
         header = store.read_header(texts)
         data |= {"texts": header["key"], "n": header["facts"].get("n")}
-    return Card(origin, fit, numbers, threshold(row, found), data)
+    return Card(origin, fit, numbers, threshold(t, row, found), data)
 
 
-def threshold(row: Row, found: Scorer) -> dict[str, Any] | None:
-    """The boundary of the method: a score of one half of two classes; None of others."""
+def threshold(t: Target, row: Row, found: Scorer) -> dict[str, Any] | None:
+    """The threshold of two classes by the rule of the config; None of others."""
     if found.kind != BINARY:
         return None
-    return {"value": 0.5, "rule": "boundary", "rows": 0}
+    chosen = thresholds.of_fit(t.args["threshold"], row)
+    return {**asdict(chosen), "value": chosen.value}
 
 
 def scores(t: Target, row: Row) -> pd.DataFrame:
-    """id, split, label and score of each row of a fit."""
-    return row_tables.of_fit(row, t.args["texts"], t.args.get("test_texts"))
+    """id, split, label, score and prediction of each row of a fit; of several classes `score_CLASS`."""
+    texts = [t.args[k] for k in ("texts", "test_texts") if t.args.get(k)]
+    known = row_tables.Collections(texts, t.args.get("features") or ())
+    found = row_tables.of_fit(row, *known.of_fit(store.read_header(t.path), row))
+    found = found[["id", "collection", "split", "label", "score", "prediction"]]
+    classes = json.loads(row.get("classes") or "[]")
+    each = np.asarray(row["kept_scores"], float).reshape(len(found), -1)
+    if each.shape[1] > 1:
+        found = found.assign(**{f"score_{c}": each[:, k] for k, c in enumerate(classes)})
+    return found.reset_index(drop=True)
 
 
 def table(targets: Sequence[Target]) -> pd.DataFrame:
@@ -168,7 +174,6 @@ def table(targets: Sequence[Target]) -> pd.DataFrame:
             continue
         store.checked(t.path)
         parts.append(door.told(pq.read_table(t.path, partitioning=None)))
-    return pa.concat_tables(parts, promote_options="default").to_pandas() if parts else pd.DataFrame()
-
-
-
+    return (
+        pa.concat_tables(parts, promote_options="default").to_pandas() if parts else pd.DataFrame()
+    )

@@ -1,6 +1,7 @@
-"""A probe as a folder: `probe.safetensors`, `probe.json`, a README, and the scores of its rows if wanted.
+"""A probe as a folder: `probe.safetensors`, `probe.json`, a README, and the scores of its rows.
 
-Nothing in it is code. probe.json names the SHA-256 of every tensor; a folder that holds others is refused.
+Nothing in it is code. probe.json names the SHA-256 of every tensor; a folder that holds others is
+refused.
 """
 
 from __future__ import annotations

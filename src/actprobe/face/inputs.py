@@ -36,7 +36,9 @@ def padded(
     how = reading(tokenizer, model.config, origin.model, {**origin.settings, "max_length": None})
     tokens = how.encode(rows, names, prompt=prompt)
     if tokens.n_truncated:
-        raise BadInput(f"{tokens.n_truncated} rows have more than the {how.most} tokens of the model")
+        raise BadInput(
+            f"{tokens.n_truncated} rows have more than the {how.most} tokens of the model"
+        )
     longest = int(tokens.lengths.max())
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     shape = (len(rows), longest)

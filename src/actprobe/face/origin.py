@@ -23,8 +23,8 @@ class Origin:
     source: its name in the config; reads: what a method takes of it (`activations`, `tokens`,
     `latents`, `features`, `texts`, …); model, site, position: names, "" where there are none. as_read:
     what decides the numbers of a row: identity of the model, site, what the position means, settings of
-    the tokens, dtype; {} where the numbers were made elsewhere. settings: the model's entry in the config;
-    wheels: those that the model comes in; sae: name, identity and settings of an SAE, or None.
+    the tokens, dtype; {} where the numbers were made elsewhere. settings: the model's entry in the
+    config; wheels: those that the model comes in; sae: name, identity and settings of an SAE, or None.
     """
 
     source: str
@@ -115,8 +115,8 @@ def differences(ours: Origin, theirs: Origin) -> list[Difference]:
         chats = [t.pop("chat", None) for t in tokens]
         if chats[0] != chats[1]:
             found.append(Difference("template", *map(_word, chats)))
-        for key in sorted({*tokens[0], *tokens[1]}):
-            a, b = (t.get(key) for t in tokens)
+        for key in sorted(tokens[0].keys() & tokens[1].keys()):  # some are of some positions alone
+            a, b = (t[key] for t in tokens)
             if a != b:
                 found.append(Difference(key, _word(a), _word(b)))
     a, b = (plain(o.sae["identity"]) if o.sae else None for o in (ours, theirs))
@@ -140,7 +140,7 @@ def require_none(found: Sequence[str], override: str | None, what: str) -> list[
     """Raise BadInput for what was found, unless an override says why it may be; then return it."""
     if found and not override:
         raise BadInput(
-            f"{what}: {'; '.join(found)} (override=\"why\" uses them all the same, and records it)"
+            f'{what}: {"; ".join(found)} (override="why" uses them all the same, and records it)'
         )
     return [f"{f} ({override})" for f in found]
 

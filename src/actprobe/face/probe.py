@@ -205,9 +205,7 @@ class Probe:
             )
         return self._encode(x)
 
-    def attach(
-        self, model: Any, tokenizer: Any, override: str | None = None, **how: Any
-    ) -> Watch:
+    def attach(self, model: Any, tokenizer: Any, override: str | None = None, **how: Any) -> Watch:
         """Watch a transformers model at the probe's site; see `attach`."""
         from actprobe.face.attach import attach
 

@@ -202,7 +202,8 @@ class Reader:
 def own_config(origin: Origin) -> dict[str, Any]:
     """A config of the model of an origin alone; its cache is the user's own (XDG_CACHE_HOME)."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    config = configuration.resolve({"datasets": [], "cache_dir": str(Path(home) / "actprobe")})
+    cache = str(Path(home) / "actprobe")
+    config = configuration.resolve({"experiment": "probe", "datasets": [], "cache_dir": cache})
     return {**config, "models": {origin.model: origin.settings}, "wheels": dict(origin.wheels)}
 
 
@@ -227,7 +228,7 @@ def _is_row(row: Any) -> bool:
 
 
 def rows_of(given: Sequence[Any]) -> list[Any]:
-    """Rows from texts, chats (`texts.chats.Chat`), or lists of messages {role, content}; all of one kind.
+    """Rows from texts, chats (`texts.chats.Chat`), or lists of messages {role, content}; of one kind.
 
     Raises BadInput for a row that is none of these.
     """

@@ -97,7 +97,9 @@ class Run:
         """Activations of a dataset, by their source: `MODEL/SITE.POSITION`, or a name of `arrays`."""
         from actprobe.face.found import Activations
 
-        t = self._there("activations", f"{source} of {dataset}", {"source": source, "item": dataset})
+        t = self._there(
+            "activations", f"{source} of {dataset}", {"source": source, "item": dataset}
+        )
         return Activations(t.path, self._origin(t), self.texts(dataset))
 
     def latents(self, dataset: str, sae: str) -> Latents:
@@ -154,9 +156,8 @@ class Run:
         return self._probe(t, row)
 
     def probes(self, **which: Any) -> list[Probe]:
-        """All fits that kept a model; which: patterns of dataset, source, method, protocol, setting, …"""
-        found = fits.kept(self.known.get("probes", []), which)
-        return [self._probe(t, row) for t, row in found]
+        """All fits that kept a model; which: patterns of dataset, source, method, protocol, …"""
+        return [self._probe(t, row) for t, row in fits.kept(self.known.get("probes", []), which)]
 
     def _probe(self, t: Target, row: Mapping[str, Any]) -> Probe:
         from actprobe.face.probe import Probe
@@ -181,14 +182,21 @@ class Run:
         from actprobe.results import rows
 
         chosen = fits.files(self.known.get("probes", []), which)
-        return rows.scores([t.path for t in chosen], self.config["experiment"])
+        places = [t.path for s in ("texts", "features") for t in self.known.get(s, [])]
+        there = [p for p in places if Path(p).is_file()]
+        known = rows.Collections(
+            *([p for p in there if p.endswith(e)] for e in (".parquet", ".h5"))
+        )
+        return rows.scores([t.path for t in chosen], known, self.config["experiment"])
 
     def evaluations(self, **which: Any) -> pd.DataFrame:
         """Numbers of fits on collections that they were not fitted on; which: as of `probes`."""
         chosen = fits.files(self.known.get("evaluations", []), which)
         if not chosen:
             asked = bool(self.known.get("evaluations"))
-            why = f"make them: {self.command('evaluations')}" if asked else "`apply_to` asks for them"
+            why = (
+                f"make them: {self.command('evaluations')}" if asked else "`apply_to` asks for them"
+            )
             raise ActprobeError(f"no evaluations are there; {why}")
         return fits.table(chosen)
 

@@ -14,7 +14,9 @@ from actprobe.plan import Target
 COLUMNS = ["stage", "name", "bytes", "key", "path"]
 
 
-def listing(known: Mapping[str, Sequence[Target]], patterns: Sequence[str] = ("*",)) -> pd.DataFrame:
+def listing(
+    known: Mapping[str, Sequence[Target]], patterns: Sequence[str] = ("*",)
+) -> pd.DataFrame:
     """One row per cached file whose `STAGE/NAME` or name matches one of the patterns, in the order of
     the stages. bytes: its size; key: first digits of its key, as in the file's name."""
     rows, seen = [], set()

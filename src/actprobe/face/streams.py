@@ -85,10 +85,8 @@ class Ema:
     best: Max = field(default_factory=Max)
 
     def __call__(self, z: Tensor, counts: Tensor) -> Tensor:
-        parts = []
-        for low in range(0, z.shape[1], _BLOCK):
-            parts.append(self._block(z[:, low : low + _BLOCK], counts[:, low : low + _BLOCK]))
-        out = torch.cat(parts, dim=1)
+        blocks = zip(z.split(_BLOCK, dim=1), counts.split(_BLOCK, dim=1), strict=True)
+        out = torch.cat([self._block(*block) for block in blocks], dim=1)
         return self.best(out, counts & ~torch.isnan(out[..., 0])) if self.largest else out
 
     def _block(self, z: Tensor, counts: Tensor) -> Tensor:
@@ -124,7 +122,9 @@ class Attention:
 
     def __call__(self, asked: Tensor, said: Tensor, counts: Tensor) -> Tensor:
         """asked, said [b, t] -> [b, t]."""
-        logs = torch.stack([asked, asked + said.clamp_min(0).log(), asked + (-said).clamp_min(0).log()])
+        logs = torch.stack(
+            [asked, asked + said.clamp_min(0).log(), asked + (-said).clamp_min(0).log()]
+        )
         logs = torch.where(counts, logs, -torch.inf)
         sums = torch.logcumsumexp(logs, dim=2)
         if self.state is not None:

@@ -111,7 +111,7 @@ def _made(
     if not isinstance(position, str):
         raise ActprobeError(
             f"{probe.name}: a span cannot be found while tokens come; say what is made of the tokens "
-            "with by=\"last\", \"mean\", \"max\" or \"ema\""
+            'with by="last", "mean", "max" or "ema"'
         )
     if position in ("mean", "tokens"):
         return streams.Mean, linear
@@ -167,7 +167,10 @@ def _decide(model: Any) -> Callable[[Tensor], Tensor]:
     else:
         n = int(model.how["layers"])
         planes = [
-            tuple(torch.tensor(model.arrays[f"{k}_{i}"], dtype=torch.float32) for k in ("weight", "bias"))
+            tuple(
+                torch.tensor(model.arrays[f"{k}_{i}"], dtype=torch.float32)
+                for k in ("weight", "bias")
+            )
             for i in range(n)
         ]  # type: ignore[misc]
         active = _ACTIVATIONS[model.how["activation"]]

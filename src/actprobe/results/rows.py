@@ -80,9 +80,7 @@ def _column(path: str, name: str) -> Ids:
     return found
 
 
-def scores(
-    fits: Iterable[str | Path], collections: Collections, experiment: str
-) -> pd.DataFrame:
+def scores(fits: Iterable[str | Path], collections: Collections, experiment: str) -> pd.DataFrame:
     """Columns `SCORES` of all rows of the kept fits in these fit files, in their order.
 
     A fit that kept nothing has none, nor has a file that stands for a dataset that cannot be used.
