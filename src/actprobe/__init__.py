@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from actprobe.lazy import lazy as _lazy
 
 if TYPE_CHECKING:
-    from actprobe.face import Probe, Run, import_probe, load, load_probe
+    from actprobe.face import Probe, Run, attach, import_probe, load, load_probe
 
 __version__ = "0.1.0"
 
-__all__ = ["Probe", "Run", "__version__", "import_probe", "load", "load_probe"]
+__all__ = ["Probe", "Run", "__version__", "attach", "import_probe", "load", "load_probe"]
 
 __getattr__ = _lazy(__name__, dict.fromkeys(__all__, "face"))

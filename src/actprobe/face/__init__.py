@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
-    from actprobe.face.attach import attach
+    from actprobe.face.watch import attach
     from actprobe.face.folder import load_probe
     from actprobe.face.foreign import import_probe
     from actprobe.face.probe import Probe
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Probe": "probe",
     "Run": "run",
-    "attach": "attach",
+    "attach": "watch",
     "import_probe": "foreign",
     "load": "run",
     "load_probe": "folder",

@@ -19,7 +19,7 @@ from actprobe.probes.keep import Scorer
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 
 if TYPE_CHECKING:
-    from actprobe.face.attach import Watch
+    from actprobe.face.watch import Watch
     from actprobe.face.reader import Reader
 
 Vector = NDArray[np.float64]
@@ -207,7 +207,7 @@ class Probe:
 
     def attach(self, model: Any, tokenizer: Any, override: str | None = None, **how: Any) -> Watch:
         """Watch a transformers model at the probe's site; see `attach`."""
-        from actprobe.face.attach import attach
+        from actprobe.face.watch import attach
 
         return attach([self], model, tokenizer, override, **how)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -73,7 +74,7 @@ def stream_of(probe: Probe, by: str | None, how: Mapping[str, Any]) -> Stream:
     position = origin.as_read.get("position", origin.position) or "last"
     if model.scorer == "attention" and by is None:
         a = model.arrays
-        weights = torch.tensor([a["query"], a["value"]], dtype=torch.float32)
+        weights = torch.tensor(np.stack([a["query"], a["value"]]), dtype=torch.float32)
         bias = torch.tensor([0.0, float(a["intercept"].reshape(-1)[0])])
         counting = _counting(probe, "tokens")
         return Stream(

@@ -20,7 +20,7 @@ from actprobe.errors import ActprobeError
 from actprobe.face import inputs, places
 from actprobe.face.counting import Counter
 from actprobe.face.origin import require_none
-from actprobe.face.watching import Site, stream_of
+from actprobe.face.site import Site, stream_of
 from actprobe.probes.keep import scorers
 
 if TYPE_CHECKING:
