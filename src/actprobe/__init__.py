@@ -1,11 +1,11 @@
 """actprobe: reproducible probing experiments on the inside of neural networks.
 
-    import actprobe
+import actprobe
 
-    run = actprobe.load("config/config.yaml")     # reads; computes nothing
-    probe = run.probe("spam", "smollm2/resid_post.15.mean", "logreg")
-    probe.save("folder")
-    probe = actprobe.load_probe("folder")
+run = actprobe.load("config/config.yaml")     # reads; computes nothing
+probe = run.probe("spam", "smollm2/resid_post.15.mean", "logreg")
+probe.save("folder")
+probe = actprobe.load_probe("folder")
 """
 
 from __future__ import annotations

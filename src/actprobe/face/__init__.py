@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
-    from actprobe.face.watch import attach
     from actprobe.face.folder import load_probe
     from actprobe.face.foreign import import_probe
     from actprobe.face.probe import Probe
     from actprobe.face.run import Run, load
+    from actprobe.face.watch import attach
 
 _LAZY = {
     "Probe": "probe",

@@ -19,8 +19,8 @@ from actprobe.probes.keep import Scorer
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 
 if TYPE_CHECKING:
-    from actprobe.face.watch import Watch
     from actprobe.face.reader import Reader
+    from actprobe.face.watch import Watch
 
 Vector = NDArray[np.float64]
 

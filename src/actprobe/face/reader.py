@@ -104,7 +104,8 @@ class Reader:
             _have(self._config, wheels, [t.path for t in wheels if _is_of(t, origin)])
             source = locate(self._config, origin.model, {t.item: t for t in wheels}, memo)
             found = replace(origin, as_read={**origin.as_read, "model": dict(source.identity)})
-            other = plan.plain(found.identity) != plan.plain(origin.identity)
+            ours = plan.plain(origin.identity)
+            other = bool(ours) and plan.plain(found.identity) != ours
             differs = [str(Difference("model", _called(origin), _called(found)))] if other else []
             self.overridden += require_none(
                 differs, self._override, f"models.{origin.model} is not the model of this probe"
