@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +211,15 @@ class Probe:
         from actprobe.face.watch import attach
 
         return attach([self], model, tokenizer, override, **how)
+
+    def published(self) -> Probe:
+        """The same for others: without the place of a local model on this machine."""
+        source = str(self.origin.settings.get("source", ""))
+        if not source or source.startswith(("hub:", "wheel:")):
+            return self
+        settings = {**self.origin.settings, "source": Path(source).name}
+        origin = replace(self.origin, settings=settings)
+        return Probe(self.scorer, replace(self.card, origin=origin), self._scores)
 
     def save(self, folder: str | Path, licence: str | None = None, scores: bool = False) -> Path:
         """Write `probe.safetensors`, `probe.json` and a README; see `folder.save`."""
