@@ -33,6 +33,15 @@ set, and the position at which it was read where that is another one (`validatio
 """.strip()
 
 SUMMARIES = """
+## The transfer matrix
+
+`transfer.csv` has a row for each fit of `apply_to` and each collection that it was tried on, and one for
+its own (`train` = `test`), whose score is that of its test rows. `score` is the main metric, a mean over
+seeds; `ci_low` and `ci_high` are the ends of its interval; between `null_low` and `null_high` lie 95 %
+of the scores under labels that say nothing: a closed form where rows stand alone, else 199 exchanges of
+labels between whole groups. `n` rows were scored and `n_used` count. `n_excluded` share a text or a
+group with rows that were fitted, and `n_other` have a class that the fit does not know.
+
 ## Means, comparisons and choices
 
 `summary.csv`, `comparisons.csv` and `quiver.csv` follow from this table. In all of them

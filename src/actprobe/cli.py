@@ -227,7 +227,7 @@ def _export_vectors(args: argparse.Namespace) -> int:
     found = [t.path for t in _cached(args, "probes") if t.args.get("applied")]
     if not found:
         raise ActprobeError(
-            "the config asks for no directions: no entry of `probes` has `apply_to`"
+            "the config asks for no directions: no entry of `probes` has contrastive-1"
         )
     for path in export.vectors(found, args.format, Path(args.folder), args.unit):
         print(path)

@@ -50,6 +50,7 @@ _LORA_MEMORY = 750 * MB  # 300 MB measured, whatever the number of LoRAs
 _PER_VIEW = 6e-5  # CPU s of a LoRA in one representation
 _VIEW_BYTES = 9_300  # of it on disk
 _RESULT_BYTES = 10_000  # of one file of probe results
+_PER_EVALUATION = 0.05  # CPU s of scoring a collection with one fit
 _NNZ_BYTES = 5.3  # of one non-zero of latents on disk
 
 # The executor plugin names a folder after the jobs of a group: 255 characters, four jobs.
@@ -127,6 +128,7 @@ class Estimator:
             "latents": self._latents,
             "saes": self._saes,
             "probes": self._probes,
+            "evaluations": self._evaluations,
             "texts": self._texts,
             "wheels": lambda b: _Work(_PYTHON, 10 * len(b.targets), 1e8 * len(b.targets)),
             "hub": lambda b: _Work(_PYTHON, b.cost / _NETWORK, b.cost),
@@ -290,7 +292,7 @@ class Estimator:
     def _probes(self, b: Batch) -> _Work:
         if "features" in b.targets[0].args:  # a loader has features alone, or none
             threads = min(self._config["threads"]["probes"], len(b.targets))
-            disk = sum(_RESULT_BYTES + t.args["kept_bytes"] for t in b.targets)
+            disk = sum(_RESULT_BYTES + t.args.kept_bytes for t in b.targets)
             return _Work(self._config["max_memory"], 2 + b.cost, disk, threads)
         seconds = largest = disk = 0.0
         for t in b.targets:
@@ -306,13 +308,34 @@ class Estimator:
         memory = self._bounded(threads * worker, worker, items)
         return _Work(memory, seconds, disk, threads)
 
+    def _evaluations(self, b: Batch) -> _Work:
+        """Rows are read and scored once for each fit; intervals and null bands take most of the time."""
+        seconds = largest = disk = 0.0
+        for t in b.targets:
+            recipe = protocol.recipe(protocol.load(t.args.protocol), t.args.setting, t.args.method)
+            fits, n = effort.fits(recipe), self._rows(t.item).n
+            seconds += _PER_EVALUATION * fits
+            disk += _RESULT_BYTES + 16.0 * n * fits
+            if t.args.matrix is not None and (source := self._plan.targets.get(t.args.matrix)):
+                largest = max(largest, self._vectors(source) * 4.0 * self._stored(source))
+        worker = _WORKER + 3 * largest
+        threads = min(self._config["threads"]["probes"], len(b.targets))
+        memory = self._bounded(threads * worker, worker, {t.item for t in b.targets})
+        return _Work(memory, seconds, disk, threads)
+
+    def _stored(self, t: Target) -> float:
+        """Numbers of one row of a matrix."""
+        if t.stage == "texts":
+            return 0.0
+        if t.args["source"] in self._config["saes"]:
+            return shapes.L0 * _NNZ_BYTES / 4
+        return self._width(t)
+
     def _kept(self, t: Target) -> float:
         """Bytes of the models and scores of a target's fits."""
-        if not t.spec["keep"]:
+        if not t.spec.keep:
             return 0.0
-        recipe = protocol.recipe(
-            protocol.load(t.args["protocol"]), t.spec["setting"], t.spec["method"]
-        )
+        recipe = protocol.recipe(protocol.load(t.args.protocol), t.spec.setting, t.spec.method)
         width = 0 if recipe["method"]["reads"] in ("texts", "latents") else self._width(t)
         return effort.kept_bytes(recipe, self._rows(t.item).n, width)
 

@@ -43,6 +43,7 @@ STAGES = {  # and what runs a batch of theirs
     "saes": "sae.saes_stage:make",
     "latents": "sae.latents_stage:run",
     "probes": "probes.batch:run",
+    "evaluations": "probes.evaluations.run:run",
     "top_contexts": "wandb.contexts:run",
     "lora_index": "lora.index:run",
     "lora_primitives": "lora.primitives:run",
@@ -118,13 +119,14 @@ def plan_texts(config: dict[str, Any]) -> Plan:
 def wanted(known: dict[str, list[Target]]) -> list[str]:
     """What the experiment is for: the targets that no other target reads, and what tables read.
 
-    The table of datasets reads all texts, that of refused LoRAs their index and one representation.
+    The table of datasets reads all texts, that of refused LoRAs their index and one representation; fits
+    are read whether they are evaluated or not.
     Everything else is made only when something needs it, and nothing for a dataset that is of no use.
     """
     everything = [t for stage in known.values() for t in stage]
     read = {p for t in everything for p in (*t.inputs, *t.args.get("spared", ()))}
     leaves = [t.path for t in everything if t.path not in read and t.stage not in _MEANS]
-    tables = [t.path for stage in ("texts", "lora_index") for t in known.get(stage, [])]
+    tables = [t.path for stage in ("texts", "lora_index", "probes") for t in known.get(stage, [])]
     tables += lora.telling(t.path for t in known.get("features", []))
     return list(dict.fromkeys(tables + leaves))
 

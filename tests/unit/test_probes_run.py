@@ -144,7 +144,7 @@ def test_a_killed_worker_is_named(cache, monkeypatch):
         cache.run({"protocol": P, "methods": ["knn"]}, workers=2)
 
 
-def _die(target):
+def _die(made, target):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

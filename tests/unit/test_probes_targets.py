@@ -160,7 +160,7 @@ def test_labels_and_activations_decide_the_key(cache, tmp_path):
     cache.known["texts"] = [t for t in cache.known["texts"] if t.item != "a"]
     cache.texts("a", 1 - data(60, 4, seed=1)[1])
     [after] = targets(cache, entry)
-    changed = {k for k in after.spec if after.spec[k] != before.spec[k]}
+    changed = {k for k in after.record if after.record[k] != before.record[k]}
     assert changed == {"texts"}
 
 

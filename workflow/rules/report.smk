@@ -12,6 +12,7 @@ ORIGIN = provenance.origin(PLAN, "probes")
 rule tables:
     input:
         probes=PLAN.paths("probes"),
+        evaluations=PLAN.paths("evaluations"),
         texts=PLAN.paths("texts"),
         indexes=PLAN.paths("lora_index"),
         features=lora.telling(PLAN.paths("features")),

@@ -1,8 +1,7 @@
-"""Run the pending probes targets of this rule."""
+"""Run the pending fits or evaluations of this rule."""
 
-from actprobe import jobs
-from actprobe.probes.batch import run
+from actprobe import experiment, jobs
 
 with jobs.logged(snakemake.log[0]):
     batch, config = jobs.load(snakemake.rule, snakemake.resources.get("mem_mb"))
-    run(batch, config, snakemake.threads)
+    experiment.run(batch, config, snakemake.threads)

@@ -12,4 +12,5 @@ with jobs.logged(snakemake.log[0]):
         snakemake.params.encoded,
         snakemake.params.origin,
         lora.left_out(snakemake.input.indexes, snakemake.input.features),
+        snakemake.input.evaluations,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from actprobe.probes import extensions, protocol
 from actprobe.results.layout import figure_files, folder
 
 if TYPE_CHECKING:
@@ -36,5 +37,7 @@ def paths(plan: Plan) -> list[str]:
 
 
 def asked(config: Mapping[str, Any]) -> bool:
-    """Whether a config asks for directions: by `apply_to` in an entry of `probes`."""
-    return any(entry.get("apply_to") for entry in config.get("probes") or [])
+    """Whether a config asks for directions: an entry of `probes` whose protocol tests elsewhere."""
+    extensions.loaded(config)
+    loaded = (protocol.load(entry["protocol"]) for entry in config.get("probes") or [])
+    return any(map(protocol.tests_elsewhere, loaded))

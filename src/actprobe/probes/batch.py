@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -25,8 +25,11 @@ from actprobe.jobs import Outcome
 from actprobe.plan import Batch, Target
 from actprobe.probes import controls, door, extensions, fit, memory, metrics, needs
 from actprobe.probes import protocol as protocols
+from actprobe.probes.records import FeatureArgs, FitArgs
 
 Rows = Callable[[], list[dict[str, Any]]]
+# Makes the rows of a target, in a worker; and writes them, which returns the sealed part.
+Making = tuple[Callable[[Any], list[dict[str, Any]]], Callable[[Any, list[dict[str, Any]]], Path]]
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +70,33 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
     """
     extensions.loaded(config)
     with Outcome(batch, config["on_bad_dataset"], _tombstone) as out:
-        todo = sorted(_useful(out), key=lambda t: (-_work(t), t.path))
+        todo = list(_useful(out))
         _tell(todo)
-        progress = _Progress(batch.rule, todo)
-        for t, rows in _results(todo, _workers(todo, threads, config["max_memory"])):
-            with out.guard(t):
-                out.done(t, _write(t, rows()))
-            progress.step(t)
+        fill(out, todo, batch.rule, config, threads, (fit.rows, _write))
+
+
+def fill(
+    out: Outcome,
+    todo: Iterable[Target],
+    rule: str,
+    config: Mapping[str, Any],
+    threads: int,
+    making: Making,
+) -> None:
+    """Make these targets with at most `threads` workers, the longest first."""
+    todo = sorted(todo, key=lambda t: (-_work(t), t.path))
+    made, write = making
+    progress = _Progress(rule, todo)
+    for t, rows in _results(todo, _workers(todo, threads, config["max_memory"]), made):
+        with out.guard(t):
+            out.done(t, write(t, rows()))
+        progress.step(t)
 
 
 def _useful(out: Outcome) -> Iterator[Target]:
     """What is to do, but for the datasets of which the plan says that no fit can have a number."""
     for t in out.todo():
-        if reason := t.args.get("unfit"):
+        if reason := getattr(t.args, "unfit", None):
             out.bad(t, reason)
         else:
             yield t
@@ -88,9 +105,9 @@ def _useful(out: Outcome) -> Iterator[Target]:
 def _tell(todo: list[Target]) -> None:
     """Log once for each dataset what a protocol does not use of it."""
     told = dict.fromkeys(
-        (t.args["texts"], t.item, t.args["protocol"], t.spec["setting"], t.spec["method"])
+        (t.args.texts, t.item, t.args.protocol, t.spec.setting, t.spec.method)
         for t in todo
-        if "texts" in t.args
+        if isinstance(t.args, FitArgs)
     )
     lines: dict[str, None] = {}
     for texts, dataset, name, setting, method in told:
@@ -102,8 +119,8 @@ def _tell(todo: list[Target]) -> None:
 
 
 def _write(t: Target, rows: list[dict[str, Any]]) -> Path:
-    schema = columns("controls" in protocols.load(t.args["protocol"]), t.spec["keep"])
-    return store.write_table(t.path, pa.Table.from_pylist(rows, schema), t.spec)
+    schema = columns("controls" in protocols.load(t.args.protocol), t.spec.keep)
+    return store.write_table(t.path, pa.Table.from_pylist(rows, schema), t.record)
 
 
 def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:
@@ -112,8 +129,10 @@ def _tombstone(path: str, spec: dict[str, Any], reason: str) -> Path:
 
 def _size(t: Target) -> int:
     """Bytes of the numbers that a target reads; 0 when they are not there."""
+    args = t.args
+    read = args.features if isinstance(args, FeatureArgs) else (args.matrix or args.fit,)
     try:
-        return sum(map(os.path.getsize, t.args.get("features") or [t.args["matrix"]]))
+        return sum(map(os.path.getsize, read))
     except OSError:
         return 0
 
@@ -129,12 +148,14 @@ def _workers(todo: list[Target], threads: int, max_memory: int) -> int:
     return max(1, min(threads, len(todo), max_memory // most))
 
 
-def _results(todo: list[Target], workers: int) -> Iterator[tuple[Target, Rows]]:
+def _results(
+    todo: list[Target], workers: int, made: Callable[[Any], list[dict[str, Any]]]
+) -> Iterator[tuple[Target, Rows]]:
     """Each target with a function that returns its rows or raises, as they become ready."""
     if workers == 1:
         with threadpool_limits(1):
             for t in todo:
-                yield t, partial(_rows, t)
+                yield t, partial(_rows, made, t)
         return
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
@@ -142,7 +163,7 @@ def _results(todo: list[Target], workers: int) -> Iterator[tuple[Target, Rows]]:
     )
     try:
         with _worker_environment(), _killed_workers_named():
-            futures = {pool.submit(_rows, t): t for t in todo}
+            futures = {pool.submit(_rows, made, t): t for t in todo}
         for future in as_completed(futures):
             yield futures[future], _killed_workers_named()(future.result)
     finally:
@@ -160,9 +181,9 @@ def _killed_workers_named() -> Iterator[None]:
         ) from e
 
 
-def _rows(t: Target) -> list[dict[str, Any]]:
+def _rows(made: Callable[[Any], list[dict[str, Any]]], t: Target) -> list[dict[str, Any]]:
     try:
-        return fit.rows(t)
+        return made(t)
     except Exception as e:
         e.add_note(f"while making {t.name}")
         raise

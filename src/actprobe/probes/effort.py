@@ -36,14 +36,19 @@ def seconds(recipe: Mapping[str, Any], n: int, width: int, parts: int = 1) -> fl
     return fits * (_PER_FIT + one)
 
 
+def fits(recipe: Mapping[str, Any]) -> int:
+    """Rows of a file: seeds, conditions and numbers of latents."""
+    conditions = len(recipe["setting"].get("values", [0]))
+    return len(recipe["seeds"]) * conditions * len(recipe["method"].get("ks", [0]))
+
+
 def kept_bytes(recipe: Mapping[str, Any], n: float, width: float, parts: int = 1) -> float:
     """Bytes on disk of what the fits of a recipe keep, on n rows of `width` numbers.
 
     Of each row its place, label and score, of train rows a second score; of a model its weights. Trees
     and layers are guessed.
     """
-    rule = recipe["method"]
-    fits, most = len(recipe["seeds"]) * parts * len(rule.get("ks", [0])), n
+    rule, most = recipe["method"], n
     if recipe["rows"] != "all":
         most = min(n, recipe["setting"].get("rows", recipe["rows"]["most"]))
     weights = 8.0 * width / parts
@@ -58,4 +63,4 @@ def kept_bytes(recipe: Mapping[str, Any], n: float, width: float, parts: int = 1
             weights = 16.0 * width
         case _ if rule["reads"] == "tokens":
             weights *= 2 if rule["family"] == "attention" else recipe["setting"]["max_tokens"]
-    return fits * (_PER_MODEL + 16.0 * most + weights)
+    return fits(recipe) * parts * (_PER_MODEL + 16.0 * most + weights)

@@ -1,8 +1,8 @@
 """Entries of `probes` whose protocol fits all rows of a dataset and tests on other datasets.
 
-What of an entry is for such protocols alone: `apply_to`, the datasets that test; `score_at`, the
+`apply_to` names the datasets that test. What of an entry is for such protocols alone: `score_at`, the
 position at which they are read; `compare_with`, a dataset whose mean difference could be what is really
-found.
+found. Fits of other protocols are tried on datasets by `evaluations`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from actprobe.errors import ConfigError
 from actprobe.plan import Target
 from actprobe.probes import protocol as protocols
 
-KEYS = ("apply_to", "score_at", "compare_with")
+KEYS = ("score_at", "compare_with")
 TEXTS = "texts"  # the source that every dataset has: its texts
 # What a method reads -> the kinds of sources that have it, where the two names differ.
 _READ = {"pooled": ("activations", "tokens")}

@@ -16,7 +16,8 @@ from actprobe.errors import ConfigError
 from actprobe.plan import Target
 from actprobe.probes import collections, effort
 from actprobe.probes import protocol as protocols
-from actprobe.probes.stage import VERSION, fitted, keeps, labelled
+from actprobe.probes.records import FeatureArgs, FeatureSpec, FeatureTarget
+from actprobe.probes.stage import VERSION, fitted, labelled
 
 EACH = "each"  # in the column `columns`: every module by itself
 OWN = (
@@ -68,7 +69,7 @@ def targets(
     entry: Mapping[str, Any],
     where: str,
     loras: Mapping[str, lora.Collection],
-) -> Iterator[Target]:
+) -> Iterator[FeatureTarget]:
     """The targets of one entry of `probes` whose protocol reads features."""
     protocol = protocols.load(entry["protocol"])
     methods = entry["methods"] or [
@@ -112,50 +113,57 @@ def _target(
     labelling: collections.Labelling,
     representation: str,
     columns: list[str] | str,
-) -> Target:
+) -> FeatureTarget:
     protocol = protocols.load(entry["protocol"])
     name, recipe = protocol["name"], protocols.recipe(protocol, setting, method)
     features = collection.parts(representation)
     source, subset = f"{collection.name}/{representation}", named(columns)
-    params = {
-        **fitted(entry, setting, method),
-        "keep": keeps(entry, setting) and (columns != EACH or entry["keep"] is not None),
-        "features": {p: t.key for p, t in features.items()},
-        "table": labelling.content,
-        "min_per_class": labelling.least,
-        "columns": columns,
-    }
+    of_fit = fitted(entry, setting, method)
+    if columns == EACH and entry["keep"] is None:
+        of_fit["keep"] = False  # a fit for each module, of which there are hundreds
     inputs = [collection.index, *features.values()]
     parts = lora.MODULES if columns == EACH else 1
     width = lora.width(representation, collection.options["sketch"])
     n = len(collection.members)
-    args = {
-        **dict.fromkeys(("model", "site", "position"), ""),
-        "source": source,
-        "dataset": labelling.name,
-        "protocol": entry["protocol"],
-        "threshold": entry["threshold"],
-        "collection": collection.name,
-        "representation": representation,
-        "kept_bytes": effort.kept_bytes(recipe, n, width, parts) * params["keep"],
-        "columns_named": subset,
-        "patterns": ["*"] if columns == EACH else columns,
-        "features": [t.path for t in features.values()],
-        "index": collection.index.path,
-        **labelling.args(collection.options),
-    }
+    ignored: tuple[str, ...] | None = None
+    usable: Target | None = None
     if representation == "recipe_only":  # the same LoRAs as those that have weights
-        ignored = {*collection.options["recipe_ignore"], *labelling.columns.values()} - {None}
-        inputs.append(collection.features["norm_only"])
-        params |= {"ignored": sorted(ignored), "usable": inputs[-1].key}
-        args |= {"ignored": sorted(ignored), "usable": inputs[-1].path}
+        left_out = {*collection.options["recipe_ignore"], *labelling.columns.values()}
+        ignored = tuple(sorted(c for c in left_out if c is not None))
+        usable = collection.features["norm_only"]
+        inputs.append(usable)
+    spec = FeatureSpec(
+        **of_fit,
+        features={p: t.key for p, t in features.items()},
+        table=labelling.content,
+        min_per_class=labelling.least,
+        columns=columns if isinstance(columns, str) else tuple(columns),
+        ignored=ignored,
+        usable=None if usable is None else usable.key,
+    )
+    args = FeatureArgs(
+        source=source,
+        dataset=labelling.name,
+        protocol=entry["protocol"],
+        threshold=entry["threshold"],
+        collection=collection.name,
+        representation=representation,
+        kept_bytes=effort.kept_bytes(recipe, n, width, parts) if spec.keep else 0.0,
+        columns_named=subset,
+        patterns=("*",) if isinstance(columns, str) else tuple(columns),
+        features=tuple(t.path for t in features.values()),
+        index=collection.index.path,
+        ignored=ignored or (),
+        usable=None if usable is None else usable.path,
+        **labelling.args(collection.options),
+    )
     slug = "" if subset == "*" else "@" + re.sub(r"\W+", "_", subset).strip("_")
     return plan.target(
         cache_dir,
         "probes",
         VERSION,
         f"{name}/{setting}/{source}/{labelled(labelling.name, entry)}{slug}.{method}",
-        params,
+        spec,
         loader=f"{name}.{setting}.{source}",
         item=f"{source}/{subset}",
         inputs=inputs,
@@ -165,12 +173,12 @@ def _target(
     )
 
 
-def check_names(found: Iterable[Target]) -> None:
+def check_names(found: Iterable[FeatureTarget]) -> None:
     """Refuse entries whose rows would have one name in the results and other labels."""
     seen: dict[tuple[str, str], Any] = {}
     for t in found:
-        what = t.spec["table"], t.spec["min_per_class"]
-        place = t.spec["protocol"], t.args["dataset"]
+        what = t.spec.table, t.spec.min_per_class
+        place = t.spec.protocol, t.args.dataset
         if seen.setdefault(place, what) != what:
             raise ConfigError(
                 f"probes: two entries with {place[0]} read {place[1]} with another `min_per_class`; "

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from actprobe import keys, store
 from actprobe.errors import ActprobeError, BadInput, Damaged, blamed_on
 from actprobe.models import rows_begin_with_bos
-from actprobe.plan import Target
 from actprobe.probes import (
     data,
     extensions,
@@ -32,6 +31,7 @@ from actprobe.probes.data import Labels
 from actprobe.probes.feature_targets import EACH
 from actprobe.probes.fits import Fits, Source
 from actprobe.probes.kinds import BINARY, ONE_VS_REST
+from actprobe.probes.records import AnyFit, FeatureArgs, FeatureTarget, FitArgs, FitTarget
 from actprobe.probes.sizes import CannotFit, Condition
 from actprobe.probes.sources import features, labelled
 from actprobe.probes.splits import Rows, Split
@@ -52,70 +52,80 @@ EMPTY: dict[str, Any] = {
 _SAME = 0.5  # share of repeated texts from which a test set is not out of distribution
 
 
-def rows(target: Target) -> list[dict[str, Any]]:
+def rows(target: AnyFit) -> list[dict[str, Any]]:
     """All rows of one probes target: seeds × conditions × k.
 
     What has no number has a row with its `reason`. Raises BadInput when an input is a tombstone or
     cannot be used, ActprobeError when the protocol changed after planning.
     """
     args = target.args
-    recipe = protocol.recipe(
-        protocol.load(args["protocol"]), target.spec["setting"], target.spec["method"]
-    )
-    if keys.spec_key(recipe) != target.spec["recipe"]:
-        raise ActprobeError(f"protocol {args['protocol']} changed while the run was going on")
+    recipe = protocol.recipe(protocol.load(args.protocol), target.spec.setting, target.spec.method)
+    if keys.spec_key(recipe) != target.spec.recipe:
+        raise ActprobeError(f"protocol {args.protocol} changed while the run was going on")
     keys.require_unchanged(
         extensions.used(recipe["method"]["family"]),
-        target.spec.get("extensions", {}),
+        dict(target.spec.extensions or {}),
         "the files of `extensions`",
     )
-    place = {k: args[k] for k in ("dataset", "model", "site", "position", "source")}
-    place |= {k: target.spec[k] for k in ("protocol", "setting", "method")}
+    place = {k: getattr(args, k) for k in ("dataset", "model", "site", "position", "source")}
+    place |= {k: getattr(target.spec, k) for k in ("protocol", "setting", "method")}
     place["key"] = keys.short(target.key)
     found: list[dict[str, Any]] = []
     for more, source, test in _sources(target, recipe):
-        for label, own, other in _tasks(source, test, target.spec.get("labels")):
+        for label, own, other in _tasks(source, test, target.spec.labels):
             kind = own.labels.kind
             of_task = {**place, **more, "label": label, "kind": kind}
             of_task["metric"] = metrics.main_metric(kind, recipe.get("select")).name
-            name, keeps = args.get("condition", ""), target.spec["keep"]
+            name, keeps = getattr(args, "condition", ""), target.spec.keep
             found += _task_rows(own, other, recipe, of_task, name, keeps)
     return found
 
 
 def _sources(
-    target: Target, recipe: Mapping[str, Any]
+    target: AnyFit, recipe: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], Source, Source | None]]:
     """What is fitted on, and the test set of its own where there is one; with it what its rows say of
     their place. Of features every module may be one."""
-    args = target.args
-    if recipe["method"]["reads"] == "features":
-        found = features.load(args)
-        of = labelled.read(args, target.spec["table"], recipe["split"], found.id)
-        if target.spec["columns"] != EACH:
-            yield {"columns": args["columns_named"]}, Source(of, found), None
-            return
-        for module, columns in found.groups().items():
-            yield {"columns": EACH, "site": module}, Source(of, found.some(columns)), None
+    if isinstance(target.args, FeatureArgs):
+        yield from _of_features(target, recipe)
+    else:
+        yield _of_texts(target, recipe)
+
+
+def _of_features(
+    target: FeatureTarget, recipe: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], Source, None]]:
+    found = features.load(target.args)
+    of = labelled.read(target.args, target.spec.table, recipe["split"], found.id)
+    if target.spec.columns != EACH:
+        yield {"columns": target.args.columns_named}, Source(of, found), None
         return
+    for module, columns in found.groups().items():
+        yield {"columns": EACH, "site": module}, Source(of, found.some(columns)), None
+
+
+def _of_texts(
+    target: FitTarget, recipe: Mapping[str, Any]
+) -> tuple[dict[str, Any], Source, Source | None]:
+    args = target.args
     _check_bos(target)
-    source = _source(args["texts"], args["matrix"], recipe)
+    source = _source(args.texts, args.matrix, recipe)
     left_out = ""
-    if "compare_texts" in args:
+    if args.compare_texts is not None:
         compare, left_out = _compare(args, recipe)
         source = replace(source, compare=compare)
     test = None
-    if "test_texts" in args:
-        test = _source(args["test_texts"], args["test_matrix"], recipe)
+    if args.test_texts is not None and args.test_matrix is not None:
+        test = _source(args.test_texts, args.test_matrix, recipe)
         _check_other(source.labels, test.labels, args)
         test = replace(test, labels=_by_name(source.labels, test.labels, args))
     more: dict[str, Any] = {}
-    if args["applied"]:
-        more |= {k: args[k] for k in ("test_set", "score_at")}
+    if args.applied:
+        more |= {"test_set": args.test_set, "score_at": args.score_at}
     if "controls" in recipe:
-        more["compare_with"] = "" if source.compare is None else args["compare_with"]
+        more["compare_with"] = "" if source.compare is None else args.compare_with
         more["left_out"] = left_out
-    yield more, source, test
+    return more, source, test
 
 
 def _tasks(
@@ -169,21 +179,21 @@ def _named(place: Mapping[str, Any]) -> AbstractContextManager[None]:
     )
 
 
-def _check_bos(target: Target) -> None:
+def _check_bos(target: FitTarget) -> None:
     """Refuse rows of a causal model without the beginning of sequence that the protocol is about.
 
     A tokenizer that has no such token leaves nothing out.
     """
     args = target.args
-    if protocol.load(args["protocol"])["bos"] != "added":
+    if protocol.load(args.protocol)["bos"] != "added":
         return
-    for path in (args[k] for k in ("matrix", "test_matrix") if k in args):
+    for path in filter(None, (args.matrix, args.test_matrix)):
         facts = store.read_header(path)["facts"]
         left_out = facts.get("has_bos", True) and rows_begin_with_bos(facts) is False
         if facts.get("causal") and left_out:
             raise BadInput(
                 f"{path}: its rows begin with no BOS token, and {target.spec['protocol']} is about "
-                f"activations after one; write `prepend_bos: true` in models.{args['model']}, use "
+                f"activations after one; write `prepend_bos: true` in models.{args.model}, use "
                 "actprobe-1, or a protocol of your own that extends this one and says `bos: any`"
             )
 
@@ -195,38 +205,34 @@ def _source(texts: str, matrix: str, recipe: Mapping[str, Any]) -> Source:
     return Source(labels, x, texts, matrix)
 
 
-def _compare(
-    args: Mapping[str, Any], recipe: Mapping[str, Any]
-) -> tuple[NDArray[np.float64] | None, str]:
+def _compare(args: FitArgs, recipe: Mapping[str, Any]) -> tuple[NDArray[np.float64] | None, str]:
     """The unit mean difference of the dataset to compare with; where it is a bad input and such are
     skipped, None and the reason."""
     try:
-        of = _source(args["compare_texts"], args["compare_matrix"], recipe)
+        of = _source(args.compare_texts, args.compare_matrix, recipe)
         if len(of.labels.classes) != 2 or len(np.unique(of.labels.y)) != 2:
-            raise BadInput(
-                f"{args['compare_texts']}: rows of two classes are needed to compare with"
-            )
+            raise BadInput(f"{args.compare_texts}: rows of two classes are needed to compare with")
     except BadInput as e:
-        if not args["skips"]:
+        if not args.skips:
             raise
-        log.warning("left out %s: %s", args["compare_with"], e)
-        return None, f"{args['compare_with']}: {e}"
+        log.warning("left out %s: %s", args.compare_with, e)
+        return None, f"{args.compare_with}: {e}"
     x, y = of.matrix[of.labels.row], of.labels.y
     difference = x[y == 1].mean(axis=0) - x[y == 0].mean(axis=0)
     return np.asarray(difference / max(float(np.linalg.norm(difference)), 1e-300), np.float64), ""
 
 
-def _check_other(train: Labels, test: Labels, args: Mapping[str, Any]) -> None:
+def _check_other(train: Labels, test: Labels, args: FitArgs) -> None:
     """Refuse a test set that is the train dataset again."""
     share = float(leakage.repeated(train.digest, test.digest).mean())
     if share > _SAME:
         raise BadInput(
-            f"{args['test_texts']}: {share:.0%} of its texts are in {args['dataset']} as well: "
+            f"{args.test_texts}: {share:.0%} of its texts are in {args.dataset} as well: "
             "not an out-of-distribution test set"
         )
 
 
-def _by_name(train: Labels, test: Labels, args: Mapping[str, Any]) -> Labels:
+def _by_name(train: Labels, test: Labels, args: FitArgs) -> Labels:
     """The test set with the train set's class numbers, by the classes' names.
 
     Wholly different names are taken in their order. Raises BadInput when there are not two, and
@@ -237,7 +243,7 @@ def _by_name(train: Labels, test: Labels, args: Mapping[str, Any]) -> Labels:
     if train.answers and len(test.classes) == 2:
         return test  # the classes of pairs have no names of their own
     ours, theirs = (", ".join(map(repr, labels.classes)) for labels in (train, test))
-    words = f"{args['test_set']} has the classes {theirs}, {args['dataset']} has {ours}"
+    words = f"{args.test_set} has the classes {theirs}, {args.dataset} has {ours}"
     if len(test.classes) != 2:
         raise BadInput(f"{words}: a test set needs two")
     if test.classes == train.classes[::-1]:

@@ -12,6 +12,8 @@ from actprobe import lora, store
 from actprobe.errors import ActprobeError
 from actprobe.plan import Target
 from actprobe.probes import protocol
+from actprobe.probes.evaluations import EvaluationArgs
+from actprobe.probes.records import FeatureArgs
 from actprobe.probes.search import TEST_BYTES
 
 _BASE = 300 * 10**6  # one worker before it reads anything
@@ -22,10 +24,15 @@ _TRAIN_COPIES = 4  # float64: the train rows, prepared, those of a fold, the sol
 
 def needed(t: Target) -> int:
     """Bytes that a worker takes at most for a target; a little where its input is not there."""
-    recipe = protocol.recipe(protocol.load(t.args["protocol"]), t.spec["setting"], t.spec["method"])
-    if "features" in t.args:
-        return _BASE + _features(t)
-    matrices = [t.args[k] for k in ("matrix", "test_matrix", "compare_matrix") if k in t.args]
+    if isinstance(t.args, EvaluationArgs):
+        recipe = protocol.recipe(protocol.load(t.args.protocol), t.args.setting, t.args.method)
+        read = [t.args.matrix] if t.args.matrix else []
+        read += [t.args.train_matrix] if t.args.train_matrix in t.inputs else []
+        return _BASE + sum(_matrix(_shapes(path), recipe) for path in read)
+    if isinstance(t.args, FeatureArgs):
+        return _BASE + _features(t.args)
+    recipe = protocol.recipe(protocol.load(t.args.protocol), t.spec.setting, t.spec.method)
+    matrices = filter(None, (t.args.matrix, t.args.test_matrix, t.args.compare_matrix))
     return _BASE + sum(_matrix(_shapes(path), recipe) for path in matrices)
 
 
@@ -43,9 +50,9 @@ def require(todo: list[Target], max_memory: int) -> int:
     return max(found.values(), default=_BASE)
 
 
-def _features(t: Target) -> int:
+def _features(args: FeatureArgs) -> int:
     """The chosen columns, and a copy that is scaled (of one module at a time where each is fitted)."""
-    whole = 4 * sum(_chosen(path, tuple(t.args["patterns"])) for path in t.args["features"])
+    whole = 4 * sum(_chosen(path, args.patterns) for path in args.features)
     return _FEATURE_COPIES * whole
 
 

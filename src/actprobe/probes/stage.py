@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
-from actprobe.plan import Target
 from actprobe.probes import extensions
 from actprobe.probes import protocol as protocols
 from actprobe.probes.kinds import ONE_VS_REST
+from actprobe.probes.records import AnyFit, FeatureTarget, FitTarget
+
+FitT = TypeVar("FitT", FitTarget, FeatureTarget)
 
 VERSION = 5  # what rows say, and how fits are made where no recipe says it
 
@@ -18,18 +21,15 @@ VERSION = 5  # what rows say, and how fits are made where no recipe says it
 def fitted(entry: Mapping[str, Any], setting: str, method: str) -> dict[str, Any]:
     """What an entry of `probes` adds to the spec of its fits, besides what they read."""
     protocol = protocols.load(entry["protocol"])
-    spec = {
+    return {
         "protocol": protocol["name"],
         "recipe": protocols.digest(entry["protocol"], setting, method),
         "setting": setting,
         "method": method,
         "keep": keeps(entry, setting),
+        "extensions": extensions.used(protocol["methods"][method]["family"]) or None,
+        "labels": ONE_VS_REST if entry["one_vs_rest"] else None,
     }
-    if own := extensions.used(protocol["methods"][method]["family"]):
-        spec["extensions"] = own
-    if entry["one_vs_rest"]:
-        spec["labels"] = ONE_VS_REST
-    return spec
 
 
 def keeps(entry: Mapping[str, Any], setting: str) -> bool:
@@ -44,18 +44,23 @@ def keeps(entry: Mapping[str, Any], setting: str) -> bool:
     return any(fnmatchcase(setting, pattern) for pattern in asked)
 
 
-def once(found: Iterable[Target]) -> list[Target]:
+def same(a: AnyFit, b: AnyFit) -> bool:
+    """Whether two targets are one fit, kept or not."""
+    return a.name == b.name and replace(a.spec, keep=True) == replace(b.spec, keep=True)
+
+
+def once(found: Iterable[FitT]) -> list[FitT]:
     """Each fit once; of entries that ask for the same one, that which keeps it counts."""
-    of_name: dict[str, list[Target]] = defaultdict(list)
+    of_name: dict[str, list[FitT]] = defaultdict(list)
     for t in found:
-        same = of_name[t.name]
-        for n, other in enumerate(same):
-            if {**t.spec, "keep": True} == {**other.spec, "keep": True}:
-                same[n] = t if t.spec["keep"] else other
+        known = of_name[t.name]
+        for n, other in enumerate(known):
+            if same(t, other):
+                known[n] = t if t.spec.keep else other
                 break
         else:
-            same.append(t)
-    return [t for same in of_name.values() for t in same]
+            known.append(t)
+    return [t for known in of_name.values() for t in known]
 
 
 def labelled(dataset: str, entry: Mapping[str, Any]) -> str:

@@ -13,9 +13,11 @@ from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.lora import Collection
 from actprobe.plan import Target
-from actprobe.probes import elsewhere, feature_targets, refusals
+from actprobe.probes import elsewhere, evaluations, feature_targets, refusals
 from actprobe.probes import protocol as protocols
-from actprobe.probes.stage import VERSION, fitted, labelled, once
+from actprobe.probes.evaluations import EvaluationTarget
+from actprobe.probes.records import FeatureTarget, FitArgs, FitSpec, FitTarget
+from actprobe.probes.stage import VERSION, fitted, labelled, once, same
 from actprobe.probes.useless import without_models
 
 # Weights that balance work: CPU seconds of one fit with its search at n_train 1024, d 384.
@@ -40,8 +42,8 @@ def targets(
     known: Mapping[str, list[Target]],
     memo: DigestMemo,
     loras: Mapping[str, Collection] | None = None,
-) -> list[Target]:
-    """Every probe result that the config's `probes` list asks for.
+) -> list[Target[Any, Any]]:
+    """Every probe result that the config's `probes` list asks for: fits, and evaluations of fits.
 
     A source is probed by the methods that read its kind: activations or SAE latents, of one vector
     per text or of all its tokens, or features of LoRA weights (loras: their collections). Raises
@@ -68,8 +70,9 @@ def targets(
                 "the array or SAE differently"
             )
     kinds["texts"] = {elsewhere.TEXTS: {name: [t] for name, t in texts.items()}}
-    found: list[Target] = []
-    of_features: list[Target] = []
+    found: list[FitTarget] = []
+    of_features: list[FeatureTarget] = []
+    applied: dict[int, list[FitTarget]] = defaultdict(list)  # by number of the entry
     places: dict[str, str] = {}
     for n, entry in enumerate(config.get("probes") or []):
         where = f"probes[{n}]"
@@ -82,14 +85,37 @@ def targets(
         refusals.check_of_collections(entry, where)
         for t in _entry(config, entry, where, texts, kinds):
             found.append(t)
-            if t.args["applied"] and places.setdefault(t.name, t.path) != t.path:
+            if entry["apply_to"] and not t.args.applied:
+                applied[n].append(t)
+            if t.args.applied and places.setdefault(t.name, t.path) != t.path:
                 raise ConfigError(
                     f"probes[{n}]: {t.name} is asked for twice with different settings; make one of "
                     "them an experiment of its own (they share the cache)"
                 )
     of_features = once(of_features)
     feature_targets.check_names(of_features)
-    return [*without_models(once(found), texts.values()), *of_features]
+    fits = without_models(once(found), texts.values())
+    tried = _tried(config, applied, fits, texts, kinds)
+    return [*fits, *of_features, *{t.path: t for t in tried}.values()]
+
+
+def _tried(
+    config: Mapping[str, Any],
+    applied: Mapping[int, list[FitTarget]],
+    fits: Iterable[FitTarget],
+    texts: Mapping[str, Target],
+    kinds: Mapping[str, Matrices],
+) -> Iterator[EvaluationTarget]:
+    """The evaluations of entries with `apply_to`, whose fits another entry may keep."""
+    useful: dict[str, list[FitTarget]] = defaultdict(list)
+    for t in fits:
+        if t.args.unfit is None:
+            useful[t.name].append(t)
+    for n, found in applied.items():
+        own = [t for asked in found for t in useful[asked.name] if same(t, asked)]
+        yield from evaluations.targets(
+            config, config["probes"][n], own, texts, kinds, f"probes[{n}]"
+        )
 
 
 def _by_source(matrices: Iterable[Target]) -> Matrices:
@@ -105,7 +131,7 @@ def _entry(
     where: str,
     texts: Mapping[str, Target],
     kinds: Mapping[str, Matrices],
-) -> Iterator[Target]:
+) -> Iterator[FitTarget]:
     protocol = protocols.load(entry["protocol"])
     ignores = protocol["split"].get("groups") == "ignore"
     refusals.check_named(protocol, entry, where)
@@ -256,36 +282,37 @@ def _target(
     setting: str,
     method: str,
     data: Mapping[str, Target],
-) -> Target:
+) -> FitTarget:
     protocol, matrix = protocols.load(entry["protocol"]), data["matrix"]
     name, applied = protocol["name"], protocols.tests_elsewhere(protocol)
     place = _place(matrix)
     source, dataset = place["source"], labelled(matrix.item, entry)
-    params = {
-        **fitted(entry, setting, method),
-        **{role.replace("matrix", t.stage): t.identity for role, t in data.items()},
-    }
-    args = {
-        **place,
-        "dataset": matrix.item,
-        "protocol": entry["protocol"],
-        "applied": applied,
-        "threshold": entry["threshold"],
-        **{role: t.path for role, t in data.items()},
-    }
+    more: dict[str, Any] = {}
     if "test_texts" in data:
-        args |= _tested(data, place["position"])
-        dataset += f"@{args['condition']}" if applied else ""
+        more |= _tested(data, place["position"])
+        dataset += f"@{more['condition']}" if applied else ""
     if "compare_texts" in data:
-        args["compare_with"] = data["compare_texts"].item
-        args["skips"] = config["on_bad_dataset"] == "skip"
+        more["compare_with"] = data["compare_texts"].item
+        more["skips"] = config["on_bad_dataset"] == "skip"
+    spec = FitSpec(
+        **fitted(entry, setting, method), **{role: t.identity for role, t in data.items()}
+    )
+    args = FitArgs(
+        **place,
+        dataset=matrix.item,
+        protocol=entry["protocol"],
+        applied=applied,
+        threshold=entry["threshold"],
+        **{role: t.path for role, t in data.items()},
+        **more,
+    )
     loaded = source if matrix.stage == "latents" else place["model"] or source
     return plan.target(
         config["cache_dir"],
         "probes",
         VERSION,
         f"{name}/{setting}/{source}/{dataset}.{method}",
-        params,
+        spec,
         loader=f"{name}.{setting}.{loaded}",
         item=matrix.item,
         inputs={t.path: t for t in data.values()}.values(),

@@ -31,6 +31,7 @@ FEATURE_TABLES = {
 }
 FEATURES = ("representations", "modules", "confusion")
 SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
+TRANSFER_TABLES = {"transfer": "tables/transfer.csv"}
 ALWAYS = ("scores_by_layer", "scores_by_dataset", "quiver", "leakage")
 WITH_SAES = ("sae_scatter", "sae_by_dataset", "scores_by_k")
 TRAINING = "sae_training"
@@ -72,6 +73,12 @@ def has_features(config: Mapping[str, Any]) -> bool:
     return any(map(reads_features, _entries(config)))
 
 
+def has_evaluations(config: Mapping[str, Any]) -> bool:
+    """Whether fits of a config are tried on collections of `apply_to`."""
+    applied = [e["protocol"] for e in _entries(config) if e.get("apply_to")]
+    return not all(protocol.tests_elsewhere(protocol.load(name)) for name in applied)
+
+
 def _entries(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The `probes` of a config, whose protocols may name what files of `extensions` register."""
     extensions.loaded(config)
@@ -81,6 +88,7 @@ def _entries(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def tables_of(config: Mapping[str, Any]) -> dict[str, str]:
     """The tables of a config's results: name -> path below its folder."""
     found = TABLES | (SAE_TABLES if config.get("saes") else {})
+    found |= TRANSFER_TABLES if has_evaluations(config) else {}
     return found | (FEATURE_TABLES if has_features(config) else {})
 
 

@@ -23,6 +23,7 @@ from actprobe.results import (
     saes,
     select,
     tables,
+    transfer,
 )
 from actprobe.results.layout import FEATURE_TABLES, FEATURES, SAE_TABLES, TABLES, TRAINING, folder
 from actprobe.results.views import baseline
@@ -49,17 +50,22 @@ def make_tables(
     encoded: Sequence[Mapping[str, Any]] = (),
     origin: Mapping[str, Any] = provenance.NOWHERE,
     refused: pd.DataFrame | None = None,
+    evaluations: Iterable[str | Path] = (),
 ) -> None:
     """Collect these probe artefacts and write the tables of the config's experiment.
 
     `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says;
-    `origin`: what `provenance.origin` says; `refused`: what `lora.left_out` says.
+    `origin`: what `provenance.origin` says; `refused`: what `lora.left_out` says; `evaluations`:
+    artefacts of fits tried on other collections.
     """
     extensions.loaded(config)
     table, skipped = tables.collect(probes, config["experiment"])
     known = tables.dataset_table(datasets, provenance.facts(origin["reads"]))
     where_from = provenance.table(origin, table["key"], config)
     write_tables(config, table, skipped, known, where_from, refused)
+    if layout.has_evaluations(config):
+        cells = transfer.matrix(transfer.collect(evaluations))
+        csvs.write(cells, Path(folder(config)) / layout.TRANSFER_TABLES["transfer"])
     if config.get("saes"):
         root = Path(folder(config))
         csvs.write(saes.codes_table(encoded), root / SAE_TABLES["saes"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from actprobe import lora, store
 from actprobe.probes.keep.steps import Units
+from actprobe.probes.records import FeatureArgs
 from actprobe.probes.scaling import standardise
 from actprobe.probes.splits import Rows, Split
 
@@ -75,22 +76,22 @@ class Features:
         return [x[: ends[0]], x[ends[0] : ends[1]], x[ends[1] :]], told, steps
 
 
-def load(args: Mapping[str, Any]) -> Features:
+def load(args: FeatureArgs) -> Features:
     """The features that a target reads, its parts side by side.
 
     The control recipe_only leaves out ignored metadata, and LoRAs whose weights cannot be used; it
     has the joint values of what is left.
     """
-    parts = [lora.load(path, args["patterns"]) for path in args["features"]]
+    parts = [lora.load(path, args.patterns) for path in args.features]
     first = parts[0]
     x = first.x if len(parts) == 1 else np.concatenate([p.x for p in parts], axis=1)
     repeated = np.concatenate([p.flag for p in parts]) == _REPEATED
-    if args["representation"] != "recipe_only":
+    if args.representation != "recipe_only":
         unit = np.concatenate([p.unit for p in parts])
         return Features(x, unit, first.units, first.mask, first.id, repeated)
-    entries = store.read_header(args["features"][0])["facts"]["entries"]
-    kept = np.array([e not in args["ignored"] for e in entries])
-    rows = np.isin(first.id.astype(str), lora.load(args["usable"]).id.astype(str))
+    entries = store.read_header(args.features[0])["facts"]["entries"]
+    kept = np.array([e not in args.ignored for e in entries])
+    rows = np.isin(first.id.astype(str), lora.load(args.usable or "").id.astype(str))
     x = x[rows][:, kept]
     cells = lora.joint(x)
     repeated = np.concatenate([repeated[kept], np.zeros(cells.shape[1], bool)])

@@ -12,20 +12,19 @@ from actprobe import keys, lora
 from actprobe.errors import BadInput
 from actprobe.probes.data import Labels
 from actprobe.probes.kinds import kind_of_classes
+from actprobe.probes.records import FeatureArgs
 
 
-def read(
-    args: Mapping[str, Any], content: Any, rule: Mapping[str, Any], ids: NDArray[Any]
-) -> Labels:
+def read(args: FeatureArgs, content: Any, rule: Mapping[str, Any], ids: NDArray[Any]) -> Labels:
     """Those of the LoRAs `ids` [n] that have a label, in classes of no fewer than are asked for.
 
     args: of the target; content: as it was planned; rule: `split` of the protocol. Raises
     BadInput where none is left, or a class cannot be split, ActprobeError where the label table changed
     since.
     """
-    found = lora.Index.open(args["index"])
-    columns, table, least = args["columns"], args["table"], args["least"]
-    said = lora.labels.read(args["collection"], table, columns, found)
+    found = lora.Index.open(args.index)
+    columns, table, least = args.columns, args.table, args.least
+    said = lora.labels.read(args.collection, table, columns, found)
     if not table.get("tables"):
         rows = {id: list(row.values()) for id, row in said.items()}
         digest = lora.labels_digest([k for k, c in columns.items() if c], rows, found["id"])
