@@ -48,9 +48,8 @@ class _Writes(_Handler):
             if name in owner.repos:
                 self._json({"error": "exists", "url": f"{owner.url}/{name}"}, 409)
                 return
-            owner.repos[name] = Repo(
-                access="private" if asked.get("visibility") == "private" else "open"
-            )
+            private = asked.get("visibility") == "private"
+            owner.repos[name] = Repo(access="private" if private else "open")
             owner.add(name, {})
             self._json({"url": f"{owner.url}/{name}", "name": name})
         elif "/preupload/" in path:

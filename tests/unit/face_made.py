@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,8 @@ import transformers
 import yaml
 
 from actprobe import config as configuration
-from actprobe import experiment
+from actprobe import experiment, results, texts
+from actprobe.results.rows import Collections
 
 WORDS = "the a red blue small old dog house tree sees likes finds under near never".split()
 SOURCE = "tiny/resid_post.1"
@@ -72,7 +77,7 @@ def config(folder: Path, **changes: Any) -> dict[str, Any]:
         },
         "probes": [
             {"protocol": str(folder / "quick.yaml"), "sources": [f"{SOURCE}.*"],
-             "methods": ["logreg", "mean_difference"], "datasets": ["a"]},
+             "methods": ["logreg", "mean_difference"], "datasets": ["a"], "apply_to": ["b"]},
             {"protocol": str(folder / "quick.yaml"), "sources": [f"{SOURCE}.mean"],
              "methods": ["knn", "mlp"], "datasets": ["a"]},
             {"protocol": str(folder / "paper.yaml"), "settings": ["multi_token"],
@@ -97,9 +102,25 @@ def make(folder: Path, **changes: Any) -> Path:
     return file
 
 
+@cache
+def once() -> Path:
+    """The config file of an experiment that was run once in this process; never change it."""
+    folder = Path(tempfile.mkdtemp(prefix="actprobe-face-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make(folder)
+
+
 def run(file: Path) -> None:
     """Make all that a config file asks for and that is not there."""
     resolved = configuration.resolve(configuration.load_file(file))
-    for planned in (experiment.plan_texts(resolved), experiment.plan(resolved)):
-        for batch in planned.in_order():
-            experiment.run(batch, resolved, 1)
+    planned = experiment.plan_texts(resolved)
+    for batch in planned.in_order():
+        experiment.run(batch, resolved, 1)
+    planned = experiment.plan(resolved)
+    for batch in planned.in_order():
+        experiment.run(batch, resolved, 1)
+    paths = planned.paths("texts")
+    results.make_tables(
+        resolved, planned.paths("probes"), texts.describe(paths), results.encoded(planned),
+        evaluations=planned.paths("evaluations"), collections=Collections(paths),
+    )  # fmt: skip

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from actprobe import store
 from actprobe.config import nearest
@@ -21,7 +19,7 @@ from actprobe.face import card as cards
 from actprobe.face.card import Card
 from actprobe.face.origin import Origin
 from actprobe.plan import Target
-from actprobe.probes import door, keep, thresholds
+from actprobe.probes import keep, thresholds
 from actprobe.probes.keep import Scorer
 from actprobe.probes.kinds import BINARY
 from actprobe.results import rows as row_tables
@@ -91,7 +89,7 @@ def kept(targets: Sequence[Target], which: Mapping[str, Any]) -> Iterator[tuple[
 
 def _rows(t: Target) -> list[Row]:
     try:
-        return store.read_table(t.path).to_pylist()  # type: ignore[no-any-return]
+        return store.read_table(t.path).to_pylist()
     except BadInput as e:
         raise ActprobeError(f"{t.name} could not be fitted: {e}") from None
 
@@ -156,7 +154,8 @@ def threshold(t: Target, row: Row, found: Scorer) -> dict[str, Any] | None:
 def scores(t: Target, row: Row) -> pd.DataFrame:
     """id, split, label, score and prediction of each row of a fit; of several classes `score_CLASS`."""
     texts = [t.args[k] for k in ("texts", "test_texts") if t.args.get(k)]
-    known = row_tables.Collections(texts, t.args.get("features") or ())
+    usable = t.args.get("usable")  # of a control that leaves out items that others have
+    known = row_tables.Collections(texts, [usable] if usable else t.args.get("features") or ())
     found = row_tables.of_fit(row, *known.of_fit(store.read_header(t.path), row))
     found = found[["id", "collection", "split", "label", "score", "prediction"]]
     classes = json.loads(row.get("classes") or "[]")
@@ -166,14 +165,11 @@ def scores(t: Target, row: Row) -> pd.DataFrame:
     return found.reset_index(drop=True)
 
 
-def table(targets: Sequence[Target]) -> pd.DataFrame:
-    """The rows of some files without what is kept beside them; those that are tombstones have none."""
-    parts = []
-    for t in targets:
-        if store.read_header(t.path)["bad"]:
-            continue
-        store.checked(t.path)
-        parts.append(door.told(pq.read_table(t.path, partitioning=None)))
-    return (
-        pa.concat_tables(parts, promote_options="default").to_pandas() if parts else pd.DataFrame()
-    )
+def matching_rows(table: pd.DataFrame, which: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table whose columns match patterns. Raises ActprobeError for an unknown column."""
+    for name, pattern in which.items():
+        if name not in table.columns:
+            raise ActprobeError(f"no evaluation has a {name!r}; {nearest(name, table.columns)}")
+        fits = [fnmatch.fnmatch(str(v), str(pattern)) for v in table[name]]
+        table = table[fits]
+    return table.reset_index(drop=True)

@@ -132,7 +132,7 @@ def _json(path: Path) -> dict[str, Any]:
             raise BadInput(f"{path}: too large to describe a probe")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
-        raise bad_file(path, e, "expected the card of a probe: ") from None  # type: ignore[arg-type]
+        raise bad_file(path, e, "expected the card of a probe: ") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected an object")
     return content

@@ -58,7 +58,9 @@ def of_target(t: Target, config: Mapping[str, Any], known: Mapping[str, Target])
     args = t.args
     if t.stage == "texts":
         return Origin("texts", "texts")
-    place = {k: str(args.get(k) or "") for k in ("source", "model", "site", "position")}
+    place: dict[str, Any] = {
+        k: str(args.get(k) or "") for k in ("source", "model", "site", "position")
+    }
     if "activations" in args:  # latents
         below = of_target(known[args["activations"]], config, known)
         settings = {k: v for k, v in config["saes"][t.loader].items() if k != "source"}

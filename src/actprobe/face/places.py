@@ -32,7 +32,7 @@ def point_of(model: Any, site: str, settings: Mapping[str, Any]) -> tuple[Point,
         check_sites(config, [site], type(model).__name__)
         part = language_parts(model)[-1]
         known = special_cases.LAYER_LISTS.get(families.model_type(described))
-        n = families.n_layers(described) or settings.get("n_layers")
+        n: Any = families.n_layers(described) or settings.get("n_layers")
         _, layers = find_layers(part, n, settings.get("layer_list") or known)
         if families.is_one_of(described, special_cases.SHARED_LAYERS):
             layers = share_layers(layers, n)

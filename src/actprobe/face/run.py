@@ -179,26 +179,31 @@ class Run:
 
     def scores(self, **which: Any) -> pd.DataFrame:
         """Scores of all rows of the kept fits; which: as of `probes`. Columns as in scores.parquet."""
+        from actprobe import lora
         from actprobe.results import rows
 
         chosen = fits.files(self.known.get("probes", []), which)
-        places = [t.path for s in ("texts", "features") for t in self.known.get(s, [])]
-        there = [p for p in places if Path(p).is_file()]
-        known = rows.Collections(
-            *([p for p in there if p.endswith(e)] for e in (".parquet", ".h5"))
-        )
+        of = {s: [t.path for t in self.known.get(s, [])] for s in ("texts", "features")}
+        there = {s: [p for p in paths if Path(p).is_file()] for s, paths in of.items()}
+        known = rows.Collections(there["texts"], lora.telling(there["features"]))
         return rows.scores([t.path for t in chosen], known, self.config["experiment"])
 
     def evaluations(self, **which: Any) -> pd.DataFrame:
-        """Numbers of fits on collections that they were not fitted on; which: as of `probes`."""
-        chosen = fits.files(self.known.get("evaluations", []), which)
-        if not chosen:
-            asked = bool(self.known.get("evaluations"))
+        """Numbers of fits on collections that they were not fitted on, and on their own test rows.
+
+        which: patterns of columns (dataset, collection, source, method, …).
+        """
+        from actprobe.results import transfer
+
+        own = self.known.get("evaluations", [])
+        table = transfer.collect(t.path for t in own if Path(t.path).is_file())
+        if table.empty:
+            asked = bool(own)
             why = (
                 f"make them: {self.command('evaluations')}" if asked else "`apply_to` asks for them"
             )
             raise ActprobeError(f"no evaluations are there; {why}")
-        return fits.table(chosen)
+        return fits.matching_rows(table, which)
 
     def show(self, patterns: Sequence[str] = ("*",)) -> pd.DataFrame:
         """What is cached: stage, name, path, bytes and key of each file whose name matches."""

@@ -162,18 +162,11 @@ class _Then:
 
 def _decide(model: Any) -> Callable[[Tensor], Tensor]:
     """The decisions of a linear model or a network on vectors."""
-    if model.scorer == "linear":
-        planes = [_planes(model.arrays)]
-        active = _as_is
-    else:
-        n = int(model.how["layers"])
-        planes = [
-            tuple(
-                torch.tensor(model.arrays[f"{k}_{i}"], dtype=torch.float32)
-                for k in ("weight", "bias")
-            )
-            for i in range(n)
-        ]  # type: ignore[misc]
+    active: Callable[[Tensor], Tensor] = _as_is
+    planes = [_planes(model.arrays)] if model.scorer == "linear" else []
+    if not planes:
+        of = {k: torch.tensor(v, dtype=torch.float32) for k, v in model.arrays.items()}
+        planes = [(of[f"weight_{i}"], of[f"bias_{i}"]) for i in range(int(model.how["layers"]))]
         active = _ACTIVATIONS[model.how["activation"]]
 
     def decide(x: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def push(
     _ask(repo, "make the repository", lambda: api.create_repo(
         repo, repo_type=kind, private=not public, exist_ok=True
     ))  # fmt: skip
-    info = _ask(
+    info: Any = _ask(
         repo, "look at it", lambda: api.repo_info(repo, repo_type=kind, files_metadata=True)
     )
     if not info.private and not public:

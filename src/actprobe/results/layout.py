@@ -32,6 +32,7 @@ FEATURE_TABLES = {
 FEATURES = ("representations", "modules", "confusion")
 SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
 TRANSFER_TABLES = {"transfer": "tables/transfer.csv"}
+ROW_TABLES = {"scores": "tables/scores.parquet", "errors": "tables/errors.csv"}  # of kept fits
 ALWAYS = ("scores_by_layer", "scores_by_dataset", "quiver", "leakage")
 WITH_SAES = ("sae_scatter", "sae_by_dataset", "scores_by_k")
 TRAINING = "sae_training"
@@ -89,6 +90,7 @@ def tables_of(config: Mapping[str, Any]) -> dict[str, str]:
     """The tables of a config's results: name -> path below its folder."""
     found = TABLES | (SAE_TABLES if config.get("saes") else {})
     found |= TRANSFER_TABLES if has_evaluations(config) else {}
+    found |= ROW_TABLES if _entries(config) else {}
     return found | (FEATURE_TABLES if has_features(config) else {})
 
 

@@ -20,6 +20,7 @@ from actprobe.results import (
     figures,
     layout,
     report,
+    rows,
     saes,
     select,
     tables,
@@ -51,14 +52,17 @@ def make_tables(
     origin: Mapping[str, Any] = provenance.NOWHERE,
     refused: pd.DataFrame | None = None,
     evaluations: Iterable[str | Path] = (),
+    collections: rows.Collections | None = None,
 ) -> None:
     """Collect these probe artefacts and write the tables of the config's experiment.
 
     `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says;
     `origin`: what `provenance.origin` says; `refused`: what `lora.left_out` says; `evaluations`:
-    artefacts of fits tried on other collections.
+    artefacts of fits tried on other collections; `collections`: what the fits read, for the tables of
+    single rows.
     """
     extensions.loaded(config)
+    probes = list(probes)
     table, skipped = tables.collect(probes, config["experiment"])
     known = tables.dataset_table(datasets, provenance.facts(origin["reads"]))
     where_from = provenance.table(origin, table["key"], config)
@@ -66,10 +70,22 @@ def make_tables(
     if layout.has_evaluations(config):
         cells = transfer.matrix(transfer.collect(evaluations))
         csvs.write(cells, Path(folder(config)) / layout.TRANSFER_TABLES["transfer"])
+    if collections is not None and config.get("probes"):
+        write_rows(config, probes, collections)
     if config.get("saes"):
         root = Path(folder(config))
         csvs.write(saes.codes_table(encoded), root / SAE_TABLES["saes"])
         csvs.write(saes.training_table(encoded), root / SAE_TABLES["sae_training"])
+
+
+def write_rows(
+    config: Mapping[str, Any], probes: Sequence[str | Path], collections: rows.Collections
+) -> None:
+    """Write the score of every row of the kept fits, and the rows that they get most wrong."""
+    root = Path(folder(config))
+    out = {name: root / path for name, path in layout.ROW_TABLES.items()}
+    rows.write_scores(rows.scores(probes, collections, config["experiment"]), out["scores"])
+    csvs.write(rows.errors(probes, collections, config["experiment"]), out["errors"])
 
 
 def write_tables(

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from actprobe import lora, store
@@ -25,7 +27,6 @@ ERRORS = [*SCORES, "margin", "text"]
 MOST = 20  # errors told of each fit
 _SPLITS = ("train", "validation", "test")
 _OF_FIT = ("source", "protocol", "setting", "condition", "method", "k", "seed", "key")
-_RECIPE = "recipe_only"  # a control that leaves out items that others have
 
 Row = Mapping[str, Any]
 Ids = NDArray[Any]
@@ -34,35 +35,28 @@ Ids = NDArray[Any]
 class Collections:
     """The collections that fits read: ids (and texts) of rows by their place.
 
-    texts, features: paths of their artefacts. A fit file names what it was made from by key.
+    texts: paths of their artefacts; features: of one representation of each collection of LoRAs, which
+    tells the ids of all. A fit file names what it was made from by key.
     """
 
     def __init__(self, texts: Iterable[str | Path], features: Iterable[str | Path] = ()) -> None:
         self._texts = {(_key(p), dataset_name(p)): str(p) for p in texts}
-        self._features = {_key(p): str(p) for p in features}
+        self._features = {Path(p).parent.name: str(p) for p in features}
 
     def of_fit(self, header: Mapping[str, Any], row: Row) -> tuple[str, Ids, str, Ids]:
         """Name and ids of the collection that a fit was fitted on, and of the one that tests it."""
         read = set(header["from"])
-        own = {name: path for (key, name), path in self._texts.items() if key in read}
+        own = {name: (key, path) for (key, name), path in self._texts.items() if key in read}
         if not own:
-            name, ids = self._of_features(read, row)
+            name = row["source"].partition("/")[0]
+            ids = lora.load(self._features[name]).id
             return name, ids, name, ids
         dataset = row["dataset"]
         if dataset not in own:  # a file of equal content under another name
             own[dataset] = next(iter(own.values()))
-        tests = [n for n in own if n == row.get("test_set")] or [n for n in own if n != dataset]
-        test = tests[0] if tests else dataset
-        return dataset, _column(own[dataset], "id"), test, _column(own[test], "id")
-
-    def _of_features(self, read: set[str], row: Row) -> tuple[str, Ids]:
-        found = {p: lora.load(p).id for k, p in self._features.items() if k in read}
-        collection, _, representation = row["source"].partition("/")
-        path = next(p for p in found if f"/{representation}" in p or len(found) == 1)
-        ids = found.pop(path)
-        if representation == _RECIPE and found:
-            ids = ids[np.isin(ids.astype(str), next(iter(found.values())).astype(str))]
-        return collection, ids
+        others = [n for n, (key, _) in own.items() if key != own[dataset][0]]
+        test = next((n for n in others if n == row.get("test_set")), [*others, dataset][0])
+        return dataset, _column(own[dataset][1], "id"), test, _column(own[test][1], "id")
 
     def texts_of(self, collection: str) -> tuple[Ids, Ids] | None:
         """Ids and texts of a dataset; None of LoRAs."""
@@ -112,6 +106,21 @@ def errors(
             wrong.assign(experiment=experiment, text=wrong["id"].map(text).fillna("").astype(str))
         )
     return pd.concat(parts, ignore_index=True)[ERRORS] if parts else _empty(ERRORS)
+
+
+def write_scores(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of `scores` as Parquet; equal input gives equal bytes."""
+    words = [c for c in SCORES if c not in ("k", "seed", "score")]
+    fields = [
+        (c, pa.dictionary(pa.int32(), pa.string()) if c != "id" else pa.string()) for c in words
+    ]
+    kinds = dict(fields) | {"k": pa.int32(), "seed": pa.int32(), "score": pa.float64()}
+    typed = table.assign(**{c: table[c].astype("Int32") for c in ("k", "seed")})
+    typed["score"] = typed["score"].astype("float64")
+    schema = pa.schema([(c, kinds[c]) for c in SCORES])
+    pq.write_table(
+        pa.Table.from_pandas(typed, schema, preserve_index=False), path, compression="zstd"
+    )
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:
