@@ -141,7 +141,7 @@ def test_plain_weights_and_the_config_beside_them(tmp_path):
     ("state", "words"),
     [({"linear.weight": torch.ones(1, D), "linear.bias": torch.ones(1)}, "no threshold"),
      ({"linear.weight": torch.ones(1, D), "linear.bias": torch.ones(1), "threshold": torch.tensor(0.0),
-       "dataset_mean": torch.ones(D - 1), "dataset_std": torch.ones(D)}, r"dataset_mean \(4,\), expected"),
+       "dataset_mean": torch.ones(D - 1), "dataset_std": torch.ones(D)}, "dataset_mean .4,., expected"),
      ({"weight": torch.full((1, D), torch.nan)}, "'weight' has values that are not finite"),
      ({"weight": torch.ones(2, D), "bias": torch.ones(3)}, "do not fit each other"),
      ({"q.weight": torch.ones(2, D), "v.weight": torch.ones(3, D)}, "expected one output"),
@@ -165,15 +165,9 @@ def test_a_control_vector_is_what_gguf_reads(tmp_path):
 
 
 @pytest.mark.parametrize("form", probes_out.ENDINGS)
-def test_what_a_format_cannot_hold_is_refused(tmp_path, form, monkeypatch):
-    tree = made("tree")
-    for package in ("onnx", "skops"):
-        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
-        monkeypatch.setitem(sys.modules, f"{package}.io", types.ModuleType(package))
-        for name in ("helper", "numpy_helper"):
-            monkeypatch.setattr(sys.modules[package], name, None, raising=False)
+def test_what_a_format_cannot_hold_is_refused(tmp_path, form):
     with pytest.raises(ActprobeError, match="file holds"):
-        tree.export(form, tmp_path / "x")
+        made("tree").export(form, tmp_path / "x")
 
 
 @pytest.mark.parametrize("package", ["onnx", "skops"])

@@ -67,7 +67,7 @@ def test_tables_and_evaluations_are_read(run):
     assert "test_score" in run.table("probes")
     found = run.evaluations(collection="b", method="logreg")
     assert set(found["collection"]) == {"b"} and found["score"].notna().all()
-    with pytest.raises(ActprobeError, match="did you mean 'probes'.*snakemake --cores 2 tables"):
+    with pytest.raises(ActprobeError, match=r"did you mean 'probes'.*snakemake --cores 2 tables"):
         run.table("probe")
 
 

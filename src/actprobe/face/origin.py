@@ -13,6 +13,7 @@ from actprobe.plan import Target, plain
 # What a probe reads -> whether it is one vector of each row, or all tokens of a row.
 OF_MODELS = ("activations", "pooled", "tokens", "latents", "token_latents")
 OF_TOKENS = ("tokens", "pooled", "token_latents")
+MARK = "_actprobe_identity"  # on a model that was loaded here
 _OF_TEXTS = ("texts", "stage", "version")  # in the spec of activations: the rows, not their reading
 
 
@@ -105,25 +106,25 @@ def differences(ours: Origin, theirs: Origin) -> list[Difference]:
     found = []
     if ours.identity and theirs.identity:
         if plain(ours.identity) != plain(theirs.identity):
-            found.append(Difference("model", _called(ours), _called(theirs)))
+            found.append(Difference("model", called(ours), called(theirs)))
     elif ours.model and theirs.model and ours.model != theirs.model:
         found.append(Difference("model", ours.model, theirs.model))
     for what in ("site", "position"):
         a, b = (o.as_read.get(what, getattr(o, what)) for o in (ours, theirs))
         if a and b and plain(a) != plain(b):
-            found.append(Difference(what, _word(a), _word(b)))
+            found.append(Difference(what, word(a), word(b)))
     tokens = [dict(plain(o.as_read.get("tokens", {}))) for o in (ours, theirs)]
     if all(tokens):
         chats = [t.pop("chat", None) for t in tokens]
         if chats[0] != chats[1]:
-            found.append(Difference("template", *map(_word, chats)))
+            found.append(Difference("template", *map(word, chats)))
         for key in sorted(tokens[0].keys() & tokens[1].keys()):  # some are of some positions alone
             a, b = (t[key] for t in tokens)
             if a != b:
-                found.append(Difference(key, _word(a), _word(b)))
+                found.append(Difference(key, word(a), word(b)))
     a, b = (plain(o.sae["identity"]) if o.sae else None for o in (ours, theirs))
     if a != b and (a is None) == (b is None):
-        found.append(Difference("SAE", _word(a), _word(b)))
+        found.append(Difference("SAE", word(a), word(b)))
     if ours.reads in ("features", "texts") and ours.source != theirs.source:
         found.append(Difference("source", ours.source, theirs.source))
     return found
@@ -147,15 +148,16 @@ def require_none(found: Sequence[str], override: str | None, what: str) -> list[
     return [f"{f} ({override})" for f in found]
 
 
-def _called(origin: Origin) -> str:
-    """A model by its name and what tells it apart."""
+def called(origin: Origin) -> str:
+    """The model of an origin by its name and what tells it apart."""
     identity = plain(origin.identity)
     if "hub" in identity:
         return f"{origin.model} (hub:{identity['hub']} at {str(identity['revision'])[:12]})"
-    return f"{origin.model} ({_word(identity)})"
+    return f"{origin.model} ({word(identity)})"
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """A value in a message."""
     if isinstance(value, str):
         return value
     text = json.dumps(plain(value), sort_keys=True, ensure_ascii=False)

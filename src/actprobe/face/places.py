@@ -10,15 +10,13 @@ import torch
 
 from actprobe import plan
 from actprobe.errors import ActprobeError, BadInput
-from actprobe.face.origin import Difference, Origin, _called, _word
+from actprobe.face.origin import MARK, Difference, Origin, called, word
 from actprobe.face.reader import own_config
 from actprobe.keys import DigestMemo
 from actprobe.models import families, special_cases
 from actprobe.models.load import check_sites
 from actprobe.models.sites import Point, find_layers, hook_point, language_parts, share_layers
 from actprobe.models.sources import locate
-
-MARK = "_actprobe_identity"  # on a model that was loaded here
 
 
 def point_of(model: Any, site: str, settings: Mapping[str, Any]) -> tuple[Point, str | None]:
@@ -60,31 +58,31 @@ def which(origin: Origin, model: Any, tokenizer: Any) -> list[str]:
     """
     if not origin.identity:
         return []
-    called = str(getattr(model.config, "_name_or_path", "") or "")
-    identity = getattr(model, MARK, None) or _identity(origin, model, called)
+    named = str(getattr(model.config, "_name_or_path", "") or "")
+    identity = getattr(model, MARK, None) or _identity(origin, model, named)
     ours, found = plan.plain(origin.identity), []
     if identity is None:
-        theirs = f"{called or type(model).__name__} (it does not say which files or commit it is)"
-        found.append(Difference("model", _called(origin), theirs))
+        theirs = f"{named or type(model).__name__} (it does not say which files or commit it is)"
+        found.append(Difference("model", called(origin), theirs))
     elif plan.plain(identity) != ours:
-        found.append(Difference("model", _called(origin), f"{called} ({_word(identity)})"))
+        found.append(Difference("model", called(origin), f"{named} ({word(identity)})"))
     of_tokenizer = str(getattr(tokenizer, "name_or_path", "") or "")
-    if not getattr(model, MARK, None) and called and of_tokenizer != called:
-        found.append(Difference("tokenizer", called, of_tokenizer or "does not say whose it is"))
+    if not getattr(model, MARK, None) and named and of_tokenizer != named:
+        found.append(Difference("tokenizer", named, of_tokenizer or "does not say whose it is"))
     return [str(d) for d in found]
 
 
-def _identity(origin: Origin, model: Any, called: str) -> Mapping[str, Any] | None:
+def _identity(origin: Origin, model: Any, named: str) -> Mapping[str, Any] | None:
     """What identifies a model, as a config would say it; None where it does not tell."""
     ours = plan.plain(origin.identity)
     if "hub" in ours:
         commit = getattr(model.config, "_commit_hash", None)
         more = {k: v for k, v in ours.items() if k not in ("hub", "revision")}
-        return {"hub": called, "revision": commit, **more} if commit else None
-    if not called or not Path(called).is_dir():
+        return {"hub": named, "revision": commit, **more} if commit else None
+    if not named or not Path(named).is_dir():
         return None
     config = own_config(origin)
-    config["models"] = {origin.model: {**origin.settings, "source": called}}
+    config["models"] = {origin.model: {**origin.settings, "source": named}}
     memo = DigestMemo(config["cache_dir"])
     found = locate(config, origin.model, {}, memo)
     memo.save()

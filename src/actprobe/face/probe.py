@@ -177,6 +177,10 @@ class Probe:
             self._readers[override] = Reader(self.origin, self._config, override)
         return self._readers[override]
 
+    def load_model(self, override: str | None = None) -> tuple[Any, Any]:
+        """The probe's model with its head, as transformers has it, and its tokenizer."""
+        return self.reader(override).causal()
+
     def score_texts(
         self,
         texts: Sequence[Any],

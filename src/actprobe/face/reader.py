@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from actprobe import config as configuration
 from actprobe import experiment, plan, store
 from actprobe.errors import BadInput
-from actprobe.face.origin import Difference, Origin, _called, require_none
+from actprobe.face.origin import MARK, Difference, Origin, called, require_none
 from actprobe.keys import DigestMemo
 from actprobe.models import extract, together
 from actprobe.models.artefact import kept_offsets
@@ -90,6 +90,7 @@ class Reader:
         weakref.finalize(self, self._stack.close)
         self._described: Described | None = None
         self._session: Session | None = None
+        self._asked: plan.Target[Any, Any] | None = None
         self.overridden: list[str] = []
         self._override = override
 
@@ -106,13 +107,14 @@ class Reader:
             found = replace(origin, as_read={**origin.as_read, "model": dict(source.identity)})
             ours = plan.plain(origin.identity)
             other = bool(ours) and plan.plain(found.identity) != ours
-            differs = [str(Difference("model", _called(origin), _called(found)))] if other else []
+            differs = [str(Difference("model", called(origin), called(found)))] if other else []
             self.overridden += require_none(
                 differs, self._override, f"models.{origin.model} is not the model of this probe"
             )
             _have(self._config, needed, [t.path for t in source.inputs])
             asked = Asked(site=origin.site, place=source.place_of(origin.site))
             t = plan.Target("activations", origin.model, "", "", "", "", plan.Nothing(), (), asked)
+            self._asked = t
             entering = described(origin.model, self._config["models"][origin.model], [t])
             self._described = self._stack.enter_context(entering)
             memo.save()
@@ -129,6 +131,17 @@ class Reader:
         if self._session is None:
             self._session = self.described.load([])
         return self._session
+
+    def causal(self) -> tuple[Any, Any]:
+        """The whole model with its head, which generates, and its tokenizer; loaded anew."""
+        from actprobe.answers import loading
+
+        name, settings = self.origin.model, self.described.settings
+        assert self._asked is not None
+        with loading.described(name, settings, self._asked) as found:
+            model = found._model
+        setattr(model, MARK, dict(self.origin.identity))
+        return model, self.reading.tokenizer
 
     def tokens(self, rows: Rows, names: Sequence[str], cut: bool = False) -> Tokens:
         """The tokens of rows. cut: shorten rows that are longer than the model reads.

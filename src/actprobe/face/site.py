@@ -200,9 +200,7 @@ class Site:
         """Put the hook in place; returns its handle."""
 
         def read(h: Tensor) -> None:
-            self._calls = 0 if counter.fresh(self.name) else self._calls + 1
-            if self._calls == self.point.call:
-                seen(self, self(h, counter))
+            self.read(h, counter, seen)
 
         if self.point.at_input:
 
@@ -215,6 +213,12 @@ class Site:
             read(out[0] if isinstance(out, (tuple, list)) else out)
 
         return self.point.module.register_forward_hook(after)
+
+    def read(self, h: Tensor, counter: Counter, seen: Callable[[Site, list[Tensor]], None]) -> None:
+        """Take in what passes; of a module that stands for several layers only the right one."""
+        self._calls = 0 if counter.fresh(self.name) else self._calls + 1
+        if self._calls == self.point.call:
+            seen(self, self(h, counter))
 
     @torch.no_grad()
     def __call__(self, h: Tensor, counter: Counter) -> list[Tensor]:

@@ -143,8 +143,8 @@ def _gguf(probe: Probe, path: Path) -> None:
 
 
 def _skops(probe: Probe, path: Path) -> None:
-    io = _needed("skops.io", "skops")
-    io.dump(estimator(probe), path)
+    made = estimator(probe)
+    _needed("skops.io", "skops").dump(made, path)
 
 
 def estimator(probe: Probe) -> Any:
@@ -170,8 +170,6 @@ def estimator(probe: Probe) -> Any:
 
 def _onnx(probe: Probe, path: Path) -> None:
     """float32 `x` [N, d] to `decision` and `score`, [N] of two classes and of values, [N, classes]."""
-    onnx = _needed("onnx", "onnx")
-    helper, numbers = onnx.helper, onnx.numpy_helper
     model = probe.scorer.model
     if model.scorer == "layers" and not model.before:
         layers, active = _layers(probe), model.how["activation"]
@@ -179,6 +177,8 @@ def _onnx(probe: Probe, path: Path) -> None:
         layers, active = [_planes(probe, "onnx")], "identity"
     else:
         raise _refused(probe, "onnx", "linear probes and networks")
+    onnx = _needed("onnx", "onnx")
+    helper, numbers = onnx.helper, onnx.numpy_helper
     nodes, arrays, at = [], [], "x"
     for i, (weight, bias) in enumerate(layers):
         for name, values in ((f"weight_{i}", weight), (f"bias_{i}", bias)):
