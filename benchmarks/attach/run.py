@@ -1,4 +1,4 @@
-"""What a watched model costs: python benchmarks/attach/run.py [--device cuda] [--layers 30] [--width 576]
+"""What a watched model costs: python benchmarks/attach/run.py [--device cuda] [--layers N] [--width D]
 
 A causal model with random weights in the shape of SmolLM2-135M-Instruct (what a pass costs does not
 depend on the weights) reads prompts and generates, with probes attached and without, in turns. For each

@@ -80,7 +80,9 @@ class Counter:
         assert self._n is not None and self._ended is not None
         if not new:
             ended = torch.isin(ids, self._ends)
-            behind = self._ended[:, None] | ((ended.cumsum(dim=1) - ended.long()) > 0)
+            behind = self._ended[:, None]
+            if ids.shape[1] > 1:
+                behind = behind | ((ended.cumsum(dim=1) - ended.long()) > 0)
             self._ended = self._ended | ended.any(dim=1)
             valid = valid & ~behind
         self.ids, self.valid, self.shape = ids, valid, (ids.shape[0], ids.shape[1])
@@ -91,7 +93,7 @@ class Counter:
     def _count(self, new: bool) -> None:
         """Which new tokens count, for each way of counting that is wanted."""
         assert self._n is not None
-        place = self._n[:, None] + self.valid.cumsum(dim=1) - 1  # of each token in its row
+        place = self._n[:, None] + _cumsum(self.valid.long()) - 1  # of each token in its row
         self._n = place[:, -1] + 1
         own = None
         if new and self._expected is not None:
@@ -104,7 +106,7 @@ class Counter:
                 counts = counts & (place == how.at)
             if not how.special:
                 counts = counts & (own if own is not None else ~torch.isin(self.ids, self._special))
-            if not how.first:
+            if not how.first and new:
                 counts = counts & (place > 0)
             self._counts[how] = counts
 
@@ -112,6 +114,11 @@ class Counter:
         """Which new tokens count, bool [b, t]."""
         found = self._counts[how]
         return found if found.device == device else found.to(device)
+
+
+def _cumsum(x: Tensor) -> Tensor:
+    """Along the tokens; of a single one itself."""
+    return x if x.shape[1] == 1 else x.cumsum(dim=1)
 
 
 def _length(past: Any) -> int:

@@ -48,8 +48,9 @@ class Mean:
 
     def __call__(self, z: Tensor, counts: Tensor) -> Tensor:
         shaped = counts.reshape(*counts.shape, *[1] * (z.dim() - 2))
-        total = torch.where(shaped, z, 0).cumsum(dim=1)
-        n = shaped.to(z.dtype).cumsum(dim=1)
+        total, n = torch.where(shaped, z, 0), shaped.to(z.dtype)
+        if z.shape[1] > 1:
+            total, n = total.cumsum(dim=1), n.cumsum(dim=1)
         if self.total is not None and self.n is not None:
             total, n = total + self.total[:, None], n + self.n[:, None]
         self.total, self.n = total[:, -1], n[:, -1]
