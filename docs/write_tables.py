@@ -38,6 +38,16 @@ of the scores under labels that say nothing: a closed form where rows stand alon
 labels between whole groups. `n` rows were scored and `n_used` count. `n_excluded` share a text or a
 group with rows that were fitted, and `n_other` have a class that the fit does not know.
 
+## Single rows
+
+`scores.parquet` has a row for each row of each kept fit (`keep` of its entry in `probes`): `id`,
+`collection`, `split` (train, validation, test), `label` and `score`, and what tells the fit. The score
+is that of class 1, of several classes that of the predicted one, of values the prediction; `prediction`
+is what the method decides. `task` is `label` of the table above. `errors.csv` has the 20 test rows of
+each fit that it gets most confidently wrong, with their text. `margin` is how far the score is on the
+wrong side of the boundary, of several classes by how much the predicted one is over the true one, of
+values the distance from the label.
+
 ## Means, comparisons and choices
 
 `summary.csv`, `comparisons.csv`, `quiver.csv` and `confusion.csv` follow from this table. In all of them

@@ -307,7 +307,8 @@ class _Handler(BaseHTTPRequestHandler):
                     entry["blobId"] = git_id(f"version lfs {sha}".encode())
             siblings.append(entry)
         called = name.removeprefix(_DATASETS)
-        body = {"_id": "1", "id": called, "sha": commit, "siblings": siblings, "private": False}
+        body = {"_id": "1", "id": called, "sha": commit, "siblings": siblings}
+        body["private"] = found.access == "private"
         self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _tree(self, path: str) -> None:

@@ -1,4 +1,5 @@
-"""The command line: actprobe plan | results | verify | gc | lock | import | export | snakefile."""
+"""The command line: actprobe plan | results | show | score | verify | gc | lock | import | export |
+push | pull | snakefile."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from typing import Any
 from actprobe import __version__, experiment, upkeep, words
 from actprobe import config as configuration
 from actprobe.errors import ActprobeError
+from actprobe.face import commands as of_face
 from actprobe.interchange import ACTIVATIONS, LATENTS, VECTORS
 from actprobe.keys import DigestMemo
 from actprobe.plan import Target
@@ -109,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     p = _command(kinds, "saes", _export_saes, "SAEs that were trained here, for sae-lens")
     p.add_argument("format", choices=("saelens",))
     _export_options(p)
+    of_face.add_export(kinds, _command, _config_options, _config)
+    of_face.add(commands, _command, _config_options, _config)
     return top
 
 

@@ -2,6 +2,7 @@
 
 from actprobe import jobs, lora
 from actprobe.results import make_tables
+from actprobe.results.rows import Collections
 from actprobe.texts import describe
 
 with jobs.logged(snakemake.log[0]):
@@ -13,4 +14,5 @@ with jobs.logged(snakemake.log[0]):
         snakemake.params.origin,
         lora.left_out(snakemake.input.indexes, snakemake.input.features),
         snakemake.input.evaluations,
+        Collections(snakemake.input.texts, snakemake.input.features),
     )

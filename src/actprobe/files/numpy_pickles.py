@@ -1,6 +1,7 @@
-"""Stand-ins for the names in NumPy's pickles: they make no array before it is checked.
+"""Stand-ins for names in pickles: NumPy's, which make no array before it is checked, and words.
 
-torch refuses NumPy's own functions, which would allocate whatever a file asks for.
+torch refuses NumPy's own functions, which would allocate whatever a file asks for, and every class of
+other packages; an enumeration is known to stand for a word.
 """
 
 from __future__ import annotations
@@ -70,6 +71,14 @@ def _scalar(dtype: Any, raw: Any = b"") -> Any:
     return None if kind is None or not raw else np.frombuffer(raw, kind)[0].item()
 
 
-STAND_INS: list[Any] = [(_Dtype, "numpy.dtype"), (NumpyArray, "numpy.ndarray")]
+class _Word(str):
+    """Stands for a member of an enumeration whose values are words."""
+
+
+STAND_INS: list[Any] = [
+    (_Dtype, "numpy.dtype"),
+    (NumpyArray, "numpy.ndarray"),
+    (_Word, "deception.detectors.utils.types.ProbeArchitecture"),  # of lie-detectors
+]
 for _room in ("numpy.core.multiarray", "numpy._core.multiarray"):
     STAND_INS += [(_reconstruct, f"{_room}._reconstruct"), (_scalar, f"{_room}.scalar")]

@@ -33,6 +33,7 @@ FEATURE_TABLES = {
 SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
 DIRECTION_TABLES = {"directions": "tables/contrastive.csv"}
 TRANSFER_TABLES = {"transfer": "tables/transfer.csv"}
+ROW_TABLES = {"scores": "tables/scores.parquet", "errors": "tables/errors.csv"}  # of kept fits
 
 
 def folder(config: Mapping[str, Any]) -> str:
@@ -82,6 +83,7 @@ def outputs(config: Mapping[str, Any]) -> dict[str, str]:
     found |= FEATURE_TABLES if has_features(config) else {}
     found |= DIRECTION_TABLES if has_directions(config) else {}
     found |= TRANSFER_TABLES if has_evaluations(config) else {}
+    found |= ROW_TABLES if entries(config) else {}
     return {name: f"{folder(config)}/{path}" for name, path in found.items()}
 
 

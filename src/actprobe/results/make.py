@@ -20,6 +20,7 @@ from actprobe.results import (
     directions,
     features,
     layout,
+    rows,
     saes,
     select,
     tables,
@@ -89,7 +90,7 @@ def read_tables(config: Mapping[str, Any]) -> Written:
     found = {
         name: csvs.read(path, _TEXT)
         for name, path in paths.items()
-        if name not in ("probes", "probes_csv")
+        if name not in ("probes", "probes_csv", *layout.ROW_TABLES)
     }
     for name in found.keys() & {"confusion", "directions"}:  # a column without a cell has no type
         found[name]["chosen"] = found[name]["chosen"].eq(True)
@@ -104,14 +105,17 @@ def make_tables(
     origin: Mapping[str, Any] = provenance.NOWHERE,
     refused: pd.DataFrame | None = None,
     evaluations: Iterable[str | Path] = (),
+    collections: rows.Collections | None = None,
 ) -> None:
     """Collect these probe artefacts and write the tables of the config's experiment.
 
     `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says;
     `origin`: what `provenance.origin` says; `refused`: what `lora.left_out` says; `evaluations`:
-    artefacts of fits tried on other collections.
+    artefacts of fits tried on other collections; `collections`: what the fits read, for the tables of
+    single rows.
     """
     extensions.loaded(config)
+    probes = list(probes)
     table, skipped = tables.collect(probes, config["experiment"])
     known = tables.dataset_table(datasets, provenance.facts(origin["reads"]))
     more = {"refused": refused} if refused is not None else {}
@@ -120,6 +124,18 @@ def make_tables(
     write_tables(
         config, table, skipped, known, provenance.table(origin, table["key"], config), more
     )
+    if collections is not None and config.get("probes"):
+        write_rows(config, probes, collections)
+
+
+def write_rows(
+    config: Mapping[str, Any], probes: Sequence[str | Path], collections: rows.Collections
+) -> None:
+    """Write the score of every row of the kept fits, and the rows that they get most wrong."""
+    root = Path(layout.folder(config))
+    out = {name: root / path for name, path in layout.ROW_TABLES.items()}
+    rows.write_scores(rows.scores(probes, collections, config["experiment"]), out["scores"])
+    csvs.write(rows.errors(probes, collections, config["experiment"]), out["errors"])
 
 
 def write_tables(
@@ -161,6 +177,6 @@ def write_tables(
     if "directions" in paths:
         found["directions"] = directions.view(table)
     for name, path in paths.items():
-        if name != "probes":
+        if name != "probes" and name not in layout.ROW_TABLES:
             form = "%.6g" if name in layout.FEATURE_TABLES else None
             csvs.write(found[name], path, float_format=form)

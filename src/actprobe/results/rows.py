@@ -1,0 +1,176 @@
+"""Row-level tables: the score of every row of every kept fit, and the texts most confidently wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from actprobe import lora, store
+from actprobe.probes.kinds import BINARY, CONTINUOUS
+from actprobe.texts.table import dataset_name
+
+# `score` is that of class 1, of several classes that of the predicted one, of values the prediction.
+SCORES = [
+    "experiment", "id", "collection", "source", "protocol", "setting", "condition", "method", "k",
+    "seed", "task", "split", "label", "score", "prediction", "key",
+]  # fmt: skip
+ERRORS = [*SCORES, "margin", "text"]
+MOST = 20  # errors told of each fit
+_SPLITS = ("train", "validation", "test")
+_OF_FIT = ("source", "protocol", "setting", "condition", "method", "k", "seed", "key")
+
+Row = Mapping[str, Any]
+Ids = NDArray[Any]
+
+
+class Collections:
+    """The collections that fits read: ids (and texts) of rows by their place.
+
+    texts: paths of their artefacts; features: of one representation of each collection of LoRAs, which
+    tells the ids of all. A fit file names what it was made from by key.
+    """
+
+    def __init__(self, texts: Iterable[str | Path], features: Iterable[str | Path] = ()) -> None:
+        self._texts = {(_key(p), dataset_name(p)): str(p) for p in texts}
+        self._features = {Path(p).parent.name: str(p) for p in features}
+
+    def of_fit(self, header: Mapping[str, Any], row: Row) -> tuple[str, Ids, str, Ids]:
+        """Name and ids of the collection that a fit was fitted on, and of the one that tests it."""
+        read = set(header["from"])
+        own = {name: (key, path) for (key, name), path in self._texts.items() if key in read}
+        if not own:
+            name = row["source"].partition("/")[0]
+            ids = lora.load(self._features[name]).id
+            return name, ids, name, ids
+        dataset = row["dataset"]
+        if dataset not in own:  # a file of equal content under another name
+            own[dataset] = next(iter(own.values()))
+        others = [n for n, (key, _) in own.items() if key != own[dataset][0]]
+        test = next((n for n in others if n == row.get("test_set")), [*others, dataset][0])
+        return dataset, _column(own[dataset][1], "id"), test, _column(own[test][1], "id")
+
+    def texts_of(self, collection: str) -> tuple[Ids, Ids] | None:
+        """Ids and texts of a dataset; None of LoRAs."""
+        path = next((p for (_, name), p in self._texts.items() if name == collection), None)
+        return None if path is None else (_column(path, "id"), _column(path, "text"))
+
+
+def _key(path: str | Path) -> str:
+    return str(store.read_header(path)["key"])
+
+
+@lru_cache(maxsize=64)
+def _column(path: str, name: str) -> Ids:
+    found: Ids = store.read_table(path, [name])[name].to_numpy(zero_copy_only=False)
+    return found
+
+
+def scores(fits: Iterable[str | Path], collections: Collections, experiment: str) -> pd.DataFrame:
+    """Columns `SCORES` of all rows of the kept fits in these fit files, in their order.
+
+    A fit that kept nothing has none, nor has a file that stands for a dataset that cannot be used.
+    """
+    parts = [
+        of_fit(row, *collections.of_fit(header, row)).assign(experiment=experiment)
+        for header, row in _kept(fits)
+    ]
+    return pd.concat(parts, ignore_index=True)[SCORES] if parts else _empty(SCORES)
+
+
+def errors(
+    fits: Iterable[str | Path], collections: Collections, experiment: str, most: int = MOST
+) -> pd.DataFrame:
+    """Columns `ERRORS`: of each kept fit the test rows that it gets most confidently wrong, with text.
+
+    margin: of two classes how far the score is on the wrong side of the boundary, of several by how much
+    the predicted class is over the true one, of values the distance from the label.
+    """
+    parts = []
+    for header, row in _kept(fits):
+        name, ids, test, test_ids = collections.of_fit(header, row)
+        table = of_fit(row, name, ids, test, test_ids)
+        wrong = table[(table["split"] == "test") & (table["margin"] > 0)]
+        wrong = wrong.sort_values("margin", ascending=False, kind="stable").head(most)
+        said = collections.texts_of(test)
+        text = {} if said is None else dict(zip(*said, strict=True))
+        parts.append(
+            wrong.assign(experiment=experiment, text=wrong["id"].map(text).fillna("").astype(str))
+        )
+    return pd.concat(parts, ignore_index=True)[ERRORS] if parts else _empty(ERRORS)
+
+
+def write_scores(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of `scores` as Parquet; equal input gives equal bytes."""
+    words = [c for c in SCORES if c not in ("k", "seed", "score")]
+    fields = [
+        (c, pa.dictionary(pa.int32(), pa.string()) if c != "id" else pa.string()) for c in words
+    ]
+    kinds = dict(fields) | {"k": pa.int32(), "seed": pa.int32(), "score": pa.float64()}
+    typed = table.assign(**{c: table[c].astype("Int32") for c in ("k", "seed")})
+    typed["score"] = typed["score"].astype("float64")
+    schema = pa.schema([(c, kinds[c]) for c in SCORES])
+    pq.write_table(
+        pa.Table.from_pandas(typed, schema, preserve_index=False), path, compression="zstd"
+    )
+
+
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({c: pd.Series(dtype="str") for c in columns})
+
+
+def _kept(fits: Iterable[str | Path]) -> Iterator[tuple[Mapping[str, Any], Row]]:
+    """Header and row of every fit that kept its scores."""
+    for path in fits:
+        header = store.read_header(path)
+        if header["bad"]:
+            continue
+        for row in store.read_table(path).to_pylist():
+            if row.get("kept_scores") is not None:
+                yield header, row
+
+
+def of_fit(row: Row, collection: str, ids: Ids, test: str, test_ids: Ids) -> pd.DataFrame:
+    """The rows of one fit: `SCORES` but for the experiment, and margin."""
+    places = {s: np.asarray(row[f"kept_{s}"] or (), np.int64) for s in _SPLITS}
+    n = {s: len(at) for s, at in places.items()}
+    label, said = np.asarray(row["kept_label"], float), np.asarray(row["kept_scores"], float)
+    kind, classes = row["kind"], np.array(json.loads(row.get("classes") or "[]"), object)
+    columns: dict[str, Any] = {
+        "id": np.concatenate([(test_ids if s == "test" else ids)[at] for s, at in places.items()]),
+        "collection": np.repeat([collection, collection, test], list(n.values())),
+        "split": np.repeat(_SPLITS, list(n.values())),
+    }
+    if kind == CONTINUOUS:
+        columns |= {"label": label.astype(str), "score": said, "prediction": said.astype(str)}
+        columns["margin"] = np.abs(said - label)
+    else:
+        true = label.astype(int)
+        score, chosen, margin = _of_classes(kind, said.reshape(len(true), -1), true)
+        columns |= {"label": classes[true], "score": score, "prediction": classes[chosen]}
+        columns["margin"] = margin
+        unknown = np.isnan(score)
+        columns["prediction"] = np.where(unknown, None, columns["prediction"])
+    fixed = {k: row.get(k) for k in _OF_FIT}
+    return pd.DataFrame({**columns, **fixed, "task": row.get("label") or ""})
+
+
+def _of_classes(
+    kind: str, said: NDArray[Any], true: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Score, predicted class and margin of each row; a margin over 0 is an error."""
+    if kind == BINARY:
+        score = said[:, 0]
+        chosen = (score > 0.5).astype(int)
+        return score, chosen, np.where(chosen != true, np.abs(score - 0.5), 0.0)
+    at = np.arange(len(true))
+    chosen = np.nan_to_num(said, nan=-np.inf).argmax(axis=1)
+    return said[at, chosen], chosen, said[at, chosen] - said[at, true]
