@@ -1,6 +1,6 @@
 """What keeping fits costs: CPU time and bytes of the quickstart's fits, with and without `keep`.
 
-    python benchmarks/probes/kept.py
+    python benchmarks/probes/kept.py [DATASETS]
 
 Numbers are made up, in the quickstart's shape: eight datasets of 400 rows, eight sources of 576 numbers,
 an SAE of 2,048 latents. One process, one thread. The two ways take turns, so that other work on the
@@ -57,7 +57,7 @@ def made(cache: Cache, entries: list[dict], keep: list[str] | None) -> tuple[flo
 
 def main() -> None:
     quickstart = yaml.safe_load(Path("config/config.yaml").read_text())
-    names = quickstart["datasets"][0]["names"]
+    names = quickstart["datasets"][0]["names"][: int(sys.argv[1]) if len(sys.argv) > 1 else None]
     sites = quickstart["activations"][0]["sites"]
     ways: dict[str, list[str] | None] = {"rows only": [], "kept": None}
     seconds, size, rows = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0), 0

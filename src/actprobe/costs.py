@@ -290,7 +290,7 @@ class Estimator:
         return _Work(_MARGIN * memory, steps * (product + update), 2 * size, threads)
 
     def _probes(self, b: Batch) -> _Work:
-        if "features" in b.targets[0].args:  # a loader has features alone, or none
+        if hasattr(b.targets[0].args, "features"):  # a loader has features alone, or none
             threads = min(self._config["threads"]["probes"], len(b.targets))
             disk = sum(_RESULT_BYTES + t.args.kept_bytes for t in b.targets)
             return _Work(self._config["max_memory"], 2 + b.cost, disk, threads)

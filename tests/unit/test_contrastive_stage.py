@@ -232,8 +232,8 @@ def test_activations_of_other_rows_are_refused(tmp_path):
         ({"one_vs_rest": True}, "contrastive-1 has no one_vs_rest"),
         ({"groups": "ignore"}, "contrastive-1 keeps groups together"),
         (
-            {"protocol": "actprobe-1"},
-            "actprobe-1 tests on rows of the dataset itself; leave `apply_to",
+            {"protocol": "actprobe-1", "score_at": "tokens"},
+            "actprobe-1 tests on rows of the dataset itself; leave `score_at",
         ),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -173,14 +175,15 @@ def test_features_and_primitives_of_loras_scale_with_their_number(world):
 def test_classifiers_take_longer_with_more_loras(world):
     def seconds(n: int) -> float:
         recipe = protocol.recipe(protocol.load("lora-1"), "normal", "logreg")
-        fits = batch("probes", effort.seconds(recipe, n, 640), features=["x.h5"])
+        fits = batch("probes", effort.seconds(recipe, n, 640), features=["x.h5"], kept_bytes=0.0)
         return costs.Estimator(world().plan()).cost(fits).cpu_seconds
 
     assert seconds(100_000) > 8 * seconds(10_000)
 
 
-def batch(stage: str, cost: float, **args: list[str]) -> plan.Batch:
-    t = plan.Target(stage, "l", "i", "n", "p", "k", {}, args=args, cost=cost)
+def batch(stage: str, cost: float, **args: Any) -> plan.Batch:
+    own = SimpleNamespace(**args) if stage == "probes" else args
+    t = plan.Target(stage, "l", "i", "n", "p", "k", {}, args=own, cost=cost)
     return plan.Batch(f"{stage}_l", stage, "l", (t,))
 
 

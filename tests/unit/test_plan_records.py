@@ -71,3 +71,16 @@ def test_a_thawed_target_is_the_one_that_was_frozen(tmp_path):
     path = plan.freeze(plan.make({}, [t], [t.path]), tmp_path)
     (thawed,) = plan.thaw(path).batches[0].targets
     assert thawed == t and thawed.record == t.record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsaid(Record):
+    """A field that may be None and has no default, and one whose default is not None."""
+
+    id: str | None
+    size: int | None = 3
+
+
+def test_what_was_none_is_none_again():
+    for record in (Unsaid(id=None), Unsaid(id="x", size=None), Unsaid(id=None, size=None)):
+        assert build(Unsaid, plain(record)) == record

@@ -354,3 +354,37 @@ def test_latents_are_read_from_sparse_and_dense_codes():
     np.testing.assert_allclose(
         scorer.decisions(dense), dense[:, 7] - 2 * dense[:, 2] + 0.5, rtol=1e-6
     )
+
+
+def test_methods_of_activations_read_features_too(tmp_path):
+    """A protocol of features may name any family with a common search; its models are kept."""
+    synthetic.write(tmp_path / "loras", per_class=12, broken=False)
+    features_of = {"reads": "features", "scaler": "units", "constant": 0.001}
+    solver = {"solver": {"max_iter": 200}}
+    mine = own(tmp_path, base="lora-1", seeds=[0], methods={
+        "knn": {"family": "knn", "neighbours": 5, **features_of},
+        "lda": {"family": "lda", "shrinkage": [0.9], "solver": {"solver": "lsqr"}, **features_of},
+        "pca": {"family": "pca", "components": 4, **solver, **features_of},
+        "perceptron": {"family": "mlp", "draws": 1, **solver, **features_of,
+                       "space": [{"param": "alpha", "values": [0.01]}]},
+        "xgboost": {"family": "xgboost", "draws": 1, **features_of,
+                    "space": [{"param": "max_depth", "values": [2]}]},
+    })  # fmt: skip
+    loras = {"c": {"files": str(tmp_path / "loras/files"), "labels": str(tmp_path / "loras/labels.csv"),
+                   "representations": ["stats"]}}  # fmt: skip
+    names = ["knn", "lda", "pca", "perceptron", "xgboost"]
+    entry = {"protocol": mine, "sources": ["c/stats"], "methods": names}
+    made = tools.run(tools.resolved(tmp_path, loras, [entry]))
+    seen = set()
+    for t in made.targets.values():
+        if t.stage == "probes" and t.spec.method in names:
+            [row] = store.read_table(t.path).to_pylist()
+            assert (row["reason"], row["kept_why"]) == ("", ""), row["method"]
+            scorer, x = keep.read(row["kept_model"]), features.load(t.args)
+            if scorer.needs_train_rows:
+                scorer = keep.with_train_rows(scorer, x.at(row["kept_train"]))
+            at = np.array([*row["kept_train"], *row["kept_validation"], *row["kept_test"]], int)
+            found = scorer.scores(x)[at]
+            assert np.abs(found.ravel() - row["kept_scores"]).max() <= EXACT, row["method"]
+            seen.add(t.spec.method)
+    assert seen == {*names}

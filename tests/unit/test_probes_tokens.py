@@ -175,7 +175,7 @@ def test_the_setting_has_a_row_for_both_methods_and_one_split(cache):
     for row in (attention_row, concat_row):
         assert (row["n_train"], row["n_test"], row["reason"]) == (200, 100, "")
         assert row["position"] == "tokens" and 0.4 < row["test_auc"] <= 1
-    assert cache.run(ENTRY) == [attention_row, concat_row]
+    assert repr(cache.run(ENTRY)) == repr([attention_row, concat_row])
 
 
 def test_token_methods_and_vectors_keep_apart(cache):

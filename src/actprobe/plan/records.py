@@ -57,7 +57,8 @@ def build(kind: Any, value: Any) -> Any:
     """The value of a type hint from what `plain` made of it; numbers stay as they are."""
     if _is_record(kind) and isinstance(value, Mapping):
         hints = _hints(kind)
-        return kind(**{k: build(hints[k], v) for k, v in value.items()})
+        made = {k: build(hints[k], v) for k, v in value.items()}
+        return kind(**dict.fromkeys(_names(kind)) | made)  # what was left out was None
     origin, of = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         fits = [k for k in of if _fits(k, value)]

@@ -111,8 +111,8 @@ def _of_texts(
     _check_bos(target)
     source = _source(args.texts, args.matrix, recipe)
     left_out = ""
-    if args.compare_texts is not None:
-        compare, left_out = _compare(args, recipe)
+    if args.compare_texts is not None and args.compare_matrix is not None:
+        compare, left_out = _compare(args, args.compare_texts, args.compare_matrix, recipe)
         source = replace(source, compare=compare)
     test = None
     if args.test_texts is not None and args.test_matrix is not None:
@@ -146,7 +146,7 @@ def _tasks(
 
 def _task_rows(
     source: Source, test: Source | None, recipe: Mapping[str, Any], place: Mapping[str, Any],
-    name: str, keeps: bool,
+    name: str, keeps: bool = False,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     for seed in recipe["seeds"]:
         labels = kept(source.labels, recipe, seed)
@@ -205,13 +205,15 @@ def _source(texts: str, matrix: str, recipe: Mapping[str, Any]) -> Source:
     return Source(labels, x, texts, matrix)
 
 
-def _compare(args: FitArgs, recipe: Mapping[str, Any]) -> tuple[NDArray[np.float64] | None, str]:
+def _compare(
+    args: FitArgs, texts: str, matrix: str, recipe: Mapping[str, Any]
+) -> tuple[NDArray[np.float64] | None, str]:
     """The unit mean difference of the dataset to compare with; where it is a bad input and such are
     skipped, None and the reason."""
     try:
-        of = _source(args.compare_texts, args.compare_matrix, recipe)
+        of = _source(texts, matrix, recipe)
         if len(of.labels.classes) != 2 or len(np.unique(of.labels.y)) != 2:
-            raise BadInput(f"{args.compare_texts}: rows of two classes are needed to compare with")
+            raise BadInput(f"{texts}: rows of two classes are needed to compare with")
     except BadInput as e:
         if not args.skips:
             raise

@@ -288,22 +288,25 @@ def _target(
     place = _place(matrix)
     source, dataset = place["source"], labelled(matrix.item, entry)
     more: dict[str, Any] = {}
+    keys: dict[str, Any] = {role: t.identity for role, t in data.items()}
+    paths: dict[str, Any] = {role: t.path for role, t in data.items()}
     if "test_texts" in data:
         more |= _tested(data, place["position"])
         dataset += f"@{more['condition']}" if applied else ""
     if "compare_texts" in data:
         more["compare_with"] = data["compare_texts"].item
         more["skips"] = config["on_bad_dataset"] == "skip"
-    spec = FitSpec(
-        **fitted(entry, setting, method), **{role: t.identity for role, t in data.items()}
-    )
+    spec = FitSpec(**fitted(entry, setting, method), **keys)
     args = FitArgs(
-        **place,
+        source=source,
         dataset=matrix.item,
+        model=place["model"],
+        site=place["site"],
+        position=place["position"],
         protocol=entry["protocol"],
-        applied=applied,
         threshold=entry["threshold"],
-        **{role: t.path for role, t in data.items()},
+        applied=applied,
+        **paths,
         **more,
     )
     loaded = source if matrix.stage == "latents" else place["model"] or source

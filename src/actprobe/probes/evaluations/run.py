@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actprobe import keys, store
+from actprobe import keys, sae, store
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch
@@ -189,7 +189,9 @@ def _scored(
     scorer = keep.read(fit["kept_model"])
     if scorer.needs_train_rows:
         train = data.matrix(t.args.train_matrix, recipe["method"], recipe["setting"])
-        scorer = keep.with_train_rows(scorer, train[np.array(fit["kept_train"], np.int64)])
+        at = np.array(fit["kept_train"], np.int64)
+        rows = train.rows(at) if isinstance(train, sae.Latents) else train[at]
+        scorer = keep.with_train_rows(scorer, rows)
     scores = scorer.scores(matrix)
     return np.arange(len(scores)), scores
 

@@ -162,11 +162,12 @@ def read(content: bytes) -> Scorer:
 
 
 def with_train_rows(found: Scorer, rows: Any) -> Scorer:
-    """A model of neighbours with the rows that it was fitted on, [n, d] in the order of the fit."""
+    """A model of neighbours with the rows that it was fitted on, in the order of the fit; rows: as of
+    `Scorer.decisions`."""
     if not found.needs_train_rows:
         return found
     model = found.model
-    train = np.asarray(steps.through(model.before, np.asarray(rows, np.float64)))
+    train = np.asarray(steps.through(model.before, rows), np.float64)
     if len(train) != len(model.arrays["y"]):
         raise BadInput(f"{len(train)} train rows, expected {len(model.arrays['y'])}")
     return replace(found, model=replace(model, arrays={**model.arrays, _TRAIN: train}))

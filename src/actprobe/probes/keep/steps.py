@@ -44,7 +44,7 @@ class Scaled:
     scale: Matrix
 
     def __call__(self, rows: Matrix) -> Matrix:
-        found = rows - self.mean
+        found = np.asarray(rows, np.float64) - self.mean
         found /= self.scale
         return found
 

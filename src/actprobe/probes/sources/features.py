@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class Features:
             self.x[:, columns], self.unit[columns], self.units, self.mask, self.id,
             self.repeated[columns],
         )  # fmt: skip
+
+    def at(self, rows: Any) -> Features:
+        """These of the items, in this order."""
+        return replace(self, x=self.x[rows], mask=self.mask[rows], id=self.id[rows])
 
     def sides(
         self, row: Rows, split: Split, how: Mapping[str, Any]
