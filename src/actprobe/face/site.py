@@ -66,24 +66,27 @@ def stream_of(probe: Probe, by: str | None, how: Mapping[str, Any]) -> Stream:
     width = int(probe.scorer.about.get("width") or model.arrays["coef"].shape[-1])
     if by is not None and by not in streams.MONITORS:
         raise ActprobeError(f"by={by!r}; expected one of {', '.join(streams.MONITORS)}")
-    before = [s for s in model.before if s.name != "last_tokens"]
-    if before or origin.reads not in ("activations", "tokens", "pooled"):
+    if model.scorer not in ("linear", "layers", "attention"):
+        raise ActprobeError(
+            f"{probe.name}: {model.scorer} cannot be streamed; linear probes, networks and attention "
+            "can"
+        )
+    if origin.reads not in ("activations", "tokens", "pooled"):
         raise ActprobeError(
             f"{probe.name} reads {origin.reads}; probes of activations can watch a model"
         )
+    if any(step.name != "last_tokens" for step in model.before):
+        raise ActprobeError(f"{probe.name}: it reads more of a row than single tokens tell")
+    if model.scorer == "attention" and by is not None:
+        raise ActprobeError(f"{probe.name}: attention weighs tokens itself; leave out by={by!r}")
     position = origin.as_read.get("position", origin.position) or "last"
-    if model.scorer == "attention" and by is None:
+    if model.scorer == "attention":
         a = model.arrays
         weights = torch.tensor(np.stack([a["query"], a["value"]]), dtype=torch.float32)
         bias = torch.tensor([0.0, float(a["intercept"].reshape(-1)[0])])
         counting = _counting(probe, "tokens")
         return Stream(
             probe.name, width, counting, streams.Attention, (weights, bias), attention=True
-        )
-    if model.scorer not in ("linear", "layers"):
-        raise ActprobeError(
-            f"{probe.name}: {model.scorer} cannot be streamed; linear probes, networks and attention "
-            "can"
         )
     make, of_scores = _made(probe, position, by, how)
     counting = _counting(probe, "tokens" if by else position)
