@@ -138,6 +138,7 @@ def main() -> None:
     args.add_argument("--width", type=int, default=576)
     args.add_argument("--tokens", type=int, default=32)
     args.add_argument("--turns", type=int, default=5)
+    args.add_argument("--shapes", nargs="+", default=["1x64", "8x256"], help="rows x prompt tokens")
     a = args.parse_args()
     model = model_of(a.layers, a.width, a.device, getattr(torch, a.dtype))
     site = f"resid_post.{a.layers // 2}"
@@ -152,7 +153,7 @@ def main() -> None:
     print("| case | rows | prompt | new tokens | watched / plain | hooks / passes |")
     print("|---|---|---|---|---|---|")
     for name, (probes, how) in cases.items():
-        for rows, prompt in ((1, 64), (8, 256)):
+        for rows, prompt in (map(int, s.split("x")) for s in a.shapes):
             found = case(model, probes, rows, prompt, a.tokens, a.turns, a.device, **how)
             print(
                 f"| {name} | {rows} | {prompt} | {a.tokens} | {found['ratio']:.3f} | "
