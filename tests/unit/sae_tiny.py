@@ -85,7 +85,7 @@ def activations(
 
 def config(cache: Path, saes: dict[str, dict], **more: Any) -> configs.Config:
     """A resolved config with these SAEs, each bound to m/resid_post.4."""
-    bound = {k: {"model": "m", "site": "resid_post.4"} | v for k, v in saes.items()}
+    bound = {k: {"model": "m", "site": "resid_post.4", **v} for k, v in saes.items()}
     return configs.resolve(
         {
             "experiment": "e",
