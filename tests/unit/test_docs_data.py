@@ -40,6 +40,9 @@ def shown(found):
                 text = (
                     f"{text[: s.start]}[{names[s.label]}: {text[s.start : s.end]}]{text[s.end :]}"
                 )
+        if found.parts is not None:
+            low, high = found.parts[i]
+            text = f"{text[:low]}[{text[low:high]}]{text[high:]}"
         label = "-" if found.label is None else found.classes[found.label[i]]
         label = label if found.value is None else f"{found.value[i]:g}"
         rows.append(f"{label} | {text}".replace("\n", "⏎"))
@@ -68,7 +71,7 @@ def test_every_example_gives_its_rows(root, tmp_path, loopback, monkeypatch):
             if rows:
                 assert shown(found) == rows[0], heading
             assert len(found) > 0
-    assert tried == 14
+    assert tried == 15
 
 
 def made(resolved):

@@ -347,7 +347,7 @@ def test_b5_a_job_compares_every_file_with_the_plan(tmp_path, name):
     write(tmp_path / "model", "modeling_own.py", "1") if name.endswith("py") else None
     config = make_config(tmp_path, model_entry(tmp_path / "model"), WANTED)
     [t] = targets(config, write_texts(tmp_path))
-    planned = (t.args.model, t.spec.model, t.args.place)
+    planned = ("m", t.spec.model, t.args.place)
     sources.require_unchanged(config, *planned)
     path = tmp_path / "model" / name
     path.write_bytes((path.read_bytes() if path.exists() else b"") + b" ")
