@@ -52,7 +52,7 @@ def test_each_dataset_shows_the_ten_worst_rows_of_the_chosen_fit(table) -> None:
     for one in found["tables"]:
         assert [r[0] for r in one.rows] == [f"knn-{i}" for i in range(10)]
         assert "knn on" in one.title and one.columns[1:4] == ["text", "label", "prediction"]
-        assert [r[-1] for r in one.rows[:2]] == ["0.490", "0.480"]
+        assert [r[-1] for r in one.rows[:2]] == ["0.49", "0.48"]
     kept = errors_of(table[table["dataset"] != table["dataset"].iloc[0]])
     assert len(told.part(kept, table)["tables"]) == 2, "a fit that kept nothing has no table"
     assert told.part(errors_of(table[table["method"] != "knn"]), table) is None

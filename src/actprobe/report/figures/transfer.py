@@ -42,7 +42,7 @@ def transfer(chosen: Sequence[pd.DataFrame]) -> Figure:
     width = max(6.0, across * (max(wide, 1.6) + _NAMES + 1.3))
     fig = style.figure(
         title,
-        "Rows: what was fitted; columns: what was scored. White with grey text: inside the null band. "
+        "Rows: what was fitted; columns: what was scored. White: inside the null band. "
         "Grey: no number. Outlined: the same collection, the fit's own test rows. One probe for each "
         f"matrix, with the best mean validation score.{more}{cut}",
         width,
