@@ -57,7 +57,10 @@ def _table(rows: pd.DataFrame, fit: pd.Series) -> pages.Table:
     columns: dict[str, pages.Cell] = {"id": "id"}
     columns |= {"text": _text} if words else {}
     columns |= {"label": "label", "prediction": "prediction"}
-    columns |= {c: pages.of_number(c) for c in ("score", "margin")}
+    columns |= {
+        "score": pages.of_number("score", ".4g"),
+        "margin": pages.of_number("margin", ".3g"),
+    }
     named = views.named(fit.to_frame().T).iloc[0]
     tested = rows["collection"].iloc[0]
     where = "" if tested == fit["dataset"] else f", tested on {tested}"

@@ -42,7 +42,7 @@ def transfer(chosen: Sequence[pd.DataFrame]) -> Figure:
     width = max(6.0, across * (max(wide, 1.6) + _NAMES + 1.3))
     fig = style.figure(
         title,
-        "Rows: what was fitted; columns: what was scored. White with grey text: inside the null band. "
+        "Rows: what was fitted; columns: what was scored. White: inside the null band. "
         "Grey: no number. Outlined: the same collection, the fit's own test rows. One probe for each "
         f"matrix, with the best mean validation score.{more}{cut}",
         width,
@@ -107,8 +107,8 @@ def _matrix(
     size = 7.0 if cell > 0.2 else 6.0
     if max(values.shape) <= _NUMBERED:
         _numbers(ax, values, inside, scale, cell)
-    at = np.arange(len(rows))
-    style.name_rows(ax, at, rows, _NAMES, size)
+
+    style.name_rows(ax, range(len(rows)), rows, _NAMES, size)
     shown = words.fitted(columns, _NAMES, size)
     turned = {"rotation": 45, "ha": "right"} if cell > 0.2 else {"rotation": 90}
     ax.set_xticks(np.arange(len(columns)), [shown[c] for c in columns], fontsize=size, **turned)
