@@ -80,7 +80,7 @@ def activations(
         arrays |= {"offsets": np.concatenate([[0], np.cumsum(n)]).astype(np.int64)}
         arrays |= {"token_ids": np.arange(len(x), dtype=np.int32)}
     dtype = "bfloat16" if x.dtype == np.uint16 else str(x.dtype)
-    part = store.write_h5(t.path, arrays, t.spec, attrs={"x": {"dtype": dtype}})
+    part = store.write_h5(t.path, arrays, t.record, attrs={"x": {"dtype": dtype}})
     store.publish([t.path], [part])
     return t
 

@@ -98,7 +98,7 @@ class Cache:
             {"x": hashlib.sha256(x.tobytes()).hexdigest()}, loader=model, item=dataset,
             args={**args, "position": position},
         )  # fmt: skip
-        store.write_h5(t.path, {"x": x}, t.spec, facts, attrs={"x": attrs or {}})
+        store.write_h5(t.path, {"x": x}, t.record, facts, attrs={"x": attrs or {}})
         return self._add(t)
 
     def latents(self, dataset: str, x: Latents, sae: str = "sae") -> Target:
@@ -110,7 +110,7 @@ class Cache:
         )  # fmt: skip
         arrays = {"data": x.data, "indices": x.indices, "indptr": x.indptr}
         arrays["shape"] = np.array(x.shape)
-        store.write_h5(t.path, arrays, t.spec)
+        store.write_h5(t.path, arrays, t.record)
         return self._add(t)
 
     def _add(self, t: Target) -> Target:

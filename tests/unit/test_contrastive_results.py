@@ -156,7 +156,7 @@ def spoil(known, item, reason):
     """Make the activations of a dataset a tombstone."""
     t = next(t for t in known["activations"] if t.item == item)
     Path(t.path).unlink()
-    store.publish([t.path], [store.write_bad(t.path, dict(t.spec), reason)])
+    store.publish([t.path], [store.write_bad(t.path, t.record, reason)])
 
 
 def test_a_page_without_numbers_says_why(tmp_path):

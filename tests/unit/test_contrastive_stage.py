@@ -202,7 +202,7 @@ def test_a_skipped_dataset_passes_its_reason_on(tmp_path):
     config = edited(config, ["on_bad_dataset"], "skip")
     rows = next(t for t in known["activations"] if t.item == "rows")
     Path(rows.path).unlink()
-    store.publish([rows.path], [store.write_bad(rows.path, dict(rows.spec), "row 3 is bad")])
+    store.publish([rows.path], [store.write_bad(rows.path, rows.record, "row 3 is bad")])
     for t in inputs.run(config, known):
         if t.args["source"] != "texts":
             with pytest.raises(BadInput, match="row 3 is bad"):
@@ -214,7 +214,7 @@ def test_activations_of_other_rows_are_refused(tmp_path):
     rows = next(t for t in known["activations"] if t.item == "rows")
     Path(rows.path).unlink()
     arrays = {"x": np.ones((40, 8), np.float32), "n_tokens": np.ones(40, np.int32)}
-    store.publish([rows.path], [store.write_h5(rows.path, arrays, rows.spec)])
+    store.publish([rows.path], [store.write_h5(rows.path, arrays, rows.record)])
     with pytest.raises(Damaged, match=r"40 rows, expected 24 as in .*rows"):
         inputs.run(config, known)
 

@@ -27,7 +27,7 @@ def run(batch: Batch, on_bad: str, bad: str = "") -> None:
             with out.guard(t):
                 if t.item == bad:
                     raise BadInput(f"{t.item}: one class only")
-                out.done(t, store.write_h5(t.path, {"x": np.zeros(2)}, t.spec))
+                out.done(t, store.write_h5(t.path, {"x": np.zeros(2)}, t.record))
 
 
 def test_a_good_batch_is_published(batch):
@@ -59,7 +59,7 @@ def test_a_forgotten_target_is_an_error(batch):
 
 def finish(*targets: plan.Target) -> None:
     for t in targets:
-        store.write_h5(t.path, {"x": np.zeros(2)}, t.spec)
+        store.write_h5(t.path, {"x": np.zeros(2)}, t.record)
 
 
 def test_sealed_parts_of_an_earlier_run_are_not_made_again(batch):
@@ -75,7 +75,7 @@ def test_sealed_parts_of_an_earlier_run_are_not_made_again(batch):
 @pytest.mark.parametrize("on_bad", ["skip", "stop"])
 def test_a_tombstone_that_a_killed_run_left_is_taken_when_skipping_only(batch, on_bad):
     a, b, c = batch.targets
-    store.write_bad(a.path, dict(a.spec), "one class only")
+    store.write_bad(a.path, a.record, "one class only")
     finish(b, c)
     stopped = pytest.raises(ActprobeError, match="one class only")
     with (
@@ -121,7 +121,7 @@ def publish(t: plan.Target) -> None:
 def test_what_another_run_made_since_the_plan_is_left_out(batch, frozen):
     output, (a, b, c) = frozen(), batch.targets
     publish(a)
-    store.publish([b.path], [store.write_bad(b.path, dict(b.spec), "one class only")])
+    store.publish([b.path], [store.write_bad(b.path, b.record, "one class only")])
     left = {t.path for t in jobs.load(output)[0].targets}
     assert left == {b.path, c.path}, "a tombstone is for this run to judge"
     publish(b)

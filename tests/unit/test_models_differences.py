@@ -167,7 +167,7 @@ def test_golden(tmp_path):
         x = np.sin(np.arange(12, dtype=np.float64) * (n + 1)).reshape(3, 4).astype(np.float32)
         arrays = {"x": x, "n_tokens": np.array([3, 4, 5], np.int32)}
         facts = {"tokens_sha256": "same", "n_rows": 3}
-        part = store.write_h5(t.path, arrays, t.spec, facts, {"x": {"dtype": "float32"}})
+        part = store.write_h5(t.path, arrays, t.record, facts, {"x": {"dtype": "float32"}})
         store.publish([t.path], [part])
         paths[role] = t.path
     t = plan.target(

@@ -242,7 +242,7 @@ def bad_texts(cache):
     import pyarrow as pa
 
     t = write_texts(cache, "bad", ["never", "written"])
-    part = store.write_table(t.path, pa.table({"id": []}), t.spec, bad="bad.csv: one class only")
+    part = store.write_table(t.path, pa.table({"id": []}), t.record, bad="bad.csv: one class only")
     store.publish([t.path], [part])
     return t
 

@@ -51,7 +51,7 @@ class World:
 def make(targets) -> None:
     """Stand-in for the stages: write each target's artefact."""
     for t in targets:
-        store.publish([t.path], [store.write_h5(t.path, {"x": np.zeros(3)}, t.spec)])
+        store.publish([t.path], [store.write_h5(t.path, {"x": np.zeros(3)}, t.record)])
 
 
 def counts(p: plan.Plan) -> dict[str, int]:
@@ -81,7 +81,7 @@ def test_lists_of_files_are_told_by_what_came_and_went(tmp_path):
         return target(tmp_path, "saes", 1, "s", {"tokens": list(tokens)}, loader="s", item="s")
 
     old, new = trained("a" * 64, "b" * 64), trained("a" * 64, "c" * 64, "d" * 64)
-    store.publish([old.path], [store.write_h5(old.path, {"x": np.zeros(1)}, old.spec)])
+    store.publish([old.path], [store.write_h5(old.path, {"x": np.zeros(1)}, old.record)])
     assert plan.explain(new, old.path) == "tokens: 2 new, 1 gone, of 2"
     turned = trained("b" * 64, "a" * 64)
     assert plan.explain(turned, old.path) == "tokens: the same in another order"

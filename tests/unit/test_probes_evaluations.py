@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from probes_inputs import Cache, as_latents, data, sparse_data
 from test_probes_kept import own
+from texts_inputs import with_facts
 
 from actprobe import experiment, keys, store
 from actprobe.errors import ActprobeError, ConfigError
@@ -112,8 +113,7 @@ def test_other_classes_are_refused_while_planning_with_both_lists(cache, tmp_pat
     add(cache, "b", classes=("bad", "good"))
     add(cache, "c")
     known = {t.item: t for t in cache.known["texts"]}
-    for t in known.values():
-        t.args["facts"] = store.read_header(t.path)["facts"]
+    cache.known["texts"] = [with_facts(t) for t in known.values()]
     words = r"b has the classes 'bad', 'good', the probe knows 'no', 'yes' \(a\)"
     with pytest.raises(ConfigError, match=words):
         cache.plan(cache.config(entry(tmp_path, datasets=["a"], apply_to=["b"])))

@@ -71,9 +71,10 @@ class Probe(Section):
     apply_to: list[str] = []
     """Datasets that the fits of this entry are tried on, by name or pattern; nothing is chosen on them.
     Each fit is tried on those that have its source, and on the test rows of its own dataset. Classes
-    are matched by name. Rows that share a text or a group with rows that were fitted are scored, and
-    left out of the numbers. Where the protocol fits all rows of `datasets` (contrastive-1) these
-    datasets must have labels, and are its test sets.
+    are matched by name; two classes also where both datasets say which one is meant (`positive`). Rows
+    that share a text or a group with rows that were fitted are scored, and left out of the numbers.
+    Where the protocol fits all rows of `datasets` (contrastive-1) these datasets must have labels, and
+    are its test sets.
     """
     score_at: str | None = None
     """Position at which the datasets of `apply_to` are scored; `tokens` gives mean, max, min and

@@ -14,15 +14,16 @@ class Differ(Exception):
     """The labels of a collection are not those of a fit; the message has both."""
 
 
-def numbers(kind: str, ours: Sequence[str], theirs: Sequence[str], pairs: bool) -> list[int]:
+def numbers(kind: str, ours: Sequence[str], theirs: Sequence[str], by_number: bool) -> list[int]:
     """For each class of a collection its number in the fit; UNKNOWN for a class that the fit lacks.
 
-    kind: of the fit's labels; ours, theirs: names by number; pairs: either is about pairs of answers,
-    whose two classes have no names of their own and are taken by number. Of two classes the positive one
+    kind: of the fit's labels; ours, theirs: names by number; by_number: two classes are taken by number:
+    either is about pairs of answers, whose classes have no names of their own, or the config says for
+    both which class is meant (`positive`). Of two classes the positive one
     must have the same name, and the only other class is the negative one; of several two at least must
     be known. Raises Differ.
     """
-    if pairs and len(ours) == len(theirs) == 2:
+    if by_number and len(ours) == len(theirs) == 2:
         return [0, 1]
     found = [ours.index(c) if c in ours else UNKNOWN for c in theirs]
     if kind == BINARY and len(theirs) == 2 and 1 in found:
@@ -32,7 +33,7 @@ def numbers(kind: str, ours: Sequence[str], theirs: Sequence[str], pairs: bool) 
     return found
 
 
-def of_facts(ours: Mapping[str, Any], theirs: Mapping[str, Any], pairs: bool) -> None:
+def of_facts(ours: Mapping[str, Any], theirs: Mapping[str, Any], by_number: bool) -> None:
     """Raise Differ where what the headers of two texts tell of their labels cannot be matched.
 
     A collection without labels suits every fit: it is scored, and has no numbers.
@@ -44,7 +45,7 @@ def of_facts(ours: Mapping[str, Any], theirs: Mapping[str, Any], pairs: bool) ->
         if kinds[0] != kinds[1]:
             raise Differ(f"has {kinds[1]} labels, the probe is of {kinds[0]} ones")
         return
-    numbers(kinds[0], ours["classes"], theirs["classes"], pairs)
+    numbers(kinds[0], ours["classes"], theirs["classes"], by_number)
 
 
 def _labelled(facts: Mapping[str, Any]) -> bool:

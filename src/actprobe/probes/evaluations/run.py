@@ -82,7 +82,6 @@ class _Rows:
     cluster: NDArray[Any]
     names: tuple[str, ...]
     kind: str
-    pairs: bool
 
     def __len__(self) -> int:
         return len(self.digest)
@@ -94,11 +93,11 @@ def _read(path: str) -> _Rows:
     facts, n = store.read_header(path)["facts"], len(table)
     y, cluster = np.full(n, math.nan), np.arange(n)
     if not facts["classes"] and kind_of(facts) != CONTINUOUS:
-        return _Rows(digest, group, y, cluster, (), "", False)
+        return _Rows(digest, group, y, cluster, (), "")
     of = data.labels(path)
     y[of.row] = of.y
     cluster[of.row] = of.component
-    return _Rows(digest, group, y, cluster, of.classes, of.kind, of.answers)
+    return _Rows(digest, group, y, cluster, of.classes, of.kind)
 
 
 def rows(t: EvaluationTarget) -> list[dict[str, Any]]:
@@ -121,7 +120,7 @@ def rows(t: EvaluationTarget) -> list[dict[str, Any]]:
     tried, train = _read(args.texts), _read(args.train_texts)
     numbers = None
     if tried.kind and "labels" not in spec:
-        numbers = _numbers(args.collection, train, tried)
+        numbers = _numbers(t, train, tried)
     matrix = None
     if args.matrix is not None:
         matrix = data.matrix(args.matrix, recipe["method"], recipe["setting"])
@@ -151,13 +150,14 @@ def rows(t: EvaluationTarget) -> list[dict[str, Any]]:
     return found
 
 
-def _numbers(name: str, train: _Rows, tried: _Rows) -> list[int] | None:
+def _numbers(t: EvaluationTarget, train: _Rows, tried: _Rows) -> list[int] | None:
+    name = t.args.collection
     if CONTINUOUS in (train.kind, tried.kind):
         if train.kind != tried.kind:
             raise BadInput(f"{name} has {tried.kind} labels, the probe is of {train.kind} ones")
         return None
     try:
-        return classes.numbers(train.kind, train.names, tried.names, train.pairs or tried.pairs)
+        return classes.numbers(train.kind, train.names, tried.names, t.spec.by_number)
     except classes.Differ as e:
         raise BadInput(f"{name} {e}") from None
 

@@ -15,6 +15,7 @@ from actprobe.probes import extensions
 from actprobe.probes import protocol as protocols
 from actprobe.probes.evaluations import classes
 from actprobe.probes.records import FitTarget
+from actprobe.texts.records import TextSpec
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,13 @@ Matrices = Mapping[str, Mapping[str, list[Target]]]  # source -> dataset -> arte
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSpec(Record):
     """What decides an evaluation: the fit by its key, the collection by what is in it and by its numbers
-    (None where it is the fit's own one, of which the scores of the test rows are kept), and files of
-    `extensions` by digest."""
+    (None where it is the fit's own one, of which the scores of the test rows are kept), how two classes
+    are matched, and files of `extensions` by digest."""
 
     fit: str
     texts: str
     matrix: str | None = None
+    by_number: bool
     extensions: Mapping[str, str] | None = None
 
 
@@ -116,10 +118,16 @@ def _of_source(fit: FitTarget, kinds: Mapping[str, Matrices]) -> Mapping[str, li
 
 
 def _check(train: Target, tried: Target) -> None:
-    ours, theirs = train.args.get("facts"), tried.args.get("facts")
+    ours, theirs = train.args.facts, tried.args.facts
     if ours and theirs:  # else the job knows
-        pairs = any("answers" in t.spec for t in (train, tried))
-        classes.of_facts(ours, theirs, pairs)
+        classes.of_facts(ours, theirs, _by_number(train, tried))
+
+
+def _by_number(train: Target, tried: Target) -> bool:
+    """Whether two classes are matched by their numbers (`classes.numbers`)."""
+    specs = [t.spec for t in (train, tried)]
+    pairs = any(isinstance(s, TextSpec) and s.answers for s in specs)
+    return pairs or all(s.positive is not None for s in specs)
 
 
 def _target(
@@ -150,6 +158,7 @@ def _target(
             fit=fit.key,
             texts=texts[name].identity,
             matrix=None if matrix is None else matrix.identity,
+            by_number=_by_number(texts[fit.item], texts[name]),
             extensions=extensions.used(how["family"]) or None,
         ),
         loader=fit.loader,
