@@ -19,6 +19,7 @@ from actprobe.probes.kinds import kind_of_classes
 from actprobe.probes.sources import labelled
 from actprobe.probes.sources.features import Features
 from actprobe.results.features import of_features
+from actprobe.results.rows import Collections
 
 RUN = {
     "lora_index": index.run,
@@ -105,7 +106,8 @@ def rows_of(made: plan.Plan, source: str, columns: str = "*", method: str = "rid
 def make_results(cfg: dict, made: plan.Plan) -> dict[str, pd.DataFrame]:
     """Write the tables of what was made; returns those of features by name."""
     refused = lora.left_out(made.paths("lora_index"), lora.telling(made.paths("features")))
-    results.make_tables(cfg, made.paths("probes"), [], refused=refused)
+    read = Collections([], made.paths("features"))
+    results.make_tables(cfg, made.paths("probes"), [], refused=refused, collections=read)
     return results.read_tables(cfg).others
 
 

@@ -36,36 +36,44 @@ class Collections:
     """The collections that fits read: ids (and texts) of rows by their place.
 
     texts: paths of their artefacts; features: of one representation of each collection of LoRAs, which
-    tells the ids of all. A fit file names what it was made from by key.
+    tells the ids of all. A fit is of the texts that hold what its spec says, whatever file they came from.
     """
 
     def __init__(self, texts: Iterable[str | Path], features: Iterable[str | Path] = ()) -> None:
-        self._texts = {(_key(p), dataset_name(p)): str(p) for p in texts}
+        self._texts = [(dataset_name(p), str(p), _identities(p)) for p in texts]
         self._features = {Path(p).parent.name: str(p) for p in features}
 
     def of_fit(self, header: Mapping[str, Any], row: Row) -> tuple[str, Ids, str, Ids]:
         """Name and ids of the collection that a fit was fitted on, and of the one that tests it."""
-        read = set(header["from"])
-        own = {name: (key, path) for (key, name), path in self._texts.items() if key in read}
-        if not own:
+        spec = header["spec"]
+        if "texts" not in spec:
             name = row["source"].partition("/")[0]
             ids = lora.load(self._features[name]).id
             return name, ids, name, ids
         dataset = row["dataset"]
-        if dataset not in own:  # a file of equal content under another name
-            own[dataset] = next(iter(own.values()))
-        others = [n for n, (key, _) in own.items() if key != own[dataset][0]]
-        test = next((n for n in others if n == row.get("test_set")), [*others, dataset][0])
-        return dataset, _column(own[dataset][1], "id"), test, _column(own[test][1], "id")
+        _, path = self._holding(spec["texts"], dataset)
+        test, tried = dataset, path
+        if "test_texts" in spec:
+            test, tried = self._holding(spec["test_texts"], row.get("test_set"))
+        return dataset, _column(path, "id"), test, _column(tried, "id")
+
+    def _holding(self, identity: str, name: str | None) -> tuple[str, str]:
+        """Name and path of the texts of this identity; those of this name where several hold the same."""
+        found = {n: path for n, path, known in self._texts if identity in known}
+        if name in found:
+            return name, found[name]
+        return next(iter(found.items()))
 
     def texts_of(self, collection: str) -> tuple[Ids, Ids] | None:
         """Ids and texts of a dataset; None of LoRAs."""
-        path = next((p for (_, name), p in self._texts.items() if name == collection), None)
+        path = next((path for name, path, _ in self._texts if name == collection), None)
         return None if path is None else (_column(path, "id"), _column(path, "text"))
 
 
-def _key(path: str | Path) -> str:
-    return str(store.read_header(path)["key"])
+def _identities(path: str | Path) -> set[str]:
+    """What fits call these texts: what is in them, or their key where a model wrote them."""
+    header = store.read_header(path)
+    return {header["key"], header["facts"].get("content", "")}
 
 
 @lru_cache(maxsize=64)
@@ -108,7 +116,10 @@ def errors(
         said = collections.texts_of(test) if texts else None
         text = {} if said is None else dict(zip(*said, strict=True))
         parts.append(
-            wrong.assign(experiment=experiment, text=wrong["id"].map(text).fillna("").astype(str))
+            wrong.assign(
+                experiment=experiment,
+                text=wrong["id"].map(text).astype(object).fillna("").astype(str),
+            )
         )
     return pd.concat(parts, ignore_index=True)[ERRORS] if parts else _empty(ERRORS)
 
