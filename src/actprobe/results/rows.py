@@ -36,7 +36,7 @@ class Collections:
     """The collections that fits read: ids (and texts) of rows by their place.
 
     texts: paths of their artefacts; features: of one representation of each collection of LoRAs, which
-    tells the ids of all. A fit is of the texts that hold what its spec says, whatever file they came from.
+    tells the ids of all. A fit is of the texts that hold what its spec says, whatever file they are of.
     """
 
     def __init__(self, texts: Iterable[str | Path], features: Iterable[str | Path] = ()) -> None:
@@ -58,7 +58,7 @@ class Collections:
         return dataset, _column(path, "id"), test, _column(tried, "id")
 
     def _holding(self, identity: str, name: str | None) -> tuple[str, str]:
-        """Name and path of the texts of this identity; those of this name where several hold the same."""
+        """Name and path of the texts of this identity, of this name where several are the same."""
         found = {n: path for n, path, known in self._texts if identity in known}
         if name in found:
             return name, found[name]
