@@ -44,9 +44,9 @@ group with rows that were fitted, and `n_other` have a class that the fit does n
 `collection`, `split` (train, validation, test), `label` and `score`, and what tells the fit. The score
 is that of class 1, of several classes that of the predicted one, of values the prediction; `prediction`
 is what the method decides. `task` is `label` of the table above. `errors.csv` has the 20 test rows of
-each fit that it gets most confidently wrong, with their text. `margin` is how far the score is on the
-wrong side of the boundary, of several classes by how much the predicted one is over the true one, of
-values the distance from the label.
+each fit that it gets most confidently wrong, with their text (`results: {texts: false}`: without).
+`margin` is how far the score is on the wrong side of the boundary, of several classes by how much the
+predicted one is over the true one, of values the distance from the label.
 
 ## Means, comparisons and choices
 

@@ -18,7 +18,8 @@ MANY = 400  # rows of a table that is also there as a file
 class Table:
     """A printed table. The first `labels` columns are text and tell the rows apart.
 
-    rows: cells of each, a text or a mapping with `text` and perhaps `small` (a line below) and `css`.
+    rows: cells of each, a text or a mapping with `text` and perhaps `small` (a line below), `whole` (a
+    long text to open) and `css`.
     title, note: what stands above it. wrap: columns of long text. of: rows there are, where not all
     are shown. sortable: by a click on a heading.
     """

@@ -19,3 +19,7 @@ class Results(Section):
     """Labels of texts whose confusion matrices are told: of more than two classes (`multiclass`), or
     those of two as well (`all`). LoRA weights have theirs always.
     """
+    texts: bool = True
+    """Whether `errors.csv` and the page quote the texts that probes get most wrong. Without them both
+    name the rows by id alone.
+    """

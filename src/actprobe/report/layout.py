@@ -15,6 +15,7 @@ WITH_SAES = ("sae_scatter", "sae_by_dataset", "scores_by_k")
 TRAINING = "sae_training"
 OF_SETTINGS = ("scarcity", "imbalance", "label_noise", "ood")
 CONFUSION = "confusion"
+TRANSFER = "transfer"
 FEATURES = ("representations", "modules")
 DIRECTIONS = (
     "contrastive_layers",
@@ -39,6 +40,7 @@ def figures(config: Mapping[str, Any]) -> list[str]:
         *([TRAINING] if any(s.get("train") for s in saes) else ()),
         *(FEATURES if layout.has_features(config) else ()),
         CONFUSION,
+        *([TRANSFER] if layout.has_evaluations(config) else ()),
         *(DIRECTIONS if layout.has_directions(config) else ()),
     ]
 

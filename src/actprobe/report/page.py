@@ -18,10 +18,12 @@ from actprobe.report import (
     confusions,
     datasets,
     directions,
+    errors,
     features,
     headlines,
     layout,
     saes,
+    transfer,
 )
 from actprobe.report.figures.style import NOTHING
 from actprobe.results import scores
@@ -46,12 +48,13 @@ def write(
     drawn: Sequence[str],
     contexts: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    wrong: pd.DataFrame | None = None,
 ) -> None:
     """Write the page to `path`; figures are read from the folder `figures` beside it.
 
     The page holds everything it shows and opens without a network; its links lead to the tables
-    beside it. `config` is the resolved config; `warnings` are about directions. Equal input gives equal
-    bytes.
+    beside it. `config` is the resolved config; `warnings` are about directions; `wrong` is the table of
+    errors. Equal input gives equal bytes.
     """
     of_texts, words = found.of_texts, _words(found.of_texts)
     files = {name: path.parent / "figures" / f"{name}.svg" for name in drawn}
@@ -64,7 +67,9 @@ def write(
         experiment=config["experiment"],
         links=links(contexts),
         headline=headlines.lines(found),
-        figures=[f for name, f in shown.items() if name not in layout.DIRECTIONS],
+        figures=[
+            f for name, f in shown.items() if name not in (*layout.DIRECTIONS, layout.TRANSFER)
+        ],
         **words,
         confidence=f"{config['results']['confidence']:.0%}",
         of_texts="representations" not in found or len(of_texts),
@@ -72,6 +77,9 @@ def write(
         features=features.tables(found) if "representations" in found else None,
         metrics=datasets.all_metrics_by_probe(of_texts),
         mistakes=confusions.mistakes(found["confusion"]),
+        transfer=transfer.part(found),
+        transfer_figure=shown.get(layout.TRANSFER),
+        errors=errors.part(wrong, of_texts),
         comparisons=claims.comparisons(found["comparisons"]),
         quivers=claims.quivers(found["quiver"]),
         tie_rule=TIES["methods"],

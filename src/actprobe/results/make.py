@@ -97,6 +97,13 @@ def read_tables(config: Mapping[str, Any]) -> Written:
     return Written(tables.read_probes(paths["probes"]), found)
 
 
+def read_errors(config: Mapping[str, Any]) -> pd.DataFrame:
+    """The written table of errors; empty where none is written."""
+    path = Path(layout.folder(config)) / layout.ROW_TABLES["errors"]
+    text = set(rows.ERRORS) - {"k", "seed", "score", "margin"}
+    return csvs.read(path, text) if path.is_file() else pd.DataFrame(columns=rows.ERRORS)
+
+
 def make_tables(
     config: Mapping[str, Any],
     probes: Iterable[str | Path],
@@ -135,7 +142,8 @@ def write_rows(
     root = Path(layout.folder(config))
     out = {name: root / path for name, path in layout.ROW_TABLES.items()}
     rows.write_scores(rows.scores(probes, collections, config["experiment"]), out["scores"])
-    csvs.write(rows.errors(probes, collections, config["experiment"]), out["errors"])
+    texts = config["results"]["texts"]
+    csvs.write(rows.errors(probes, collections, config["experiment"], texts=texts), out["errors"])
 
 
 def write_tables(

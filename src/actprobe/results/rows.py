@@ -87,10 +87,15 @@ def scores(fits: Iterable[str | Path], collections: Collections, experiment: str
 
 
 def errors(
-    fits: Iterable[str | Path], collections: Collections, experiment: str, most: int = MOST
+    fits: Iterable[str | Path],
+    collections: Collections,
+    experiment: str,
+    most: int = MOST,
+    texts: bool = True,
 ) -> pd.DataFrame:
-    """Columns `ERRORS`: of each kept fit the test rows that it gets most confidently wrong, with text.
+    """Columns `ERRORS`: of each kept fit the test rows that it gets most confidently wrong.
 
+    texts: whether their texts are told; without them the column is empty.
     margin: of two classes how far the score is on the wrong side of the boundary, of several by how much
     the predicted class is over the true one, of values the distance from the label.
     """
@@ -100,7 +105,7 @@ def errors(
         table = of_fit(row, name, ids, test, test_ids)
         wrong = table[(table["split"] == "test") & (table["margin"] > 0)]
         wrong = wrong.sort_values("margin", ascending=False, kind="stable").head(most)
-        said = collections.texts_of(test)
+        said = collections.texts_of(test) if texts else None
         text = {} if said is None else dict(zip(*said, strict=True))
         parts.append(
             wrong.assign(experiment=experiment, text=wrong["id"].map(text).fillna("").astype(str))

@@ -18,9 +18,11 @@ from actprobe.report.figures.quivers import quiver
 from actprobe.report.figures.settings import imbalance, label_noise, ood, scarcity
 from actprobe.report.figures.sparse import sae_by_dataset, sae_scatter, scores_by_k
 from actprobe.report.figures.training import sae_training
+from actprobe.report.figures.transfer import transfer
 from actprobe.results import views
 from actprobe.results.directions import Applied, cosines
 from actprobe.results.make import Written
+from actprobe.results.transfer import chosen
 
 # Of rows of texts, all of one metric.
 FIGURES: dict[str, Callable[[pd.DataFrame, float], Figure]] = {
@@ -56,6 +58,7 @@ def write(
     of_key = {d.row["key"]: d for d in fits}
     others: dict[str, Callable[[], Figure]] = {
         "confusion": lambda: confusion(found["confusion"]),
+        "transfer": lambda: transfer(chosen(found["transfer"], found.probes)),
         "representations": lambda: features.representations(found["representations"]),
         "modules": lambda: features.modules(found["modules"]),
         "sae_training": lambda: sae_training(found["sae_training"]),
