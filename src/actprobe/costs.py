@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from actprobe import shapes
+from actprobe.config.models import Model as Settings
 from actprobe.plan import Batch, Plan, Target
 from actprobe.probes import effort, protocol
 from actprobe.sae.records import SaeTarget, is_trained
@@ -166,8 +167,8 @@ class Estimator:
         """Rows of what a target encodes or probes: its texts, or all of their tokens."""
         if t.args.position != "tokens":
             return self._rows(t.item).n
-        settings = self._config["models"].get(t.args.model, {})
-        if "chat" in settings:
+        settings = self._config.models.get(t.args.model)
+        if settings is not None:
             return self._tokens(t.item, settings)
         return self._rows(t.item).tokens()
 
@@ -175,10 +176,10 @@ class Estimator:
         """Memory of a stage that cuts its work to `max_memory`; all of it when rows are a guess."""
         known = all(self._rows(i).known for i in items)
         wanted = _MARGIN * needed if known else math.inf
-        return max(min(wanted, self._config["max_memory"]), _MARGIN * least)
+        return max(min(wanted, self._config.max_memory), _MARGIN * least)
 
     def _little(self, b: Batch) -> _Work:
-        return _Work(self._config["max_memory"], 5.0 * len(b.targets), 1e5 * len(b.targets))
+        return _Work(self._config.max_memory, 5.0 * len(b.targets), 1e5 * len(b.targets))
 
     def _texts(self, b: Batch) -> _Work:
         sizes = [self._rows(t.item).text_bytes for t in b.targets]
@@ -186,9 +187,9 @@ class Estimator:
 
     def _answers(self, b: Batch) -> _Work:
         """All layers read every prompt; each token of an answer reads all weights once a batch."""
-        name = b.targets[0].args["model"]
-        settings, model = self._config["models"][name], self._model(name)
-        dtype, cuda = settings["dtype"], settings["device"] == "cuda"
+        name = b.targets[0].args.model
+        settings, model = self._config.models[name], self._model(name)
+        dtype, cuda = settings.dtype, settings.device == "cuda"
         held, read = model.weights(model.layers, dtype)
         tokens = sum(
             self._tokens(t.item, settings) + self._rows(t.item).n * t.spec.max_new_tokens
@@ -196,7 +197,7 @@ class Estimator:
         )
         product = 2 * (model.layers * model.active + model.embedding) * tokens
         seconds = _LOAD_SECONDS + read / _READ + product / (_CUDA if cuda else _CPU)[dtype]
-        threads = self._config["threads"]["activations"]
+        threads = self._config.threads.activations
         disk = sum(4 * self._rows(t.item).n * t.spec.max_new_tokens for t in b.targets)
         memory = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0) + _TORCH
         return _Work(2 * _MARGIN * memory, seconds, disk, threads, int(cuda))
@@ -218,22 +219,22 @@ class Estimator:
 
     def _activations(self, b: Batch) -> _Work:
         """Weights are loaded once for all models of a job, and adapters are merged into copies."""
-        names = list(dict.fromkeys(t.args["model"] for t in b.targets))
-        settings, model = self._config["models"][names[0]], self._model(names[0])
-        dtype = settings["dtype"]
+        names = list(dict.fromkeys(t.args.model for t in b.targets))
+        settings, model = self._config.models[names[0]], self._model(names[0])
+        dtype = settings.dtype
         layers = 1 + max(_layer(t.args.site) for t in b.targets)
         held, read = model.weights(layers, dtype)
         seconds = _LOAD_SECONDS + read / _READ
         copies = held if len(names) > 1 and any(map(self._merges, names)) else 0
         tokens = {
-            (m, i): self._tokens(i, self._config["models"][m])
-            for m, i in {(t.args["model"], t.item) for t in b.targets}
+            (m, i): self._tokens(i, self._config.models[m])
+            for m, i in {(t.args.model, t.item) for t in b.targets}
         }
         product = 2 * layers * model.active * sum(tokens.values())
-        spread = settings["device_map"] is not None
-        cuda = settings["device"] == "cuda" or (spread and settings["device"] == "auto")
+        spread = settings.device_map is not None
+        cuda = settings.device == "cuda" or (spread and settings.device == "auto")
         gpus = math.ceil(_MARGIN * held / _GPU) if spread else 1
-        most = max(self._config["models"][m]["max_tokens_per_batch"] or 1024 for m in names)
+        most = max(self._config.models[m].max_tokens_per_batch or 1024 for m in names)
         batch = most * 4 * (8 * model.d + 3 * model.mlp)
         weights = held + (read if model.file_bytes != shapes.BYTES[dtype] else 0)
         if spread and cuda:
@@ -243,25 +244,26 @@ class Estimator:
         memory = weights + (0 if cuda else batch) + _TORCH + _COPY_TOKENS * max(tokens.values())
         seconds += product / (_CUDA if cuda else _CPU)[dtype] + len(names) * copies / _READ
         disk = sum(self._activation_bytes(t) for t in b.targets)
-        threads = self._config["threads"]["activations"]
+        threads = self._config.threads.activations
         return _Work(_MARGIN * memory, seconds, disk, threads, gpus if cuda else 0)
 
     def _merges(self, model: str) -> bool:
-        settings = self._config["models"][model]
-        return settings["merge_adapters"] and settings["adapter"] not in (None, "ignore")
+        settings = self._config.models[model]
+        return settings.merge_adapters and settings.adapter not in (None, "ignore")
 
-    def _tokens(self, dataset: str, settings: dict) -> float:
-        rows, chat = self._rows(dataset), settings["chat"]
+    def _tokens(self, dataset: str, settings: Settings) -> float:
+        rows, chat = self._rows(dataset), settings.chat
         extra = 0.0
         if chat:
-            fixed = len(chat["system"] or "") + len(chat["user"])
+            fixed = len(chat.system or "") + len(chat.user)
             extra = rows.n * (20 + fixed / shapes.BYTES_PER_TOKEN)
-        return rows.tokens(settings["max_length"]) + extra
+        return rows.tokens(settings.max_length) + extra
 
     def _activation_bytes(self, t: Target) -> float:
         """Bytes of an activations artefact that this plan makes or has."""
-        settings = self._config["models"].get(t.args.model, {"dtype": "float32"})
-        item = 4 if t.args.position == "mean" else shapes.BYTES[settings["dtype"]]
+        settings = self._config.models.get(t.args.model)
+        dtype = settings.dtype if settings and t.args.position != "mean" else "float32"
+        item = shapes.BYTES[dtype]
         return self._vectors(t) * (self._width(t) * item + 4)
 
     def _arrays(self, b: Batch) -> float:
@@ -270,16 +272,16 @@ class Estimator:
         return 2 * _PYTHON + max(held.get(t.spec.format, 0) * t.cost for t in b.targets)
 
     def _width(self, t: Target) -> int:
-        if t.args.model in self._config.get("arrays", {}):
+        if t.args.model in self._config.arrays:
             source = self._plan.targets.get(getattr(t.args, "matrix", ""))
             return shapes.array_width(source, self._rows(t.item))
         return self._model(t.args.model).width(t.args.site)
 
     def _latents(self, b: Batch) -> _Work:
-        settings = self._config["saes"][b.loader]
+        settings = self._config.saes[b.loader]
         sae = shapes.sae(self._config, b.loader, b.targets[0].args.sae)
         n = sum(map(self._vectors, b.targets))
-        cuda = settings["device"] == "cuda"
+        cuda = settings.device == "cuda"
         rates = _CUDA if cuda else _CPU
         weights = 4 * sae.d * sae.latents
         # As in `sae.memory`: biases and norms, one tile of a product, entries, a block of the encoder.
@@ -287,9 +289,9 @@ class Estimator:
         block = 6 * sae.d * min(16384, sae.latents)
         least = fixed + 6 * sae.d * min(4096, sae.latents) + (4 << 10) * sae.d
         memory = self._bounded(fixed + block + 4 * n * sae.d, least, {t.item for t in b.targets})
-        seconds = 2.0 + weights / _READ + 2.0 * n * sae.d * sae.latents / rates[settings["product"]]
+        seconds = 2.0 + weights / _READ + 2.0 * n * sae.d * sae.latents / rates[settings.product]
         disk = n * (sae.l0 * _NNZ_BYTES + 8)
-        return _Work(memory, seconds, disk, self._config["threads"]["saes"], int(cuda))
+        return _Work(memory, seconds, disk, self._config.threads.saes, int(cuda))
 
     def _saes(self, b: Batch) -> _Work:
         t: SaeTarget = b.targets[0]  # a loader makes one
@@ -304,24 +306,24 @@ class Estimator:
         product = 2.0 * train.batch_size * d * train.width / _CPU["float32"]
         update = 2.0 * size * 20 / (10 * GB)  # Adam reads and writes moments, gradient and weights
         memory = training_bytes(d, train)
-        threads = self._config["threads"]["saes"]
+        threads = self._config.threads.saes
         return _Work(_MARGIN * memory, steps * (product + update), 2 * size, threads)
 
     def _probes(self, b: Batch) -> _Work:
         if hasattr(b.targets[0].args, "features"):  # a loader has features alone, or none
-            threads = min(self._config["threads"]["probes"], len(b.targets))
+            threads = min(self._config.threads.probes, len(b.targets))
             disk = sum(_RESULT_BYTES + t.args.kept_bytes for t in b.targets)
-            return _Work(self._config["max_memory"], 2 + b.cost, disk, threads)
+            return _Work(self._config.max_memory, 2 + b.cost, disk, threads)
         seconds = largest = disk = 0.0
         for t in b.targets:
             disk += _RESULT_BYTES + self._kept(t)
-            dense = t.args.source not in self._config["saes"]
+            dense = t.args.source not in self._config.saes
             d = self._width(t)
             seconds += t.cost * (d / _DENSE_D if dense else 1)
             vector = 4.0 * d if dense else shapes.L0 * _NNZ_BYTES
             largest = max(largest, self._vectors(t) * vector)
         worker = _WORKER + 6 * largest
-        threads = min(self._config["threads"]["probes"], len(b.targets))
+        threads = min(self._config.threads.probes, len(b.targets))
         items = {t.item for t in b.targets}
         memory = self._bounded(threads * worker, worker, items)
         return _Work(memory, seconds, disk, threads)
@@ -337,7 +339,7 @@ class Estimator:
             if t.args.matrix is not None and (source := self._plan.targets.get(t.args.matrix)):
                 largest = max(largest, self._vectors(source) * 4.0 * self._stored(source))
         worker = _WORKER + 3 * largest
-        threads = min(self._config["threads"]["probes"], len(b.targets))
+        threads = min(self._config.threads.probes, len(b.targets))
         memory = self._bounded(threads * worker, worker, {t.item for t in b.targets})
         return _Work(memory, seconds, disk, threads)
 
@@ -345,7 +347,7 @@ class Estimator:
         """Numbers of one row of a matrix."""
         if t.stage == "texts":
             return 0.0
-        if t.args["source"] in self._config["saes"]:
+        if t.args.source in self._config.saes:
             return shapes.L0 * _NNZ_BYTES / 4
         return self._width(t)
 

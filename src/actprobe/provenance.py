@@ -49,7 +49,7 @@ def origin(plan: Plan, *stages: str) -> dict[str, list[dict[str, Any]]]:
     files: dict[tuple[str, str], list[str]] = {}
     for t in below:
         model = getattr(t.args, "model", None)
-        if model and t.path.startswith(f"{plan.config['cache_dir']}/activations/"):
+        if model and t.path.startswith(f"{plan.config.cache_dir}/activations/"):
             files.setdefault((t.item, model), []).append(t.path)
     reads = [
         {"dataset": dataset, "model": model, "files": sorted(paths)}

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actprobe import hub, store
+from actprobe.config import Config
 from actprobe.errors import ActprobeError
 from actprobe.models import families
 from actprobe.models.described import described
@@ -103,17 +102,17 @@ class Model:
         return n * BYTES[dtype], n * self.file_bytes
 
 
-def model(config: Mapping[str, Any], name: str) -> Model:
+def model(config: Config, name: str) -> Model:
     """The model `name` of a config, from its `config.json` if that can be read.
 
     What the file does not say, or says in a form of its own, has a stated default.
     """
-    models = config["models"]  # a difference has the shapes of what it is taken of
-    settings = models.get(name) or models.get(name.partition(MINUS)[0]) or {}
-    said = described(config, settings)
+    # A difference has the shapes of what it is taken of.
+    settings = config.models.get(name) or config.models.get(name.partition(MINUS)[0])
+    said = described(config, settings) if settings else {}
     text, number = families.text_config(said), families.number
-    d = families.d_model(said) or settings.get("d_model") or D_MODEL
-    layers = families.n_layers(said) or settings.get("n_layers") or LAYERS
+    d = families.d_model(said) or (settings and settings.d_model) or D_MODEL
+    layers = families.n_layers(said) or (settings and settings.n_layers) or LAYERS
     mlp = number(text, *_MLP) or 4 * d
     heads = number(text, *_HEADS) or max(1, d // 64)
     width = heads * (number(text, "head_dim") or max(1, d // heads))
@@ -123,7 +122,7 @@ def model(config: Mapping[str, Any], name: str) -> Model:
     expert *= 2 if families.model_type(said) in _UNGATED else 3
     experts = number(text, "num_local_experts", "num_experts", "n_routed_experts") or 1
     used = min(experts, number(text, "num_experts_per_tok") or 1)
-    unknown = "float32" if said else settings.get("dtype", "float32")
+    unknown = settings.dtype if settings and not said else "float32"
     stored = str(text.get("dtype") or text.get("torch_dtype") or unknown)
     return Model(
         layers, d, mlp, width, (number(text, "vocab_size") or 50_000) * d,
@@ -150,12 +149,11 @@ class Sae:
     l0: int
 
 
-def sae(config: Mapping[str, Any], name: str, place: Place) -> Sae:
+def sae(config: Config, name: str, place: Place) -> Sae:
     """The SAE `name` of a config: described by its files, which lie at `place`, or by its training."""
-    settings = config["saes"].get(name, {})
-    if settings.get("train"):
-        train = settings["train"]
-        return Sae(width(config, name), train["width"], train["k"])
+    settings = config.saes.get(name)
+    if settings and settings.train:
+        return Sae(width(config, name), settings.train.width, settings.train.k)
     try:
         if isinstance(place, HubPlace):  # what is not here yet is not asked for
             folder = hub.snapshot(place.repo, place.revision) / place.folder
@@ -169,10 +167,10 @@ def sae(config: Mapping[str, Any], name: str, place: Place) -> Sae:
         return Sae(d, _named_width(called) or 16 * d, _named_l0(called) or L0)
 
 
-def width(config: Mapping[str, Any], name: str) -> int:
+def width(config: Config, name: str) -> int:
     """d of the activations that the SAE `name` of a config encodes."""
-    settings = config["saes"][name]
-    return model(config, settings["model"]).width(settings["site"])
+    settings = config.saes[name]
+    return model(config, settings.model).width(settings.site)
 
 
 def _named_width(folder: str) -> int | None:

@@ -134,8 +134,8 @@ def unwanted(configs: Iterable[Config]) -> list[File]:
     keep: set[str] = set()
     roots: set[str] = set()
     for config in configs:
-        roots.add(str(config["cache_dir"]))
-        known = experiment.stages(config, DigestMemo(config["cache_dir"]))
+        roots.add(str(config.cache_dir))
+        known = experiment.stages(config, DigestMemo(config.cache_dir))
         for t in (t for ts in known.values() for t in ts):
             keep.add(_owner(t.path) or t.path)
     found: list[File] = []

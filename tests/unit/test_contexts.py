@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
+from configs import edited
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
@@ -279,7 +280,7 @@ def test_tokens_are_escaped_on_the_page():
 def test_a_source_that_cannot_be_used_leaves_a_page_with_the_reason(tmp_path):
     bad = tmp_path / "a.h5"
     store.publish([bad], [store.write_bad(bad, {}, "no <b>tokens</b>")])
-    wanted = {**config(tmp_path, {"sources": ["dump.s"]}), "on_bad_dataset": "skip"}
+    wanted = edited(config(tmp_path, {"sources": ["dump.s"]}), ["on_bad_dataset"], "skip")
     [t] = targets(
         wanted,
         {"assemble_latents": [source(bad, "assemble_latents", "dump.s")]},

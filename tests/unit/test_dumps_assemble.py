@@ -25,6 +25,7 @@ from scipy.sparse import csr_array
 from texts_inputs import hand_made
 
 from actprobe import models, store
+from actprobe.config import resolve
 from actprobe.dumps import assemble, digests, lockfile, windows
 from actprobe.dumps.targets import VERSION
 from actprobe.dumps.windows import tokens_csr
@@ -71,7 +72,8 @@ def dump(folder: Path, files: Mapping[str, Any], **entry: Any) -> Target:
 
 
 def make(t: Target, on_bad: str = "stop") -> Path:
-    assemble.run(Batch("assemble_d", "assemble", "d", (t,)), {"on_bad_dataset": on_bad}, 1)
+    cfg = resolve({"experiment": "e", "on_bad_dataset": on_bad})
+    assemble.run(Batch("assemble_d", "assemble", "d", (t,)), cfg, 1)
     return Path(t.path)
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from actprobe.config import section
 from actprobe.dumps import lockfile
 from actprobe.dumps.lockfile import LockedFile
 from actprobe.dumps.names import by_site, in_order, site_of_name
@@ -84,8 +85,10 @@ def files(*names: str, source: str = "s") -> list[LockedFile]:
 
 
 def sites(*names: str, **of: list[str]) -> dict[str, list[str]]:
-    entry = {"source": {}, "sites": {k.replace("__", "."): v for k, v in of.items()},
-             "content": "activations"}  # fmt: skip
+    sites = {k.replace("__", "."): v for k, v in of.items()}
+    source = {"artifacts": ["team/project/acts"]}
+    given = {"d": {"source": source, "lock": "d.json", "sites": sites}}
+    entry = section("dumps", given)["d"]
     return {s: [f.path for f in found] for s, found in by_site("d", entry, files(*names)).items()}
 
 

@@ -14,21 +14,24 @@ from wandb_server import server
 
 from actprobe import dumps as room
 from actprobe import keys, store
+from actprobe.config import Config, resolve
 from actprobe.dumps.upload import Follower
 from actprobe.errors import ActprobeError
 from actprobe.plan import MISSING, Plan, State, Target
 
 
-def config(folder: Path, mode: str, enabled: bool = False) -> dict[str, Any]:
-    return {
-        "experiment": "exp",
-        "results_dir": str(folder / "results"),
-        "cache_dir": str(folder / "cache"),
-        "wandb": {"enabled": enabled, "entity": None, "project": "probing", "mode": mode},
-    }
+def config(folder: Path, mode: str, enabled: bool = False) -> Config:
+    return resolve(
+        {
+            "experiment": "exp",
+            "results_dir": str(folder / "results"),
+            "cache_dir": str(folder / "cache"),
+            "wandb": {"enabled": enabled, "entity": None, "project": "probing", "mode": mode},
+        }
+    )
 
 
-def one_probe(config: dict[str, Any]) -> Plan:
+def one_probe(config: Config) -> Plan:
     """A plan with one thing to make."""
     t = Target("probes", "l", "i", "n", "a.parquet", "k", {})
     return Plan(config, {t.path: t}, [t.path], {}, {t.path: State(MISSING)}, [])

@@ -32,6 +32,7 @@ from test_sae_formats import (
 )
 
 from actprobe import hub, sae, shapes
+from actprobe.config import resolve
 from actprobe.errors import ActprobeError, ConfigError, Damaged, Unreachable
 from actprobe.hub import asking, layout
 from actprobe.sae import sources
@@ -390,11 +391,16 @@ def test_what_an_sae_is_made_for_is_told_by_the_name_of_its_repository(tmp_path)
     from actprobe.models.described import described
     from actprobe.sae.checks import model_names
 
-    assert model_names("m", {"source": "hub:google/gemma-2-9b/sub"}) == ["google/gemma-2-9b", "m"]
+    assert model_names("m", "hub:google/gemma-2-9b/sub") == ["google/gemma-2-9b", "m"]
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "config.json").write_text(json.dumps({"hidden_size": 24}))
-    assert families.d_model(described({}, {"source": str(tmp_path), "subfolder": "sub"})) == 24
-    assert described({}, {"source": "hub:org/none"}) == {}
+    models = {
+        "m": {"source": str(tmp_path), "subfolder": "sub"},
+        "none": {"source": "hub:org/none"},
+    }
+    cfg = resolve({"experiment": "e", "models": models})
+    assert families.d_model(described(cfg, cfg.models["m"])) == 24
+    assert described(cfg, cfg.models["none"]) == {}
 
 
 def test_no_place_is_opened_with_a_token_in_the_log(tmp_path, loopback, caplog):

@@ -13,6 +13,7 @@ from results_rows import fake_rows
 from texts_inputs import hand_made
 
 from actprobe import plan, provenance, report, results, store
+from actprobe.config import resolve
 from actprobe.plan import Plan, Target
 from actprobe.report import headlines
 from actprobe.results import layout, tables
@@ -60,7 +61,7 @@ def experiment(tmp_path, monkeypatch) -> Plan:
             for i, i_of in enumerate((x[0], z))
         ]
     made.append(hand_made("cache", "unread", "cc", provenance={"file": "c.csv"}))
-    return Plan({"cache_dir": "cache"}, {t.path: t for t in made}, [], {}, {}, [])
+    return Plan(resolve({"experiment": "e"}), {t.path: t for t in made}, [], {}, {}, [])
 
 
 def write(t: Target, **facts) -> None:
@@ -95,7 +96,8 @@ def test_d17_every_input_is_named_with_what_identifies_it(experiment):
 def test_tasks_of_one_class_against_the_rest_name_no_labels_of_loras():
     recipe = {"protocol": "p", "setting": "normal", "method": "knn", "recipe": "r" * 64}
     t = target("probes", "a", {**recipe, "labels": "one_vs_rest"})
-    named = provenance.origin(Plan({"cache_dir": "cache"}, {t.path: t}, [], {}, {}, []), "probes")
+    planned = Plan(resolve({"experiment": "e"}), {t.path: t}, [], {}, {}, [])
+    named = provenance.origin(planned, "probes")
     assert [row["what"] for row in named["inputs"]] == ["recipe"]
 
 

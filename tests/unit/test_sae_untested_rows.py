@@ -14,6 +14,7 @@ from actprobe import probes, sae, store
 from actprobe.keys import DigestMemo
 from actprobe.plan import make
 from actprobe.probes import data, fit, protocol, sizes, tested
+from actprobe.report.saes import about
 from actprobe.results import layout, saes
 from actprobe.sae import rows, stream
 
@@ -167,7 +168,7 @@ def test_d9_tables_and_report_say_which_share_of_the_tested_rows_was_seen(tmp_pa
         curve = saes.training_table(encoded)
         assert set(curve["rows"]) == {how} and set(curve["tested_rows_seen"]) == {share}
         table.to_csv(tmp_path / "saes.csv", index=False)
-        [row] = saes.report_rows(pd.read_csv(tmp_path / "saes.csv"))
+        [row] = about(pd.read_csv(tmp_path / "saes.csv")).rows
         said = "trained on rows that its probes test: 100% of those of 2 datasets"
         assert (said in row[7]) == (how == "all")
 

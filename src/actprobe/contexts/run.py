@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from actprobe import hub, keys, store
+from actprobe.config import Config
 from actprobe.contexts.table import SCHEMA, top_contexts, width, words
 from actprobe.contexts.targets import ContextTarget
 from actprobe.jobs import Outcome
@@ -17,18 +17,18 @@ from actprobe.plan import Batch
 log = logging.getLogger(__name__)
 
 
-def require_unchanged(config: Mapping[str, Any], t: ContextTarget) -> None:
+def require_unchanged(config: Config, t: ContextTarget) -> None:
     """Raise ActprobeError when the tokenizer is not the plan's any more."""
     if (path := t.args.tokenizer) is not None:
-        memo = keys.DigestMemo(config["cache_dir"])
+        memo = keys.DigestMemo(config.cache_dir)
         hub.require_whole(path, memo)  # it may be a file of the local hub cache
         found = memo.sha256(path)
         keys.require_unchanged(found, t.spec.tokenizer, f"top_contexts: tokenizer {path}")
 
 
-def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+def run(batch: Batch, config: Config, threads: int) -> None:
     """Make the tables of a batch, one after the other."""
-    with Outcome(batch, config["on_bad_dataset"], _write_bad) as out:
+    with Outcome(batch, config.on_bad_dataset, _write_bad) as out:
         for t in batch.targets:
             with out.guard(t), ExitStack() as stack:
                 codes = stack.enter_context(store.open_h5(t.args.codes))

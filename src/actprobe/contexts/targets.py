@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe.config import nearest
+from actprobe.config import Config, nearest
+from actprobe.config.top_contexts import TopContext
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.plan import Record, SourceArgs, Target, target
@@ -47,7 +48,7 @@ ContextTarget = Target[ContextSpec, ContextArgs]
 
 
 def targets(
-    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
+    config: Config, known: Mapping[str, list[Target]], memo: DigestMemo
 ) -> list[ContextTarget]:
     """The tables that the config asks for.
 
@@ -63,19 +64,19 @@ def targets(
     sources += [(t, by_path[t.args.activations]) for t in encoded if t.args.activations in by_path]
     names = {t.args.source for t, _ in sources}
     found: dict[str, ContextTarget] = {}
-    for n, entry in enumerate(config.get("top_contexts") or []):
-        tokenizer = _tokenizer(entry["tokenizer"], f"top_contexts[{n}].tokenizer", memo)
-        for pattern in entry["sources"]:
+    for n, entry in enumerate(config.top_contexts):
+        tokenizer = _tokenizer(entry.tokenizer, f"top_contexts[{n}].tokenizer", memo)
+        for pattern in entry.sources:
             chosen = [
                 (t, tokens)
                 for t, tokens in sources
                 if fnmatch.fnmatchcase(t.args.source, pattern)
-                and any(fnmatch.fnmatchcase(t.item, d) for d in entry["datasets"])
+                and any(fnmatch.fnmatchcase(t.item, d) for d in entry.datasets)
             ]
             if not chosen:
                 raise ConfigError(
                     f"top_contexts[{n}]: no source with tokens for rows matches {pattern!r} on "
-                    f"{entry['datasets']}; {nearest(pattern, names)}"
+                    f"{entry.datasets}; {nearest(pattern, names)}"
                 )
             for t, tokens in chosen:
                 made_here = _target(config, entry, tokenizer, t, tokens)
@@ -98,26 +99,26 @@ def _tokenizer(given: str | None, where: str, memo: DigestMemo) -> tuple[str | N
 
 
 def _target(
-    config: Mapping[str, Any],
-    entry: Mapping[str, Any],
+    config: Config,
+    entry: TopContext,
     tokenizer: tuple[str | None, str | None],
     t: Source,
     tokens: Source,
 ) -> ContextTarget:
     path, digest = tokenizer
-    latents = entry["latents"]
+    latents = entry.latents
     spec = ContextSpec(
         codes=t.key,
         tokens=tokens.key,
         tokenizer=digest,
         latents=latents if isinstance(latents, int) else tuple(latents),
-        k=entry["k"],
-        window=entry["window"],
+        k=entry.k,
+        window=entry.window,
     )
     source = t.args.source
     args = ContextArgs(source=source, codes=t.path, tokens=tokens.path, tokenizer=path)
     return target(
-        config["cache_dir"],
+        config.cache_dir,
         STAGE,
         VERSION,
         f"{source}/{t.item}",
@@ -131,9 +132,9 @@ def _target(
     )
 
 
-def page(config: Mapping[str, Any], path: str) -> str:
+def page(config: Config, path: str) -> str:
     """Where the page of a table goes: `{results_dir}/{experiment}/contexts/{source}.{dataset}.html`
     with `.` for every `/`."""
-    name = path.removeprefix(f"{config['cache_dir']}/{STAGE}/").rsplit(".", 2)[0]
-    folder = f"{config['results_dir']}/{config['experiment']}/contexts"
+    name = path.removeprefix(f"{config.cache_dir}/{STAGE}/").rsplit(".", 2)[0]
+    folder = f"{config.results_dir}/{config.experiment}/contexts"
     return f"{folder}/{name.replace('/', '.')}.html"

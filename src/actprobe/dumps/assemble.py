@@ -7,7 +7,7 @@ goes on at the slice where it stopped.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import store
+from actprobe.config import Config
 from actprobe.dumps import windows
 from actprobe.dumps.chunks import (
     SLICE,
@@ -37,9 +38,9 @@ from actprobe.plan import Batch
 log = logging.getLogger(__name__)
 
 
-def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+def run(batch: Batch, config: Config, threads: int) -> None:
     """Assemble the targets of a batch one after the other; the disk is the limit, not threads."""
-    with Outcome(batch, config["on_bad_dataset"], store.write_bad) as out, ExitStack() as stack:
+    with Outcome(batch, config.on_bad_dataset, store.write_bad) as out, ExitStack() as stack:
         opened: dict[tuple[str, ...], Tokens] = {}  # the sites of a dump share their tokens
         for t in batch.targets:
             with out.guard(t):

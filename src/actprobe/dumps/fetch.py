@@ -6,13 +6,13 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from actprobe.config import parse_size
+from actprobe.config import Config
+from actprobe.config.dumps import Dump
 from actprobe.dumps.download import Remote, verified_path
 from actprobe.dumps.fetcher import fetch
 from actprobe.dumps.pace import Settings
@@ -25,14 +25,14 @@ from actprobe.plan import Batch
 log = logging.getLogger(__name__)
 
 
-def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+def run(batch: Batch, config: Config, threads: int) -> None:
     """Fetch, verify and publish the files of a batch; `threads` plays no part, connections do.
 
     When a file cannot be had, the others are still fetched and kept: the next run publishes them
     without asking for them again. Raises ActprobeError naming each file that failed.
     """
     dump = batch.loader
-    with _one_at_a_time(Path(config["cache_dir"]) / "dumps"):
+    with _one_at_a_time(Path(config.cache_dir) / "dumps"):
         remotes = [
             Remote(t.args.source, t.args.file, t.args.size, t.args.alg, t.key, Path(t.path))
             for t in batch.targets
@@ -43,7 +43,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         urls = Urls(ask, [(r.source, r.path) for r in remotes])
         urls.ask_ahead()
         progress = Progress(f"dump {dump}", {r.path: r.size for r in remotes})
-        failed = fetch(remotes, urls, settings(config["dumps"][dump]), progress)
+        failed = fetch(remotes, urls, settings(config.dumps[dump]), progress)
         if failed:
             reasons = "\n  ".join(f"{r.path}: {why}" for r, why in failed.items())
             raise ActprobeError(
@@ -72,15 +72,14 @@ def _publish(path: Path) -> None:
             raise
 
 
-def settings(entry: Mapping[str, Any]) -> Settings:
+def settings(entry: Dump) -> Settings:
     """Fetch settings of a dump's config entry."""
-    rate = entry["rate_limit"]
     return Settings(
-        connections=entry["connections"],
-        rate_limit=None if rate is None else float(parse_size(rate, "rate_limit")),
-        stall=float(entry["stall_limit"]),
-        least=float(parse_size(entry["least_speed"], "least_speed")),
-        tries=entry["tries"],
+        connections=entry.connections,
+        rate_limit=None if entry.rate_limit is None else float(entry.rate_limit),
+        stall=entry.stall_limit,
+        least=float(entry.least_speed),
+        tries=entry.tries,
     )
 
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from actprobe.config import Config
 from actprobe.errors import ConfigError
 from actprobe.files import check_name
 
@@ -46,15 +46,15 @@ class Lock:
     files: tuple[LockedFile, ...]
 
 
-def config_source(config: Mapping[str, Any], dump: str) -> dict[str, Any]:
+def config_source(config: Config, dump: str) -> dict[str, Any]:
     """What the config asks the service for: `artifacts`, or `run` with `type`; and `files`."""
-    entry = config["dumps"][dump]
-    return {**{k: v for k, v in entry["source"].items() if v}, "files": entry["files"]}
+    entry = config.dumps[dump]
+    return {**entry.source.model_dump(exclude_none=True), "files": entry.files}
 
 
-def read(config: Mapping[str, Any], dump: str) -> Lock:
+def read(config: Config, dump: str) -> Lock:
     """The lock of a dump. Raises ConfigError when there is none, or not for what is asked for."""
-    path = config["dumps"][dump]["lock"]
+    path = config.dumps[dump].lock
     hint = f"run `actprobe lock {dump}`"
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
+from actprobe.config.dumps import Dump
 from actprobe.dumps import digests
 from actprobe.dumps.lockfile import LockedFile
 from actprobe.errors import ConfigError
@@ -90,20 +91,16 @@ def _unexplained(path: str, found: Sequence[re.Match[str]], codes: bool) -> str:
     return ""
 
 
-def by_site(
-    dump: str, entry: Mapping[str, Any], files: Sequence[LockedFile]
-) -> dict[str, list[LockedFile]]:
+def by_site(dump: str, entry: Dump, files: Sequence[LockedFile]) -> dict[str, list[LockedFile]]:
     """The chunks of each site, in order: those that match `sites`, pattern by pattern, or those
     whose names say it."""
-    asked = entry["source"].get("artifacts") or ()
+    asked = entry.source.artifacts or ()
     found: dict[str, list[LockedFile]] = {}
-    if not entry["sites"]:
+    if not entry.sites:
         for f in files:
-            found.setdefault(site_of_name(dump, f.path, entry["content"] == "latents"), []).append(
-                f
-            )
+            found.setdefault(site_of_name(dump, f.path, entry.content == "latents"), []).append(f)
         return {site: in_order(dump, site, of, asked) for site, of in sorted(found.items())}
-    for site, patterns in sorted(entry["sites"].items()):
+    for site, patterns in sorted(entry.sites.items()):
         chosen: list[LockedFile] = []
         for p in patterns:
             of = [f for f in files if f not in chosen and fnmatch.fnmatchcase(f.path, p)]

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from actprobe.config import nearest
+from actprobe.config import Config, nearest
 from actprobe.dumps import lockfile
 from actprobe.dumps.asking import TIMEOUT, asking, patiently
 from actprobe.dumps.connection import new_session, read_whole
@@ -239,14 +239,14 @@ def _upload(run: str, file: Any) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def lock(config: Mapping[str, Any], name: str) -> Path:
+def lock(config: Config, name: str) -> Path:
     """Ask the service what the dump `name` of the config is now, and write its lock file.
 
     The file is left alone when nothing changed. Returns its path.
     """
-    if name not in config["dumps"]:
-        raise ConfigError(f"dumps: unknown dump {name!r}; {nearest(name, config['dumps'])}")
-    path = Path(config["dumps"][name]["lock"])
+    if name not in config.dumps:
+        raise ConfigError(f"dumps: unknown dump {name!r}; {nearest(name, config.dumps)}")
+    path = Path(config.dumps[name].lock)
     found = Service().resolve(lockfile.config_source(config, name))
     for f in found.files:
         if f.alg == "size":
@@ -255,7 +255,7 @@ def lock(config: Mapping[str, Any], name: str) -> Path:
     return path
 
 
-def outdated(config: Mapping[str, Any], name: str) -> list[str]:
+def outdated(config: Config, name: str) -> list[str]:
     """In words, what the service has that the lock file of a dump has not; empty when current."""
     old = lockfile.read(config, name)
     return lockfile.differences(old, Service().resolve(old.source))

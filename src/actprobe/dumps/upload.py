@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import finished, store
+from actprobe.config import Config
 from actprobe.dumps.secrets import keep_out_of_logs, redact
 from actprobe.errors import ActprobeError, BadInput, Damaged
 from actprobe.plan import Plan
@@ -25,14 +26,14 @@ log = logging.getLogger(__name__)
 _ROWS = 10_000  # of a table that can be browsed on the service; files are sent whole
 
 
-def _begin(config: Mapping[str, Any], kind: str) -> Any:
+def _begin(config: Config, kind: str) -> Any:
     """A new run of the config's experiment. Raises ActprobeError when it cannot be begun."""
     import wandb
 
     keep_out_of_logs()
-    folder = Path(config["results_dir"], config["experiment"])
+    folder = Path(config.results_dir, config.experiment)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = config["wandb"]
+    settings = config.wandb
     # Nothing about the machine, the code or the command line is sent.
     quiet = wandb.Settings(
         console="off",
@@ -46,13 +47,13 @@ def _begin(config: Mapping[str, Any], kind: str) -> Any:
     )
     try:
         return wandb.init(
-            project=settings["project"],
-            entity=settings["entity"],
-            name=config["experiment"],
+            project=settings.project,
+            entity=settings.entity,
+            name=config.experiment,
             job_type=kind,
-            mode=settings["mode"],
+            mode=settings.mode,
             dir=str(folder),
-            config={k: v for k, v in config.items() if k != "wandb"},
+            config=config.model_dump(exclude={"wandb"}),
             settings=quiet,
         )
     except (wandb.errors.Error, OSError, TimeoutError) as e:
@@ -61,7 +62,7 @@ def _begin(config: Mapping[str, Any], kind: str) -> Any:
         ) from None
 
 
-def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()) -> str:
+def export_wandb(config: Config, artefacts: Iterable[str | Path] = ()) -> str:
     """Log tables, figures and report of the config's experiment to a new run; returns its path.
 
     The results go to the run's page and, as they are, into an artifact of type `results`;
@@ -71,7 +72,7 @@ def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()
     import pandas as pd
     import wandb
 
-    name = config["experiment"]
+    name = config.experiment
     folder = finished.folder(config)
     files = finished.files(config)
     if not files:
@@ -89,7 +90,7 @@ def export_wandb(config: Mapping[str, Any], artefacts: Iterable[str | Path] = ()
             shown[key] = wandb.Html(str(f))
     run.log(shown)
     _log_artifact(run, f"{name}-results", "results", {f.relative_to(folder): f for f in files})
-    cached = {Path(f).relative_to(config["cache_dir"]): Path(f) for f in artefacts}
+    cached = {Path(f).relative_to(config.cache_dir): Path(f) for f in artefacts}
     if cached:
         _log_artifact(run, f"{name}-artefacts", "artefacts", cached)
     run.finish()
@@ -178,7 +179,7 @@ def follow(plan: Plan) -> Follower | None:
 
     When the service cannot be reached, the log says so and the run goes on without it.
     """
-    if not plan.config["wandb"]["enabled"] or not plan.pending:
+    if not plan.config.wandb.enabled or not plan.pending:
         return None
     try:
         return Follower(plan)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from actprobe import hub
+from actprobe.config import Config
+from actprobe.config.models import Model
 from actprobe.errors import ActprobeError
 from actprobe.keys import short
 from actprobe.models import gguf
 
 
-def described(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def described(config: Config, settings: Model) -> dict[str, Any]:
     """The `config.json` of a model, empty where it cannot be read now. Nothing is fetched.
 
     settings: its entry in the config.
@@ -26,10 +27,10 @@ def described(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     return found if isinstance(found, dict) else {}
 
 
-def _read(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-    source, below = settings["source"], settings.get("subfolder") or ""
-    if gguf.named(source) is not None:
-        return {**gguf.anywhere(config, settings), "dtype": settings["dtype"]}
+def _read(config: Config, settings: Model) -> Any:
+    source, below = settings.source, settings.subfolder or ""
+    if not isinstance(source, str) or gguf.named(source) is not None:
+        return {**gguf.anywhere(config, settings), "dtype": settings.dtype}
     kind, _, rest = source.partition(":")
     if kind == "wheel":
         return _in_wheel(config, *rest.partition("/")[::2])
@@ -40,11 +41,11 @@ def _read(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path else None
 
 
-def _in_wheel(config: Mapping[str, Any], name: str, folder: str) -> Any:
-    wheel = config["wheels"][name]
-    file = f"{wheel['package']}-{wheel['version']}.{short(wheel['sha256'])}.whl"
+def _in_wheel(config: Config, name: str, folder: str) -> Any:
+    wheel = config.wheels[name]
+    file = f"{wheel.package}-{wheel.version}.{short(wheel.sha256)}.whl"
     try:
-        with zipfile.ZipFile(f"{config['cache_dir']}/wheels/{file}") as z:
+        with zipfile.ZipFile(f"{config.cache_dir}/wheels/{file}") as z:
             return json.loads(z.read(f"{folder}/config.json"))
     except zipfile.BadZipFile as e:
         raise ValueError(str(e)) from e

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from actprobe import hub
+from actprobe.config import Config
+from actprobe.config.models import Model
+from actprobe.config.saes import SAE
 from actprobe.errors import BadInput, ConfigError
 from actprobe.models import families, hooks, planned_bos, rows_begin_with_bos
 from actprobe.models.described import described
@@ -134,36 +137,36 @@ def _short(model: str) -> str:
     return _TRANSFORMER_LENS.get(name, name)
 
 
-def model_names(name: str, settings: Mapping[str, Any]) -> list[str]:
-    """What a model of the config may be called in an SAE's config."""
-    source = settings.get("source", name)
+def model_names(name: str, source: str | Sequence[str]) -> list[str]:
+    """What the model `name` of the config, read from `source`, may be called in an SAE's config."""
+    source = source if isinstance(source, str) else source[0]  # pieces of one file
     if source.startswith("hub:"):
         return [hub.split(source.removeprefix("hub:"), None, f"models.{name}.source")[0], name]
     return [source.partition(":")[2] or source, name]
 
 
-def ignored(settings: Mapping[str, Any]) -> set[str]:
+def ignored(settings: SAE) -> set[str]:
     """The kinds of mismatch that a config entry passes over."""
-    told = settings["overrides"]["ignore_mismatch"]
+    told = settings.overrides.ignore_mismatch
     return set(KINDS if told is True else told or ())
 
 
-def require_match(name: str, sae: Sae, config: Mapping[str, Any], extracted: bool) -> None:
+def require_match(name: str, sae: Sae, config: Config, extracted: bool) -> None:
     """Raise ConfigError when the SAE does not belong to the activations of its config entry.
 
     extracted: these are read from a model here.
     """
-    settings = config["saes"][name]
-    model = config["models"].get(settings["model"], {})  # imported activations have none
-    names = model_names(settings["model"], model)
-    said = described(config, model)
-    width = model.get("d_model") or families.d_model(said)
-    bos = _planned_bos(model, said) if extracted else None
-    found = mismatches(sae, settings["site"], names, width, extracted, bos)
+    settings = config.saes[name]
+    model = config.models.get(settings.model)  # imported activations have none
+    names = model_names(settings.model, model.source if model else settings.model)
+    said = described(config, model) if model else {}
+    width = (model and model.d_model) or families.d_model(said)
+    bos = _planned_bos(model, said) if model and extracted else None
+    found = mismatches(sae, settings.site, names, width, extracted, bos)
     _refuse(name, settings, found)
 
 
-def _refuse(name: str, settings: Mapping[str, Any], found: Mapping[str, str]) -> None:
+def _refuse(name: str, settings: SAE, found: Mapping[str, str]) -> None:
     left = [kind for kind in found if kind not in ignored(settings)]
     if left:
         raise ConfigError(
@@ -172,9 +175,9 @@ def _refuse(name: str, settings: Mapping[str, Any], found: Mapping[str, str]) ->
         )
 
 
-def _planned_bos(model: Mapping[str, Any], said: Mapping[str, Any]) -> bool | None:
+def _planned_bos(model: Model, said: Mapping[str, Any]) -> bool | None:
     """Whether texts will begin with a BOS, None where the tokenizer or the texts themselves decide."""
-    if not model or model["chat"] or not model["add_special_tokens"]:
+    if model.chat or not model.add_special_tokens:
         return None
     return planned_bos(model, said or None)
 
@@ -182,7 +185,7 @@ def _planned_bos(model: Mapping[str, Any], said: Mapping[str, Any]) -> bool | No
 def require_texts(
     name: str,
     sae: Sae,
-    settings: Mapping[str, Any],
+    settings: SAE,
     facts: Mapping[str, Any],
     n_tokens: Any,
     path: str,
@@ -194,7 +197,7 @@ def require_texts(
     """
     bos = rows_begin_with_bos(facts)
     if None not in (bos, sae.prepend_bos):
-        found = mismatches(sae, settings["site"], [settings["model"]], None, bos=bos)
+        found = mismatches(sae, settings.site, [settings.model], None, bos=bos)
         _refuse(name, settings, {k: v for k, v in found.items() if k == "bos"})
     if sae.context_size is None or "context" in ignored(settings) or not len(n_tokens):
         return
@@ -202,6 +205,6 @@ def require_texts(
     if n_tokens[longest] > sae.context_size:
         raise BadInput(
             f"{path}: row {longest} has {n_tokens[longest]} tokens; saes.{name} was trained on texts "
-            f"of {sae.context_size} (its context_size): write models.{settings['model']}.max_length: "
+            f"of {sae.context_size} (its context_size): write models.{settings.model}.max_length: "
             f"{sae.context_size}, or overrides: {{ignore_mismatch: [context]}} to encode anyway"
         )

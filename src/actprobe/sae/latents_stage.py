@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from actprobe import models, store
+from actprobe.config import Config
 from actprobe.errors import BadInput
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch
@@ -28,13 +28,13 @@ from actprobe.sae.summary import Summary, summaries, warnings, windows
 log = logging.getLogger(__name__)
 
 
-def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+def run(batch: Batch, config: Config, threads: int) -> None:
     """Make all targets of a batch: one pass over the SAE when the rows fit in memory.
 
     A dataset whose activations cannot be used is reported to the outcome; the others go on.
     """
     with contextlib.ExitStack() as stack:
-        out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
+        out = stack.enter_context(Outcome(batch, config.on_bad_dataset, store.write_bad))
         _allow_open_files(len(batch.targets))
         todo = out.todo(hold=True)
         if not todo:
@@ -43,7 +43,7 @@ def run(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
         with out.guard(*todo):
             session = stack.enter_context(opened(batch.loader, todo[0], config))
             on_torch = session.engine.name != "numpy"
-            size = sizes(config["max_memory"], session.weights, on_torch)
+            size = sizes(config.max_memory, session.weights, on_torch)
             works = [w for t in todo for w in _begin(t, session, out)]
             for group in _groups(works, session.d_sae, size.rows):
                 _pass(group, session, size.block, out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from actprobe import store
+from actprobe.config import Config
 from actprobe.errors import BadInput, ConfigError
 from actprobe.jobs import Outcome
 from actprobe.plan import Batch
@@ -28,17 +28,17 @@ from actprobe.sae.sources import open_place, require_unchanged
 log = logging.getLogger(__name__)
 
 
-def make(batch: Batch, config: Mapping[str, Any], threads: int) -> None:
+def make(batch: Batch, config: Config, threads: int) -> None:
     """Make all targets of a batch, each a whole SAE."""
     with contextlib.ExitStack() as stack:
-        out = stack.enter_context(Outcome(batch, config["on_bad_dataset"], store.write_bad))
+        out = stack.enter_context(Outcome(batch, config.on_bad_dataset, store.write_bad))
         stack.enter_context(threadpool_limits(threads))
         for t in out.todo(hold=True):
             with out.guard(t):
                 out.done(t, _made(t, config))
 
 
-def _made(t: SaeTarget, config: Mapping[str, Any]) -> Path:
+def _made(t: SaeTarget, config: Config) -> Path:
     """Train or convert the SAE of a target; returns the sealed part."""
     if is_trained(t):
         return _train(t, config)
@@ -48,16 +48,16 @@ def _made(t: SaeTarget, config: Mapping[str, Any]) -> Path:
         return convert(sae, t.path, t.record)
 
 
-def _train(t: TrainTarget, config: Mapping[str, Any]) -> Path:
+def _train(t: TrainTarget, config: Config) -> Path:
     """Train the SAE of a target; returns the sealed part. Raises BadInput for unusable tokens."""
     settings, seed = t.spec.train, t.spec.train.seed
-    entry = config["saes"][t.loader]
+    entry = config.saes[t.loader]
     used = rows.chosen(t)
     with stream.opened(t.args.tokens, settings.holdout, seed, used.keep) as (
         tokens,
         held_out,
     ):
-        _require_memory(t, tokens.d, config["max_memory"])
+        _require_memory(t, tokens.d, config.max_memory)
         rng = np.random.default_rng(seed)
         first = stream.sample(tokens, FIRST, rng)
         held = stream.sample(held_out, HELD, rng)
@@ -75,7 +75,7 @@ def _train(t: TrainTarget, config: Mapping[str, Any]) -> Path:
         d_sae=settings.width,
         k=settings.k,
         subtract_b_dec=True,
-        model=entry["model"],
+        model=entry.model,
         hook=t.args.hook,
     )
     course = {"curve": found.curve, "stopped": found.stopped, "tokens": n, "massive": found.massive}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import models
+from actprobe.config import Config
+from actprobe.config.saes import SAE
 from actprobe.errors import BadInput
 from actprobe.sae import checks
 from actprobe.sae.architectures import Rule, check_folding, rule
@@ -40,7 +41,7 @@ class Session:
     """An open SAE with everything that encoding needs."""
 
     name: str
-    settings: Mapping[str, Any]
+    settings: SAE
     weights: Weights
     rule: Rule
     b_dec: NDArray[np.float32] | None
@@ -52,17 +53,17 @@ class Session:
 
 
 @contextlib.contextmanager
-def opened(name: str, t: LatentTarget, config: Mapping[str, Any]) -> Iterator[Session]:
+def opened(name: str, t: LatentTarget, config: Config) -> Iterator[Session]:
     """Open the SAE of these targets. Raises BadInput naming what is wrong with it.
 
     An SAE that could not be looked at while planning is compared with the site here (ConfigError).
     """
-    settings = config["saes"][name]
+    settings = config.saes[name]
     with blaming(f"saes.{name}"):
         sae = open_place(t.args.sae)
-        if not settings["train"]:  # one trained here belongs to them by its key
+        if not settings.train:  # one trained here belongs to them by its key
             checks.require_match(name, sae, config, t.args.extracted)
-        fold = settings["fold_decoder_norm"]
+        fold = settings.fold_decoder_norm
         if fold:
             check_folding(sae)
         weights = Weights(sae)
@@ -72,7 +73,7 @@ def opened(name: str, t: LatentTarget, config: Mapping[str, Any]) -> Iterator[Se
             norms = weights.decoder_norms() if fold or sae.rescale != "none" else None
             b_dec = weights.vector("b_dec") if sae.subtract_b_dec else None
             how = rule(sae, weights.vector, norms, fold)
-        device = engine(settings["device"], settings["product"])
+        device = engine(settings.device, settings.product)
         yield Session(name, settings, weights, how, b_dec, device)
         read = weights.bytes_read()
         log.info("%s: %.2f GB of %s read", name, sum(read.values()) / 1e9, ", ".join(read))

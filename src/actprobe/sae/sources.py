@@ -6,12 +6,13 @@ Planning reads configs, headers and digests, never weights.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from actprobe import hub, keys
+from actprobe.config import Config
+from actprobe.config.saes import SAE
 from actprobe.errors import BadInput, ConfigError, Unreachable
 from actprobe.keys import DigestMemo
 from actprobe.plan import plain
@@ -48,12 +49,15 @@ class Source:
     bad: str | None = None
 
 
-def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
+def locate(name: str, settings: SAE, memo: DigestMemo) -> Source:
     """Find the SAE of one config entry. Raises ConfigError naming the entry and what is wrong."""
-    where, source, fmt = f"saes.{name}.source", settings["source"], settings["format"]
+    assert (
+        settings.source is not None
+    )  # an SAE that is trained here has none, and is not looked for
+    where, source, fmt = f"saes.{name}.source", settings.source, str(settings.format)
     if source.startswith("hub:"):
         return _on_hub(source.removeprefix("hub:"), settings, f"saes.{name}", memo)
-    path = (Path(source).expanduser() / (settings["subfolder"] or "")).absolute()
+    path = (Path(source).expanduser() / (settings.subfolder or "")).absolute()
     if not path.exists() and (words := _words(source)):
         raise ConfigError(
             f"{where}: {path}: there is no such folder or file; for the hub write {words}"
@@ -70,10 +74,10 @@ def locate(name: str, settings: Mapping[str, Any], memo: DigestMemo) -> Source:
     except BadInput as e:
         _require_whole(files.values(), memo)
         bad = str(e)
-    if settings["identity"] == "revision":
-        if not settings["revision"]:
+    if settings.identity == "revision":
+        if not settings.revision:
             raise ConfigError(f"{where}: identity: revision needs a revision")
-        identity = FilesIdentity(format=fmt, revision=settings["revision"])
+        identity = FilesIdentity(format=fmt, revision=settings.revision)
     else:
         _require_whole(files.values(), memo)
         digests = {name: memo.sha256(f) for name, f in files.items()}
@@ -95,7 +99,7 @@ def _words(source: str) -> str | None:
     return hub.hint(source) or (f"source: hub:{source}" if hub.looks_like_repo(source) else None)
 
 
-def require_unchanged(name: str, config: Mapping[str, Any], planned: Identity) -> None:
+def require_unchanged(name: str, config: Config, planned: Identity) -> None:
     """Raise ActprobeError when the files of a local SAE are not those of the plan any more.
 
     planned: its identity in the spec. Digests are remembered, so that this costs a look at sizes
@@ -103,9 +107,9 @@ def require_unchanged(name: str, config: Mapping[str, Any], planned: Identity) -
     """
     if not isinstance(planned, FilesIdentity) or planned.files is None:
         return
-    settings = config["saes"][name]
-    found = locate(name, settings, DigestMemo(config["cache_dir"])).identity
-    keys.require_unchanged(plain(found), plain(planned), f"saes.{name}: {settings['source']}")
+    settings = config.saes[name]
+    found = locate(name, settings, DigestMemo(config.cache_dir)).identity
+    keys.require_unchanged(plain(found), plain(planned), f"saes.{name}: {settings.source}")
 
 
 def _must_convert(sae: Sae) -> bool:
@@ -117,12 +121,12 @@ def _must_convert(sae: Sae) -> bool:
     return not sliceable(found)
 
 
-def _on_hub(source: str, settings: Mapping[str, Any], where: str, memo: DigestMemo) -> Source:
+def _on_hub(source: str, settings: SAE, where: str, memo: DigestMemo) -> Source:
     """A hub SAE at a commit. Its format and what it is come from the list of files and from small
     ones, which are asked for only where they are not here."""
-    repo, folder = hub.split(source, settings["subfolder"], f"{where}.source")
-    service, fmt = hub.of(memo), settings["format"]
-    commit = service.commit(repo, settings["revision"], where)
+    repo, folder = hub.split(source, settings.subfolder, f"{where}.source")
+    service, fmt = hub.of(memo), settings.format
+    commit = service.commit(repo, settings.revision, where)
     remote = Remote(service, repo, commit.sha, folder)
 
     def placed(fmt: str, lacks: str | None = None) -> tuple[HubIdentity, HubPlace]:

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from actprobe.config import matching, nearest
+from actprobe.config import Config, matching, nearest
+from actprobe.config.saes import SAE
 from actprobe.errors import ConfigError
 from actprobe.keys import DigestMemo
 from actprobe.models import hooks
@@ -48,9 +49,7 @@ Activations = dict[tuple[str, str], dict[str, dict[str, list[Vectors]]]]
 Made = tuple[SaeTarget | None, Identity, Place]
 
 
-def targets(
-    config: Mapping[str, Any], known: Mapping[str, list[Target]], memo: DigestMemo
-) -> list[Target]:
+def targets(config: Config, known: Mapping[str, list[Target]], memo: DigestMemo) -> list[Target]:
     """The latents that the config's `saes` ask for, and the SAEs that have to be made first.
 
     Raises ConfigError naming every entry with an unknown model, site, position or dataset, an SAE
@@ -63,7 +62,7 @@ def targets(
     texts = {t.item: t for t in known.get("texts", [])}
     found: list[Target] = []
     faults: list[ConfigError] = []
-    for name, settings in (config.get("saes") or {}).items():
+    for name, settings in config.saes.items():
         try:
             found += _of_one(config, name, settings, activations, texts, memo)
         except ConfigError as e:
@@ -74,47 +73,47 @@ def targets(
 
 
 def _of_one(
-    config: Mapping[str, Any],
+    config: Config,
     name: str,
-    settings: Mapping[str, Any],
+    settings: SAE,
     activations: Activations,
     texts: Mapping[str, Target],
     memo: DigestMemo,
 ) -> list[Target]:
     """The targets of one SAE: itself where it has to be made, and its latents."""
     where = f"saes.{name}"
-    models = {*config["models"], *(model for model, _ in activations)}
-    if settings["model"] not in models:
-        known_models = nearest(settings["model"], models)
-        raise ConfigError(f"{where}: unknown model {settings['model']!r}; {known_models}")
-    sites = {site: p for (model, site), p in activations.items() if model == settings["model"]}
-    if settings["site"] not in sites:
-        hint = nearest(settings["site"], sites)
+    models = {*config.models, *(model for model, _ in activations)}
+    if settings.model not in models:
+        known_models = nearest(settings.model, models)
+        raise ConfigError(f"{where}: unknown model {settings.model!r}; {known_models}")
+    sites = {site: p for (model, site), p in activations.items() if model == settings.model}
+    if settings.site not in sites:
+        hint = nearest(settings.site, sites)
         raise ConfigError(
-            f"{where}: no activations of {settings['model']} at site {settings['site']!r}; {hint}"
+            f"{where}: no activations of {settings.model} at site {settings.site!r}; {hint}"
         )
-    positions = sites[settings["site"]]
+    positions = sites[settings.site]
     vectors = positions[_position(where, settings, positions)]
-    if settings["train"]:
+    if settings.train:
         made, identity, place = _trained(config, name, settings, positions, texts)
     else:
         extracted = any(_extracted(t) for found in vectors.values() for t in found)
         made, identity, place = _given(config, name, settings, memo, extracted)
-    chosen = matching(settings["datasets"], vectors, where, _DATASET)
+    chosen = matching(settings.datasets, vectors, where, _DATASET)
     xs = [only(vectors[d], where) for d in chosen]
     latents = [_latents(config, name, settings, identity, place, x, made) for x in xs]
     return [*([made] if made else []), *latents]
 
 
-def _position(where: str, settings: Mapping[str, Any], positions: Mapping[str, Any]) -> str:
+def _position(where: str, settings: SAE, positions: Mapping[str, Any]) -> str:
     vectors = [p for p in positions if p != "tokens"]
-    position: str | None = settings["position"]
+    position: str | None = settings.position
     if position is None and len(vectors) == 1:
         return vectors[0]
     if position is None or position not in (*vectors, *({"tokens"} & set(positions))):
         asked = f"no position {position!r}" if position else "position is not given"
         raise ConfigError(
-            f"{where}: {asked}; {settings['model']}/{settings['site']} is kept at "
+            f"{where}: {asked}; {settings.model}/{settings.site} is kept at "
             f"{', '.join(vectors) or 'no position but tokens'}"
         )
     return position
@@ -126,16 +125,16 @@ def _extracted(activations: Vectors) -> bool:
 
 
 def _given(
-    config: Mapping[str, Any],
+    config: Config,
     name: str,
-    settings: Mapping[str, Any],
+    settings: SAE,
     memo: DigestMemo,
     extracted: bool,
 ) -> Made:
     """A published SAE: the target of its conversion if it needs one, identity, and place."""
     source = locate(name, settings, memo)
     if source.bad:
-        if config["on_bad_dataset"] != "skip":
+        if config.on_bad_dataset != "skip":
             raise ConfigError(f"saes.{name}.source: {source.bad}")
         log.warning("saes.%s will be left out: %s", name, source.bad)
     elif source.sae is not None:
@@ -143,16 +142,16 @@ def _given(
     if not source.convert:
         return None, source.identity, source.place
     made = target(
-        config["cache_dir"], "saes", SAES_VERSION, name, ConvertSpec(source=source.identity),
+        config.cache_dir, "saes", SAES_VERSION, name, ConvertSpec(source=source.identity),
         loader=name, item=name, args=ConvertArgs(place=source.place), movable=True,
     )  # fmt: skip
     return made, MadeIdentity(key=made.key), MadePlace(artefact=made.path)
 
 
 def _trained(
-    config: Mapping[str, Any],
+    config: Config,
     name: str,
-    settings: Mapping[str, Any],
+    settings: SAE,
     positions: Mapping[str, Mapping[str, list[Vectors]]],
     texts: Mapping[str, Target],
 ) -> Made:
@@ -160,10 +159,10 @@ def _trained(
     tokens = positions.get("tokens", {})
     if not tokens:
         raise ConfigError(
-            f"{where}: needs activations of {settings['model']}/{settings['site']} at position "
-            "tokens"
+            f"{where}: needs activations of {settings.model}/{settings.site} at position tokens"
         )
-    told = dict(settings["train"])
+    assert settings.train is not None
+    told = settings.train.model_dump()
     chosen = matching(told.pop("datasets"), tokens, where, _DATASET)
     training = Training(**told)
     if training.k > training.width:
@@ -183,10 +182,10 @@ def _trained(
         tokens=tuple(t.path for t in inputs),
         texts=tuple(t.path if t else None for t in own),
         tests=tuple(tuple(tests.get(d, [])) for d in chosen),
-        hook=hooks.hook_of(settings["site"]),
+        hook=hooks.hook_of(settings.site),
     )
     made = target(
-        config["cache_dir"], "saes", SAES_VERSION, name, spec,
+        config.cache_dir, "saes", SAES_VERSION, name, spec,
         loader=name, item=name, inputs=[*inputs, *filter(None, own)], args=args,
         cost=sum(t.cost for t in inputs), movable=True,
     )  # fmt: skip
@@ -194,9 +193,9 @@ def _trained(
 
 
 def _latents(
-    config: Mapping[str, Any],
+    config: Config,
     name: str,
-    settings: Mapping[str, Any],
+    settings: SAE,
     identity: Identity,
     place: Place,
     vectors: Vectors,
@@ -205,20 +204,20 @@ def _latents(
     spec = LatentSpec(
         sae=identity,
         activations=vectors.key,
-        fold_decoder_norm=settings["fold_decoder_norm"],
-        product=settings["product"],
+        fold_decoder_norm=settings.fold_decoder_norm,
+        product=settings.product,
     )
     args = LatentArgs(
         source=name,
-        model=settings["model"],
-        site=settings["site"],
+        model=settings.model,
+        site=settings.site,
         position=vectors.args.position,
         activations=vectors.path,
         sae=place,
         extracted=_extracted(vectors),
     )
     return target(
-        config["cache_dir"], "latents", VERSION, f"{name}/{vectors.item}", spec,
+        config.cache_dir, "latents", VERSION, f"{name}/{vectors.item}", spec,
         loader=name, item=vectors.item, inputs=(vectors, *([made] if made else [])),
         args=args, cost=vectors.cost, movable=True,
     )  # fmt: skip
