@@ -34,6 +34,15 @@ def lines(found: Written) -> list[str]:
     return [*headline(found.of_texts, skipped, found["datasets"]), *of_features]
 
 
+def _of_own_tests(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of fits that their own datasets test, where there are any: directions that other datasets
+    test have lines of their own."""
+    if "test_set" not in table:
+        return table
+    own = table[table["test_set"].fillna("") == ""]
+    return table if own.empty else own
+
+
 def headline(
     table: pd.DataFrame, skipped: int = 0, datasets: pd.DataFrame | None = None
 ) -> list[str]:
@@ -45,7 +54,7 @@ def headline(
     the setting `normal` is told at one condition of another, which the line names. datasets: the table
     of that name, which says how models read the texts.
     """
-    rows = views.usual(table[~views.control(table)])
+    rows = views.usual(_of_own_tests(table[~views.control(table)]))
     if rows.empty:
         return [f"No probe has a number; {count(skipped, 'target')} skipped."]
     lines = []
