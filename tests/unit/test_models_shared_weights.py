@@ -58,14 +58,11 @@ def planned(cache, of_models, wanted=None):
     """The config, its texts and the plan of all their activations."""
     wanted = wanted or {"sites": ["embed", "resid_post.1", "resid_post.3"],
                         "positions": ["last", "mean"]}  # fmt: skip
-    config = {
-        "cache_dir": str(cache), "on_bad_dataset": "stop", "wheels": {}, "saes": {},
-        "threads": {"activations": 1}, "max_memory": 1 << 30,
-        "models": of_models,
-        "activations": configs._filled(
-            [{"model": m, **wanted} for m in of_models], configs.schema("activations")
-        ),
-    }  # fmt: skip
+    config = configs.resolve({
+        "experiment": "e", "cache_dir": str(cache), "threads": {"activations": 1},
+        "max_memory": 1 << 30, "models": of_models,
+        "activations": [{"model": m, **wanted} for m in of_models],
+    })  # fmt: skip
     texts = [write_texts(cache), write_texts(cache, "more", ["ab", "a longer row", "c" * 40])]
     found = models.targets(config, {"texts": texts}, keys.DigestMemo(cache))
     return config, plan.make(config, found, [t.path for t in found])
