@@ -68,6 +68,7 @@ def test_verify_names_a_damaged_file_and_sets_it_aside(project, capsys):
 
 def test_gc_lists_what_killed_processes_left_beside_a_finished_file(tmp_path, monkeypatch):
     from actprobe import store, upkeep
+    from actprobe.config import resolve
 
     wanted = tmp_path / "cache" / "texts" / "a.0123456789ab.parquet"
     begun = tmp_path / "cache" / "texts" / "b.0123456789ab.parquet"
@@ -78,7 +79,7 @@ def test_gc_lists_what_killed_processes_left_beside_a_finished_file(tmp_path, mo
     target = type("T", (), {})
     made = [type("T", (target,), {"path": str(p)}) for p in (wanted, begun)]
     monkeypatch.setattr(upkeep.experiment, "stages", lambda *_: {"texts": made})
-    (found,) = upkeep.unwanted([{"cache_dir": str(tmp_path / "cache")}])
+    (found,) = upkeep.unwanted([resolve({"experiment": "e", "cache_dir": str(tmp_path / "cache")})])
     assert (found.path, found.size, found.group) == (str(left), 1, str(left.parent))
     assert found.written == left.stat().st_mtime and found.owner
 

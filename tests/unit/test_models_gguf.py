@@ -227,7 +227,7 @@ def test_two_models_of_one_file_share_its_weights(tmp_path, tiny):
 def test_layers_and_widths_are_known_while_planning(tmp_path, tiny):
     (w,), acts = keys_of(tmp_path, tiny)
     assert {t.args.site for t in acts} == {"embed", "resid_post.0", "resid_post.3"}
-    config = {"cache_dir": str(tmp_path), "wheels": {}, "models": {"m": models.entry(tiny)}}
+    config = make_config(tmp_path, models.entry(tiny))
     found = shapes.model(config, "m")
     assert (found.layers, found.d, found.mlp, found.file_bytes) == (4, 32, 48, 4)
     assert w.args.bytes == tiny.stat().st_size
@@ -235,7 +235,7 @@ def test_layers_and_widths_are_known_while_planning(tmp_path, tiny):
 
 def test_what_a_job_asks_for(tmp_path, tiny):
     config = make_config(tmp_path / "cache", models.entry(tiny), models.WANTED)
-    config |= {"max_memory": 1 << 30, "threads": {"activations": 1}, "saes": {}, "datasets": []}
+    config = edited(config, ["max_memory"], 1 << 30)
     found = models.targets(config, write_texts(tmp_path / "cache"))
     made_ = plan.make(config, found, [t.path for t in found])
     cost = costs.Estimator(made_).cost(made_.in_order()[0])
