@@ -6,6 +6,7 @@ import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from actprobe import shapes
+from actprobe.config import resolve
 from actprobe.models import families
 from actprobe.models.architectures import FAMILIES
 
@@ -38,12 +39,16 @@ def test_c5_sizes_are_found_under_every_name(model_type):
     assert (families.n_layers(config), families.d_model(config)) == SIZES[model_type]
 
 
+def config_of(folder, **more):
+    return resolve({"experiment": "e", "models": {"m": {"source": str(folder), **more}}})
+
+
 @pytest.mark.parametrize(
     "model_type", [*SIZES, "segformer", "vit", "perceiver", "glpn", "hrm_text"]
 )
 def test_c5_every_config_is_sized_or_given_defaults(model_type, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(described(model_type)))
-    model = shapes.model({"models": {"m": {"source": str(tmp_path)}}}, "m")
+    model = shapes.model(config_of(tmp_path), "m")
     assert all(isinstance(v, int) and v > 0 for v in vars(model).values())
 
 
@@ -51,7 +56,7 @@ def test_c5_every_config_is_sized_or_given_defaults(model_type, tmp_path):
 def test_c5_a_size_in_an_unusual_form_does_not_stop_the_plan(hidden_size, tmp_path):
     config = {"hidden_size": hidden_size, "num_attention_heads": 0, "text_config": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    model = shapes.model({"models": {"m": {"source": str(tmp_path), "n_layers": 3}}}, "m")
+    model = shapes.model(config_of(tmp_path, n_layers=3), "m")
     assert model.layers == 3 and model.d in (512, shapes.D_MODEL)
 
 
