@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from probes_inputs import Cache, data
 from test_results_figures import tidy_rows, written
 
-from actprobe import csvs, report
+from actprobe import csvs, keys, report, store
 from actprobe.report import errors as told
 from actprobe.results import layout, rows
 from actprobe.results.make import read_errors
@@ -91,3 +92,20 @@ def test_seeds_and_k_tell_fits_apart(table) -> None:
     assert [t.rows for t in told.part(mixed, table)["tables"]] == [
         t.rows for t in told.part(one, table)["tables"]
     ]
+
+
+def test_rows_are_those_of_texts_with_the_same_content_whatever_their_file(tmp_path) -> None:
+    """A fit is not made again when only the way to its texts changed, so their key may be another."""
+    x, y = data(80, 6, strength=4.0)
+    cache = Cache(tmp_path / "cache")
+    texts = cache.texts("d", y)
+    cache.activations("d", x)
+    asked = {"protocol": "actprobe-1", "methods": ["logreg"], "sources": ["m/*"]}
+    cache.run(asked)
+    [fit] = (tmp_path / "cache/probes").rglob("*.parquet")
+    facts = store.read_header(texts.path)["facts"] | {"content": texts.identity}
+    table, spec = store.read_table(texts.path), {"stage": "texts", "quotes": "none"}
+    other = tmp_path / f"d.{keys.short(keys.spec_key(spec))}.parquet"
+    store.publish([other], [store.write_table(other, table, spec, facts)])
+    found = rows.scores([fit], rows.Collections([other]), "e")
+    assert set(found["collection"]) == {"d"} and set(found["id"]) == set(map(str, range(80)))
