@@ -30,7 +30,7 @@ def job(cache: str, datasets: str, shards: str, shard: str) -> None:
     from actprobe.models import load
     from actprobe.models.run import run
 
-    raw = configuration.load_file(ROOT / "config" / "config.yaml")
+    raw = configuration.load_file(ROOT / "config" / "examples" / "sentence-encoder.yaml")
     raw |= {"cache_dir": cache, "shards": {"activations": int(shards)}}
     raw |= {"saes": {}, "probes": [], "activations": raw["activations"][:1]}
     raw["models"]["minilm"]["device"] = "cpu"

@@ -116,6 +116,6 @@ def test_an_interrupt_while_files_are_hashed_ends_at_once_and_keeps_them(server,
 
 def test_a_wall_clock_that_jumps_changes_no_wait(monkeypatch):
     for jump in (-1e12, -1e9, 0.0, 1e9, 1e12):
-        monkeypatch.setattr(connection.time, "time", lambda jump=jump: jump)
-        wait = connection._retry_after("Wed, 21 Oct 2015 07:28:00 GMT")
+        monkeypatch.setattr(time, "time", lambda jump=jump: jump)
+        wait = connection._pause("Wed, 21 Oct 2015 07:28:00 GMT")
         assert wait is not None and 0 <= wait <= 120

@@ -335,7 +335,7 @@ def test_what_is_kept_is_no_column_of_the_results(tmp_path):
     assert {c for c in table.column_names if c.startswith("kept_")} == {
         f"kept_{name}" for name in door.FIT
     }
-    assert not any(c.startswith("kept_") for c in door.told(table).column_names)
+    assert not any(c.startswith("kept_") for c in door.told(t.path).column_names)
 
 
 def test_latents_are_read_from_sparse_and_dense_codes():

@@ -107,5 +107,5 @@ def test_rows_are_those_of_texts_with_the_same_content_whatever_their_file(tmp_p
     table, spec = store.read_table(texts.path), {"stage": "texts", "quotes": "none"}
     other = tmp_path / f"d.{keys.short(keys.spec_key(spec))}.parquet"
     store.publish([other], [store.write_table(other, table, spec, facts)])
-    found = rows.scores([fit], rows.Collections([other]), "e")
+    found = rows.scores(rows.frames([fit], rows.Collections([other]), "e"))
     assert set(found["collection"]) == {"d"} and set(found["id"]) == set(map(str, range(80)))

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.models import adapters, bos, load, quantised
 from actprobe.models.located import explained, located
 from actprobe.models.reading import Reading, reading
+from actprobe.models.session import rounding
 from actprobe.models.view import View, everything
 from actprobe.texts import Texts
 
@@ -66,10 +66,11 @@ class Described:
     @property
     def loaded(self) -> bool:
         """Whether weights were loaded."""
-        return "_model" in vars(self)
+        return "model" in vars(self)
 
     @cached_property
-    def _model(self) -> Any:
+    def model(self) -> Any:
+        """The model with its head and adapters."""
         found = _weights(self._where, self.name, self.settings, self._config, self.device)
         return adapters.put_on(found, self._adapters, self.settings["merge_adapters"], self.name)
 
@@ -78,30 +79,18 @@ class Described:
         tokenizer, ends = self._tokenizer, self._ends()
         pad = tokenizer.pad_token_id
         pad = pad if pad is not None else ends[0] if ends else 0
-        return Speaker(self._model, pad, ends, partial(decoded, tokenizer), how)
+        return Speaker(self.model, pad, ends, partial(decoded, tokenizer), how)
 
     def _ends(self) -> list[int]:
         """The tokens that end an answer: those of the model's own settings, and the tokenizer's."""
-        given = self._model.generation_config.eos_token_id
+        given = self.model.generation_config.eos_token_id
         own = given if isinstance(given, list) else [given]
         return sorted({*own, self._tokenizer.eos_token_id} - {None})
 
     def facts(self) -> dict[str, str]:
         """What rounding depends on, besides the spec."""
-        import tokenizers
-        import transformers
-
-        on_cpu = self.device.type == "cpu"
-        how = quantised.method(self._config.to_dict(), self.settings)
-        return {
-            **({"threads": str(torch.get_num_threads())} if on_cpu else {}),
-            **({"peft": version("peft")} if self._adapters else {}),
-            **({"quantization": how} if how else {}),
-            "torch": str(torch.__version__),
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-            "device": self.device.type,
-        }
+        found = rounding(self._config.to_dict(), self.settings, self.device)
+        return found | {"device": self.device.type}
 
 
 @contextlib.contextmanager

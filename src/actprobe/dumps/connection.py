@@ -6,12 +6,9 @@ address it gets none of ours.
 
 from __future__ import annotations
 
-import email.utils
 import http.cookiejar
 import ipaddress
-import math
 import re
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
@@ -21,6 +18,7 @@ import requests
 from actprobe.dumps.dropped import BROKEN, Dropped, dropped
 from actprobe.dumps.patience import PatientAdapter
 from actprobe.dumps.secrets import keep_out_of_logs
+from actprobe.hub.asking import retry_after
 
 _READ = 1 << 18
 _BUSY = {408, 409, 425, 429}  # and all from 500
@@ -212,7 +210,7 @@ def _check(response: requests.Response, start: int, stop: int, size: int, whole:
     elif status == 416:
         raise Refused(f"HTTP 416: the file there has fewer than the {size:,} bytes of the lock")
     elif status in _BUSY or status >= 500:
-        raise Dropped(f"HTTP {status}", _retry_after(head.get("Retry-After")))
+        raise Dropped(f"HTTP {status}", _pause(head.get("Retry-After")))
     else:
         raise Refused(f"HTTP {status}")
     return 0
@@ -254,17 +252,7 @@ def _beginning(response: requests.Response) -> bytes:
         raise dropped(e, "") from None
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds a number or a date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    if not math.isfinite(seconds):
-        return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
+def _pause(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, not more than anybody waits for."""
+    seconds = retry_after(value)
+    return None if seconds is None else min(seconds, _LONGEST_WAIT)

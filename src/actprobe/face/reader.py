@@ -146,7 +146,7 @@ class Reader:
         name, settings = self.origin.model, self.described.settings
         assert self._asked is not None
         with loading.described(name, settings, self._asked) as found:
-            model = found._model
+            model = found.model
         setattr(model, MARK, dict(self.origin.identity))
         return model, self.reading.tokenizer
 

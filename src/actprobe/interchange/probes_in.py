@@ -105,7 +105,7 @@ def _lie_detector(
     std = _of_width(arrays, "dataset_std", d, path)
     if (std == 0).any():
         raise BadInput(f"{path}: dataset_std is 0 in {int((std == 0).sum())} columns")
-    bias = _bias(arrays, first.replace("weight", "bias"), len(weight), path)
+    bias = _of_width(arrays, first.replace("weight", "bias"), len(weight), path)
     folded = weight / std
     shifted = bias - folded @ mean
     if first == "linear.weight":
@@ -119,7 +119,7 @@ def _lie_detector(
             shape = None if last is None else last.shape
             raise BadInput(f"{path}: net.2.weight {shape}, expected (1, {len(weight)})")
         layers = {"weight_0": folded, "bias_0": shifted, "weight_1": last}
-        layers["bias_1"] = _bias(arrays, "net.2.bias", 1, path)
+        layers["bias_1"] = _of_width(arrays, "net.2.bias", 1, path)
         kept = Kept("layers", layers, link="logistic", how={"activation": "relu", "layers": 2})
     return Foreign("lie-detectors", kept, d, site=site, threshold=limit, words=told)
 
@@ -205,12 +205,4 @@ def _of_width(arrays: Mapping[str, NDArray[Any]], name: str, d: int, path: Path)
     if found is None or found.shape != (d,):
         shape = None if found is None else found.shape
         raise BadInput(f"{path}: {name} {shape}, expected ({d},)")
-    return found
-
-
-def _bias(arrays: Mapping[str, NDArray[Any]], name: str, n: int, path: Path) -> NDArray[Any]:
-    found = arrays.get(name)
-    if found is None or found.shape != (n,):
-        shape = None if found is None else found.shape
-        raise BadInput(f"{path}: {name} {shape}, expected ({n},)")
     return found

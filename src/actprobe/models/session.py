@@ -70,25 +70,29 @@ class Session:
 
     def facts(self) -> dict[str, str]:
         """What rounding depends on, besides the spec: a part is resumed only where these agree."""
-        import tokenizers
-        import transformers
-
-        on_cpu = self.model.device.type == "cpu"
-        threads = {"threads": str(torch.get_num_threads())} if on_cpu else {}
-        described = self.model.config.to_dict()
-        peft = {"peft": version("peft")} if adapters.given(self.settings) else {}
         return {
-            **threads,
-            **peft,
-            **(
-                {"quantization": how} if (how := quantised.method(described, self.settings)) else {}
-            ),
-            "torch": str(torch.__version__),
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
+            **rounding(self.model.config.to_dict(), self.settings, self.model.device),
             "device": _device_kind(self.model.device),
             "attention": self.model.attention,
         }
+
+
+def rounding(
+    described: Mapping[str, Any], settings: Mapping[str, Any], device: torch.device
+) -> dict[str, str]:
+    """Versions of libraries, and what else decides how a model's numbers are rounded on a device."""
+    import tokenizers
+    import transformers
+
+    how = quantised.method(described, settings)
+    return {
+        **({"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}),
+        **({"peft": version("peft")} if adapters.given(settings) else {}),
+        **({"quantization": how} if how else {}),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+    }
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,12 @@ more (`DIRECTION`).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from actprobe import store
 
 _PREFIX = "kept_"
 
@@ -68,6 +71,9 @@ def kept(row: dict[str, Any], name: str) -> list[Any]:
     return list(found)
 
 
-def told(table: pa.Table) -> pa.Table:
-    """The table without what is kept: numbers and words alone."""
-    return table.select([c for c in table.column_names if not c.startswith(_PREFIX)])
+def told(path: str | Path) -> pa.Table:
+    """The table of an artefact without what is kept, which is not read: numbers and words alone.
+
+    Raises BadInput with the stored reason when the artefact is a tombstone.
+    """
+    return store.read_table(path, lambda column: not column.startswith(_PREFIX))

@@ -28,9 +28,9 @@ class Fitted(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSpec(Fitted):
-    """A fit on a dataset of texts: keys of its texts and of the numbers that are read, likewise of a
-    test set of its own and of the dataset that a direction is compared with."""
+class _Roles(Record):
+    """What a fit on texts is made from: its texts and the numbers that are read, likewise of a test set
+    of its own and of the dataset that a direction is compared with."""
 
     texts: str
     matrix: str
@@ -38,6 +38,11 @@ class FitSpec(Fitted):
     test_matrix: str | None = None
     compare_texts: str | None = None
     compare_matrix: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSpec(Fitted, _Roles):
+    """A fit on a dataset of texts: the keys of what it is made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +78,14 @@ class _Place(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitArgs(_Place):
-    """Paths of what `FitSpec` names.
+class FitArgs(_Place, _Roles):
+    """The paths of what a fit is made from.
 
     applied: whether the protocol tests elsewhere. test_set, score_at: its name and the position at which
     it is read; condition: both as one name. compare_with: name of that dataset; skips: whether it may be
     left out. unfit: why no fit of the dataset can have a number; spared: what is not read then.
     """
 
-    texts: str
-    matrix: str
-    test_texts: str | None = None
-    test_matrix: str | None = None
-    compare_texts: str | None = None
-    compare_matrix: str | None = None
     test_set: str | None = None
     score_at: str | None = None
     condition: str = ""

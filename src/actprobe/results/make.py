@@ -141,9 +141,10 @@ def write_rows(
     """Write the score of every row of the kept fits, and the rows that they get most wrong."""
     root = Path(layout.folder(config))
     out = {name: root / path for name, path in layout.ROW_TABLES.items()}
-    rows.write_scores(rows.scores(probes, collections, config["experiment"]), out["scores"])
+    of_fits = list(rows.frames(probes, collections, config["experiment"]))
+    rows.write_scores(rows.scores(of_fits), out["scores"])
     texts = config["results"]["texts"]
-    csvs.write(rows.errors(probes, collections, config["experiment"], texts=texts), out["errors"])
+    csvs.write(rows.errors(of_fits, collections, texts=texts), out["errors"])
 
 
 def write_tables(

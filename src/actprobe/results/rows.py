@@ -82,45 +82,45 @@ def _column(path: str, name: str) -> Ids:
     return found
 
 
-def scores(fits: Iterable[str | Path], collections: Collections, experiment: str) -> pd.DataFrame:
-    """Columns `SCORES` of all rows of the kept fits in these fit files, in their order.
+def frames(
+    fits: Iterable[str | Path], collections: Collections, experiment: str
+) -> Iterator[pd.DataFrame]:
+    """The rows of each kept fit in these fit files, in their order: columns `SCORES`, and margin.
 
-    A fit that kept nothing has none, nor has a file that stands for a dataset that cannot be used.
+    margin: of two classes how far the score is on the wrong side of the boundary, of several by how much
+    the predicted class is over the true one, of values the distance from the label. A fit that kept
+    nothing has no rows, nor has a file that stands for a dataset that cannot be used.
     """
-    parts = [
-        of_fit(row, *collections.of_fit(header, row)).assign(experiment=experiment)
-        for header, row in _kept(fits)
-    ]
+    for header, row in _kept(fits):
+        yield of_fit(row, *collections.of_fit(header, row)).assign(experiment=experiment)
+
+
+def scores(of_fits: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Columns `SCORES` of all rows of these fits (`frames`)."""
+    parts = list(of_fits)
     return pd.concat(parts, ignore_index=True)[SCORES] if parts else _empty(SCORES)
 
 
 def errors(
-    fits: Iterable[str | Path],
+    of_fits: Iterable[pd.DataFrame],
     collections: Collections,
-    experiment: str,
     most: int = MOST,
     texts: bool = True,
 ) -> pd.DataFrame:
-    """Columns `ERRORS`: of each kept fit the test rows that it gets most confidently wrong.
+    """Columns `ERRORS`: of each of these fits the test rows that it gets most confidently wrong.
 
     texts: whether their texts are told; without them the column is empty.
-    margin: of two classes how far the score is on the wrong side of the boundary, of several by how much
-    the predicted class is over the true one, of values the distance from the label.
     """
     parts = []
-    for header, row in _kept(fits):
-        name, ids, test, test_ids = collections.of_fit(header, row)
-        table = of_fit(row, name, ids, test, test_ids)
+    for table in of_fits:
         wrong = table[(table["split"] == "test") & (table["margin"] > 0)]
+        if wrong.empty:
+            continue
         wrong = wrong.sort_values("margin", ascending=False, kind="stable").head(most)
-        said = collections.texts_of(test) if texts else None
+        said = collections.texts_of(wrong["collection"].iloc[0]) if texts else None
         text = {} if said is None else dict(zip(*said, strict=True))
-        parts.append(
-            wrong.assign(
-                experiment=experiment,
-                text=wrong["id"].map(text).astype(object).fillna("").astype(str),
-            )
-        )
+        told = wrong["id"].map(text).astype(object).fillna("").astype(str)
+        parts.append(wrong.assign(text=told))
     return pd.concat(parts, ignore_index=True)[ERRORS] if parts else _empty(ERRORS)
 
 
@@ -144,12 +144,12 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _kept(fits: Iterable[str | Path]) -> Iterator[tuple[Mapping[str, Any], Row]]:
-    """Header and row of every fit that kept its scores."""
+    """Header and row of every fit that kept its scores; models are not read."""
     for path in fits:
         header = store.read_header(path)
-        if header["bad"]:
+        if header["bad"] or not header["spec"].get("keep"):
             continue
-        for row in store.read_table(path).to_pylist():
+        for row in store.read_table(path, lambda c: c != "kept_model").to_pylist():
             if row.get("kept_scores") is not None:
                 yield header, row
 

@@ -146,7 +146,7 @@ def collect(paths: Iterable[str | Path], experiment: str) -> tuple[pd.DataFrame,
     needed = [c for c in NAMED if c != "experiment"]
     for path in map(str, paths):
         try:
-            t = door.told(store.read_table(path))
+            t = door.told(path)
         except BadInput as e:
             skipped.append({**_place(path, store.read_header(path)["spec"]), "reason": str(e)})
             continue

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from actprobe import store
 from actprobe.errors import BadInput
 from actprobe.probes import door
 from actprobe.results import scores, views
@@ -45,7 +44,7 @@ def collect(paths: Iterable[str | Path]) -> pd.DataFrame:
     tables = []
     for path in paths:
         try:
-            tables.append(door.told(store.read_table(path)))
+            tables.append(door.told(path))
         except BadInput:
             continue
     return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,12 @@ def write_table(
     return part
 
 
-def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+def read_table(
+    path: str | Path, columns: Sequence[str] | Callable[[str], bool] | None = None
+) -> pa.Table:
     """The table of a Parquet artefact, checked (`files.checked`) first.
+
+    columns: which are read, by name or by what says yes to a name; None reads all.
 
     Raises BadInput with the stored reason when the artefact is a tombstone.
     """
@@ -47,6 +51,8 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
     if header["bad"]:
         raise BadInput(header["bad"])
     try:
+        if callable(columns):
+            columns = [c for c in pq.read_schema(path).names if columns(c)]
         return pq.read_table(path, columns=columns, partitioning=None)
     except (pa.ArrowInvalid, OSError) as e:
         raise files.cannot_open(path, e) from e
