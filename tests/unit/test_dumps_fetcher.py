@@ -20,7 +20,7 @@ from dumps_cases import fetch_all, golden, quiet_logs, remotes, traces
 from wandb_server import EXPIRED_TOKEN, SIGNATURE, Fault, Server, server
 
 from actprobe.dumps import digests, fetcher, pace
-from actprobe.dumps.connection import _retry_after
+from actprobe.dumps.connection import _pause
 from actprobe.dumps.download import Download, segment_size, verified_path
 from actprobe.dumps.journal import Journal, open_private
 from actprobe.dumps.urls import Urls
@@ -412,13 +412,13 @@ def test_segments_grow_with_the_file():
     assert segment_size(10**12) == 16 * MIB
 
 
-def test_retry_after_is_a_number_or_a_date_and_bounded():
-    assert _retry_after("2") == 2
-    assert _retry_after("999999") == 120
-    assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+def test_pause_is_a_number_or_a_date_and_bounded():
+    assert _pause("2") == 2
+    assert _pause("999999") == 120
+    assert _pause("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     for value in ("soon", "nan", "inf", "-inf", "1e999"):
-        assert _retry_after(value) is None
-    assert _retry_after(None) is None
+        assert _pause(value) is None
+    assert _pause(None) is None
 
 
 def test_the_golden_files_have_the_digests_that_the_service_computes(tmp_path):
