@@ -58,3 +58,23 @@ def no_weights(monkeypatch) -> None:
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr(load, "load_model", loaded)
+
+
+@pytest.fixture(autouse=True)
+def own_methods_end_with_their_test():
+    """Methods and metrics that a test registers are unknown to the next, which may run anywhere."""
+    yield
+    for name, registry in _REGISTRIES.items():
+        if (room := sys.modules.get(f"actprobe.probes.{name}")) is None:
+            continue
+        known = getattr(room, registry)
+        for key in [k for k, v in known.items() if not _of_the_package(v)]:
+            del known[key]
+
+
+_REGISTRIES = {"extensions": "_LOADED", "methods": "_REGISTERED", "metrics": "_REGISTERED"}
+
+
+def _of_the_package(entry) -> bool:
+    made = getattr(entry, "make", None) or getattr(entry, "function", None)
+    return made is not None and made.__module__.startswith("actprobe.")
