@@ -16,7 +16,8 @@ from project import WORDS, save_tiny_model, write_dataset
 from wandb_server import Server
 
 from actprobe import config as configuration
-from actprobe import experiment, plan
+from actprobe.cache import plan
+from actprobe.experiment import targets as experiment
 from actprobe.lora import synthetic
 from actprobe.models import fixture
 

@@ -21,7 +21,9 @@ import torch
 import transformers
 
 from actprobe import config as configuration
-from actprobe import experiment, models, plan
+from actprobe import models
+from actprobe.cache import plan
+from actprobe.experiment import targets as experiment
 from actprobe.models.gguf import artefact
 
 ANIMALS = (

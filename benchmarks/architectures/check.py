@@ -18,8 +18,10 @@ import transformers
 from identities import identities, same_everywhere
 
 from actprobe import config as configuration
-from actprobe import costs, experiment, models
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe import models
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.experiment import costs
+from actprobe.experiment import targets as experiment
 from actprobe.models import families
 from actprobe.models.architectures import SITES
 from actprobe.models.run import run as run_models

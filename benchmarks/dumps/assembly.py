@@ -76,10 +76,10 @@ def configured(folder: str, content: str) -> dict:
 
 
 def assemble(folder: str, content: str) -> None:
-    from actprobe import plan
+    from actprobe.base.keys import DigestMemo
+    from actprobe.cache import plan
     from actprobe.dumps.assemble import run
     from actprobe.dumps.targets import targets
-    from actprobe.keys import DigestMemo
 
     config = configured(folder, content)
     found = targets(config, {}, DigestMemo(config["cache_dir"]))

@@ -59,9 +59,9 @@ def contender_artifact_multipart(folder: str) -> None:
 def ours(folder: str, connections: int) -> None:
     """The fetch job: verified while it downloads, then published."""
     from actprobe import config as configuration
-    from actprobe import plan
+    from actprobe.base.keys import DigestMemo
+    from actprobe.cache import plan
     from actprobe.dumps import fetch, targets
-    from actprobe.keys import DigestMemo
 
     entry = {
         "source": {"artifacts": ["team/project/dump:v0"]},

@@ -122,7 +122,9 @@ def _lens(stop: int | None) -> Callable[[Path, Path, Clock], None]:
 def actprobe(folder: Path, scratch: Path, clock: Clock) -> None:
     """The activations stage on the same prompts: last and mean of the three sites."""
     from actprobe import config as configuration
-    from actprobe import experiment, models, plan
+    from actprobe import models
+    from actprobe.cache import plan
+    from actprobe.experiment import targets as experiment
     from actprobe.models import load
     from actprobe.models.run import run
     from actprobe.texts.run import run as run_texts

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 import transformers
 
-from actprobe import plan, store
+from actprobe.cache import plan, store
 from actprobe.models.gguf import artefact, convert
 from actprobe.models.gguf.parts import Part
 from actprobe.models.gguf.targets import WeightsArgs, WeightsSpec

@@ -21,7 +21,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.models.gguf.opened import VOCABULARY, open_parts
 from actprobe.models.gguf.parts import Part
 from actprobe.models.gguf.tokenizer import write as write_tokenizer

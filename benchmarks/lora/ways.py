@@ -42,7 +42,9 @@ def loops(source: str) -> None:
 
 def actprobe(kind: str, source: str, cache: str, everything: bool) -> None:
     """Index, primitives and representations of the workflow: the nine, or all of them."""
-    from actprobe import config, keys, lora, plan
+    from actprobe import config, lora
+    from actprobe.base import keys
+    from actprobe.cache import plan
     from actprobe.lora import features, index, primitives
     from actprobe.lora.catalog import REPRESENTATIONS
 

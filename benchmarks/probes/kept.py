@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests/unit"))
 from probes_inputs import Cache, as_latents, data
 from threadpoolctl import threadpool_limits
 
-from actprobe import probes, store
+from actprobe import probes
+from actprobe.cache import store
 
 N, D, LATENTS = 400, 576, 2048
 

@@ -115,7 +115,8 @@ except Exception as e:
 
 def compare(o: argparse.Namespace) -> None:
     """Whole artefacts of one format; of two formats the codes, since keys and headers differ."""
-    from actprobe import keys, sae
+    from actprobe import sae
+    from actprobe.base import keys
 
     files, codes = {}, {}
     for name in ("saelens-16", "saelens-4", "npz-4"):

@@ -52,8 +52,8 @@ def ours(folder: Path, threads: int) -> Callable[[], dict[str, Any]]:
     from actprobe.sae.kernel import prefer_avx512
 
     prefer_avx512()
-    from actprobe import store
-    from actprobe.plan import Batch, Target
+    from actprobe.cache import store
+    from actprobe.cache.plan import Batch, Target
     from actprobe.sae.latents_stage import run
 
     todo = json.loads((folder / "todo.json").read_text())

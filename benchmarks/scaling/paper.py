@@ -2,7 +2,7 @@
 
     python benchmarks/scaling/paper.py
 
-Takes the plan of each example and the cost model that `actprobe plan` uses (actprobe.costs), with
+Takes the plan of each example and the cost model of `actprobe plan` (actprobe.experiment.costs), with
 the rates of each machine below in place of its own. Measured: the CPU rates of (a), and the probes'
 seconds on one of its cores, which stand for any core. All else is from data sheets, GPUs at 40 % of
 their peak. Rows of the benchmark's datasets are their published means. Downloads are left out.
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actprobe import config as configuration
-from actprobe import costs, experiment, shapes
+from actprobe.cache.plan import Plan
+from actprobe.experiment import costs, shapes
+from actprobe.experiment import targets as experiment
 from actprobe.models import fixture
-from actprobe.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "config" / "examples"

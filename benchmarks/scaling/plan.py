@@ -21,8 +21,9 @@ from pathlib import Path
 import yaml
 
 from actprobe import config as configuration
-from actprobe import experiment, store
-from actprobe.keys import DigestMemo
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import store
+from actprobe.experiment import targets as experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (9, 20, 31, 41)

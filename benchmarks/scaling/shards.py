@@ -26,7 +26,7 @@ DATASETS = ["41_truthqa_tf", "87_glue_cola", "95_toxic_is", "96_spam_is",
 def job(cache: str, datasets: str, shards: str, shard: str) -> None:
     """One job of the activations stage; prints its CPU seconds and those until the model is there."""
     from actprobe import config as configuration
-    from actprobe import experiment
+    from actprobe.experiment import targets as experiment
     from actprobe.models import load
     from actprobe.models.run import run
 

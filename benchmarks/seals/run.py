@@ -21,7 +21,7 @@ from probes_inputs import Cache  # noqa: E402
 from sae_tiny import activations, batch, config, parameters, save_saelens, targets  # noqa: E402
 
 from actprobe import probes, sae  # noqa: E402
-from actprobe.store import files  # noqa: E402
+from actprobe.cache.store import files  # noqa: E402
 
 ROWS, WIDTH, DATASETS, D_SAE = 2000, 2304, 4, 16384
 

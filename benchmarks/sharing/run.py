@@ -27,7 +27,10 @@ import numpy as np
 import pandas as pd
 
 from actprobe import config as configuration
-from actprobe import experiment, keys, models, store
+from actprobe import models
+from actprobe.base import keys
+from actprobe.cache import store
+from actprobe.experiment import targets as experiment
 from actprobe.models import load
 from actprobe.models.run import run
 

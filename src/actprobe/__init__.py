@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy as _lazy
+from actprobe.base.lazy import lazy as _lazy
 
 if TYPE_CHECKING:
     from actprobe.face import Probe, Run, attach, import_probe, load, load_probe

@@ -14,13 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from actprobe import __version__, experiment, upkeep, words
+from actprobe import __version__
 from actprobe import config as configuration
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Target
+from actprobe.exchange import ACTIVATIONS, LATENTS, VECTORS
+from actprobe.experiment import targets as experiment
+from actprobe.experiment import upkeep, words
 from actprobe.face import commands as of_face
-from actprobe.interchange import ACTIVATIONS, LATENTS, VECTORS
-from actprobe.keys import DigestMemo
-from actprobe.plan import Target
 
 DEFAULT_CONFIG = "config/config.yaml"
 
@@ -160,7 +162,7 @@ def _snakefile(args: argparse.Namespace) -> int:
 
 
 def _results(args: argparse.Namespace) -> int:
-    from actprobe import finished
+    from actprobe.report import finished
 
     print("\n".join(finished.told(_config(args))))
     return 0
@@ -210,7 +212,7 @@ def _lock(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from actprobe.dumps import export_wandb
+    from actprobe.exchange.upload import export_wandb
 
     if not args.wandb:
         raise ActprobeError("export what? vectors, activations, latents, saes, or --wandb")
@@ -225,7 +227,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _export_vectors(args: argparse.Namespace) -> int:
-    from actprobe.interchange import export
+    from actprobe.exchange import export
 
     found = [t.path for t in _cached(args, "probes") if t.args.get("applied")]
     if not found:
@@ -238,7 +240,7 @@ def _export_vectors(args: argparse.Namespace) -> int:
 
 
 def _export_activations(args: argparse.Namespace) -> int:
-    from actprobe.interchange import export
+    from actprobe.exchange import export
 
     found = _cached(args, "activations", args.dataset)
     for path in export.activations(found, args.format, Path(args.folder)):
@@ -247,7 +249,7 @@ def _export_activations(args: argparse.Namespace) -> int:
 
 
 def _export_latents(args: argparse.Namespace) -> int:
-    from actprobe.interchange import export
+    from actprobe.exchange import export
 
     found = _cached(args, "latents", args.dataset)
     for path in export.latents(found, args.format, Path(args.folder)):
@@ -257,7 +259,7 @@ def _export_latents(args: argparse.Namespace) -> int:
 
 def _export_saes(args: argparse.Namespace) -> int:
     from actprobe import sae
-    from actprobe.interchange import export
+    from actprobe.exchange import export
 
     trained = [t for t in _cached(args, "saes") if sae.is_trained(t)]
     if not trained:

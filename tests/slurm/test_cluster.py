@@ -13,8 +13,8 @@ import small_saes
 import yaml
 from project import ROOT, write_dataset
 
-from actprobe import costs
-from actprobe.store.journal import units_done
+from actprobe.cache.store.journal import units_done
+from actprobe.experiment import costs
 
 NOTHING = "Nothing to be done"
 

@@ -11,8 +11,10 @@ import transformers
 from models_tiny import save_tokenizer
 from texts_inputs import configured, jsonl
 
-from actprobe import experiment, plan, texts
-from actprobe.plan import Plan, Target
+from actprobe import texts
+from actprobe.cache import plan
+from actprobe.cache.plan import Plan, Target
+from actprobe.experiment import targets as experiment
 from actprobe.texts import Texts
 
 TEMPLATE = (Path(__file__).parent / "chat_templates/chatml.jinja").read_text()

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from actprobe import config as configs
-from actprobe import keys, plan, probes, report, results, store, texts
-from actprobe.interchange import vectors
+from actprobe import probes, report, results, texts
+from actprobe.base import keys
+from actprobe.cache import plan, store
+from actprobe.exchange import vectors
 from actprobe.report import directions
 from actprobe.results.directions import Applied, load_all
 from actprobe.texts.run import run as run_texts

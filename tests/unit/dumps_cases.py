@@ -14,14 +14,14 @@ from wandb_graphql import Artifact
 from wandb_server import Server
 
 from actprobe import config as configuration
-from actprobe import plan
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import plan
+from actprobe.cache.plan import Target
 from actprobe.dumps import assemble, digests, fetch, fetcher, pace
 from actprobe.dumps.download import Remote, verified_path
 from actprobe.dumps.targets import targets
 from actprobe.dumps.urls import Urls
-from actprobe.hub import Progress
-from actprobe.keys import DigestMemo
-from actprobe.plan import Target
+from actprobe.files.hub import Progress
 
 KEY = "local-" + "0123456789abcdef" * 3
 RUN = {

@@ -16,7 +16,8 @@ import transformers
 import yaml
 
 from actprobe import config as configuration
-from actprobe import experiment, results, texts
+from actprobe import results, texts
+from actprobe.experiment import targets as experiment
 from actprobe.results.rows import Collections
 
 WORDS = "the a red blue small old dog house tree sees likes finds under near never".split()

@@ -13,10 +13,12 @@ import transformers
 from gguf import GGMLQuantizationType, quants
 from models_tiny import make_config, model_entry, save_model, write_texts
 
-from actprobe import experiment, keys, plan
 from actprobe import models as room
+from actprobe.base import keys
+from actprobe.cache import plan
+from actprobe.cache.plan import Target
+from actprobe.experiment import targets as experiment
 from actprobe.models import gguf as stage
-from actprobe.plan import Target
 
 
 def load(folder: Path) -> Any:

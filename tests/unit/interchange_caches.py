@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from actprobe import interchange, keys, plan
-from actprobe.interchange.run import run as run_batch
+from actprobe import exchange as interchange
+from actprobe.base import keys
+from actprobe.cache import plan
+from actprobe.imports.run import run as run_batch
 
 PROMPT = "You must guess whether the following text comes from testing.\n\n{question}\n\nAnswer:"
 

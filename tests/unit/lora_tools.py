@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from actprobe import config, keys, lora, plan, results, store
+from actprobe import config, lora, results
+from actprobe.base import keys
+from actprobe.cache import plan, store
 from actprobe.lora import collection, features, index, primitives
 from actprobe.probes import batch as probes_stage
 from actprobe.probes import fit, fits, protocol, search

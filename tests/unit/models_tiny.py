@@ -13,8 +13,9 @@ from texts_inputs import hand_made
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from actprobe import config as configs
-from actprobe import keys, plan, store
 from actprobe import models as room
+from actprobe.base import keys
+from actprobe.cache import plan, store
 
 N_LAYERS, D = 4, 32
 _COMMON = {

@@ -12,10 +12,12 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 from texts_inputs import hand_made
 
-from actprobe import keys, plan, probes, store
+from actprobe import probes
+from actprobe.base import keys
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import plan, store
+from actprobe.cache.plan import Plan, Target
 from actprobe.config import Config, resolve
-from actprobe.keys import DigestMemo
-from actprobe.plan import Plan, Target
 from actprobe.sae import Latents
 from actprobe.texts.facts import facts
 from actprobe.texts.table import SCHEMA as TEXTS_SCHEMA

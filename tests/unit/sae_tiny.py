@@ -15,8 +15,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from actprobe import config as configs
-from actprobe import keys, plan, sae, store
-from actprobe.plan import Batch, Target
+from actprobe import sae
+from actprobe.base import keys
+from actprobe.cache import plan, store
+from actprobe.cache.plan import Batch, Target
 
 D, F, K = 16, 100, 8
 

@@ -17,11 +17,13 @@ from answers_tiny import PROMPTS, answered, config, make, said, save_speaker, ta
 from configs import edited
 from models_tiny import save_model, save_tokenizer
 
-from actprobe import experiment, plan, store, texts
-from actprobe.answers.generation import Speaker, _Sampled, uniforms
-from actprobe.answers.records import Sampling
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe import texts
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import plan, store
+from actprobe.experiment import targets as experiment
 from actprobe.models import open_activations
+from actprobe.models.answers.generation import Speaker, _Sampled, uniforms
+from actprobe.models.answers.records import Sampling
 
 
 def by_transformers(folder, prompts, n=12, **settings):

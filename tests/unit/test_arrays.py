@@ -17,9 +17,13 @@ import pytest
 from configs import edited
 from safetensors.numpy import save_file
 
-from actprobe import arrays, costs, experiment, keys, plan, shapes, store
+from actprobe import arrays
 from actprobe.arrays.run import run as run_batch
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import plan, store
+from actprobe.experiment import costs, shapes
+from actprobe.experiment import targets as experiment
 from actprobe.models import load_activations, open_activations
 
 N = 12

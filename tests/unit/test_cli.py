@@ -51,7 +51,8 @@ def test_errors_are_messages(project, capsys, arguments, said):
 
 
 def test_verify_names_a_damaged_file_and_sets_it_aside(project, capsys):
-    from actprobe import keys, store
+    from actprobe.base import keys
+    from actprobe.cache import store
 
     spec = {"stage": "s"}
     path = project / "cache" / f"t.{keys.short(keys.spec_key(spec))}.bin"
@@ -67,8 +68,9 @@ def test_verify_names_a_damaged_file_and_sets_it_aside(project, capsys):
 
 
 def test_gc_lists_what_killed_processes_left_beside_a_finished_file(tmp_path, monkeypatch):
-    from actprobe import store, upkeep
+    from actprobe.cache import store
     from actprobe.config import resolve
+    from actprobe.experiment import upkeep
 
     wanted = tmp_path / "cache" / "texts" / "a.0123456789ab.parquet"
     begun = tmp_path / "cache" / "texts" / "b.0123456789ab.parquet"
@@ -85,7 +87,8 @@ def test_gc_lists_what_killed_processes_left_beside_a_finished_file(tmp_path, mo
 
 
 def test_gc_keeps_the_parts_of_live_processes(tmp_path):
-    from actprobe import store, upkeep
+    from actprobe.cache import store
+    from actprobe.experiment import upkeep
 
     path = tmp_path / "a.0123456789ab.h5"
     part = store.claim(path)

@@ -7,8 +7,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from actprobe import config
+from actprobe.base.errors import ConfigError
 from actprobe.config.schema import json_schema
-from actprobe.errors import ConfigError
 
 PLAIN = {"experiment": "e", "datasets": [{"name": "a", "path": "a.csv"}]}
 SAE = {"model": "m", "site": "resid_post.1"}

@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from actprobe import config as configuration
-from actprobe import store
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import store
+from actprobe.cache.plan import Batch, Target
 from actprobe.contexts import run
 from actprobe.contexts import table as table_of
 from actprobe.contexts.pages import render, write_page
 from actprobe.contexts.table import SCHEMA, Entries, choose, strongest, top_contexts, words
 from actprobe.contexts.targets import VERSION, page, targets
-from actprobe.errors import ActprobeError, BadInput, ConfigError
-from actprobe.keys import DigestMemo
-from actprobe.plan import Batch, Target
 from actprobe.sae.records import LatentArgs, LocalPlace
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,8 +8,8 @@ import pytest
 from configs import edited
 from test_contrastive_stage import project
 
-from actprobe import store
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
 from actprobe.probes.controls import bands, nulls, tried
 from actprobe.probes.methods import directions
 from actprobe.probes.metrics.binary import aucs

@@ -13,8 +13,8 @@ import torch
 from configs import edited
 from test_contrastive_stage import project
 
-from actprobe import store
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
 from actprobe.probes.controls.tried import warning
 from actprobe.report import directions as report
 from actprobe.report.layout import DIRECTIONS as FIGURES

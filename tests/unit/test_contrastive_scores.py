@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from test_contrastive_stage import project
 
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.models import open_activations
 from actprobe.probes import memory, projections
 from actprobe.probes.controls import bands

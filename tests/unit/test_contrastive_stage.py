@@ -11,9 +11,10 @@ import pytest
 from configs import edited
 from texts_inputs import with_facts
 
-from actprobe import probes, store
-from actprobe.errors import ActprobeError, BadInput, ConfigError, Damaged
-from actprobe.keys import spec_key
+from actprobe import probes
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError, Damaged
+from actprobe.base.keys import spec_key
+from actprobe.cache import store
 from actprobe.probes import data, protocol, validation
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "contrastive.json"

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from models_tiny import save_tokenizer
 
-from actprobe import keys, texts
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe import texts
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, ConfigError
 from actprobe.models.chat import template as chat_template
 from actprobe.texts.templates import fill, taken_apart
 

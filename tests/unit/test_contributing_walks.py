@@ -16,7 +16,10 @@ import yaml
 from safetensors.numpy import save_file
 
 import actprobe
-from actprobe import experiment, models, plan, stages, store
+from actprobe import models
+from actprobe.cache import plan, store
+from actprobe.experiment import stages
+from actprobe.experiment import targets as experiment
 from actprobe.models import architectures
 from actprobe.probes import extensions, methods, metrics, protocol
 from actprobe.sae import formats
@@ -67,7 +70,7 @@ def test_a_model_family(code, tmp_path, monkeypatch):
 
     monkeypatch.delitem(architectures.FAMILIES, "llama")
     with pytest.raises(
-        actprobe.errors.ConfigError, match="not mapped for the model family 'llama'"
+        actprobe.base.errors.ConfigError, match="not mapped for the model family 'llama'"
     ):
         _vectors(tmp_path / "without", folder, wanted)
 
@@ -122,7 +125,9 @@ def test_a_dataset_reader(code, tmp_path, monkeypatch):
 
     for content, said in (("- {text: a}\n", "no column 'label'"), ("- {text: [a\n", "not YAML")):
         file.write_text(content)
-        with pytest.raises(actprobe.errors.ActprobeError, match=rf"dataset d, .*d\.yaml: {said}"):
+        with pytest.raises(
+            actprobe.base.errors.ActprobeError, match=rf"dataset d, .*d\.yaml: {said}"
+        ):
             texts_inputs.build(tmp_path, entry)
 
 

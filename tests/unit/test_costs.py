@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from actprobe import config as configuration
-from actprobe import costs, experiment, plan, shapes, store, words
+from actprobe.cache import jobs, plan, store
+from actprobe.experiment import costs, shapes, words
+from actprobe.experiment import targets as experiment
 from actprobe.probes import effort, protocol
 
 LLAMA_70B = {
@@ -214,11 +216,11 @@ def test_no_submission_is_too_small_to_begin():
 
 
 def test_a_jobs_work_may_take_what_it_was_given_without_snakemakes_share():
-    assert costs.max_memory(2_500_000_000, None) == 2_500_000_000
-    assert costs.max_memory(2_500_000_000, given_mb=64_000) == 2_500_000_000
-    assert costs.max_memory(2_500_000_000, given_mb=1_500) == 1_200_000_000
+    assert jobs.max_memory(2_500_000_000, None) == 2_500_000_000
+    assert jobs.max_memory(2_500_000_000, given_mb=64_000) == 2_500_000_000
+    assert jobs.max_memory(2_500_000_000, given_mb=1_500) == 1_200_000_000
     cost = costs.Cost(mem_mb=1_200, runtime_min=10, disk_bytes=0, cpu_seconds=1.0)
-    assert costs.max_memory(10**12, costs.mem_mb(cost)) == 1_200_000_000
+    assert jobs.max_memory(10**12, costs.mem_mb(cost)) == 1_200_000_000
 
 
 def test_gpus_are_asked_for_only_where_the_config_says_so(world):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actprobe import csvs
+from actprobe.results import csvs
 
 HOSTILE = [
     "=cmd|' /C calc'!A0",

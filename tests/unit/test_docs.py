@@ -6,8 +6,12 @@ import importlib.util
 import re
 
 import yaml
+from importlinter.application import use_cases
+from importlinter.configuration import configure
 
 from actprobe import config
+
+configure()
 
 
 def written_by(root, name):
@@ -30,6 +34,18 @@ def test_protocols_are_written_from_their_files(root):
     assert module.TARGET.read_text(encoding="utf-8") == module.page(), (
         "run: python docs/write_protocols.py"
     )
+
+
+def test_the_rooms_are_drawn_from_the_imports(root):
+    module = written_by(root, "write_rooms.py")
+    assert module.TARGET.read_text(encoding="utf-8") == module.page(), (
+        "run: python docs/write_rooms.py"
+    )
+
+
+def test_imports_go_downward_only(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    assert use_cases.lint_imports(verbose=False) is True, capsys.readouterr().out
 
 
 def test_the_config_in_the_readme_is_valid(root):

@@ -13,7 +13,9 @@ from hub_server import loopback
 from test_texts_hub import FILES, REPO
 from texts_inputs import configured
 
-from actprobe import experiment, plan, texts
+from actprobe import texts
+from actprobe.cache import plan
+from actprobe.experiment import targets as experiment
 from actprobe.texts.chats import Chat
 
 _BLOCK = re.compile(r"^```(\w+) ?([\w.]*)\n(.*?)^```$", re.S | re.M)

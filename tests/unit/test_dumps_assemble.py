@@ -24,14 +24,15 @@ from safetensors.numpy import save_file
 from scipy.sparse import csr_array
 from texts_inputs import hand_made
 
-from actprobe import models, store
+from actprobe import models
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import store
+from actprobe.cache.plan import Batch, Target
 from actprobe.config import resolve
 from actprobe.dumps import assemble, digests, lockfile, windows
 from actprobe.dumps.targets import VERSION
 from actprobe.dumps.windows import tokens_csr
-from actprobe.errors import ActprobeError, BadInput, ConfigError
 from actprobe.files import open_arrays
-from actprobe.plan import Batch, Target
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -19,13 +19,13 @@ import pytest
 from dumps_cases import fetch_all, golden, quiet_logs, remotes, traces
 from wandb_server import EXPIRED_TOKEN, SIGNATURE, Fault, Server, server
 
+from actprobe.base.errors import ActprobeError, NoSpace
 from actprobe.dumps import digests, fetcher, pace
 from actprobe.dumps.connection import _pause
 from actprobe.dumps.download import Download, segment_size, verified_path
 from actprobe.dumps.journal import Journal, open_private
 from actprobe.dumps.urls import Urls
-from actprobe.errors import ActprobeError, NoSpace
-from actprobe.hub import Progress
+from actprobe.files.hub import Progress
 
 MIB = 1 << 20
 FILES = {f"chunk_{i}.pt": golden(i, 4 * 32768) for i in range(8)}  # 4 MiB each
@@ -174,7 +174,7 @@ import json, sys
 from pathlib import Path
 from actprobe.dumps import fetcher, pace
 from actprobe.dumps.download import Remote
-from actprobe.hub import Progress
+from actprobe.files.hub import Progress
 from actprobe.dumps.urls import Urls
 url, wanted = sys.argv[1], [Remote(*r, Path(into)) for *r, into in json.loads(sys.argv[2])]
 ask = lambda source, paths: {p: url.replace("NAME", p) for p in paths}

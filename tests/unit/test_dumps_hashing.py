@@ -75,7 +75,7 @@ INTERRUPTED = """
 import json, os, sys, time
 from pathlib import Path
 from actprobe.dumps import download, fetcher, pace
-from actprobe.hub import Progress
+from actprobe.files.hub import Progress
 from actprobe.dumps.urls import Urls
 real = os.pread
 def slow(fd, n, at):

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
+from actprobe.base.errors import ConfigError
 from actprobe.config import section
 from actprobe.dumps import lockfile
 from actprobe.dumps.lockfile import LockedFile
 from actprobe.dumps.names import by_site, in_order, site_of_name
-from actprobe.errors import ConfigError
 
 SITES = {
     "activation_data/blocks--2--hook_resid_pre.pt": "resid_pre.2",

@@ -16,13 +16,13 @@ from dumps_cases import FOUR, client, config, fetch_all, golden, good, make, rem
 from wandb_server import Fault, Server, server
 
 from actprobe import dumps as room
+from actprobe.base.errors import ActprobeError
 from actprobe.dumps import fetcher, pace
 from actprobe.dumps.connection import Refused, new_session, open_range
 from actprobe.dumps.download import verified_path
 from actprobe.dumps.dropped import Dropped
 from actprobe.dumps.urls import Urls
-from actprobe.errors import ActprobeError
-from actprobe.hub import Progress
+from actprobe.files.hub import Progress
 
 MIB = 1 << 20
 BAD = "chunk_1.pt"

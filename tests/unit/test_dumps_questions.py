@@ -12,12 +12,12 @@ from dumps_cases import client, config, golden, make, remotes
 from wandb_server import Fault, Server, server
 
 from actprobe import dumps as room
+from actprobe.base.errors import ActprobeError, Unreachable
 from actprobe.dumps import asking, fetcher, pace
 from actprobe.dumps.download import Remote
 from actprobe.dumps.service import Service, _check_complete
 from actprobe.dumps.urls import Urls
-from actprobe.errors import ActprobeError, Unreachable
-from actprobe.hub import Progress
+from actprobe.files.hub import Progress
 
 # --- G2 and G5: questions
 

@@ -11,9 +11,9 @@ from dumps_cases import KEY, client, config, golden, quiet_logs, traces
 from wandb_server import SIGNATURE, Fault, Server, server
 
 from actprobe import dumps as room
+from actprobe.base.errors import ActprobeError, ConfigError
 from actprobe.dumps import lockfile
 from actprobe.dumps.service import Service, _check_complete
-from actprobe.errors import ActprobeError, ConfigError
 from actprobe.files import check_name
 
 CHUNKS = {f"activation_data/chunk_{i:03d}.pt": golden(i) for i in range(8)}

@@ -26,9 +26,11 @@ from dumps_cases import (
 from wandb_server import SIGNATURE, Fault, server
 
 from actprobe import dumps as room
-from actprobe import models, plan, store, upkeep
+from actprobe import models
+from actprobe.base.errors import ActprobeError, ConfigError, Damaged
+from actprobe.cache import plan, store
 from actprobe.dumps import fetch
-from actprobe.errors import ActprobeError, ConfigError, Damaged
+from actprobe.experiment import upkeep
 
 X = np.random.default_rng(0).standard_normal((80, 16)).astype(np.float32)
 

@@ -14,8 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actprobe.base.errors import BadInput
 from actprobe.dumps.tokens import open_tokens
-from actprobe.errors import BadInput
 
 
 def read(path: Path) -> list[list[Any]]:

@@ -13,11 +13,12 @@ from dumps_cases import KEY, client, traces
 from wandb_server import server
 
 from actprobe import dumps as room
-from actprobe import keys, store
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
+from actprobe.cache.plan import MISSING, Plan, State, Target
 from actprobe.config import Config, resolve
-from actprobe.dumps.upload import Follower
-from actprobe.errors import ActprobeError
-from actprobe.plan import MISSING, Plan, State, Target
+from actprobe.exchange.upload import Follower
 
 
 def config(folder: Path, mode: str, enabled: bool = False) -> Config:

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import actprobe
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.face import streams
 
 SOURCE = face_made.SOURCE

@@ -13,11 +13,11 @@ import torch
 from safetensors.numpy import save_file
 
 import actprobe
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.exchange import probes_in, probes_out
 from actprobe.face.card import Card
 from actprobe.face.origin import Origin
 from actprobe.face.probe import Probe
-from actprobe.interchange import probes_in, probes_out
 from actprobe.probes.keep import Kept, Scorer
 from actprobe.probes.tokens import Ragged
 

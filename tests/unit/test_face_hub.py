@@ -10,14 +10,14 @@ from hub_server import TOKEN
 from hub_writes import writable  # noqa: F401
 from probes_inputs import Cache, data
 
-from actprobe import store
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import store
+from actprobe.exchange import publishing
 from actprobe.face import folder
 from actprobe.face.card import Card
 from actprobe.face.origin import Origin
 from actprobe.face.probe import Probe
-from actprobe.hub.asking import Refused
-from actprobe.interchange import publishing
+from actprobe.files.hub.asking import Refused
 from actprobe.probes.keep import Kept, Scorer
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import actprobe
 from actprobe import cli
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 
 SOURCE = face_made.SOURCE
 TOLERANCE = 1e-5  # of a score: what another batch does to a forward pass in float32

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from actprobe import failures
+from actprobe.flow import failures
 
 
 @pytest.fixture

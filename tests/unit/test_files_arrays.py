@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import as_float32, open_arrays
 from actprobe.files.zips import members
 

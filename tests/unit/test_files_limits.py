@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import limits, open_arrays
 from actprobe.files.npy import read_npz_headers
 from actprobe.files.safetensors import read_header

@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from snakemake import __version__ as installed
 from snakemake import cli, io, path_modifier
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.flow import internals
 
 

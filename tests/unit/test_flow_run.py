@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from actprobe import costs, flow
-from actprobe.plan import Batch
-from actprobe.stages import STAGES
+from actprobe import flow
+from actprobe.cache.plan import Batch
+from actprobe.experiment import costs
+from actprobe.experiment.stages import STAGES
 
 CONFIG = {"threads": {"activations": 8, "saes": 6, "probes": 3}, "shards": {"latents": 2}}
 SMALL = costs.Cost(500, 11, 0, 1.0)

@@ -11,11 +11,11 @@ import time
 import pytest
 from hub_server import TOKEN, Fault, Hub, loopback  # noqa: F401
 
-from actprobe import hub
-from actprobe.errors import ConfigError, Unreachable
-from actprobe.hub import asking, layout
-from actprobe.hub.asking import Line, cause, retry_after
-from actprobe.keys import DigestMemo
+from actprobe.base.errors import ConfigError, Unreachable
+from actprobe.base.keys import DigestMemo
+from actprobe.files import hub
+from actprobe.files.hub import asking, layout
+from actprobe.files.hub.asking import Line, cause, retry_after
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 5000}
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from hub_server import SIGNATURE, TOKEN, Fault, loopback
 
-from actprobe import hub
-from actprobe.errors import ActprobeError, ConfigError, Damaged, Unreachable
-from actprobe.hub import asking, download, layout, transfer
-from actprobe.keys import DigestMemo
+from actprobe.base.errors import ActprobeError, ConfigError, Damaged, Unreachable
+from actprobe.base.keys import DigestMemo
+from actprobe.files import hub
+from actprobe.files.hub import asking, download, layout, transfer
 
 BIG = np.random.default_rng(0).bytes(3 << 20)
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": BIG, "vocab.txt": b"word\n" * 99}
@@ -272,8 +272,8 @@ def test_small_fetches_are_quiet(tmp_path, loopback, caplog):
 
 KILLED = """
 import sys, logging
-from actprobe import hub
-from actprobe.keys import DigestMemo
+from actprobe.files import hub
+from actprobe.base.keys import DigestMemo
 logging.basicConfig(level=logging.INFO)
 hub.Hub(DigestMemo(sys.argv[1]), patient=True).fetch(
     "org/name", sys.argv[2], ["config.json", "model.safetensors"], "m"
@@ -392,7 +392,7 @@ def test_i1_a_place_that_points_to_another_blob(tmp_path, loopback):
 
 
 def test_i1_a_digest_is_taken_once(tmp_path, loopback, monkeypatch):
-    from actprobe import keys
+    from actprobe.base import keys
 
     commit = loopback.add("org/name", FILES)
     fetch(tmp_path, commit)

@@ -12,9 +12,11 @@ from hub_server import TOKEN, Fault, loopback
 from models_tiny import make_config, model_entry, run, save_model, targets, write_texts
 from test_models_files import shard
 
-from actprobe import hub, shapes, store
-from actprobe.errors import ConfigError, Damaged, Unreachable
-from actprobe.hub import asking, layout
+from actprobe.base.errors import ConfigError, Damaged, Unreachable
+from actprobe.cache import store
+from actprobe.experiment import shapes
+from actprobe.files import hub
+from actprobe.files.hub import asking, layout
 
 WANTED = {"sites": ["resid_post.0"], "positions": ["last"]}
 

@@ -31,10 +31,12 @@ from test_sae_formats import (
     write_json,
 )
 
-from actprobe import hub, sae, shapes
+from actprobe import sae
+from actprobe.base.errors import ActprobeError, ConfigError, Damaged, Unreachable
 from actprobe.config import resolve
-from actprobe.errors import ActprobeError, ConfigError, Damaged, Unreachable
-from actprobe.hub import asking, layout
+from actprobe.experiment import shapes
+from actprobe.files import hub
+from actprobe.files.hub import asking, layout
 from actprobe.sae import sources
 
 META = {"sae_lens_version": "6.1", "model_name": "tiny", "hook_name": "blocks.4.hook_resid_post"}
@@ -248,13 +250,13 @@ def test_an_unreachable_hub_is_no_reason_to_skip(tmp_path, loopback, monkeypatch
     commit = publish(loopback, tmp_path, saelens)
     cfg, found = plan(tmp_path, revision=commit, on_bad="skip")
     monkeypatch.setattr(asking, "LONGEST_WAIT", 0.5)
-    monkeypatch.setattr("actprobe.hub.download.TRIES", 0)
+    monkeypatch.setattr("actprobe.files.hub.download.TRIES", 0)
     if fault == "gone":
         loopback.close()
     elif fault == "offline":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     else:
-        monkeypatch.setattr("actprobe.hub.transfer.STALL", 1.0)
+        monkeypatch.setattr("actprobe.files.hub.transfer.STALL", 1.0)
         loopback.faults.append(Fault("silent", times=99))
     with pytest.raises(Unreachable, match="hub:org/repo"):
         sae.run(batch(found["latents"]), cfg, 1)

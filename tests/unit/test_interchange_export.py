@@ -20,13 +20,15 @@ from safetensors.numpy import load_file
 from scipy.sparse import csr_array, load_npz
 from test_contrastive_stage import project
 
-from actprobe import cli, keys, store
+from actprobe import cli
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
+from actprobe.cache.plan import Target
 from actprobe.dumps import lockfile
 from actprobe.dumps import targets as dumps
-from actprobe.errors import ActprobeError
-from actprobe.interchange import export, gguf
+from actprobe.exchange import export, gguf
 from actprobe.models import load_activations, open_activations
-from actprobe.plan import Target
 from actprobe.results.directions import load_all
 from actprobe.sae.records import ConvertSpec, FilesIdentity, Training, TrainSpec
 

@@ -14,8 +14,10 @@ import torch
 from configs import edited
 from safetensors.torch import save_file
 
-from actprobe import keys, store, texts
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe import texts
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import store
 from actprobe.models import load_activations, open_activations
 
 N = len(inputs.PAIRS)
@@ -124,7 +126,7 @@ def test_single_examples_of_pairs(tmp_path):
 
 
 def test_an_interrupted_import_ends_with_the_same_bytes(tmp_path, monkeypatch):
-    from actprobe.interchange import run as stage
+    from actprobe.imports import run as stage
 
     single(tmp_path / "dump")
     config, made = setup(tmp_path, ["rows"], layout="v2")
@@ -325,13 +327,13 @@ def test_the_key_holds_content_hook_and_rows(tmp_path):
 def test_a_file_that_changed_after_planning_is_not_taken(tmp_path, monkeypatch):
     write_pairs(tmp_path / "dump")
     config, made = setup(tmp_path, ["pairs"])
-    monkeypatch.setattr("actprobe.interchange.run.identity", lambda *_: "0" * 64)
+    monkeypatch.setattr("actprobe.imports.run.identity", lambda *_: "0" * 64)
     with pytest.raises(ActprobeError, match="was changed after the plan was made"):
         caches.run(config, made)
 
 
 def test_a_source_comes_from_one_place_only(tmp_path):
-    from actprobe import interchange
+    from actprobe import exchange as interchange
 
     write_pairs(tmp_path / "dump")
     config, made = setup(tmp_path, ["pairs"])
@@ -358,7 +360,7 @@ def test_imported_activations_are_read_by_contrastive_probes(tmp_path):
 
 
 def test_golden(tmp_path):
-    from actprobe.interchange import VERSION
+    from actprobe.exchange import VERSION
 
     write_pairs(tmp_path / "dump", *[torch.arange(4.0 * N).reshape(N, 1, 4) * s for s in (1, -1)])
     config, made = setup(tmp_path, ["pairs"])

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actprobe import jobs, plan, store
-from actprobe.errors import ActprobeError, BadInput
-from actprobe.jobs import Outcome
-from actprobe.plan import Batch, target
-from actprobe.store import files
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import jobs, plan, store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch, target
+from actprobe.cache.store import files
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actprobe import keys
+from actprobe.base import keys
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -56,7 +56,7 @@ def test_what_has_no_single_json_form_is_refused(value):
 
 def test_key_is_the_same_in_another_process():
     spec = {"z": [1, 2.5, "é"], "a": {"y": True, "x": None}}
-    code = f"from actprobe import keys; print(keys.spec_key({spec!r}))"
+    code = f"from actprobe.base import keys; print(keys.spec_key({spec!r}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == keys.spec_key(spec)
 

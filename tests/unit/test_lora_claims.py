@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.base.errors import ActprobeError, ConfigError
 from actprobe.lora import classes, controls
 from actprobe.probes import protocol
 from actprobe.probes.feature_targets import EACH

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from lora_tools import write_lora
 
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
 from actprobe.lora import collection
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import lora_tools as tools
 
-from actprobe import config, keys, lora
+from actprobe import config, lora
+from actprobe.base import keys
 from actprobe.lora import index, synthetic
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"

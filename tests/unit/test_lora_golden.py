@@ -9,7 +9,8 @@ import lora_tools as tools
 import numpy as np
 from safetensors.numpy import save_file
 
-from actprobe import keys, store
+from actprobe.base import keys
+from actprobe.cache import store
 from actprobe.lora import features, index
 from actprobe.lora.catalog import FAMILIES, REPRESENTATIONS
 from actprobe.lora.targets import INDEX_VERSION

@@ -16,8 +16,8 @@ import pytest
 from configs import edited
 from safetensors.numpy import load_file, save_file
 
-from actprobe import keys
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, ConfigError
 from actprobe.lora import collection, features, index, listing
 
 
@@ -277,7 +277,7 @@ def test_large_tensors_beside_the_lora_are_digested_and_not_held(tmp_path: Path)
     save_file(tensors, tmp_path / "a.safetensors")
     script = (
         "import resource, sys\n"
-        "from actprobe import keys\n"
+        "from actprobe.base import keys\n"
         "from actprobe.lora.records import Rules\n"
         "from actprobe.lora.collection import Member\n"
         "from actprobe.lora.read import read_lora\n"

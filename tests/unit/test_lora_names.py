@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.files.safetensors import read_header
 from actprobe.lora import names
 from actprobe.lora.adapter import Adapter, read_adapter

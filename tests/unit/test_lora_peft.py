@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.lora.collection import Member
 from actprobe.lora.names import canonical
 from actprobe.lora.read import read_lora

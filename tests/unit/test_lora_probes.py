@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from actprobe import lora, store
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe import lora
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import store
 from actprobe.lora import synthetic
 from actprobe.probes import intervals, metrics, protocol, shares
 from actprobe.probes.feature_targets import EACH

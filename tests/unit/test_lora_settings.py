@@ -12,8 +12,9 @@ import pytest
 from configs import edited
 from safetensors.numpy import save_file
 
-from actprobe import lora, store
-from actprobe.errors import ActprobeError, BadInput
+from actprobe import lora
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import store
 from actprobe.lora import index, settings
 from actprobe.lora.adapter import Adapter, read_adapter
 from actprobe.lora.collection import Member

@@ -12,8 +12,8 @@ import pytest
 from configs import edited
 from safetensors.numpy import load_file, save_file
 
-from actprobe import store
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import store
 from actprobe.lora import effort, features, index, primitives, synthetic
 from actprobe.lora.catalog import REPRESENTATIONS
 

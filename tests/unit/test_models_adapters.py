@@ -13,8 +13,9 @@ from hub_server import loopback
 from models_tiny import by_name, make_config, model_entry, run, save_model, targets, write_texts
 from safetensors.torch import load_file, save_file
 
-from actprobe import models, store
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe import models
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import store
 from actprobe.models import adapters, load
 
 peft = pytest.importorskip("peft")
@@ -277,7 +278,7 @@ def test_what_is_no_adapter(tmp_path, base, tuned):
 
 
 def test_an_adapter_that_changed_after_the_plan(tmp_path, base, tuned, monkeypatch):
-    from actprobe import plan
+    from actprobe.cache import plan
     from actprobe.models.run import run as run_batch
 
     folder = shutil.copytree(tuned, tmp_path / "adapter")

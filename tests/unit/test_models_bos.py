@@ -19,8 +19,9 @@ import transformers
 from models_tiny import by_name, make_config, model_entry, run, save_model, tiny_run, write_texts
 from tokenizers import pre_tokenizers
 
-from actprobe import models, store
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe import models
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import store
 from actprobe.models import bos
 from actprobe.models.reading import reading
 

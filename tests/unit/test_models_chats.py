@@ -19,8 +19,9 @@ from test_models_tokens import reading_of
 from test_models_tokens import span as span_of
 from texts_inputs import CHAT, build, jsonl, with_facts
 
-from actprobe import store, texts
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe import texts
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import store
 from actprobe.models import open_activations
 from actprobe.models.chat import Template
 from actprobe.models.conversations import Conversations

@@ -21,7 +21,7 @@ from models_tiny import (
 
 from actprobe import config as configuration
 from actprobe import models
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 DEEP = {"sites": ["resid_post.0", "resid_post.3"], "positions": ["last"]}
 

@@ -9,8 +9,12 @@ import transformers
 from configs import edited
 from models_tiny import make_config, model_entry, save_model, write_texts
 
-from actprobe import experiment, keys, models, plan, shapes, store
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe import models
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import plan, store
+from actprobe.experiment import shapes
+from actprobe.experiment import targets as experiment
 from actprobe.models import differences
 from actprobe.models.prepared import READ_FACTS
 from actprobe.models.records import DifferenceArgs, DifferenceSpec

@@ -22,8 +22,9 @@ from models_tiny import (
 )
 from torch import nn
 
-from actprobe import models, store
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe import models
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import store
 from actprobe.models import extract
 from actprobe.models.artefact import bf16_to_float32
 from actprobe.models.extract import to_storable

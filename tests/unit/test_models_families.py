@@ -5,8 +5,8 @@ import json
 import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from actprobe import shapes
 from actprobe.config import resolve
+from actprobe.experiment import shapes
 from actprobe.models import families
 from actprobe.models.architectures import FAMILIES
 

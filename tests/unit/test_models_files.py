@@ -11,8 +11,9 @@ import pytest
 import torch
 from models_tiny import make_config, model_entry, run, save_model, targets, write_texts
 
-from actprobe import keys, plan, store
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import plan, store
 from actprobe.models import files, located, sources, view
 from actprobe.models.run import run as run_batch
 

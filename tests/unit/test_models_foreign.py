@@ -23,8 +23,10 @@ from test_models_tokens import CHAT, reading_of
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as backends
 
-from actprobe import keys, models, plan, store
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe import models
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import plan, store
 from actprobe.models import limits
 from actprobe.models.reading import blamed
 

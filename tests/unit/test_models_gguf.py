@@ -19,8 +19,11 @@ from hub_server import loopback
 from models_tiny import make_config, write_texts
 from tokenizers import pre_tokenizers
 
-from actprobe import costs, experiment, keys, plan, shapes, store
-from actprobe.errors import ActprobeError, ConfigError, Damaged
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, ConfigError, Damaged
+from actprobe.cache import plan, store
+from actprobe.experiment import costs, shapes
+from actprobe.experiment import targets as experiment
 from actprobe.files import gguf as headers
 from actprobe.models import gguf as stage
 from actprobe.models.gguf import artefact

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from models_tiny import make_config, write_texts
 
-from actprobe import experiment, plan
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import plan
+from actprobe.experiment import targets as experiment
 from actprobe.files import gguf as headers
 from actprobe.files import limits
 from actprobe.models.gguf.pre_tokenizers import PRE

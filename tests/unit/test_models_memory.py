@@ -7,8 +7,9 @@ import pytest
 import torch
 from models_tiny import tiny_run
 
-from actprobe import models, store
-from actprobe.errors import ActprobeError
+from actprobe import models
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
 from actprobe.models import extract
 from actprobe.models.session import Session
 

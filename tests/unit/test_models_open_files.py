@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 from models_tiny import make_config, model_entry, run, save_model, targets, tiny_run, write_texts
 
-from actprobe import keys, store
+from actprobe.base import keys
+from actprobe.cache import store
 from actprobe.models import open_files
 
 SITES = ["resid_pre.*", "attn_out.*", "resid_mid.*", "mlp_out.*", "resid_post.*"]

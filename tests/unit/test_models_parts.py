@@ -7,8 +7,11 @@ import pytest
 from answers_tiny import make, save_speaker, target
 from texts_inputs import configured, jsonl
 
-from actprobe import experiment, keys, models, store
-from actprobe.errors import ConfigError
+from actprobe import models
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
+from actprobe.cache import store
+from actprobe.experiment import targets as experiment
 from actprobe.texts.table import load as texts_of
 
 WORDS = ["red", "blue", "green", "warm"]

@@ -18,8 +18,9 @@ from models_tiny import (
 from safetensors.torch import load_file, save_file
 
 from actprobe import config as configuration
-from actprobe import models, store
-from actprobe.errors import ConfigError
+from actprobe import models
+from actprobe.base.errors import ConfigError
+from actprobe.cache import store
 from actprobe.models import quantised
 
 WANTED = {"sites": ["resid_post.1"], "positions": ["last", "mean"]}

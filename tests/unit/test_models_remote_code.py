@@ -11,8 +11,9 @@ import pytest
 from hub_server import loopback
 from models_tiny import make_config, model_entry, run, save_model, targets, write_texts
 
-from actprobe import keys, store
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import store
 
 WANTED = {"sites": ["resid_post.0"], "positions": ["last"]}
 

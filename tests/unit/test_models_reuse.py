@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from models_tiny import TEXTS, by_name, make_config, model_entry, run, save_model, write_texts
 
-from actprobe import models, store
+from actprobe import models
+from actprobe.cache import store
 from actprobe.models import extract
 
 POSITIONS = ["last", "mean", "tokens"]
@@ -127,7 +128,7 @@ def test_g1_rows_that_are_all_there_in_another_order_load_no_model(
 
 
 def test_a_damaged_older_file_is_never_copied(tmp_path, folder):
-    from actprobe.errors import Damaged
+    from actprobe.base.errors import Damaged
 
     before = make(tmp_path, folder)["resid_post.1.last"]
     path = Path(before.path)

@@ -22,10 +22,12 @@ from models_tiny import (
     write_texts,
 )
 
-from actprobe import keys, models, plan, store
-from actprobe.errors import ActprobeError, BadInput
+from actprobe import models
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import plan, store
+from actprobe.cache.store.journal import units_done
 from actprobe.models import extract, load
-from actprobe.store.journal import units_done
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "activations.json"
 WANTED = {"sites": ["resid_post.0", "resid_post.2"], "positions": ["last", "mean", "tokens"]}

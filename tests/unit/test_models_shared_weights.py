@@ -11,8 +11,11 @@ from models_tiny import D, model_entry, save_model, save_tokenizer, write_texts
 from test_models_adapters import given, trained
 
 from actprobe import config as configs
-from actprobe import costs, keys, models, plan, store
-from actprobe.errors import BadInput
+from actprobe import models
+from actprobe.base import keys
+from actprobe.base.errors import BadInput
+from actprobe.cache import plan, store
+from actprobe.experiment import costs
 from actprobe.models import adapters, extract, load
 from actprobe.models.run import run as run_batch
 

@@ -10,8 +10,9 @@ import pytest
 from models_tiny import by_name, make_config, model_entry, run, save_model, targets, write_texts
 from test_models_extract import CAUSAL
 
-from actprobe import models, plan, store
-from actprobe.errors import ActprobeError
+from actprobe import models
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import plan, store
 from actprobe.models import extract, session
 from actprobe.models.run import run as run_batch
 from actprobe.models.sharing import shared

@@ -8,8 +8,8 @@ from test_models_tokens import CHAT, MASK, reading_of, span
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import models as backends
 
-from actprobe import store
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.models.positions import Mask, plan_reduction
 
 WORDS = ["Is", "it", "?", "Answer", ":", "yes", "no", "(A)", "Hello", "wor", "ld"]

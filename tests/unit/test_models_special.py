@@ -8,8 +8,9 @@ from test_models_tokens import CHAT, WITH_SYSTEM, picked, read, reading_of, toke
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers, processors
 from tokenizers import models as backends
 
-from actprobe import models, store
-from actprobe.errors import BadInput
+from actprobe import models
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.models.special import Special
 
 TYPED = "was <s>100</s> now 50"

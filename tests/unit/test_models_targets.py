@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from models_tiny import make_config, model_entry, targets, write_texts
 
-from actprobe import keys, models, plan
-from actprobe.errors import ConfigError
+from actprobe import models
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
+from actprobe.cache import plan
 from actprobe.models.grammar import expand_site
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from models_tiny import TEXTS, tiny_run
 
-from actprobe import models, store
-from actprobe.errors import ActprobeError
+from actprobe import models
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
 from actprobe.models import together
 
 BORDER = 32

@@ -5,7 +5,7 @@ import pytest
 import transformers
 from models_tiny import model_entry, save_tokenizer
 
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.models.positions import Mask, plan_reduction
 from actprobe.models.reading import reading
 from actprobe.models.records import Span

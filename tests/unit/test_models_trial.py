@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.models import extract, load
 from actprobe.models.sites import ModelFailed, Point, hooked
 from actprobe.models.trial import trial

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from printed import Page
 from results_tables import KINDS, name
 
-from actprobe import csvs, report, results
+from actprobe import report, results
 from actprobe.lora import REPRESENTATIONS
 from actprobe.probes.columns import EMPTY
 from actprobe.probes.feature_targets import EACH
@@ -25,7 +25,7 @@ from actprobe.report import figures as drawn
 from actprobe.report import layout as shown
 from actprobe.report import page
 from actprobe.report.figures import style
-from actprobe.results import confusion, features, layout, tables
+from actprobe.results import confusion, csvs, features, layout, tables
 from actprobe.results import directions as of_directions
 from actprobe.results.directions import Applied
 

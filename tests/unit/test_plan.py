@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actprobe import plan, session, store, words
-from actprobe.errors import ActprobeError, ConfigError
-from actprobe.plan import Target, target
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import plan, store
+from actprobe.cache.plan import Target, target
+from actprobe.experiment import session, words
 
 LAYERS = (0, 1)
 

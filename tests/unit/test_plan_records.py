@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actprobe import plan
 from actprobe.arrays.targets import ArrayArgs, ArraySpec
-from actprobe.errors import ActprobeError
-from actprobe.plan.records import Record, build, name_of, plain, type_of
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import plan
+from actprobe.cache.plan.records import Record, build, name_of, plain, type_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,9 @@ def test_an_option_that_is_off_is_not_in_the_key():
     assert plain(Inner(a=1)) == {"a": 1}
 
 
-@pytest.mark.parametrize("name", ["os:system", "actprobe.keys:spec_key", "actprobe.keys:Nothing"])
+@pytest.mark.parametrize(
+    "name", ["os:system", "actprobe.base.keys:spec_key", "actprobe.base.keys:Nothing"]
+)
 def test_a_plan_names_records_of_this_package_alone(name):
     with pytest.raises(ActprobeError, match="no type of this version"):
         type_of(name)

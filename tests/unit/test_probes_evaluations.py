@@ -15,8 +15,10 @@ from probes_inputs import Cache, as_latents, data, sparse_data
 from test_probes_kept import own
 from texts_inputs import with_facts
 
-from actprobe import experiment, keys, store
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import store
+from actprobe.experiment import targets as experiment
 from actprobe.probes import data as reading
 from actprobe.probes import intervals, keep
 from actprobe.probes.evaluations import VERSION, nulls
@@ -257,8 +259,9 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from probes_inputs import Cache
-from actprobe import experiment, store
-from actprobe.store import tables
+from actprobe.cache import store
+from actprobe.experiment import targets as experiment
+from actprobe.cache.store import tables
 import test_probes_evaluations as own
 
 left = int(sys.argv[2])
@@ -274,7 +277,7 @@ def write(*args, **more):
 cache = own.everything(Path(sys.argv[1]))
 store.write_table = write
 config, planned = own.whole_plan(cache)
-from actprobe import plan
+from actprobe.cache import plan
 if plan.take_over(planned):
     config, planned = own.whole_plan(cache)
 for batch in planned.in_order():

@@ -11,8 +11,9 @@ from probes_inputs import Cache, as_latents, data, sparse_data
 from test_contrastive_stage import project
 from test_probes_tokens import add_token_latents, add_tokens, ragged, token_codes
 
-from actprobe import sae, store
-from actprobe.errors import BadInput
+from actprobe import sae
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.lora import synthetic
 from actprobe.probes import data as reading
 from actprobe.probes import door, extensions, keep, methods, protocol, thresholds

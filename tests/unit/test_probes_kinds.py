@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from texts_inputs import with_facts
 
 from actprobe import probes
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.base.errors import ActprobeError, ConfigError
 from actprobe.probes import extensions, intervals, methods, metrics, permute
 from actprobe.probes.kinds import BINARY, CONTINUOUS, MULTICLASS
 from actprobe.probes.search import Task, search

@@ -9,7 +9,7 @@ import pytest
 from probes_inputs import Cache, as_latents, data
 
 from actprobe import sae
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.probes import memory, search
 from actprobe.sae import latents
 

@@ -11,8 +11,9 @@ import pytest
 from configs import edited
 from probes_inputs import Cache, data, sparse_data
 
-from actprobe import probes, store
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe import probes
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import store
 from actprobe.probes import data as labelled
 from actprobe.probes import fit, fits, methods, permute, protocol, search, sizes, splits
 from actprobe.probes.sizes import CannotFit, Condition

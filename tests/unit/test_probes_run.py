@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from probes_inputs import Cache, as_latents, data, sparse_data
 
-from actprobe import keys, probes, store
-from actprobe.errors import ActprobeError, BadInput, Damaged
+from actprobe import probes
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, Damaged
+from actprobe.cache import store
 from actprobe.probes import batch as batches
 from actprobe.probes import protocol
 from actprobe.probes.targets import VERSION

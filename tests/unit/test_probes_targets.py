@@ -11,8 +11,9 @@ import pytest
 import yaml
 from probes_inputs import Cache, data, sparse_data
 
-from actprobe import keys, probes
-from actprobe.errors import ConfigError
+from actprobe import probes
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
 from actprobe.probes import protocol
 
 P = "saeprobes-0.4.2"

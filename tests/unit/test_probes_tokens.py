@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from probes_inputs import Cache, as_latents
 
-from actprobe import plan, sae, store
-from actprobe.errors import ActprobeError, BadInput
+from actprobe import sae
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import plan, store
 from actprobe.probes import protocol
 from actprobe.probes.methods import attention
 from actprobe.probes.metrics.binary import auc

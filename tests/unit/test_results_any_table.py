@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from printed import Page
 from results_tables import CONDITIONS, SHAPES, Shape, table
 
-from actprobe import pages, report, results
+from actprobe import report, results
+from actprobe.base import pages
 from actprobe.report import figures
 from actprobe.report.figures import style
 from actprobe.results import layout, tables

@@ -9,9 +9,11 @@ import pytest
 from probes_inputs import Cache, data
 from test_results_figures import tidy_rows, written
 
-from actprobe import csvs, keys, report, store
+from actprobe import report
+from actprobe.base import keys
+from actprobe.cache import store
 from actprobe.report import errors as told
-from actprobe.results import layout, rows
+from actprobe.results import csvs, layout, rows
 from actprobe.results.make import read_errors
 
 LONG = "<script>alert(1)</script> " + "words & more\n" * 60

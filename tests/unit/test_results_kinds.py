@@ -12,11 +12,11 @@ from printed import Page
 from results_rows import fake_rows
 from test_contrastive_stage import project
 
-from actprobe import finished, report, results
+from actprobe import report, results
+from actprobe.base.errors import ActprobeError
 from actprobe.cli import main
-from actprobe.errors import ActprobeError
-from actprobe.interchange import vectors
-from actprobe.report import directions, page
+from actprobe.exchange import vectors
+from actprobe.report import directions, finished, page
 from actprobe.results import tables
 
 PLAIN = {"protocol": "actprobe-1", "apply_to": [], "settings": ["normal"]}

@@ -12,7 +12,7 @@ from printed import Page
 from results_rows import continuous, fake_rows, multiclass, one_versus_rest
 
 from actprobe import report, results
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.probes import extensions, metrics
 from actprobe.report import figures
 from actprobe.results import compare, scores, select, tables, views

@@ -12,11 +12,12 @@ import pytest
 from results_rows import fake_rows
 from texts_inputs import hand_made
 
-from actprobe import plan, provenance, report, results, store
+from actprobe import report, results
+from actprobe.cache import plan, store
+from actprobe.cache.plan import Plan, Target
 from actprobe.config import resolve
-from actprobe.plan import Plan, Target
 from actprobe.report import headlines
-from actprobe.results import layout, tables
+from actprobe.results import layout, provenance, tables
 from actprobe.sae.records import HubIdentity, LatentSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -135,7 +136,9 @@ def _no_distribution(name: str):
 
 def test_d17_naming_inputs_imports_nothing_heavy():
     heavy = "('pandas', 'pyarrow', 'numpy', 'h5py', 'jinja2', 'matplotlib')"
-    code = f"import sys, actprobe.provenance; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, actprobe.results.provenance; print([m for m in {heavy} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from actprobe import report, results
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.results import published, select
 from actprobe.results.compare import matched
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actprobe import keys, store
+from actprobe.base import keys
+from actprobe.cache import store
 from actprobe.report import figures
 from actprobe.report import layout as shown
 from actprobe.report.saes import about

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 from results_rows import fake_rows
 
-from actprobe import keys, results, store
+from actprobe import results
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
 from actprobe.config import section
-from actprobe.errors import ActprobeError
 from actprobe.probes import batch, columns
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import layout, tables

@@ -16,7 +16,7 @@ from test_sae_formats import (
     transcoder,
 )
 
-from actprobe.errors import BadInput, ConfigError
+from actprobe.base.errors import BadInput, ConfigError
 from actprobe.sae.formats import describe
 
 NO_COUNT = [0, -3, 8.7, "8", True, [8], float("nan"), float("inf")]

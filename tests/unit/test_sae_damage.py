@@ -39,7 +39,7 @@ from test_sae_formats import (
 )
 
 from actprobe import sae
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
 from actprobe.sae.blame import blaming
 
 PLAIN = {"standard": {}, "topk": {"k": K}, "abstopk": {"k": K}, "jumprelu": {}, "gated": {}}

@@ -20,8 +20,9 @@ from sae_tiny import (
 from safetensors.numpy import save_file
 from test_sae_encode import assert_same
 
-from actprobe import keys, store
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import store
 from actprobe.sae.formats import describe
 from actprobe.sae.weights import Matrix
 

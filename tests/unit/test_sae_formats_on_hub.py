@@ -13,7 +13,7 @@ from test_sae_encode import assert_same
 from test_sae_formats import goodfire, lm_saes, qwen_scope, saev, transcoder
 
 from actprobe import sae
-from actprobe.errors import BadInput, ConfigError
+from actprobe.base.errors import BadInput, ConfigError
 
 ANY = {"overrides": {"ignore_mismatch": True}}
 

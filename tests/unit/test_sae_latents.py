@@ -102,7 +102,7 @@ def test_bytes_on_disk(tmp_path):
     """
     from scipy.stats import norm
 
-    from actprobe import store
+    from actprobe.cache import store
     from actprobe.sae import assemble
     from actprobe.sae.assemble import Window
 
@@ -143,7 +143,7 @@ def test_safetensors(tmp_path):
 
 
 def test_published_latents_are_opened_checked(tmp_path):
-    from actprobe.errors import Damaged
+    from actprobe.base.errors import Damaged
 
     folder = save_saelens(tmp_path / "sae", parameters())
     cfg = config(tmp_path, {"s": {"source": str(folder)}})

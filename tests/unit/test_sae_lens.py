@@ -22,7 +22,7 @@ from test_sae_formats import WRITERS
 from test_sae_training import trained
 
 from actprobe import sae as room
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.sae import memory
 
 PYTHON = os.environ.get("ACTPROBE_SAE_LENS") or (

@@ -34,8 +34,9 @@ from test_sae_formats import (
     write_json,
 )
 
-from actprobe import sae, store
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe import sae
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.cache import store
 from actprobe.sae.checks import KINDS, mismatches
 from actprobe.sae.formats import describe
 

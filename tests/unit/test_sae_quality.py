@@ -6,7 +6,7 @@ import pytest
 from sae_tiny import D, activations, config, dense, encode, parameters, rows, save_saelens
 from scipy.sparse import csr_array
 
-from actprobe import store
+from actprobe.cache import store
 from actprobe.sae import quality
 from actprobe.sae.assemble import Window
 from actprobe.sae.quality import Sampled, sample

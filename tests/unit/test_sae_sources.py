@@ -28,7 +28,7 @@ from test_sae_formats import (
     write_json,
 )
 
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
 from actprobe.models.hooks import HOOKS, hook_of
 from actprobe.sae.checks import mismatches, site_of
 from actprobe.sae.formats import Sae, describe

@@ -29,8 +29,10 @@ from sae_tiny import (
     targets,
 )
 
-from actprobe import keys, plan, sae, store
-from actprobe.errors import ActprobeError, BadInput, ConfigError
+from actprobe import sae
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, ConfigError
+from actprobe.cache import plan, store
 from actprobe.sae import latents_stage, memory
 from actprobe.sae.engine import Cpu
 from actprobe.sae.pieces import Pieces
@@ -382,8 +384,8 @@ import resource, sys
 limit = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 sys.path.insert(0, sys.argv[2])
-from actprobe import jobs
-from actprobe.plan import thaw
+from actprobe.cache import jobs
+from actprobe.cache.plan import thaw
 from actprobe.sae.latents_stage import run
 plan = thaw(sys.argv[3])
 run(plan.batches[0], plan.config, 1)

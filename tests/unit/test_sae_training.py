@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from sae_tiny import activations, batch, config, encode, killed, targets
 
-from actprobe import keys, sae, store
-from actprobe.errors import ConfigError
+from actprobe import sae
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
+from actprobe.cache import store
 from actprobe.sae import checkpoint, stream, training
 from actprobe.sae.artefact import read_sae
 from actprobe.sae.training import Parameters

@@ -10,9 +10,10 @@ from probes_inputs import Cache
 from sae_tiny import batch, config
 from test_sae_training import TRAIN, known, tokens
 
-from actprobe import probes, sae, store
-from actprobe.keys import DigestMemo
-from actprobe.plan import make
+from actprobe import probes, sae
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import store
+from actprobe.cache.plan import make
 from actprobe.probes import data, fit, protocol, sizes, tested
 from actprobe.report.saes import about
 from actprobe.results import layout, saes

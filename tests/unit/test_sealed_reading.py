@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actprobe import keys, store, upkeep
-from actprobe.errors import Damaged
-from actprobe.keys import DigestMemo
-from actprobe.store import files
-from actprobe.store.journal import Journal
+from actprobe.base import keys
+from actprobe.base.errors import Damaged
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import store
+from actprobe.cache.store import files
+from actprobe.cache.store.journal import Journal
+from actprobe.experiment import upkeep
 
 ARRAYS = {"x": ((12, 3), "f4"), "mask": ((12,), "u1"), "shape": ((), "i8")}
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actprobe.cache.plan.records import build, plain
 from actprobe.contexts.targets import ContextArgs, ContextSpec
 from actprobe.dumps.records import AssembleArgs, AssembleSpec, FetchArgs
-from actprobe.plan.records import build, plain
 from actprobe.sae.records import (
     ConvertArgs,
     ConvertSpec,

@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
-from actprobe import stages
+from actprobe.experiment import stages
 
 FIRST = """
 import sys
-from actprobe import jobs, stages  # as workflow/scripts/stage.py
+from actprobe.cache import jobs  # as workflow/scripts/stage.py
+from actprobe.experiment import stages  # as workflow/scripts/stage.py
 from actprobe.sae import kernel
 
 def first():

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actprobe import keys, store
-from actprobe.errors import ActprobeError, BadInput, Damaged, NoSpace
-from actprobe.store import files
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, Damaged, NoSpace
+from actprobe.cache import store
+from actprobe.cache.store import files
 
 SPEC = {"stage": "activations", "version": 1, "dataset": "toy"}
 KEY = keys.short(keys.spec_key(SPEC))
@@ -101,7 +102,7 @@ def test_kill_at_random_moments_loses_nothing_and_changes_nothing(artefact, tmp_
     path = tmp_path / "killed" / artefact.name
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[2]); import test_store as t, pathlib\n"
-        "from actprobe import store; real = store.Part.mark\n"
+        "from actprobe.cache import store; real = store.Part.mark\n"
         "def slow(self, *u): real(self, *u); time.sleep(0.02)\n"
         "store.h5.Part.mark = slow; print('go', flush=True); t.fill(pathlib.Path(sys.argv[1]))"
     )

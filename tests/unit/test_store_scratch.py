@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from actprobe import keys, store
+from actprobe.base import keys
+from actprobe.cache import store
 
 SPEC = {"stage": "s"}
 SHAPES = {"x": ((4, 2), "f4")}

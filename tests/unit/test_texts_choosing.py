@@ -8,7 +8,7 @@ import pytest
 from texts_inputs import CHAT, build, jsonl, loaded, parquet, unusable
 
 from actprobe import texts
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 ROWS = [
     {"premise": "It rains.", "claim": "It is wet.", "score": 0.9, "day": "2024-03-01", "y": "yes"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from texts_inputs import classes, make, refused, texts
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 
 STRAY = 'text\tlabel\n"Hello, she said\t1\nb\t0\nc\t1\n"Hi again\t0\nd\t1\ne\t0\n'
 

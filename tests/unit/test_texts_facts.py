@@ -6,7 +6,7 @@ import json
 
 from texts_inputs import jsonl, make
 
-from actprobe import store
+from actprobe.cache import store
 
 ROWS = [
     {"text": "a", "y": "n", "who": "ann", "part": "train", "p": 1},

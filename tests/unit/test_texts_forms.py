@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from texts_inputs import CHAT, build, jsonl, loaded, parquet, unusable
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 SHARED = [
     {"from": "system", "value": "Be brief."},

@@ -9,9 +9,12 @@ import pytest
 from hub_server import Fault, git_id, loopback
 from texts_inputs import build, configured, parquet
 
-from actprobe import experiment, store, texts, upkeep
-from actprobe.errors import ActprobeError, ConfigError, Damaged, Unreachable
-from actprobe.hub import asking
+from actprobe import texts
+from actprobe.base.errors import ActprobeError, ConfigError, Damaged, Unreachable
+from actprobe.cache import store
+from actprobe.experiment import targets as experiment
+from actprobe.experiment import upkeep
+from actprobe.files.hub import asking
 
 REPO = "datasets/org/sets"
 

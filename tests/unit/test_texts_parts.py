@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from texts_inputs import build, jsonl, loaded, parquet, unusable
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 TEXT = "Paris lies in Spain."
 

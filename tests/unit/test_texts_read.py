@@ -15,7 +15,7 @@ import zstandard
 from sklearn.preprocessing import LabelEncoder
 from texts_inputs import make
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.texts.checks import Place, duplicates
 from actprobe.texts.labels import encode, encode_written
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from texts_inputs import classes, make, parquet, texts
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 
 bounded = settings(
     max_examples=150, deadline=None, derandomize=True, database=None,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from texts_inputs import classes, jsonl, make, parquet, refused, texts
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.texts.checks import Place
 from actprobe.texts.labels import encode
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 from texts_inputs import parquet
 
-from actprobe import keys, plan, store, texts
+from actprobe import texts
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import plan, store
 from actprobe.config import resolve
-from actprobe.errors import ActprobeError, BadInput
 from actprobe.texts import wheels
 from actprobe.texts.run import run
 from actprobe.texts.targets import VERSION

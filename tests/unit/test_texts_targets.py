@@ -10,10 +10,10 @@ from typing import get_args
 
 import pytest
 
-from actprobe import keys
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
 from actprobe.config import resolve, section
 from actprobe.config.datasets import Format
-from actprobe.errors import ConfigError
 from actprobe.texts import targets, wheel_source, wheel_targets
 from actprobe.texts.records import FileSource
 from actprobe.texts.sources import FORMATS

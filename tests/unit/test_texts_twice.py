@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from texts_inputs import jsonl, make, parquet, refused, texts
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.texts import columnar
 from actprobe.texts.checks import Place
 

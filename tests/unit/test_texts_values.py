@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from texts_inputs import build, jsonl, make, parquet, refused
 
-from actprobe import store
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
+from actprobe.cache import store
 from actprobe.texts.table import load
 
 

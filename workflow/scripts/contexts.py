@@ -1,6 +1,6 @@
 """Write the pages of top contexts from their tables."""
 
-from actprobe import jobs
+from actprobe.cache import jobs
 from actprobe.contexts.pages import write_page
 
 with jobs.logged(snakemake.log[0]):

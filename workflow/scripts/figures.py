@@ -1,6 +1,6 @@
 """Draw the figures from the tables."""
 
-from actprobe import jobs
+from actprobe.cache import jobs
 from actprobe.report import make_figures
 
 with jobs.logged(snakemake.log[0]):

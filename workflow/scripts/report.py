@@ -1,6 +1,6 @@
 """Write the one-page report."""
 
-from actprobe import jobs
+from actprobe.cache import jobs
 from actprobe.report import make_report
 
 with jobs.logged(snakemake.log[0]):

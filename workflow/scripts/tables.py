@@ -1,6 +1,7 @@
 """Write the tables of the experiment."""
 
-from actprobe import jobs, lora
+from actprobe import lora
+from actprobe.cache import jobs
 from actprobe.results import make_tables
 from actprobe.results.rows import Collections
 from actprobe.texts import describe

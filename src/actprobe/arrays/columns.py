@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from actprobe.arrays.targets import ArraySpec
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.texts.checks import Place, require_columns
 from actprobe.texts.values import listed, shown
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import as_float32, is_float, is_integer
 from actprobe.files.dtypes import BITS
 from actprobe.texts.values import shown

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import keys, store, texts
+from actprobe import texts
 from actprobe.arrays import parquet, tables, tensors
 from actprobe.arrays.features import Checked, Features
 from actprobe.arrays.targets import ArraySpec, ArrayTarget
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.files import UNKNOWN
-from actprobe.jobs import Outcome
-from actprobe.keys import DigestMemo
-from actprobe.plan import Batch
 from actprobe.texts import Texts
 from actprobe.texts.values import listed, shown
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Record, Target, target
 from actprobe.config import matching
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
-from actprobe.plan import Record, Target, target
 from actprobe.texts import TextArgs
 
 STAGE = "arrays"

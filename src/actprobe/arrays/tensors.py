@@ -11,7 +11,7 @@ from typing import Any
 from actprobe.arrays.columns import IDS
 from actprobe.arrays.features import SLICE, Features, Piece
 from actprobe.arrays.targets import ArraySpec
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import Array, Opened, is_integer, open_arrays, read_strings
 from actprobe.texts.checks import Place, check_ids
 

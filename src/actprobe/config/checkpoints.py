@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from actprobe.base.errors import ConfigError
 from actprobe.config.general import Config
 from actprobe.config.models import Model
-from actprobe.errors import ConfigError
 
 PLACE = "{revision}"
 

@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterable
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import canonical_json
 from actprobe.config import checkpoints
 from actprobe.config.faults import faults
 from actprobe.config.general import Config
-from actprobe.errors import ConfigError
-from actprobe.keys import canonical_json
 
 
 def load_file(path: str | Path) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 import markupsafe
 import pyarrow as pa
 
-from actprobe import pages, store
-from actprobe.errors import BadInput
+from actprobe.base import pages
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 
 _DARKEST = 0.6  # opacity behind the strongest token: the text stays readable
 _SPACES = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "⏎", "\n": "⏎"})

@@ -7,12 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from actprobe import hub, keys, store
+from actprobe.base import keys
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.config import Config
 from actprobe.contexts.table import SCHEMA, top_contexts, width, words
 from actprobe.contexts.targets import ContextTarget
-from actprobe.jobs import Outcome
-from actprobe.plan import Batch
+from actprobe.files import hub
 
 log = logging.getLogger(__name__)
 

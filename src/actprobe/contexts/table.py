@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import as_float32
 
 _ENTRIES = 1 << 20  # codes in memory at a time

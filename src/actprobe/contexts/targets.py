@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Record, SourceArgs, Target, target
 from actprobe.config import Config, nearest
 from actprobe.config.top_contexts import TopContext
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
-from actprobe.plan import Record, SourceArgs, Target, target
 from actprobe.sae import LatentArgs
 
 STAGE = "top_contexts"

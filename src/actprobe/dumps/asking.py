@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from actprobe.base.errors import ActprobeError, Unreachable
 from actprobe.dumps.connection import Expired, Refused
 from actprobe.dumps.dropped import Dropped
 from actprobe.dumps.secrets import redact
-from actprobe.errors import ActprobeError, Unreachable
 
 log = logging.getLogger(__name__)
 

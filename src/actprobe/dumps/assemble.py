@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.config import Config
 from actprobe.dumps import windows
 from actprobe.dumps.chunks import (
@@ -30,10 +33,7 @@ from actprobe.dumps.chunks import (
 )
 from actprobe.dumps.records import AssembleTarget
 from actprobe.dumps.tokens import Tokens
-from actprobe.errors import BadInput
 from actprobe.files import UNKNOWN, Array, as_float32, check_finite, is_float
-from actprobe.jobs import Outcome
-from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 

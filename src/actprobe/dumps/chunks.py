@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from actprobe import store
+from actprobe.base.errors import Damaged
+from actprobe.cache import store
 from actprobe.dumps.digests import verify_file
 from actprobe.dumps.records import AssembleTarget, RawFile
 from actprobe.dumps.tokens import Tokens, open_tokens
-from actprobe.errors import Damaged
 from actprobe.files import UNKNOWN, Array, Opened, limits, open_arrays
 
 SLICE = 1 << 22  # bytes of an array in memory

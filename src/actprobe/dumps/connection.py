@@ -18,7 +18,7 @@ import requests
 from actprobe.dumps.dropped import BROKEN, Dropped, dropped
 from actprobe.dumps.patience import PatientAdapter
 from actprobe.dumps.secrets import keep_out_of_logs
-from actprobe.hub.asking import retry_after
+from actprobe.files.hub.asking import retry_after
 
 _READ = 1 << 18
 _BUSY = {408, 409, 425, 429}  # and all from 500

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from actprobe import keys
-from actprobe.errors import Damaged
+from actprobe.base import keys
+from actprobe.base.errors import Damaged
 
 _RAW = re.compile(r"(md5|sha256|xxh128|size)\.([0-9a-f]{12})\.(\w+)")
 EXTENSIONS = {".pt", ".pth", ".safetensors", ".npy", ".npz", ".h5", ".hdf5", ".json"}

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from actprobe import store
+from actprobe.cache import store
+from actprobe.cache.store.files import out_of_space
 from actprobe.dumps import digests
 from actprobe.dumps.connection import Changed, Refused
 from actprobe.dumps.journal import Journal, open_private
-from actprobe.store.files import out_of_space
 
 _MIB = 1 << 20
 _PIECE = 1 << 20

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from actprobe.base.errors import ActprobeError
+from actprobe.cache.plan import Batch
 from actprobe.config import Config
 from actprobe.config.dumps import Dump
 from actprobe.dumps.download import Remote, verified_path
@@ -18,9 +20,7 @@ from actprobe.dumps.fetcher import fetch
 from actprobe.dumps.pace import Settings
 from actprobe.dumps.service import Service
 from actprobe.dumps.urls import Urls
-from actprobe.errors import ActprobeError
-from actprobe.hub import Progress
-from actprobe.plan import Batch
+from actprobe.files.hub import Progress
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from actprobe import store
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
 from actprobe.dumps.connection import (
     Changed,
     Expired,
@@ -31,8 +32,7 @@ from actprobe.dumps.download import Download, Remote, Stale, Stopped, discard, v
 from actprobe.dumps.dropped import Dropped
 from actprobe.dumps.pace import Limiter, Settings
 from actprobe.dumps.urls import Urls
-from actprobe.errors import ActprobeError
-from actprobe.hub import Progress
+from actprobe.files.hub import Progress
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from actprobe.base.errors import ConfigError
 from actprobe.config import Config
-from actprobe.errors import ConfigError
 from actprobe.files import check_name
 
 _DIGITS = {"md5": 32, "xxh128": 32, "sha256": 64, "size": 64}  # of a digest in hex

@@ -14,10 +14,10 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
+from actprobe.base.errors import ConfigError
 from actprobe.config.dumps import Dump
 from actprobe.dumps import digests
 from actprobe.dumps.lockfile import LockedFile
-from actprobe.errors import ConfigError
 from actprobe.models import hooks
 
 _KINDS = "|".join(hooks.HOOKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actprobe.plan import Nothing, Record, Target
+from actprobe.cache.plan import Nothing, Record, Target
 
 
 @dataclass(frozen=True, kw_only=True)

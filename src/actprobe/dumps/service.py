@@ -22,13 +22,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from actprobe.base.errors import ActprobeError, ConfigError
 from actprobe.config import Config, nearest
 from actprobe.dumps import lockfile
 from actprobe.dumps.asking import TIMEOUT, asking, patiently
 from actprobe.dumps.connection import new_session, read_whole
 from actprobe.dumps.lockfile import Lock, LockedFile
 from actprobe.dumps.secrets import keep_out_of_logs
-from actprobe.errors import ActprobeError, ConfigError
 from actprobe.files import check_name
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,10 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from actprobe import keys
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Nothing, Target, target
 from actprobe.config import Config
 from actprobe.config.dumps import Dump
 from actprobe.dumps import lockfile
@@ -20,9 +23,6 @@ from actprobe.dumps.records import (
     FetchTarget,
     RawFile,
 )
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
-from actprobe.plan import Nothing, Target, target
 
 # Assembled activations are read wherever activations are, assembled latents are not.
 FETCH, ASSEMBLE, ASSEMBLE_LATENTS = "dumps", "assemble", "assemble_latents"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files.zips import members, pickle_member
 
 PADDING = (-1, -100)  # ids that stand for no token

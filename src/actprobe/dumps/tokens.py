@@ -17,8 +17,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actprobe.base.errors import BadInput
 from actprobe.dumps.token_lists import PADDING, list_of, windows
-from actprobe.errors import BadInput
 from actprobe.files import Array, Opened, is_integer, open_arrays
 
 _NAMES = ("input_ids", "token_ids", "tokens", "ids")

@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from actprobe.errors import ActprobeError, Unreachable
+from actprobe.base.errors import ActprobeError, Unreachable
 
 Ask = Callable[[str, Sequence[str]], Mapping[str, str]]
 _QUESTIONS = 16  # at once

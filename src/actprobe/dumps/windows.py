@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from actprobe import store
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.dumps.chunks import Chunk, ignored, token_arrays, write
 from actprobe.dumps.records import AssembleTarget
 from actprobe.dumps.tokens import Tokens
-from actprobe.errors import BadInput
 from actprobe.files import Array, as_float32, check_finite, is_float, is_integer
 
 _NAMES = ("nonzero_activations", "data_indices", "neuron_indices")

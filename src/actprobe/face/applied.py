@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.face.reader import Read, Reader, rows_of
 from actprobe.probes.keep import scorers
 from actprobe.texts.chats import Chat

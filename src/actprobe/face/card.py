@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.face.origin import Origin
 
 FORMAT = 1

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.config import Config
-from actprobe.errors import ActprobeError, BadInput
 
 if TYPE_CHECKING:
     from actprobe.face.probe import Probe
@@ -136,8 +136,8 @@ def called(probe: Probe) -> str:
 
 
 def _export(args: argparse.Namespace, load: Load) -> int:
+    from actprobe.exchange.probes_out import ENDINGS
     from actprobe.face.run import Run
-    from actprobe.interchange.probes_out import ENDINGS
 
     run = Run(load(args), Path(args.configfile))
     for probe in _probes(run, args):
@@ -150,7 +150,7 @@ def _export(args: argparse.Namespace, load: Load) -> int:
 
 
 def _push(args: argparse.Namespace, run: Run) -> int:
-    from actprobe.interchange import publishing
+    from actprobe.exchange import publishing
 
     if args.what == "probes":
         with tempfile.TemporaryDirectory(prefix="actprobe-push-") as scratch:
@@ -205,7 +205,7 @@ def artefacts_card(what: str, experiment: str, names: list[str]) -> str:
 
 
 def _pull(args: argparse.Namespace, load: Load) -> int:
-    from actprobe.interchange import publishing
+    from actprobe.exchange import publishing
 
     into = Path(args.into or ("probes" if args.what == "probes" else load(args)["cache_dir"]))
     found = publishing.pull(args.repository, args.what, into)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.models.special import Special
 
 Tensor = torch.Tensor

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import plan, sae, store
+from actprobe import sae
+from actprobe.cache import plan, store
 from actprobe.config import Config
 from actprobe.sae.latents_stage import run
 

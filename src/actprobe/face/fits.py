@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actprobe import store
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import store
+from actprobe.cache.plan import Target
 from actprobe.config import nearest
-from actprobe.errors import ActprobeError, BadInput
 from actprobe.face import card as cards
 from actprobe.face.card import Card
 from actprobe.face.origin import Origin
-from actprobe.plan import Target
 from actprobe.probes import keep, thresholds
 from actprobe.probes.keep import Scorer
 from actprobe.probes.kinds import BINARY

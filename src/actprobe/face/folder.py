@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import actprobe
-from actprobe.errors import ActprobeError, BadInput, bad_file
+from actprobe.base.errors import ActprobeError, BadInput, bad_file
 from actprobe.face import card as cards
 from actprobe.face.probe import Probe
 from actprobe.files.safetensors import header_of
@@ -56,7 +56,7 @@ def save(
     readme = cards.readme(cards.of_json(told, CARD), actprobe.__version__)
     _write(to / README, readme.encode())
     if scores:
-        from actprobe import csvs
+        from actprobe.results import csvs
 
         csvs.write(probe.scores, to / SCORES)
     return to
@@ -139,13 +139,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _scores(path: Path) -> pd.DataFrame | None:
-    from actprobe import csvs
+    from actprobe.results import csvs
 
     return csvs.read(path, ("id", "split", "label")) if path.is_file() else None
 
 
 def _fetched(source: str) -> Path:
     """The folder of a probe of the hub, fetched and checked."""
-    from actprobe.interchange import publishing
+    from actprobe.exchange import publishing
 
     return publishing.fetched(source, (MODEL, CARD, README, SCORES))

@@ -9,11 +9,11 @@ from typing import Any
 from scipy.special import expit
 
 from actprobe import config as configuration
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
+from actprobe.exchange import probes_in
 from actprobe.face.card import Card
 from actprobe.face.origin import Origin
 from actprobe.face.probe import Probe
-from actprobe.interchange import probes_in
 from actprobe.models import grammar
 from actprobe.probes.keep import Scorer
 from actprobe.probes.kinds import BINARY

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
+from actprobe.cache import store
 from actprobe.face.origin import Origin
 from actprobe.models.artefact import bf16_to_float32
 

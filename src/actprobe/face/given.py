@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from actprobe import config as configuration
-from actprobe import experiment, texts
-from actprobe.errors import BadInput
+from actprobe import texts
+from actprobe.base.errors import BadInput
+from actprobe.experiment import targets as experiment
 
 
 def rows(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.face.reader import rows_of
 from actprobe.models.reading import reading
 from actprobe.texts.chats import Chat

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from actprobe.errors import BadInput
-from actprobe.plan import Target, plain
+from actprobe.base.errors import BadInput
+from actprobe.cache.plan import Target, plain
 
 # What a probe reads -> whether it is one vector of each row, or all tokens of a row.
 OF_MODELS = ("activations", "pooled", "tokens", "latents", "token_latents")

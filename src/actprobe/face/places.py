@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from actprobe import plan
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import plan
 from actprobe.face.origin import MARK, Difference, Origin, called, word
 from actprobe.face.reader import own_config
-from actprobe.keys import DigestMemo
 from actprobe.models import families, special_cases
 from actprobe.models.load import check_sites
 from actprobe.models.sites import Point, find_layers, hook_point, language_parts, share_layers

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.config import Config
-from actprobe.errors import ActprobeError, BadInput
 from actprobe.face import card as cards
 from actprobe.face.card import Card
 from actprobe.face.found import Found
@@ -234,7 +234,7 @@ class Probe:
 
     def export(self, form: str, path: str | Path) -> Path:
         """Write the probe in another tool's format; see `interchange.probes_out.write`."""
-        from actprobe.interchange.probes_out import write
+        from actprobe.exchange.probes_out import write
 
         return write(self, form, Path(path))
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import experiment, plan, store
+from actprobe.base.errors import BadInput
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import plan, store
 from actprobe.config import Config, plain, resolve
-from actprobe.errors import BadInput
+from actprobe.experiment import targets as experiment
 from actprobe.face.origin import MARK, Difference, Origin, called, require_none
-from actprobe.keys import DigestMemo
 from actprobe.models import extract, together
 from actprobe.models.artefact import kept_offsets
 from actprobe.models.gguf import targets as weights
@@ -141,7 +142,7 @@ class Reader:
 
     def causal(self) -> tuple[Any, Any]:
         """The whole model with its head, which generates, and its tokenizer; loaded anew."""
-        from actprobe.answers import loading
+        from actprobe.models.answers import loading
 
         name, settings = self.origin.model, self.described.settings
         assert self._asked is not None

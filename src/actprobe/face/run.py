@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from actprobe import config as configuration
-from actprobe import experiment
+from actprobe.base.errors import ActprobeError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Target
 from actprobe.config import Config, nearest
-from actprobe.errors import ActprobeError
+from actprobe.experiment import targets as experiment
 from actprobe.face import fits
 from actprobe.face.origin import Origin, of_target
-from actprobe.keys import DigestMemo
-from actprobe.plan import Target
 
 if TYPE_CHECKING:
     from actprobe.face.found import Activations, Features, Latents
@@ -78,7 +78,7 @@ class Run:
         if parquet.is_file():
             return pd.read_parquet(parquet)
         if csv.is_file():
-            from actprobe import csvs
+            from actprobe.results import csvs
 
             return csvs.read(csv)
         hint = f"{nearest(name, self.tables)} " if self.tables else ""

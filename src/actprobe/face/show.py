@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from actprobe import keys
-from actprobe.plan import Target
+from actprobe.base import keys
+from actprobe.cache.plan import Target
 
 COLUMNS = ["stage", "name", "bytes", "key", "path"]
 

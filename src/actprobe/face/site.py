@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.face import streams
 from actprobe.face.counting import Counter, Counting
 from actprobe.face.places import by_token

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.face import inputs, places
 from actprobe.face.counting import Counter
 from actprobe.face.origin import require_none

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actprobe.base.lazy import lazy
 from actprobe.files.names import check_name
-from actprobe.lazy import lazy
 
 if TYPE_CHECKING:
     from actprobe.files.arrays import UNKNOWN, Array, Opened, open_arrays

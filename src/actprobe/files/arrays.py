@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import limits
 from actprobe.files.dtypes import NUMPY, SAFETENSORS
 from actprobe.files.safetensors import read_header

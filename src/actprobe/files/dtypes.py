@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 
 NUMPY: dict[str, np.dtype[Any]] = {
     "bool": np.dtype("?"),

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import limits
 from actprobe.files.safetensors import SupportsRead
 

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.files import limits
 from actprobe.files.arrays import Opened, add
 from actprobe.files.dtypes import NUMPY, name_of

@@ -6,7 +6,7 @@ about 100,000 tensors) and small enough that reading what it allows takes second
 
 from __future__ import annotations
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 
 HEADER = 16 << 20  # bytes of a safetensors header
 NPY_HEADER = 10_000  # bytes of the header of a .npy array; NumPy's own limit

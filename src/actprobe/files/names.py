@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import limits
 
 

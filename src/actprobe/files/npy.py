@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.files import limits
 from actprobe.files.zips import DAMAGED, Member, members
 

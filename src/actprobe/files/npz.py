@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.files import limits
 from actprobe.files.arrays import Flat, Opened, add, descriptor, whole_bools
 from actprobe.files.dtypes import NUMPY

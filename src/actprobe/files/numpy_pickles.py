@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import limits
 
 

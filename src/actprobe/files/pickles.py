@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickletools
 from typing import IO, Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files import limits
 
 _PROTOCOLS = (2, 3)  # that torch's unpickler for weights reads

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.files import limits
 from actprobe.files.arrays import Opened, add
 from actprobe.files.dtypes import BITS, NUMPY, name_of

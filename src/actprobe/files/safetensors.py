@@ -19,7 +19,7 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.files import limits
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}

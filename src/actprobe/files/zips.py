@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.files import limits
 from actprobe.files.names import check_name
 

@@ -3,6 +3,6 @@
 The one room that knows Snakemake; what of it is no official interface is in `internals`.
 """
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 
 __getattr__ = lazy(__name__, {"Run": "start", "begin": "start", "snakefile": "place"})

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 
 VERSIONS = "9.25 to 9.27"  # the ones that the tests passed with
 # What is called or replaced, by module and name, with the parameters that are relied on.

@@ -7,7 +7,7 @@ import os
 from importlib import metadata
 from pathlib import Path
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actprobe import costs, dumps, runs, session
+from actprobe.base.errors import ActprobeError
+from actprobe.cache.plan import Batch, Plan
 from actprobe.config import overridden
-from actprobe.errors import ActprobeError
-from actprobe.failures import Failures, says_only_that_a_script_failed
-from actprobe.flow import internals, place
-from actprobe.plan import Batch, Plan
-from actprobe.stages import STAGES
+from actprobe.experiment import costs, session
+from actprobe.experiment.stages import STAGES
+from actprobe.flow import internals, place, runs
+from actprobe.flow.failures import Failures, says_only_that_a_script_failed
 
 _STATE = Path(".snakemake")
 _begun: dict[str, Run] = {}  # by config: a Snakefile is parsed again by each `use rule … with`
@@ -151,7 +151,9 @@ def _plan(config: Mapping[str, Any], workflow: Any, args: Any, acts: bool) -> Pl
     if there:
         raise ActprobeError(f"there already, do not ask for it: {', '.join(there)}")
     if acts:
-        dumps.follow(plan)
+        from actprobe.exchange import upload
+
+        upload.follow(plan)
     return plan
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 from actprobe.lora import classes, labels
 from actprobe.lora.catalog import CONTROLS, REPRESENTATIONS
 from actprobe.lora.collection import labels as label_rows

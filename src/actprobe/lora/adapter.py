@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.files.safetensors import Header, Tensor, read_header
 from actprobe.lora import names
 from actprobe.lora.numbers import FLOATS, NUMBERS, to_float

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe import keys
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
 from actprobe.lora.listing import because, expand, trouble
 
 log = logging.getLogger(__name__)

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
-from actprobe.errors import BadInput
-from actprobe.jobs import Outcome
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.lora import names, packing, viewing
 from actprobe.lora.index import Index
 from actprobe.lora.records import FeaturesTarget
-from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 

@@ -19,16 +19,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actprobe import store
-from actprobe.errors import ActprobeError, BadInput, Damaged
-from actprobe.jobs import Outcome
-from actprobe.keys import DigestMemo
+from actprobe.base.errors import ActprobeError, BadInput, Damaged
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.lora import classes, collection, labels, tables
 from actprobe.lora.adapter import Adapter, read_adapter
 from actprobe.lora.bases import mismatches
 from actprobe.lora.collection import Member
 from actprobe.lora.records import IndexTarget, Rules
-from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 

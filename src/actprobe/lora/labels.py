@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.lora import collection
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from actprobe.errors import ActprobeError, bad_file
+from actprobe.base.errors import ActprobeError, bad_file
 
 
 def expand(item: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 
 # Adapters that are not a product B·A, by how a part of a tensor name begins.
 _OTHER_KINDS = {

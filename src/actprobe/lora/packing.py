@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.lora import collection, compute, controls, primitives
 from actprobe.lora.flags import Flags
 from actprobe.lora.index import Index

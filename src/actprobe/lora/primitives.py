@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
-from actprobe.jobs import Outcome
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.lora import collection, index, tables
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import columns, primitives, units
 from actprobe.lora.index import Index
 from actprobe.lora.records import PrimitivesTarget, Sketch
 from actprobe.lora.rows import reader
-from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.files.safetensors import ITEMSIZE, Header, Tensor, header_of
 from actprobe.lora import collection, names
 from actprobe.lora.adapter import Adapter, alpha_tensors, described, naming

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actprobe.plan import Record, Target
+from actprobe.cache.plan import Record, Target
 
 
 @dataclass(frozen=True, kw_only=True)

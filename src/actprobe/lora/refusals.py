@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from actprobe import store
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.lora.index import Index
 from actprobe.lora.telling import REFUSED
 

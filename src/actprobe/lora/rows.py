@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import keys
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.lora import collection, tables
 from actprobe.lora.collection import Member
 from actprobe.lora.compute import Lora

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.files.safetensors import Tensor
 from actprobe.lora import names
 from actprobe.lora.adapter import Adapter

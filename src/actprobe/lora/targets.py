@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import target
 from actprobe.config import nearest
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
 from actprobe.lora import collection
 from actprobe.lora.catalog import FAMILIES, REPRESENTATIONS, stored
 from actprobe.lora.records import (
@@ -27,7 +28,6 @@ from actprobe.lora.records import (
     Sketch,
     Told,
 )
-from actprobe.plan import target
 
 INDEX_VERSION = 4  # how names and scales are read; all that is computed from weights depends on it
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
-from actprobe.errors import ActprobeError, BadInput
-from actprobe.jobs import Outcome
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
 from actprobe.lora import compute, primitives, views
 from actprobe.lora.catalog import REPRESENTATIONS
 from actprobe.lora.flags import Flags

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 from actprobe.models.bos import planned as planned_bos
 from actprobe.models.bos import rows_begin_with_bos
 from actprobe.models.targets import VERSION, targets

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from actprobe import store
+from actprobe.cache import store
 from actprobe.models.tokens import Tokens
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.models import families
 
 PREPENDED = ("gpt2", "gpt_neo", "gptj")

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from actprobe.errors import BadInput, ConfigError
+from actprobe.base.errors import BadInput, ConfigError
 from actprobe.models.segments import PART, ROLE, Rendered, Segment
 
 Render = Callable[[str], Rendered]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from actprobe import store
-from actprobe.errors import ActprobeError, BadInput, Damaged
-from actprobe.jobs import Outcome
+from actprobe.base.errors import ActprobeError, BadInput, Damaged
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
 from actprobe.models import artefact, extract, norms, open_files, reuse, sharing, together
 from actprobe.models.batches import plan_digest
 from actprobe.models.positions import Reduction

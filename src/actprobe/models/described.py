@@ -7,11 +7,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from actprobe import hub
+from actprobe.base.errors import ActprobeError
+from actprobe.base.keys import short
 from actprobe.config import Config
 from actprobe.config.models import Model
-from actprobe.errors import ActprobeError
-from actprobe.keys import short
+from actprobe.files import hub
 from actprobe.models import gguf
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Target, target
 from actprobe.models.records import (
     ActivationTarget,
     DifferenceArgs,
@@ -14,7 +15,6 @@ from actprobe.models.records import (
     DifferenceTarget,
 )
 from actprobe.models.targets import targets as activations
-from actprobe.plan import Target, target
 
 STAGE = "differences"
 VERSION = 2

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.models import together
 from actprobe.models.load import Model
 from actprobe.models.positions import BatchReduction, Reduction, for_batch

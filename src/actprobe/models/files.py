@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 Read = Callable[[str], Any]  # the content of a JSON file
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from actprobe.base.errors import ConfigError
 from actprobe.config import nearest
-from actprobe.errors import ConfigError
 from actprobe.models.architectures import SITES
 from actprobe.models.hooks import site_of
 from actprobe.models.records import Position, Span

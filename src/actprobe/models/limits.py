@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.models import families
 
 # Their positions are counted from the padding token's id: the table holds that many more.

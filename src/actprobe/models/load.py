@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.base.errors import ActprobeError, ConfigError
 from actprobe.models import families, quantised, special_cases, untrained
 from actprobe.models.located import explained, require_own_code
 from actprobe.models.sites import Point, find_layers, hook_point, language_parts, share_layers

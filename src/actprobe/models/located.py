@@ -11,9 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from actprobe import hub
-from actprobe.errors import ActprobeError, ConfigError
-from actprobe.keys import DigestMemo
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.files import hub
 from actprobe.models import sources
 from actprobe.models.files import Files, strings
 from actprobe.models.gguf import artefact

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.models.rows import Rows
 from actprobe.models.segments import Rendered
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.models import said
 from actprobe.models.records import Position, Span
 from actprobe.models.tokens import Tokens

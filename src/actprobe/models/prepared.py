@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from actprobe import keys, texts
-from actprobe.errors import BadInput
-from actprobe.jobs import Outcome
+from actprobe import texts
+from actprobe.base import keys
+from actprobe.base.errors import BadInput
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan.records import plain
 from actprobe.models.grammar import is_labelled, is_masked
 from actprobe.models.positions import Mask, Reduction, plan_reduction
 from actprobe.models.reading import Reading
 from actprobe.models.records import ActivationTarget, Span
 from actprobe.models.tokens import Tokens, row_digests, tokens_sha256
-from actprobe.plan.records import plain
 from actprobe.texts import Texts
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 _TAKEN_BACK = ("fp8", "mxfp4")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from actprobe.errors import ActprobeError, BadInput, bad_file
+from actprobe.base.errors import ActprobeError, BadInput, bad_file
 from actprobe.models import bos, families, limits, offsets
 from actprobe.models.chat import Render, Template, template
 from actprobe.models.conversations import Conversations

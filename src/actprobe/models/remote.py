@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from actprobe import hub
+from actprobe.base.errors import ConfigError, Unreachable
 from actprobe.config import nearest
-from actprobe.errors import ConfigError, Unreachable
+from actprobe.files import hub
 from actprobe.models import files
 from actprobe.models.view import keep_for
 

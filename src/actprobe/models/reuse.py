@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from actprobe import store
-from actprobe.errors import Damaged
+from actprobe.base.errors import Damaged
+from actprobe.cache import store
 from actprobe.models import artefact
 from actprobe.models.prepared import Prepared, position_of
 from actprobe.models.records import ActivationTarget

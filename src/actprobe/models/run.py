@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from actprobe import store, texts
-from actprobe.jobs import Outcome
+from actprobe import texts
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.models import open_files, reuse
 from actprobe.models.dataset import Dataset, called
 from actprobe.models.prepared import Prepared
@@ -19,7 +21,6 @@ from actprobe.models.progress import Progress
 from actprobe.models.records import ActivationTarget
 from actprobe.models.session import Models, Session
 from actprobe.models.sources import require_unchanged
-from actprobe.plan import Batch
 
 log = logging.getLogger(__name__)
 

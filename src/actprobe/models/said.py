@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.models.records import Span
 from actprobe.models.segments import NO_TURN, PART, ROLE
 from actprobe.models.tokens import Tokens

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from actprobe import store
-from actprobe.errors import Damaged
+from actprobe.base.errors import Damaged
+from actprobe.cache import store
 from actprobe.models import adapters, families, load, quantised
 from actprobe.models.batches import cheapest_budget
 from actprobe.models.located import located

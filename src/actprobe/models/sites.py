@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.models import architectures
 
 Reader = Callable[[str, torch.Tensor], None]

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from actprobe import hub, keys
-from actprobe.errors import ConfigError, Unreachable
-from actprobe.keys import DigestMemo
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError, Unreachable
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Target
+from actprobe.files import hub
 from actprobe.models import adapters, files, gguf
 from actprobe.models.remote import Remote
-from actprobe.plan import Target
 from actprobe.texts import wheel_source
 
 _JSON = 64 << 20  # bytes of a config file or index that is read

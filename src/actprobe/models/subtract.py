@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from actprobe import store
-from actprobe.errors import BadInput
-from actprobe.jobs import Outcome
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.models.artefact import open_activations
 from actprobe.models.prepared import READ_FACTS
 from actprobe.models.records import DifferenceTarget
-from actprobe.plan import Batch
 
 _VALUES = 1 << 22  # of a block in memory
 # Norms and the plan of batches are one model's own.

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo, spec_key
+from actprobe.cache.plan import Target, target
 from actprobe.config import matching, nearest
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo, spec_key
 from actprobe.models import families
 from actprobe.models.grammar import expand_site, is_labelled, is_masked, is_said, position_spec
 from actprobe.models.records import (
@@ -20,7 +21,6 @@ from actprobe.models.records import (
 )
 from actprobe.models.sources import Source, locate
 from actprobe.models.templates import check_chat
-from actprobe.plan import Target, target
 
 STAGE = "activations"
 VERSION = 6

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.models import families
 from actprobe.models.batches import batch_plan
 from actprobe.models.load import Model

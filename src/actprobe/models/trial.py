@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.models import extract, families, special_cases
 from actprobe.models.load import Model
 from actprobe.models.sites import Done, ModelFailed, hooked, until_all

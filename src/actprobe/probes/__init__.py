@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 from actprobe.probes.needs import remarks, requirements, unfit
 from actprobe.probes.targets import VERSION, targets
 

@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from actprobe import store
-from actprobe.errors import ActprobeError
-from actprobe.jobs import Outcome
-from actprobe.plan import Batch, Target
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch, Target
 from actprobe.probes import controls, door, extensions, fit, memory, needs
 from actprobe.probes import protocol as protocols
 from actprobe.probes.columns import COUNT, FLAG, NUMBER, TEXT, types

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actprobe import lora
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

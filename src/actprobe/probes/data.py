@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import sae, store
-from actprobe.errors import BadInput
+from actprobe import sae
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.probes import projections, splits, tokens
 from actprobe.probes.kinds import BINARY, CONTINUOUS, kind_of
 from actprobe.probes.splits import Rows

@@ -27,7 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actprobe import store
+from actprobe.cache import store
 
 _PREFIX = "kept_"
 

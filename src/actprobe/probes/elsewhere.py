@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from actprobe import plan
+from actprobe.base.errors import ConfigError
+from actprobe.cache import plan
+from actprobe.cache.plan import Target
 from actprobe.config import matching, nearest
-from actprobe.errors import ConfigError
-from actprobe.plan import Target
 from actprobe.probes import protocol as protocols
 
 KEYS = ("score_at", "compare_with")

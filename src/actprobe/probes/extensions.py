@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.probes import methods, metrics
 
 

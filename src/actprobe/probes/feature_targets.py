@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from actprobe import lora, plan
+from actprobe import lora
+from actprobe.base.errors import ConfigError
+from actprobe.cache import plan
+from actprobe.cache.plan import Target
 from actprobe.config import matching
-from actprobe.errors import ConfigError
-from actprobe.plan import Target
 from actprobe.probes import collections, effort
 from actprobe.probes import protocol as protocols
 from actprobe.probes.records import FeatureArgs, FeatureSpec, FeatureTarget

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import keys, store
-from actprobe.errors import ActprobeError, BadInput, Damaged, blamed_on
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, Damaged, blamed_on
+from actprobe.cache import store
 from actprobe.models import rows_begin_with_bos
 from actprobe.probes import (
     data,

@@ -8,9 +8,10 @@ from typing import Any
 
 import h5py
 
-from actprobe import lora, store
-from actprobe.errors import ActprobeError
-from actprobe.plan import Target
+from actprobe import lora
+from actprobe.base.errors import ActprobeError
+from actprobe.cache import store
+from actprobe.cache.plan import Target
 from actprobe.probes import protocol
 from actprobe.probes.evaluations import EvaluationArgs
 from actprobe.probes.records import FeatureArgs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.models import Activations, open_activations
 
 Matrix = NDArray[np.float64]

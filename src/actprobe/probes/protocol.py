@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from actprobe import keys
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
 from actprobe.config import faults, nearest, require_plain
-from actprobe.errors import ConfigError
 from actprobe.probes.methods import families
 
 FOLDER = Path(__file__).parent / "protocols"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actprobe.base.errors import ConfigError
+from actprobe.cache.plan import Target
 from actprobe.config import require_known
-from actprobe.errors import ConfigError
-from actprobe.plan import Target
 from actprobe.probes import feature_targets
 from actprobe.probes import protocol as protocols
 from actprobe.probes.kinds import BINARY, CONTINUOUS, MULTICLASS, kind_of

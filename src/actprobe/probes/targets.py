@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from actprobe import plan
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import plan
+from actprobe.cache.plan import Target
 from actprobe.config import matching
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
 from actprobe.lora import Collection
-from actprobe.plan import Target
 from actprobe.probes import elsewhere, evaluations, feature_targets, refusals
 from actprobe.probes import protocol as protocols
 from actprobe.probes.evaluations import EvaluationTarget

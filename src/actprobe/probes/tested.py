@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actprobe import keys
-from actprobe.errors import BadInput
+from actprobe.base import keys
+from actprobe.base.errors import BadInput
 from actprobe.probes import protocol as protocols
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def rows(texts: str, wanted: Sequence[Test]) -> NDArray[np.bool_]:
     """
     import numpy as np
 
-    from actprobe import store
+    from actprobe.cache import store
     from actprobe.probes import data, fit, sizes
 
     tested = np.zeros(len(store.read_table(texts, ["digest"])), bool)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.models import open_activations
 from actprobe.probes.keep import Kept
 

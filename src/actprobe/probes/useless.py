@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 
-from actprobe.plan import Target
+from actprobe.cache.plan import Target
 from actprobe.probes.needs import Requirement, requirements, unfit
 from actprobe.probes.records import FitTarget
 

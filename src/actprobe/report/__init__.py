@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 from actprobe.report.layout import caption, outputs
 
 if TYPE_CHECKING:

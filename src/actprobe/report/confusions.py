@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from actprobe import pages
-from actprobe.pages import Table
+from actprobe.base import pages
+from actprobe.base.pages import Table
 from actprobe.results import confusion
 
 _PAIRS = 12  # of one collection

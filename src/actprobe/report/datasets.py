@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from actprobe import pages
-from actprobe.pages import MANY, Table, interval, number
+from actprobe.base import pages
+from actprobe.base.pages import MANY, Table, interval, number
 from actprobe.probes.metrics import all_metrics
 from actprobe.results import scores, views
 from actprobe.results.tables import TASK, summarise

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe import pages, provenance
-from actprobe.pages import interval, number
+from actprobe.base import pages
+from actprobe.base.pages import interval, number
 from actprobe.report.figures.runs import layer_name, read_at
+from actprobe.results import provenance
 from actprobe.results.directions import RULE, RUN
 from actprobe.texts import Texts
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe import pages
+from actprobe.base import pages
 from actprobe.report.headlines import MANY_PROTOCOLS
 from actprobe.results import views
 from actprobe.results.select import best_by_validation

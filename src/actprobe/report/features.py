@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe import pages
+from actprobe.base import pages
+from actprobe.base.pages import Table, number
 from actprobe.lora import CONTROLS
-from actprobe.pages import Table, number
 from actprobe.report import datasets
 from actprobe.results import scores
 from actprobe.results.features import representation

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe import provenance, results
+from actprobe import results
 from actprobe.report import directions, figures, headlines, layout, page
-from actprobe.results import tables
+from actprobe.results import provenance, tables
 from actprobe.results.directions import load_all, load_texts
 from actprobe.results.layout import folder
 from actprobe.results.make import read_errors, read_tables

@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from actprobe import pages, provenance
+from actprobe.base import pages
 from actprobe.config import plain
 from actprobe.report import (
     claims,
@@ -26,7 +26,7 @@ from actprobe.report import (
     transfer,
 )
 from actprobe.report.figures.style import NOTHING
-from actprobe.results import scores
+from actprobe.results import provenance, scores
 from actprobe.results.make import Written
 from actprobe.results.select import TIES
 

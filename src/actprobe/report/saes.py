@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe import pages
-from actprobe.pages import Table
+from actprobe.base import pages
+from actprobe.base.pages import Table
 from actprobe.results.views import count
 
 

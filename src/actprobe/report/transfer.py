@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe import pages
-from actprobe.pages import interval, number
+from actprobe.base import pages
+from actprobe.base.pages import interval, number
 from actprobe.results import scores, transfer, views
 from actprobe.results.make import Written
 

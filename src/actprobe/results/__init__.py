@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 from actprobe.results.layout import applied, encoded, outputs, vectors
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.probes.feature_targets import EACH
 from actprobe.probes.kinds import BINARY
 from actprobe.probes.metrics import Metric, main_metric

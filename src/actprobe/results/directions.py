@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from actprobe import store, texts
-from actprobe.errors import BadInput
+from actprobe import texts
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.probes import door
 from actprobe.probes.projections import STATISTICS
 from actprobe.results.views import layer_of

@@ -10,7 +10,7 @@ from actprobe.probes import extensions, protocol, tested
 from actprobe.sae import MadePlace, is_trained
 
 if TYPE_CHECKING:
-    from actprobe.plan import Plan
+    from actprobe.cache.plan import Plan
     from actprobe.sae import LatentTarget
 
 TABLES = {

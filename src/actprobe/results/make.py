@@ -10,16 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe import csvs, provenance
 from actprobe.lora import REFUSED
 from actprobe.probes import extensions
 from actprobe.probes.feature_targets import EACH
 from actprobe.results import (
     compare,
     confusion,
+    csvs,
     directions,
     features,
     layout,
+    provenance,
     rows,
     saes,
     select,

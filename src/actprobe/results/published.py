@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from actprobe import keys
-from actprobe.errors import ActprobeError
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError
 from actprobe.probes.kinds import BINARY
 from actprobe.probes.metrics import main_metric
 from actprobe.results.tables import tidy

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from actprobe import lora, store
+from actprobe import lora
+from actprobe.cache import store
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.texts.table import dataset_name
 

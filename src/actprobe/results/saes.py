@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe import keys, store
-from actprobe.errors import BadInput, Damaged
+from actprobe.base import keys
+from actprobe.base.errors import BadInput, Damaged
+from actprobe.cache import store
 
 CODES = ["sae", "dataset", "model", "site", "position", "architecture", "n_latents"]
 CODES += ["l0_mean", "l0_min", "l0_median", "l0_max", "silent"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.probes.kinds import BINARY
 from actprobe.probes.metrics import Metric, all_metrics, main_metric
 

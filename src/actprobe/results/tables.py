@@ -14,13 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actprobe import csvs, store
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.cache import store
 from actprobe.probes import door
 from actprobe.probes.columns import NAMED, types
 from actprobe.probes.kinds import KINDS, ONE_VS_REST
 from actprobe.probes.metrics import all_metrics
-from actprobe.results import scores
+from actprobe.results import csvs, scores
 from actprobe.results.stats import CONFIDENCE, mean_interval
 
 SCORES = ["train_score", "val_score", "test_score", "ci_low", "ci_high", "test_score_unseen"]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.probes import door
 from actprobe.results import scores, views
 

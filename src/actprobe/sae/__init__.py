@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 from actprobe.sae.kernel import prefer_avx512
 from actprobe.sae.records import LatentArgs, LatentTarget, MadePlace, is_trained
 from actprobe.sae.targets import SAES_VERSION, VERSION, targets

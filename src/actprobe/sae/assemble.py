@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
+from actprobe.cache import store
+from actprobe.cache.store.files import out_of_space
 from actprobe.sae.encode import best_so_far
 from actprobe.sae.pieces import ROWS, Pieces, place, tile_width
-from actprobe.store.files import out_of_space
 
 _CHUNK = 1 << 17  # entries of a compressed chunk
 _ENTRIES = 1 << 22  # entries put in order at a time

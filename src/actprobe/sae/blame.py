@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from actprobe.errors import ActprobeError, BadInput, bad_file
+from actprobe.base.errors import ActprobeError, BadInput, bad_file
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.store.files import out_of_space
+from actprobe.cache.store.files import out_of_space
 
 _SECONDS = 30.0  # between two writes: the most a kill can cost
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from actprobe import hub
+from actprobe.base.errors import BadInput, ConfigError
 from actprobe.config import Config
 from actprobe.config.models import Model
 from actprobe.config.saes import SAE
-from actprobe.errors import BadInput, ConfigError
+from actprobe.files import hub
 from actprobe.models import families, hooks, planned_bos, rows_begin_with_bos
 from actprobe.models.described import described
 from actprobe.sae.formats import Sae

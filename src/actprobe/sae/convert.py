@@ -13,8 +13,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from actprobe import store
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.files import as_float32
 from actprobe.sae import pickles
 from actprobe.sae.artefact import facts_of

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.sae.pieces import ROWS
 
 Entries = tuple[NDArray[np.uint32], NDArray[np.float32]]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actprobe.errors import ActprobeError
+from actprobe.base.errors import ActprobeError
 from actprobe.sae.artefact import read_sae
 from actprobe.sae.latents import Latents
 from actprobe.sae.weights import Weights

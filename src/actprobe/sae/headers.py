@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.sae.formats import NAMES, Sae, find
 from actprobe.sae.tensors import SIZES, Tensor
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actprobe import store
+from actprobe.cache import store
 
 if TYPE_CHECKING:
     import torch

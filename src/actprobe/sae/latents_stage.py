@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from actprobe import models, store
+from actprobe import models
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.config import Config
-from actprobe.errors import BadInput
-from actprobe.jobs import Outcome
-from actprobe.plan import Batch
 from actprobe.sae import assemble, checks, quality
 from actprobe.sae.architectures import normalisation, prepare
 from actprobe.sae.encode import RowTile, best_so_far, encode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.sae.pieces import COLUMNS, ROWS, WAITING
 from actprobe.sae.weights import Weights
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 
 if TYPE_CHECKING:
     from actprobe.files import Array

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.store.files import out_of_space
+from actprobe.cache.store.files import out_of_space
 
 ROWS = 1024
 COLUMNS = 4096

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import store
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.sae.latents import Latents
 
 Pool = Literal["max", "mean"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actprobe import hub
-from actprobe.plan import Record, Target
+from actprobe.cache.plan import Record, Target
+from actprobe.files import hub
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

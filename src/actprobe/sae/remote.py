@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from actprobe import hub
+from actprobe.base.errors import BadInput, ConfigError
 from actprobe.config import nearest
-from actprobe.errors import BadInput, ConfigError
+from actprobe.files import hub
 from actprobe.sae.formats import FORMATS, Sae, describe, detect
 
 _RUN = "../config.json"  # of sparsify: the run that a module's SAE belongs to

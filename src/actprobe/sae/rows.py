@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import models, store
-from actprobe.errors import BadInput
+from actprobe import models
+from actprobe.base.errors import BadInput
+from actprobe.cache import store
 from actprobe.probes import tested
 from actprobe.sae.records import TrainTarget
 

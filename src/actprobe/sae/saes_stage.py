@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from actprobe import store
+from actprobe.base.errors import BadInput, ConfigError
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.config import Config
-from actprobe.errors import BadInput, ConfigError
-from actprobe.jobs import Outcome
-from actprobe.plan import Batch
 from actprobe.sae import rows, stream, training
 from actprobe.sae.artefact import facts_of
 from actprobe.sae.blame import blaming

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import models
+from actprobe.base.errors import BadInput
 from actprobe.config import Config
 from actprobe.config.saes import SAE
-from actprobe.errors import BadInput
 from actprobe.sae import checks
 from actprobe.sae.architectures import Rule, check_folding, rule
 from actprobe.sae.blame import blaming

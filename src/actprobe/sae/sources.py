@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from actprobe import hub, keys
+from actprobe.base import keys
+from actprobe.base.errors import BadInput, ConfigError, Unreachable
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import plain
 from actprobe.config import Config
 from actprobe.config.saes import SAE
-from actprobe.errors import BadInput, ConfigError, Unreachable
-from actprobe.keys import DigestMemo
-from actprobe.plan import plain
+from actprobe.files import hub
 from actprobe.sae.formats import FORMATS, Sae, describe, detect
 from actprobe.sae.headers import require_tensors
 from actprobe.sae.pickles import is_pickle

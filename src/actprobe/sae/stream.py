@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprobe import models
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.sae.sizes import POOL
 
 _RUN = 256  # neighbouring tokens that are read in one go

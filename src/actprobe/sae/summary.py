@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput
-from actprobe.jobs import Outcome
+from actprobe.base.errors import BadInput
+from actprobe.cache.jobs import Outcome
 from actprobe.sae import assemble, quality
 from actprobe.sae.assemble import Window
 from actprobe.sae.blame import blaming

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from actprobe.base.errors import ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import SourceArgs, Target, only, target
 from actprobe.config import Config, matching, nearest
 from actprobe.config.saes import SAE
-from actprobe.errors import ConfigError
-from actprobe.keys import DigestMemo
 from actprobe.models import hooks
 from actprobe.models.targets import STAGE as EXTRACTED
-from actprobe.plan import SourceArgs, Target, only, target
 from actprobe.probes import tested
 from actprobe.sae import checks
 from actprobe.sae.records import (

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.sae.formats import Sae, find, has
 from actprobe.sae.headers import AWAY, odd, require_tensors
 from actprobe.sae.tensors import SIZES, Tensor, tensors

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 from actprobe.texts.fetched import is_fetched
 from actprobe.texts.fetched import verify as verify_fetched
 from actprobe.texts.records import TextArgs, TextSpec, TextTarget

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.config import nearest
-from actprobe.errors import ActprobeError, BadInput
 from actprobe.texts.values import EXACT, cell_text, is_missing, is_unicode, listed, meaning, shown
 
 log = logging.getLogger(__name__)

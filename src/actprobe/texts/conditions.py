@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.texts.values import meaning
 
 _WRITTEN = re.compile(r"\s*(<=|>=|==|!=|!~|=|<|>|~)(?![<>=!~]) ?(.*)", re.DOTALL)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.texts.checks import Place, require_columns
 from actprobe.texts.values import shown
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actprobe import hub, keys, store
-from actprobe.errors import Damaged
-from actprobe.keys import DigestMemo
-from actprobe.plan import Batch
+from actprobe.base import keys
+from actprobe.base.errors import Damaged
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import store
+from actprobe.cache.plan import Batch
+from actprobe.files import hub
 from actprobe.texts.hub_files import STAGE
 from actprobe.texts.records import HubTarget
 

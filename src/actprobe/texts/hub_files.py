@@ -18,11 +18,12 @@ from typing import Any
 
 import yaml
 
-from actprobe import hub, keys
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Nothing, Target
 from actprobe.config import nearest
-from actprobe.errors import ActprobeError, ConfigError
-from actprobe.keys import DigestMemo
-from actprobe.plan import Nothing, Target
+from actprobe.files import hub
 from actprobe.texts.records import HubArgs, HubSource, HubTarget
 from actprobe.texts.values import listed
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from actprobe.base.keys import canonical_json
 from actprobe.config import nearest
-from actprobe.keys import canonical_json
 from actprobe.texts.checks import Place
 from actprobe.texts.values import EXACT, is_missing, is_unicode, listed, meaning, shown
 

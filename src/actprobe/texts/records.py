@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from actprobe.plan import Nothing, Record, Target
+from actprobe.cache.plan import Nothing, Record, Target
 
 NAMED = ("id", "label", "group", "split", "pair")
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actprobe import keys, store
-from actprobe.errors import ActprobeError, BadInput, Unreachable
-from actprobe.jobs import Outcome
-from actprobe.plan import Batch
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, Unreachable
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.texts import fetched, table
 from actprobe.texts.checks import Place
 from actprobe.texts.records import HubSource, TextTarget

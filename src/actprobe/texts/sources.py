@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actprobe import hub, keys
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
+from actprobe.cache.plan import plain
 from actprobe.config import nearest
-from actprobe.errors import ConfigError
-from actprobe.plan import plain
+from actprobe.files import hub
 from actprobe.texts import hub_files
 from actprobe.texts.records import FileSource, HubSource, HubTarget, WheelTarget
 from actprobe.texts.wheels import is_member_allowed

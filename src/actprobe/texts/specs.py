@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.texts import conditions, templates
 from actprobe.texts.chats import ROLES
 from actprobe.texts.records import (

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actprobe import store
-from actprobe.errors import ActprobeError, BadInput, Damaged
+from actprobe.base.errors import ActprobeError, BadInput, Damaged
+from actprobe.cache import store
 from actprobe.texts.records import TextTarget
 
 

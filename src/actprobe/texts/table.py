@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from actprobe import store
+from actprobe.cache import store
 from actprobe.texts import chats
 from actprobe.texts.chats import Chat
 from actprobe.texts.spans import Span

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from actprobe import keys, plan
-from actprobe.errors import ConfigError
-from actprobe.plan import Nothing, Target
+from actprobe.base import keys
+from actprobe.base.errors import ConfigError
+from actprobe.cache import plan
+from actprobe.cache.plan import Nothing, Target
 from actprobe.texts import sources, specs
 from actprobe.texts.records import HubTarget, TextArgs, TextTarget, WheelArgs, WheelTarget
 from actprobe.texts.sources import Source
@@ -86,7 +87,7 @@ def targets(
     their order, for what reads them alone; `facts`, those of the header; and `bad`, why it cannot
     be used. A dataset whose file was not fetched yet, or that cannot be used, is known by its own
     key. Of a dataset with `generate` these are the prompts (stage `prompts`); its texts are made of
-    their answers (`actprobe.answers`).
+    their answers (`actprobe.models.answers`).
     """
     wheels = {t.item: t for t in known.get("wheels", [])}
     raws: dict[str, HubTarget] = {}

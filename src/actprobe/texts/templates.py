@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 TEXT, ANSWER = "text", "answer"

@@ -26,10 +26,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from actprobe import keys, store
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, Damaged
+from actprobe.cache import store
+from actprobe.cache.plan import Batch
 from actprobe.config import nearest
-from actprobe.errors import ActprobeError, BadInput, Damaged
-from actprobe.plan import Batch
 from actprobe.texts.records import WheelTarget
 
 log = logging.getLogger(__name__)

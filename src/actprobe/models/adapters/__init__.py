@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actprobe.lazy import lazy
+from actprobe.base.lazy import lazy
 from actprobe.models.adapters.places import Adapter, gathered, given, planned
 
 if TYPE_CHECKING:

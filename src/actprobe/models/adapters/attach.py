@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from actprobe.errors import ActprobeError, ConfigError
+from actprobe.base.errors import ActprobeError, ConfigError
 from actprobe.files.safetensors import read_header
 from actprobe.models.adapters.before import Before
 from actprobe.models.adapters.places import CONFIG, WEIGHTS, Adapter

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe import hub, keys
-from actprobe.errors import ActprobeError, ConfigError, Unreachable
-from actprobe.keys import DigestMemo
-from actprobe.plan import Target
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, ConfigError, Unreachable
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Target
+from actprobe.files import hub
 from actprobe.texts import wheel_source
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files.gguf import Header
 from actprobe.models.gguf import configs
 from actprobe.models.gguf.stated import INSTEAD, Stated

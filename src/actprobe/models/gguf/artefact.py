@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actprobe import store
+from actprobe.cache import store
+from actprobe.cache.store.files import out_of_space
 from actprobe.files.safetensors import read_header
-from actprobe.store.files import out_of_space
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.models.gguf.stated import Stated
 
 Config = dict[str, Any]

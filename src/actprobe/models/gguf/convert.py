@@ -15,17 +15,19 @@ from typing import Any
 import torch
 import transformers
 
-from actprobe import hub, keys, store
-from actprobe.errors import ActprobeError, BadInput
-from actprobe.jobs import Outcome
-from actprobe.keys import DigestMemo
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput
+from actprobe.base.keys import DigestMemo
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
+from actprobe.files import hub
 from actprobe.models.gguf import artefact, rotary, tokenizer
 from actprobe.models.gguf.architectures import describe
 from actprobe.models.gguf.opened import VOCABULARY, Bytes, Opened, open_parts, readable
 from actprobe.models.gguf.parts import Part
 from actprobe.models.gguf.targets import WeightsTarget
 from actprobe.models.gguf.weights import Weights, by_type, dequantized
-from actprobe.plan import Batch
 from actprobe.texts import unpack
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from actprobe.errors import ActprobeError, BadInput
+from actprobe.base.errors import ActprobeError, BadInput
 from actprobe.files.gguf import MAGIC, Header, Tensor, join, read_header
 from actprobe.models.gguf.parts import Part
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from actprobe import hub
+from actprobe.base.errors import ConfigError, Unreachable
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Target
 from actprobe.config import nearest
-from actprobe.errors import ConfigError, Unreachable
-from actprobe.keys import DigestMemo
-from actprobe.plan import Target
+from actprobe.files import hub
 from actprobe.texts import wheel_source
 
 _SPLIT = re.compile(r"(?P<stem>.*)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files.gguf import Header
 from actprobe.models.gguf.stated import INSTEAD
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files.gguf import Array, Header
 
 INSTEAD = "take the weights that it was made from (hub:ORG/NAME)"  # what to do about a file

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprobe import hub
-from actprobe.errors import BadInput, ConfigError
-from actprobe.keys import DigestMemo
+from actprobe.base.errors import BadInput, ConfigError
+from actprobe.base.keys import DigestMemo
+from actprobe.cache.plan import Record, Target, target
+from actprobe.files import hub
 from actprobe.models.gguf.architectures import describe
 from actprobe.models.gguf.opened import open_parts
 from actprobe.models.gguf.parts import Located, Part, find, named, siblings
 from actprobe.models.gguf.pre_tokenizers import check
-from actprobe.plan import Record, Target, target
 from actprobe.texts import wheel_source, wheel_targets
 
 STAGE = "weights"

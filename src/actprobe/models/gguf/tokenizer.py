@@ -24,7 +24,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files.gguf import Header
 from actprobe.models.gguf.pre_tokenizers import PRE, Pre, check
 

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quant_shape_to_byte_shape
 from transformers import AutoModelForCausalLM
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files.gguf import Header, Tensor
 from actprobe.models.gguf import rotary
 from actprobe.models.gguf.naming import naming

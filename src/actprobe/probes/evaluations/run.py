@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actprobe import keys, sae, store
-from actprobe.errors import ActprobeError, BadInput, Damaged
-from actprobe.jobs import Outcome
-from actprobe.plan import Batch
+from actprobe import sae
+from actprobe.base import keys
+from actprobe.base.errors import ActprobeError, BadInput, Damaged
+from actprobe.cache import store
+from actprobe.cache.jobs import Outcome
+from actprobe.cache.plan import Batch
 from actprobe.probes import batch as batches
 from actprobe.probes import data, extensions, intervals, keep, leakage, metrics, protocol
 from actprobe.probes.evaluations import classes, nulls

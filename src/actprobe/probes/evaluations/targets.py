@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actprobe import plan
+from actprobe.base.errors import ConfigError
+from actprobe.cache import plan
+from actprobe.cache.plan import Record, Target
 from actprobe.config import matching
-from actprobe.errors import ConfigError
-from actprobe.plan import Record, Target
 from actprobe.probes import extensions
 from actprobe.probes import protocol as protocols
 from actprobe.probes.evaluations import classes

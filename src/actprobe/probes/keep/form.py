@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.files.safetensors import header_of
 from actprobe.probes.keep import scorers, steps
 from actprobe.probes.keep.steps import Step

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 
 Arrays = Mapping[str, NDArray[Any]]
 How = Mapping[str, Any]

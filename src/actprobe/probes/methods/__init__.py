@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from actprobe.errors import ConfigError
+from actprobe.base.errors import ConfigError
 from actprobe.probes.kinds import BINARY, CLASSES, CONTINUOUS, KINDS
 
 How = Mapping[str, Any]

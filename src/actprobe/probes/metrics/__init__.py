@@ -17,8 +17,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from actprobe.base.errors import ConfigError
 from actprobe.config import nearest
-from actprobe.errors import ConfigError
 from actprobe.probes.kinds import BINARY, CONTINUOUS, KINDS, MULTICLASS
 
 if TYPE_CHECKING:

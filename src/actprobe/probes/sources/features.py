@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import lora, store
+from actprobe import lora
+from actprobe.cache import store
 from actprobe.probes.keep.steps import Units
 from actprobe.probes.records import FeatureArgs
 from actprobe.probes.scaling import standardise

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprobe import keys, lora
-from actprobe.errors import BadInput
+from actprobe import lora
+from actprobe.base import keys
+from actprobe.base.errors import BadInput
 from actprobe.probes.data import Labels
 from actprobe.probes.kinds import kind_of_classes
 from actprobe.probes.records import FeatureArgs

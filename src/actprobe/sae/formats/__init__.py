@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from actprobe.errors import ActprobeError, BadInput, bad_file
+from actprobe.base.errors import ActprobeError, BadInput, bad_file
 from actprobe.sae.formats import (
     dictionaries,
     gemma,

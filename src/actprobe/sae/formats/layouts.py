@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.sae.tensors import Tensor
 
 # Tensor -> names it goes by, and whether a matrix with that name has the latents first.

@@ -6,7 +6,7 @@ import math
 import struct
 from pathlib import Path
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.sae.formats.layouts import has
 from actprobe.sae.formats.settings import Settings, read_json
 from actprobe.sae.formats.spec import Sae

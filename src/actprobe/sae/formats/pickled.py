@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 from actprobe.sae import pickles
 from actprobe.sae.formats.layouts import matrix_shape
 from actprobe.sae.formats.settings import Settings

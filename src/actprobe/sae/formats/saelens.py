@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.sae.formats.names import said_by
 from actprobe.sae.formats.settings import Settings, read_json
 from actprobe.sae.formats.spec import Sae

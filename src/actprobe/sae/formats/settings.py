@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actprobe.errors import BadInput, bad_file
+from actprobe.base.errors import BadInput, bad_file
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 _REQUIRED: Any = object()

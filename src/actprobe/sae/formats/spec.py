@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 
 MOST_LATENTS = (1 << 31) - 1  # latents are counted in 32 bits
 

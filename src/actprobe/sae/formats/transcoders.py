@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from actprobe.errors import BadInput
+from actprobe.base.errors import BadInput
 from actprobe.sae.formats.layouts import has, matrix_shape
 from actprobe.sae.formats.settings import Settings, read_yaml
 from actprobe.sae.formats.spec import Sae

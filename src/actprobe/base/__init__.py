@@ -1,0 +1,1 @@
+"""What every room stands on: errors, keys, lazy imports, the frame of pages."""

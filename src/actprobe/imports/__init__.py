@@ -1,0 +1,1 @@
+"""Imports: activations that other tools cached, as a source."""
