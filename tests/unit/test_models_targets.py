@@ -280,3 +280,23 @@ def test_a_frozen_plan_gives_the_targets_back(tmp_path, folder):
     assert again == {t.path: t for t in found}
     assert {t.path: t.record for t in again.values()} == {t.path: t.record for t in found}
     assert all(keys.spec_key(t.record) == t.key for t in again.values())
+
+
+def test_shards_are_weighed_by_tokens_whatever_is_read_of_them(tmp_path, folder):
+    few, many = (
+        replace(t, args=replace(t.args, facts={"n": 10, "characters": characters}))
+        for t, characters in (
+            (write_texts(tmp_path, "few", ["a"]), 400),
+            (write_texts(tmp_path, "many", ["b"]), 40_000),
+        )
+    )
+    wide = {"sites": ["resid_post.*"], "positions": ["last", "mean"], "datasets": ["few"]}
+    narrow = {"sites": ["resid_post.2"], "positions": ["last"], "datasets": ["many"]}
+    for max_length, expected in (
+        (None, {"few": 180, "many": 10_080}),
+        (50, {"few": 180, "many": 580}),
+    ):
+        model = model_entry(folder, max_length=max_length)
+        found = targets(make_config(tmp_path, model, wide, narrow), few, many)
+        cost = {name: sum(t.cost for t in found if t.item == name) for name in expected}
+        assert cost == pytest.approx(expected)

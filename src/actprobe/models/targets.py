@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from actprobe.base.errors import ConfigError
@@ -21,9 +22,12 @@ from actprobe.models.records import (
 )
 from actprobe.models.sources import Source, locate
 from actprobe.models.templates import check_chat
+from actprobe.texts import TextArgs
 
 STAGE = "activations"
 VERSION = 6
+_CHARACTERS = 4.0  # of a token, about
+_TEMPLATE = 8  # tokens of a row that are not its text, about
 _READS = (  # settings of a model that decide what it reads
     "max_length", "truncation_side", "add_special_tokens", "prepend_bos", "special_tokens_in_text",
     "chat",
@@ -84,7 +88,18 @@ def targets(
                         entry.get("reuse_rows", False), loader_of[name],
                     )  # fmt: skip
                     found[t.path] = t
-    return list(found.values())
+    together = Counter((t.args.model, t.item) for t in found.values())  # in one pass
+    return [replace(t, cost=t.cost / together[t.args.model, t.item]) for t in found.values()]
+
+
+def _tokens(texts: TextArgs, max_length: int | None) -> float:
+    """About how many tokens of a dataset pass through a model."""
+    facts = texts.facts or {}
+    if not facts.get("characters"):
+        return texts.bytes / _CHARACTERS
+    n = facts["n"]
+    of_text = facts["characters"] / n / _CHARACTERS
+    return float(n * (_TEMPLATE + min(of_text, max_length or of_text)))
 
 
 def loaders(
@@ -208,6 +223,6 @@ def _target(
         item=texts.item,
         inputs=(texts, *source.inputs),
         args=args,
-        cost=float(texts.args.bytes),
+        cost=_tokens(texts.args, model["max_length"]),
         movable=True,
     )

@@ -20,8 +20,8 @@ def facts(
     content: the columns `text`, `group`, `split`, `pair`, `digest`, and `part` where rows are parts of
     texts; label: int32 [N] or None.
 
-    n, texts: rows, and different texts (or parts) among them. classes, counts: name and rows of each
-    label. least: the smallest class: `class`, `rows`, `texts` (different ones); None without labels.
+    n, texts: rows, and different texts (or parts) among them. characters: of all rows together.
+    classes, counts: name and rows of each label. least: the smallest class: `class`, `rows`, `texts` (different ones); None without labels.
     duplicates: see `checks.duplicates`. groups, pairs: `number` of different ones, `rows` that are
     in one, rows of the `largest`; None where no row is in any. splits: split -> rows, without the
     rows that have none; None likewise. Rows without a label (-1) are in no class.
@@ -34,6 +34,7 @@ def facts(
     return {
         "n": n,
         "texts": n - repeated["rows"],
+        "characters": sum(map(len, content["text"])),
         "classes": list(classes),
         "counts": counts,
         "least": None if label is None else _least(digests, label, classes, counts),

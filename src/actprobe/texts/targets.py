@@ -16,7 +16,7 @@ from actprobe.texts.records import HubTarget, TextArgs, TextTarget, WheelArgs, W
 from actprobe.texts.sources import Source
 
 STAGE, PROMPTS = "texts", "prompts"
-VERSION = 6  # of the table; what depends on it is keyed by its content
+VERSION = 7  # of the table; what depends on it is keyed by its content
 
 
 def wheel_targets(config: Mapping[str, Any]) -> list[WheelTarget]:
