@@ -21,10 +21,11 @@ def facts(
     texts; label: int32 [N] or None.
 
     n, texts: rows, and different texts (or parts) among them. characters: of all rows together.
-    classes, counts: name and rows of each label. least: the smallest class: `class`, `rows`, `texts` (different ones); None without labels.
-    duplicates: see `checks.duplicates`. groups, pairs: `number` of different ones, `rows` that are
-    in one, rows of the `largest`; None where no row is in any. splits: split -> rows, without the
-    rows that have none; None likewise. Rows without a label (-1) are in no class.
+    classes, counts: name and rows of each label. least: the smallest class: `class`, `rows`, `texts`
+    (different ones); None without labels. duplicates: see `checks.duplicates`. groups, pairs: `number`
+    of different ones, `rows` that are in one, rows of the `largest`; None where no row is in any.
+    splits: split -> rows, without the rows that have none; None likewise. Rows without a label (-1)
+    are in no class.
     """
     n = len(content["text"])
     known = None if label is None else label[label >= 0]
