@@ -139,7 +139,9 @@ def _validation(rule: Mapping[str, Any] | str) -> str:
         f"last {held['fraction']:.0%} held out, {held['rows']} at most. A fold whose fit part has one "
         f"class scores {rule['one_class_fold']:g}. Of equal scores"
         + (f" (to {rule['digits']} digits)" if "digits" in rule else "")
-        + " the first hyperparameters win."
+        + (" of many classes those win that are right most often, then" if "ties" in rule else "")
+        + " the first hyperparameters"
+        + ("." if "ties" in rule else " win.")
     )
 
 

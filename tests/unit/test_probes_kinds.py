@@ -167,6 +167,23 @@ def test_ten_classes_through_the_stage(cache):
         assert row["test_r2"] is None and row["test_brier"] is None
 
 
+def test_of_equal_aucs_of_many_classes_the_most_often_right_wins():
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.arange(600) % 40)
+    X = (rng.normal(size=(40, 64)) * 2)[y] + 0.4 * rng.normal(size=(600, 64))
+    how = RIDGE | {"alpha": [1e3, 1e2, 10.0, 1.0, 0.1]}
+    found = {}
+    for ties in (None, "accuracy"):
+        rule = RULE | {"digits": 12} | ({"ties": ties} if ties else {})
+        task = Task(
+            X[:400], y[:400], X[400:], how, folds(y[:400], rule, 0), rule, 0, MULTICLASS, 40
+        )
+        fit = search(task)
+        found[ties] = fit.val_score, np.mean(fit.predicted == y[400:])
+    assert found[None][0] == found["accuracy"][0] == 1.0
+    assert found[None][1] < 0.5 < 0.9 < found["accuracy"][1]
+
+
 def test_values_through_the_stage(cache):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 6)).astype(np.float32)

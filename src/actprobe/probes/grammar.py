@@ -118,6 +118,10 @@ class Validation(Strict):
     """
     digits: Count | None = absent()
     """AUCs equal to so many digits are equal; all digits count if absent."""
+    ties: Literal["accuracy"] | None = absent()
+    """Of many classes, equal AUCs go to the higher accuracy on the validation rows. An AUC looks at one
+    class at a time and is 1 for many penalties, of which the strongest mix the classes up.
+    """
 
     @classmethod
     def disagreements(cls, value: Mapping[str, Any]) -> Iterator[str]:

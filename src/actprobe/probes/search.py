@@ -15,7 +15,7 @@ from sklearn import config_context
 
 from actprobe.probes import metrics
 from actprobe.probes.keep.steps import through
-from actprobe.probes.kinds import BINARY, CONTINUOUS
+from actprobe.probes.kinds import BINARY, CONTINUOUS, MULTICLASS
 from actprobe.probes.methods import How, Params, Shape, family
 from actprobe.probes.methods.prepare import Matrix, Steps, columns, fit, prepare, scores
 from actprobe.probes.validation import Fold
@@ -190,7 +190,8 @@ def _search(task: Task) -> Fitted:
     """Every point of the grid on every fold, then the best on all train rows.
 
     A fold whose fit part lacks a class scores `one_class_fold`. Of equal scores (to `digits`, where
-    given) the first hyperparameters win; so they do when no fold has a score (val_score is then NaN).
+    given) the first hyperparameters win, with `ties` the first of those that are right most often; so
+    does the first when no fold has a score (val_score is then NaN).
     """
     X_train, y_train, how, rule = task.X_train, task.y_train, task.how, task.rule
     n, d = X_train.shape
@@ -202,6 +203,7 @@ def _search(task: Task) -> Fitted:
     smallest = min(len(a) for a, _ in task.folds)
     candidates = family(how["family"]).grid(how, Shape(n, d, smallest), seed)
     found = np.empty((len(task.folds), len(candidates)))
+    right = np.zeros_like(found) if task.kind == MULTICLASS and rule.get("ties") else None
     held_out: list[list[tuple[Any, NDArray[np.float64]]]] = [[] for _ in candidates]
     unconverged = 0
     for i, (a, b) in enumerate(task.folds):
@@ -220,9 +222,14 @@ def _search(task: Task) -> Fitted:
             Z = columns(Z_val, params)
             said = task.scores(model, Z)
             found[i, j] = task.measured(model, Z, y_train[b], said)
+            if right is not None:
+                right[i, j] = np.mean(model.predict(Z) == y_train[b])
             held_out[j].append((b, said))
     mean = np.array([np.mean(column) for column in found.T.copy()])
-    best = int(np.argmax(np.round(mean, rule["digits"]) if "digits" in rule else mean))
+    best = _first_of_best(
+        np.round(mean, rule["digits"]) if "digits" in rule else mean,
+        None if right is None else right.mean(axis=0),
+    )
     final = _final(task, candidates[best], Z_train, test, seed)
     return replace(
         final,
@@ -230,6 +237,15 @@ def _search(task: Task) -> Fitted:
         unconverged=unconverged,
         held_out=averaged(held_out[best], n),
     )
+
+
+def _first_of_best(score: NDArray[np.float64], right: NDArray[np.float64] | None) -> int:
+    """The candidate with the largest score, of equal ones with the largest `right`, of equal ones the
+    first; the first without a score, if one has none."""
+    best = int(np.argmax(score))
+    if right is None or np.isnan(score[best]):
+        return best
+    return int(np.argmax(np.where(score == score[best], right, -1.0)))
 
 
 def averaged(said: list[tuple[Any, NDArray[np.float64]]], n: int) -> NDArray[np.float64] | None:
