@@ -43,9 +43,10 @@ group with rows that were fitted, and `n_other` have a class that the fit does n
 `scores.parquet` has a row for each row of each kept fit (`keep` of its entry in `probes`): `id`,
 `collection`, `split` (train, validation, test), `label` and `score`, and what tells the fit. The score
 is that of class 1, of several classes that of the predicted one, of values the prediction; `prediction`
-is what the method decides. `task` is `label` of the table above. `errors.csv` has the 20 test rows of
+is class 1 above the threshold of the fit (`threshold` of its entry in `probes`), of several classes the
+one with the largest score. `task` is `label` of the table above. `errors.csv` has the 20 test rows of
 each fit that it gets most confidently wrong, with their text (`results: {texts: false}`: without).
-`margin` is how far the score is on the wrong side of the boundary, of several classes by how much the
+`margin` is how far the score is on the wrong side of the threshold, of several classes by how much the
 predicted one is over the true one, of values the distance from the label.
 
 ## Means, comparisons and choices

@@ -124,4 +124,5 @@ def run(file: Path) -> None:
     results.make_tables(
         resolved, planned.paths("probes"), texts.describe(paths), results.encoded(planned),
         evaluations=planned.paths("evaluations"), collections=Collections(paths),
+        rules=results.threshold_rules(planned),
     )  # fmt: skip

@@ -109,7 +109,14 @@ def make_results(cfg: dict, made: plan.Plan) -> dict[str, pd.DataFrame]:
     """Write the tables of what was made; returns those of features by name."""
     refused = lora.left_out(made.paths("lora_index"), lora.telling(made.paths("features")))
     read = Collections([], made.paths("features"))
-    results.make_tables(cfg, made.paths("probes"), [], refused=refused, collections=read)
+    results.make_tables(
+        cfg,
+        made.paths("probes"),
+        [],
+        refused=refused,
+        collections=read,
+        rules=results.threshold_rules(made),
+    )
     return results.read_tables(cfg).others
 
 

@@ -12,6 +12,7 @@ from test_results_figures import tidy_rows, written
 from actprobe import report
 from actprobe.base import keys
 from actprobe.cache import store
+from actprobe.probes import thresholds
 from actprobe.report import errors as told
 from actprobe.results import csvs, layout, rows
 from actprobe.results.make import read_errors
@@ -109,5 +110,34 @@ def test_rows_are_those_of_texts_with_the_same_content_whatever_their_file(tmp_p
     table, spec = store.read_table(texts.path), {"stage": "texts", "quotes": "none"}
     other = tmp_path / f"d.{keys.short(keys.spec_key(spec))}.parquet"
     store.publish([other], [store.write_table(other, table, spec, facts)])
-    found = rows.scores(rows.frames([fit], rows.Collections([other]), "e"))
+    found = rows.scores(
+        rows.frames({str(fit): {"rule": "boundary"}}, rows.Collections([other]), "e")
+    )
     assert set(found["collection"]) == {"d"} and set(found["id"]) == set(map(str, range(80)))
+
+
+def test_two_classes_are_told_apart_by_the_threshold_of_the_fit(tmp_path) -> None:
+    x, y = data(200, 6, strength=1.0)
+    cache = Cache(tmp_path / "cache")
+    texts = cache.texts("d", y)
+    cache.activations("d", x)
+    asked = {"protocol": "actprobe-1", "methods": ["logreg"], "sources": ["m/*"]}
+    asked["threshold"] = {"rule": "fpr", "fpr": 0.05}
+    planned = cache.plan(cache.config(asked))
+    cache.run(asked)
+    rules = layout.threshold_rules(planned)
+    of_fits = list(rows.frames(rules, rows.Collections([texts.path]), "e"))
+    [fit] = rules
+    kept = store.read_table(fit).to_pylist()
+    assert len(of_fits) == len(kept) == 5
+    for table, row in zip(of_fits, kept, strict=True):
+        threshold = thresholds.of_fit(rules[fit], row).value
+        assert threshold > 0.5
+        flagged = table["prediction"] == "yes"
+        assert (flagged == (table["score"] > threshold)).all()
+        wrong = table["prediction"] != table["label"]
+        assert table["margin"][wrong].tolist() == (table["score"] - threshold)[wrong].abs().tolist()
+        assert (table["margin"][~wrong] == 0).all()
+    told = rows.errors(of_fits, rows.Collections([texts.path]), most=1000)
+    wrong = pd.concat(of_fits).query("split == 'test' and prediction != label")
+    assert len(told) == len(wrong) > 0

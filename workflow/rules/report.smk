@@ -29,6 +29,7 @@ rule tables:
         config=REPORTED,
         encoded=results.encoded(PLAN),
         origin=ORIGIN,
+        rules=results.threshold_rules(PLAN),
     script:
         "../scripts/tables.py"
 

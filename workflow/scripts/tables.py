@@ -16,4 +16,5 @@ with jobs.logged(snakemake.log[0]):
         lora.left_out(snakemake.input.indexes, snakemake.input.features),
         snakemake.input.evaluations,
         Collections(snakemake.input.texts, snakemake.input.features),
+        snakemake.params.rules,
     )

@@ -156,7 +156,9 @@ def scores(t: Target, row: Row) -> pd.DataFrame:
     texts = [t.args[k] for k in ("texts", "test_texts") if t.args.get(k)]
     usable = t.args.get("usable")  # of a control that leaves out items that others have
     known = row_tables.Collections(texts, [usable] if usable else t.args.get("features") or ())
-    found = row_tables.of_fit(row, *known.of_fit(store.read_header(t.path), row))
+    found = row_tables.of_fit(
+        row, *known.of_fit(store.read_header(t.path), row), t.args["threshold"]
+    )
     found = found[["id", "collection", "split", "label", "score", "prediction"]]
     classes = json.loads(row.get("classes") or "[]")
     each = np.asarray(row["kept_scores"], float).reshape(len(found), -1)

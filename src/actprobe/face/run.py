@@ -186,8 +186,8 @@ class Run:
         of = {s: [t.path for t in self.known.get(s, [])] for s in ("texts", "features")}
         there = {s: [p for p in paths if Path(p).is_file()] for s, paths in of.items()}
         known = rows.Collections(there["texts"], lora.telling(there["features"]))
-        paths = [t.path for t in chosen]
-        return rows.scores(rows.frames(paths, known, self.config["experiment"]))
+        rules = {t.path: t.args["threshold"] for t in chosen}
+        return rows.scores(rows.frames(rules, known, self.config["experiment"]))
 
     def evaluations(self, **which: Any) -> pd.DataFrame:
         """Numbers of fits on collections that they were not fitted on, and on their own test rows.

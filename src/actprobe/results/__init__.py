@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprobe.base.lazy import lazy
-from actprobe.results.layout import applied, encoded, outputs, vectors
+from actprobe.results.layout import applied, encoded, outputs, threshold_rules, vectors
 
 if TYPE_CHECKING:
     from actprobe.results.compare import comparison_table, matched
@@ -49,6 +49,7 @@ __all__ = [
     "read_probes",
     "read_tables",
     "summarise",
+    "threshold_rules",
     "tidy",
     "vectors",
     "write_tables",

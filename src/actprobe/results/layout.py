@@ -125,6 +125,12 @@ def encoded(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
+def threshold_rules(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The `threshold` of every file of kept fits, by path."""
+    fits = [plan.targets[path] for path in plan.paths("probes")]
+    return {t.path: dict(t.args.threshold) for t in fits if t.spec.keep}
+
+
 def _trained(plan: Plan, latents: LatentTarget) -> str:
     """The artefact of these latents' SAE where it was trained here; a converted one has one too."""
     place = latents.args.sae

@@ -114,13 +114,14 @@ def make_tables(
     refused: pd.DataFrame | None = None,
     evaluations: Iterable[str | Path] = (),
     collections: rows.Collections | None = None,
+    rules: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Collect these probe artefacts and write the tables of the config's experiment.
 
     `datasets`: what `texts.describe` says of each dataset; `encoded`: what `layout.encoded` says;
     `origin`: what `provenance.origin` says; `refused`: what `lora.left_out` says; `evaluations`:
-    artefacts of fits tried on other collections; `collections`: what the fits read, for the tables of
-    single rows.
+    artefacts of fits tried on other collections; `collections` and `rules`: what the fits read and
+    where their thresholds lie (`layout.threshold_rules`), for the tables of single rows.
     """
     extensions.loaded(config)
     probes = list(probes)
@@ -133,16 +134,21 @@ def make_tables(
         config, table, skipped, known, provenance.table(origin, table["key"], config), more
     )
     if collections is not None and config.get("probes"):
-        write_rows(config, probes, collections)
+        write_rows(config, rules or {}, collections)
 
 
 def write_rows(
-    config: Mapping[str, Any], probes: Sequence[str | Path], collections: rows.Collections
+    config: Mapping[str, Any],
+    rules: Mapping[str, Mapping[str, Any]],
+    collections: rows.Collections,
 ) -> None:
-    """Write the score of every row of the kept fits, and the rows that they get most wrong."""
+    """Write the score of every row of the kept fits, and the rows that they get most wrong.
+
+    rules: fit files -> their rule of the threshold (`layout.threshold_rules`).
+    """
     root = Path(layout.folder(config))
     out = {name: root / path for name, path in layout.ROW_TABLES.items()}
-    of_fits = list(rows.frames(probes, collections, config["experiment"]))
+    of_fits = list(rows.frames(rules, collections, config["experiment"]))
     rows.write_scores(rows.scores(of_fits), out["scores"])
     texts = config["results"]["texts"]
     csvs.write(rows.errors(of_fits, collections, texts=texts), out["errors"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from actprobe import lora
 from actprobe.cache import store
+from actprobe.probes import thresholds
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.texts.table import dataset_name
 
@@ -84,16 +86,19 @@ def _column(path: str, name: str) -> Ids:
 
 
 def frames(
-    fits: Iterable[str | Path], collections: Collections, experiment: str
+    fits: Mapping[str, Row], collections: Collections, experiment: str
 ) -> Iterator[pd.DataFrame]:
-    """The rows of each kept fit in these fit files, in their order: columns `SCORES`, and margin.
+    """The rows of each kept fit in fit files, in their order: columns `SCORES`, and margin.
 
-    margin: of two classes how far the score is on the wrong side of the boundary, of several by how much
-    the predicted class is over the true one, of values the distance from the label. A fit that kept
-    nothing has no rows, nor has a file that stands for a dataset that cannot be used.
+    fits: path -> rule of the threshold (`thresholds.choose`), which decides the prediction of two
+    classes. margin: of two classes how far the score is on the wrong side of the threshold, of several
+    by how much the predicted class is over the true one, of values the distance from the label. A fit
+    that kept nothing has no rows, nor has a file that stands for a dataset that cannot be used.
     """
-    for header, row in _kept(fits):
-        yield of_fit(row, *collections.of_fit(header, row)).assign(experiment=experiment)
+    for path, rule in fits.items():
+        for header, row in _kept(path):
+            found = of_fit(row, *collections.of_fit(header, row), rule)
+            yield found.assign(experiment=experiment)
 
 
 def scores(of_fits: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -114,7 +119,8 @@ def errors(
     """
     parts = []
     for table in of_fits:
-        wrong = table[(table["split"] == "test") & (table["margin"] > 0)]
+        known = (table["split"] == "test") & table["prediction"].notna()
+        wrong = table[known & (table["prediction"] != table["label"])]
         if wrong.empty:
             continue
         wrong = wrong.sort_values("margin", ascending=False, kind="stable").head(most)
@@ -144,18 +150,19 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({c: pd.Series(dtype="str") for c in columns})
 
 
-def _kept(fits: Iterable[str | Path]) -> Iterator[tuple[Mapping[str, Any], Row]]:
-    """Header and row of every fit that kept its scores; models are not read."""
-    for path in fits:
-        header = store.read_header(path)
-        if header["bad"] or not header["spec"].get("keep"):
-            continue
-        for row in store.read_table(path, lambda c: c != "kept_model").to_pylist():
-            if row.get("kept_scores") is not None:
-                yield header, row
+def _kept(path: str) -> Iterator[tuple[Mapping[str, Any], Row]]:
+    """Header and row of every fit of a file that kept its scores; models are not read."""
+    header = store.read_header(path)
+    if header["bad"] or not header["spec"].get("keep"):
+        return
+    for row in store.read_table(path, lambda c: c != "kept_model").to_pylist():
+        if row.get("kept_scores") is not None:
+            yield header, row
 
 
-def of_fit(row: Row, collection: str, ids: Ids, test: str, test_ids: Ids) -> pd.DataFrame:
+def of_fit(
+    row: Row, collection: str, ids: Ids, test: str, test_ids: Ids, rule: Row
+) -> pd.DataFrame:
     """The rows of one fit: `SCORES` but for the experiment, and margin."""
     places = {s: np.asarray(row[f"kept_{s}"] or (), np.int64) for s in _SPLITS}
     n = {s: len(at) for s, at in places.items()}
@@ -171,7 +178,8 @@ def of_fit(row: Row, collection: str, ids: Ids, test: str, test_ids: Ids) -> pd.
         columns["margin"] = np.abs(said - label)
     else:
         true = label.astype(int)
-        score, chosen, margin = _of_classes(kind, said.reshape(len(true), -1), true)
+        above = thresholds.of_fit(rule, row).value if kind == BINARY else math.nan
+        score, chosen, margin = _of_classes(said.reshape(len(true), -1), true, above)
         columns |= {"label": classes[true], "score": score, "prediction": classes[chosen]}
         columns["margin"] = margin
         unknown = np.isnan(score)
@@ -181,13 +189,14 @@ def of_fit(row: Row, collection: str, ids: Ids, test: str, test_ids: Ids) -> pd.
 
 
 def _of_classes(
-    kind: str, said: NDArray[Any], true: NDArray[Any]
+    said: NDArray[Any], true: NDArray[Any], above: float
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Score, predicted class and margin of each row; a margin over 0 is an error."""
-    if kind == BINARY:
+    """Score, predicted class and margin of each row. above: the threshold of two classes, NaN of
+    several."""
+    if not math.isnan(above):
         score = said[:, 0]
-        chosen = (score > 0.5).astype(int)
-        return score, chosen, np.where(chosen != true, np.abs(score - 0.5), 0.0)
+        chosen = (score > above).astype(int)
+        return score, chosen, np.where(chosen != true, np.abs(score - above), 0.0)
     at = np.arange(len(true))
     chosen = np.nan_to_num(said, nan=-np.inf).argmax(axis=1)
     return said[at, chosen], chosen, said[at, chosen] - said[at, true]
