@@ -278,6 +278,12 @@ def test_examples_have_estimates(root, tmp_path, monkeypatch):
     assert by_stage["latents"]["cpu_seconds"] == pytest.approx(2.4e16 / 1e11, rel=0.15)
     assert by_stage["latents"]["disk_bytes"] == pytest.approx(334_092 * 37 * 107 * 5.3, rel=0.3)
     assert by_stage["probes"]["jobs"] > 37 and by_stage["activations"]["jobs"] == 1
+    # Of each row of the fits on one condition 12 bytes: 37 SAEs with ten k, five methods on four sites.
+    kept = by_stage["probes"]["kept_bytes"]
+    assert kept == pytest.approx(334_092 * (37 * 10 + 5 * 4) * 12, rel=0.7)
+    assert f"{kept / 1e9:.2f} GB of it are models and scores of kept fits" in words.estimate_table(
+        made
+    )
 
 
 def test_jobs_on_tokens_ask_for_their_tokens(world):

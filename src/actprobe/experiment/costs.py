@@ -66,13 +66,15 @@ _LEAST_MINUTES = 10
 @dataclass(frozen=True)
 class Cost:
     """Estimate for one job: peak memory in MB and wall time in minutes with a margin, both for the
-    job itself without Snakemake; bytes that stay on disk; CPU seconds; GPUs."""
+    job itself without Snakemake; bytes that stay on disk; CPU seconds; GPUs; kept_bytes: of these
+    bytes on disk, models and scores that `keep` asks for."""
 
     mem_mb: int
     runtime_min: int
     disk_bytes: int
     cpu_seconds: float
     gpu: int = 0
+    kept_bytes: int = 0
 
 
 def mem_mb(cost: Cost, attempt: int = 1) -> int:
@@ -99,13 +101,15 @@ def estimates(plan: Plan) -> dict[str, Cost]:
 
 @dataclass(frozen=True)
 class _Work:
-    """Bytes of memory, seconds that the work takes on one thread (or the GPU), bytes on disk."""
+    """Bytes of memory, seconds that the work takes on one thread (or the GPU), bytes on disk and those
+    of kept models and scores among them."""
 
     memory: float
     seconds: float
     disk: float
     threads: int = 1
     gpu: int = 0
+    kept: float = 0.0
 
 
 class Estimator:
@@ -149,6 +153,7 @@ class Estimator:
             round(work.disk),
             work.seconds,
             work.gpu,
+            round(work.kept),
         )
 
     def _rows(self, dataset: str) -> Rows:
@@ -305,11 +310,12 @@ class Estimator:
     def _probes(self, b: Batch) -> _Work:
         if hasattr(b.targets[0].args, "features"):  # a loader has features alone, or none
             threads = min(self._config.threads.probes, len(b.targets))
-            disk = sum(_RESULT_BYTES + t.args.kept_bytes for t in b.targets)
-            return _Work(self._config.max_memory, 2 + b.cost, disk, threads)
-        seconds = largest = disk = 0.0
+            kept = sum(t.args.kept_bytes for t in b.targets)
+            disk = _RESULT_BYTES * len(b.targets) + kept
+            return _Work(self._config.max_memory, 2 + b.cost, disk, threads, kept=kept)
+        seconds = largest = kept = 0.0
         for t in b.targets:
-            disk += _RESULT_BYTES + self._kept(t)
+            kept += self._kept(t)
             dense = t.args.source not in self._config.saes
             d = self._width(t)
             seconds += t.cost * (d / _DENSE_D if dense else 1)
@@ -319,7 +325,8 @@ class Estimator:
         threads = min(self._config.threads.probes, len(b.targets))
         items = {t.item for t in b.targets}
         memory = self._bounded(threads * worker, worker, items)
-        return _Work(memory, seconds, disk, threads)
+        disk = _RESULT_BYTES * len(b.targets) + kept
+        return _Work(memory, seconds, disk, threads, kept=kept)
 
     def _evaluations(self, b: Batch) -> _Work:
         """Rows are read and scored once for each fit; intervals and null bands take most of the time."""

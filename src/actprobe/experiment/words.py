@@ -114,7 +114,8 @@ def table(plan: Plan) -> str:
 
 
 def estimate(plan: Plan) -> list[dict[str, Any]]:
-    """Per stage of the pending jobs: disk in bytes, CPU (or GPU) seconds, most memory of a job."""
+    """Per stage of the pending jobs: disk in bytes, and those of kept models and scores among them,
+    CPU (or GPU) seconds, most memory of a job."""
     of_rule = costs.estimates(plan)
     stages: dict[str, list[costs.Cost]] = defaultdict(list)
     for b in plan.batches:
@@ -124,6 +125,7 @@ def estimate(plan: Plan) -> list[dict[str, Any]]:
             "stage": stage,
             "jobs": len(found),
             "disk_bytes": sum(c.disk_bytes for c in found),
+            "kept_bytes": sum(c.kept_bytes for c in found),
             "cpu_seconds": round(sum(c.cpu_seconds for c in found), 1),
             "mem_mb": max(c.mem_mb for c in found),
             "gpus": max(c.gpu for c in found),
@@ -135,10 +137,13 @@ def estimate(plan: Plan) -> list[dict[str, Any]]:
 def estimate_table(plan: Plan) -> str:
     """The estimate as text; within a factor of two or three."""
     lines = ["estimate (within a factor of two or three):"]
-    for e in estimate(plan):
+    found = estimate(plan)
+    for e in found:
         what = f"hours on {e['gpus']} GPU" if e["gpus"] else "CPU hours"
         lines.append(
             f"  {e['stage']:<16} {e['jobs']:>4} jobs  {e['disk_bytes'] / 1e9:10,.2f} GB on disk  "
             f"{e['cpu_seconds'] / 3600:10,.2f} {what:<14}  {e['mem_mb']:>8,} MB a job"
         )
+    if kept := sum(e["kept_bytes"] for e in found):
+        lines.append(f"  {kept / 1e9:,.2f} GB of it are models and scores of kept fits (`keep`)")
     return "\n".join(lines)

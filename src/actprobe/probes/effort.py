@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 _CLASSES = 10
-_PER_MODEL = 2_000  # bytes of a kept fit beside its rows and weights
+_PER_MODEL = 600  # bytes of a kept fit beside its rows and weights
+_PER_ROW = 12.0  # of a row of it: place, label, score, some of a second score
 _PER_FIT = 0.05  # CPU s of reading, scaling and scoring
 # Operations in a CPU second of one thread, float32.
 _LINEAR, _PRODUCT, _NETWORK, _SORTED = 1e10, 5e10, 3e10, 1e8
@@ -63,4 +64,4 @@ def kept_bytes(recipe: Mapping[str, Any], n: float, width: float, parts: int = 1
             weights = 16.0 * width
         case _ if rule["reads"] == "tokens":
             weights *= 2 if rule["family"] == "attention" else recipe["setting"]["max_tokens"]
-    return fits(recipe) * parts * (_PER_MODEL + 16.0 * most + weights)
+    return fits(recipe) * parts * (_PER_MODEL + _PER_ROW * most + weights)
