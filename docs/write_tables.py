@@ -49,6 +49,18 @@ each fit that it gets most confidently wrong, with their text (`results: {texts:
 `margin` is how far the score is on the wrong side of the threshold, of several classes by how much the
 predicted one is over the true one, of values the distance from the label.
 
+## False alarms
+
+`alarms.csv` has a row for each kept fit of two classes. `allowed` is the false-positive rate that
+its `threshold` states (rule `fpr`), else 1 %; `threshold` is the lowest that keeps to it on the
+rows that `decided_by` names: validation rows, train rows as scored by fits that had not seen them,
+or the test rows where there are no others. Of their `negatives` (class 0) it flags `flagged`; its
+true rate lies between `true_low` and `true_high` with 95 % certainty (the Beta range of an order
+statistic). Of the test rows it flags `false_alarms` of `test_negatives` and `found` of
+`test_positives`; `fpr` and `tpr` are these shares, with the intervals of Clopper and Pearson, which
+are empty where the test rows decided. To be 95 % sure of at most 1 % a threshold needs 299
+negatives without an alarm; from about 1,000 on its rate is known within a factor of two.
+
 ## Means, comparisons and choices
 
 `summary.csv`, `comparisons.csv`, `quiver.csv` and `confusion.csv` follow from this table. In all of them

@@ -28,16 +28,21 @@ def part(errors: pd.DataFrame | None, table: pd.DataFrame) -> dict[str, Any] | N
         return None
     found = []
     for _, fit in fits(table).iterrows():
-        own = errors[errors["key"].eq(fit["key"]) & errors["task"].eq(fit["label"])]
-        for c in _FIT:
-            own = own[own[c].isna() if pd.isna(fit[c]) else own[c].eq(fit[c])]
-        if len(own):
+        if len(own := of_fit(errors, fit, "task")):
             found.append(_table(own.head(_ROWS), fit))
     if not found:
         return None
     more = len(found) - _DATASETS
     words = f"{views.count(more, 'dataset')} more: see errors.csv." if more > 0 else ""
     return {"tables": found[:_DATASETS], "more": words}
+
+
+def of_fit(rows: pd.DataFrame, fit: pd.Series, label: str) -> pd.DataFrame:
+    """The rows about one fit; label: the column that names its class."""
+    rows = rows[rows["key"].eq(fit["key"]) & rows[label].eq(fit["label"])]
+    for c in _FIT:
+        rows = rows[rows[c].isna() if pd.isna(fit[c]) else rows[c].eq(fit[c])]
+    return rows
 
 
 def fits(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import yaml
 from actprobe.base import pages
 from actprobe.config import plain
 from actprobe.report import (
+    alarms,
     claims,
     confusions,
     datasets,
@@ -49,12 +50,13 @@ def write(
     contexts: Sequence[str] = (),
     warnings: Sequence[str] = (),
     wrong: pd.DataFrame | None = None,
+    alarmed: pd.DataFrame | None = None,
 ) -> None:
     """Write the page to `path`; figures are read from the folder `figures` beside it.
 
     The page holds everything it shows and opens without a network; its links lead to the tables
     beside it. `config` is the resolved config; `warnings` are about directions; `wrong` is the table of
-    errors. Equal input gives equal bytes.
+    errors, `alarmed` that of false alarms. Equal input gives equal bytes.
     """
     of_texts, words = found.of_texts, _words(found.of_texts)
     files = {name: path.parent / "figures" / f"{name}.svg" for name in drawn}
@@ -79,6 +81,7 @@ def write(
         mistakes=confusions.mistakes(found["confusion"]),
         transfer=transfer.part(found),
         transfer_figure=shown.get(layout.TRANSFER),
+        alarms=alarms.part(alarmed, of_texts),
         errors=errors.part(wrong, of_texts),
         comparisons=claims.comparisons(found["comparisons"]),
         quivers=claims.quivers(found["quiver"]),

@@ -33,7 +33,11 @@ FEATURE_TABLES = {
 SAE_TABLES = {"saes": "tables/saes.csv", "sae_training": "tables/sae_training.csv"}
 DIRECTION_TABLES = {"directions": "tables/contrastive.csv"}
 TRANSFER_TABLES = {"transfer": "tables/transfer.csv"}
-ROW_TABLES = {"scores": "tables/scores.parquet", "errors": "tables/errors.csv"}  # of kept fits
+ROW_TABLES = {  # of kept fits
+    "scores": "tables/scores.parquet",
+    "errors": "tables/errors.csv",
+    "alarms": "tables/alarms.csv",
+}
 
 
 def folder(config: Mapping[str, Any]) -> str:

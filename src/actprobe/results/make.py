@@ -14,6 +14,7 @@ from actprobe.lora import REFUSED
 from actprobe.probes import extensions
 from actprobe.probes.feature_targets import EACH
 from actprobe.results import (
+    alarms,
     compare,
     confusion,
     csvs,
@@ -105,6 +106,12 @@ def read_errors(config: Mapping[str, Any]) -> pd.DataFrame:
     return csvs.read(path, text) if path.is_file() else pd.DataFrame(columns=rows.ERRORS)
 
 
+def read_alarms(config: Mapping[str, Any]) -> pd.DataFrame:
+    """The written table of false alarms; empty where none is written."""
+    path = Path(layout.folder(config)) / layout.ROW_TABLES["alarms"]
+    return csvs.read(path, alarms.TEXT) if path.is_file() else pd.DataFrame(columns=alarms.COLUMNS)
+
+
 def make_tables(
     config: Mapping[str, Any],
     probes: Iterable[str | Path],
@@ -142,7 +149,8 @@ def write_rows(
     rules: Mapping[str, Mapping[str, Any]],
     collections: rows.Collections,
 ) -> None:
-    """Write the score of every row of the kept fits, and the rows that they get most wrong.
+    """Write the score of every row of the kept fits, the rows that they get most wrong, and their false
+    alarms.
 
     rules: fit files -> their rule of the threshold (`layout.threshold_rules`).
     """
@@ -152,6 +160,7 @@ def write_rows(
     rows.write_scores(rows.scores(of_fits), out["scores"])
     texts = config["results"]["texts"]
     csvs.write(rows.errors(of_fits, collections, texts=texts), out["errors"])
+    csvs.write(alarms.table(rules, config["experiment"]), out["alarms"])
 
 
 def write_tables(

@@ -96,7 +96,7 @@ def frames(
     that kept nothing has no rows, nor has a file that stands for a dataset that cannot be used.
     """
     for path, rule in fits.items():
-        for header, row in _kept(path):
+        for header, row in kept(path):
             found = of_fit(row, *collections.of_fit(header, row), rule)
             yield found.assign(experiment=experiment)
 
@@ -150,7 +150,7 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({c: pd.Series(dtype="str") for c in columns})
 
 
-def _kept(path: str) -> Iterator[tuple[Mapping[str, Any], Row]]:
+def kept(path: str) -> Iterator[tuple[Mapping[str, Any], Row]]:
     """Header and row of every fit of a file that kept its scores; models are not read."""
     header = store.read_header(path)
     if header["bad"] or not header["spec"].get("keep"):
