@@ -2,7 +2,7 @@
 
     python benchmarks/probes/kept.py [DATASETS]
 
-Numbers are made up, in the quickstart's shape: eight datasets of 400 rows, eight sources of 576 numbers,
+Numbers are made up, in the quickstart's shape: eight datasets of 300 rows, eight sources of 576 numbers,
 an SAE of 2,048 latents. One process, one thread. The two ways take turns, so that other work on the
 machine touches both.
 """
@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from actprobe import probes
 from actprobe.cache import store
 
-N, D, LATENTS = 400, 576, 2048
+N, D, LATENTS = 300, 576, 2048
 
 
 def filled(folder: Path, datasets: list[str], sites: list[str]) -> Cache:
