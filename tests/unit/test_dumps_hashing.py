@@ -72,11 +72,12 @@ def test_b7_a_file_without_digest_that_waits_has_the_one_it_came_with(server, tm
 
 
 INTERRUPTED = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 from actprobe.dumps import download, fetcher, pace
 from actprobe.files.hub import Progress
 from actprobe.dumps.urls import Urls
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 real = os.pread
 def slow(fd, n, at):
     if n == 1 << 20:

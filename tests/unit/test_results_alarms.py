@@ -94,7 +94,7 @@ def test_the_page_says_what_so_few_rows_cannot(tmp_path, table, negatives, few) 
     page = (tmp_path / "quickstart/report.html").read_text()
     part = page[page.index("<h2>False alarms") : page.index("<h2>Comparisons")]
     assert f"stands on {negatives:,} rows of class 0" in part
-    assert ("too few to say 1.0%" in part) == few == ("Of 299 rows without an alarm" in part)
+    assert ("too few to say 1.0%" in part) == few == ("299 such rows without an alarm" in part)
     n = table["dataset"].nunique()
     assert f"{n} false alarms in {40 * n:,} rows of class 0 (2.5%)" in part
     assert part.count("knn on") == n, "the headline's probe of each dataset"

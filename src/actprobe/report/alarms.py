@@ -40,8 +40,8 @@ def _facts(rows: pd.DataFrame) -> list[str]:
     if most < least:
         found.append(
             f"That is too few to say {rate:.1%}: even where none of them is above the threshold, its "
-            f"true rate may be larger. Of {least:,} rows without an alarm one could be 95 % sure of at "
-            f"most {rate:.1%}; from about {better:,} rows on the rate is known within a factor of two."
+            f"true rate may be larger. {least:,} such rows without an alarm would make it 95 % sure that "
+            f"the rate is at most {rate:.1%}; from about {better:,} on it is known within a factor of two."
         )
     alarms, negatives = int(rows["false_alarms"].sum()), int(rows["test_negatives"].sum())
     found.append(
@@ -57,7 +57,7 @@ def _table(rows: pd.DataFrame) -> pages.Table:
     columns: dict[str, pages.Cell] = {
         "probe of": lambda r: {"text": r["task"], "small": _where(r)},
         "allowed": lambda r: number(r["allowed"], ".1%"),
-        "threshold": pages.of_number("threshold", ".4g"),
+        "threshold": pages.of_number("threshold", ".6g"),
         "decided by": lambda r: {
             "text": r["decided_by"],
             "small": f"{r['flagged']:,} of {r['negatives']:,} of class 0 above",

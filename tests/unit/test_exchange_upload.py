@@ -12,12 +12,12 @@ import pytest
 from dumps_cases import KEY, client, traces
 from wandb_server import server
 
-from actprobe import dumps as room
 from actprobe.base import keys
 from actprobe.base.errors import ActprobeError
 from actprobe.cache import store
 from actprobe.cache.plan import MISSING, Plan, State, Target
 from actprobe.config import Config, resolve
+from actprobe.exchange import upload as room
 from actprobe.exchange.upload import Follower
 
 
