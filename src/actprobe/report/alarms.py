@@ -40,8 +40,9 @@ def _facts(rows: pd.DataFrame) -> list[str]:
     if most < least:
         found.append(
             f"That is too few to say {rate:.1%}: even where none of them is above the threshold, its "
-            f"true rate may be larger. {least:,} such rows without an alarm would make it 95 % sure that "
-            f"the rate is at most {rate:.1%}; from about {better:,} on it is known within a factor of two."
+            f"true rate may be larger. {least:,} such rows without an alarm would make it 95 % sure "
+            f"that the rate is at most {rate:.1%}; from about {better:,} on it is known within a factor "
+            "of two."
         )
     alarms, negatives = int(rows["false_alarms"].sum()), int(rows["test_negatives"].sum())
     found.append(
