@@ -27,7 +27,7 @@ def import_probe(
     classes: Sequence[str] = (),
     name: str = "",
 ) -> Probe:
-    """The probe in a file of another tool; see `interchange.probes_in` for the formats.
+    """The probe in a file of another tool; see `exchange.probes_in` for the formats.
 
     position: at which it reads, as no format says it (`mean`, `last`, …; `tokens` for attention); site:
     where the file does not name it; model: which model it reads, the origin of other numbers

@@ -233,7 +233,7 @@ class Probe:
         return save(self, folder, licence, scores)
 
     def export(self, form: str, path: str | Path) -> Path:
-        """Write the probe in another tool's format; see `interchange.probes_out.write`."""
+        """Write the probe in another tool's format; see `exchange.probes_out.write`."""
         from actprobe.exchange.probes_out import write
 
         return write(self, form, Path(path))
