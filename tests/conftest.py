@@ -62,7 +62,10 @@ def no_weights(monkeypatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_methods_end_with_their_test():
-    """Methods and metrics that a test registers are unknown to the next, which may run anywhere."""
+    """Methods and metrics that a test registers are unknown to the next, which may run anywhere.
+
+    Those of the package stay, whoever imported them first: a module registers once.
+    """
     yield
     for name, registry in _REGISTRIES.items():
         if (room := sys.modules.get(f"actprobe.probes.{name}")) is None:

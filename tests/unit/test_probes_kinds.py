@@ -274,18 +274,8 @@ def test_two_classes_have_no_one_against_the_rest(cache):
         cache.plan(cache.config({"protocol": "actprobe-1", "one_vs_rest": True}))
 
 
-@pytest.fixture
-def clean():
-    """Registrations and files of one test leave with it."""
-    saved = [(d, dict(d)) for d in (methods._REGISTERED, metrics._REGISTERED, extensions._LOADED)]
-    yield
-    for d, before in saved:
-        d.clear()
-        d.update(before)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_method_and_a_metric_of_ones_own_need_no_other_line(cache, tmp_path, clean, workers):
+def test_a_method_and_a_metric_of_ones_own_need_no_other_line(cache, tmp_path, workers):
     code, protocol = own_extension.write(tmp_path, f"_t{workers}")
     extensions.load([str(code)])
     X, y = classes(n=300, k=2)
@@ -299,7 +289,7 @@ def test_a_method_and_a_metric_of_ones_own_need_no_other_line(cache, tmp_path, c
         assert "shrink_threshold" in row["params"]
 
 
-def test_a_changed_file_makes_what_used_it_stale(cache, tmp_path, clean):
+def test_a_changed_file_makes_what_used_it_stale(cache, tmp_path):
     code, _ = own_extension.write(tmp_path, "_k")
     cache.texts("d", np.arange(200) % 2)
     cache.activations("d", classes(n=200, k=2)[0])
@@ -325,7 +315,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_files_that_cannot_be_used_are_named(tmp_path, clean, case):
+def test_files_that_cannot_be_used_are_named(tmp_path, case):
     content, message = BROKEN[case]
     path = tmp_path / "own.py"
     if content is not None:
@@ -334,7 +324,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, clean, case):
         extensions.load([str(path)])
 
 
-def test_fits_of_another_file_than_was_planned_are_refused(cache, tmp_path, clean):
+def test_fits_of_another_file_than_was_planned_are_refused(cache, tmp_path):
     code, protocol = own_extension.write(tmp_path, "_p")
     extensions.load([str(code)])
     cache.texts("d", np.arange(200) % 2)
