@@ -15,7 +15,7 @@ from actprobe.probes.records import AnyFit, FeatureTarget, FitTarget
 
 FitT = TypeVar("FitT", FitTarget, FeatureTarget)
 
-VERSION = 5  # what rows say, and how fits are made where no recipe says it
+VERSION = 6  # what rows say, and how fits are made where no recipe says it
 
 
 def fitted(entry: Mapping[str, Any], setting: str, method: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from actprobe.texts.records import TextSpec
 log = logging.getLogger(__name__)
 
 STAGE = "evaluations"
-VERSION = 1
+VERSION = 2
 
 Matrices = Mapping[str, Mapping[str, list[Target]]]  # source -> dataset -> artefacts
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[Any]
 
 MAIN = {BINARY: "auc", MULTICLASS: "auc", CONTINUOUS: "r2"}
-_BUILT_IN = ("binary", "multiclass", "continuous")
+_BUILT_IN = ("binary", "multiclass", "low_fpr", "continuous")
 
 
 @dataclass(frozen=True)
