@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from actprobe.probes.alarms import tpr_at_fpr
 from actprobe.probes.kinds import BINARY
@@ -39,8 +38,24 @@ def tpr_at_one_in_a_thousand(y: Numbers, scores: Numbers, predicted: Numbers) ->
 
 def partial_auc(y: Numbers, scores: Numbers, highest: float) -> float:
     """Area under the ROC curve up to an FPR of `highest`, scaled so that chance is 0.5 and the best 1
-    (McClish 1989); less than 0.5 is possible."""
-    return float(roc_auc_score(y, scores, max_fpr=highest)) if _both(y) else math.nan
+    (McClish 1989, Analyzing a portion of the ROC curve); less than 0.5 is possible."""
+    if not _both(y):
+        return math.nan
+    false, true = (np.append(0.0, c / c[-1]) for c in _alarms(y, scores))
+    end = int(np.searchsorted(false, highest, "right"))
+    if end < len(false):  # the curve is a line between its corners
+        last = np.interp(highest, false[end - 1 : end + 1], true[end - 1 : end + 1])
+        false, true = np.append(false[:end], highest), np.append(true[:end], last)
+    chance = highest**2 / 2
+    return float((1 + (np.trapezoid(true, false) - chance) / (highest - chance)) / 2)
+
+
+def _alarms(y: Numbers, scores: Numbers) -> tuple[Numbers, Numbers]:
+    """Rows of class 0, and of class 1, at or above each score that occurs, from the highest down."""
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    true = np.cumsum(y[order], dtype=np.float64)[last_of_ties]
+    return 1.0 + last_of_ties - true, true
 
 
 @metric("pauc_10pct", kinds=(BINARY,), label="partial AUC up to 10 % FPR")
@@ -62,10 +77,12 @@ def precision_at(y: Numbers, scores: Numbers, prevalence: float | None = None) -
     """
     if not _both(y):
         return math.nan
-    weight = None
-    if prevalence is not None:
-        weight = np.where(y == 1, prevalence / np.mean(y == 1), (1 - prevalence) / np.mean(y == 0))
-    return float(average_precision_score(y, scores, sample_weight=weight))
+    false, true = _alarms(y, scores)
+    share = true[-1] / len(y) if prevalence is None else prevalence
+    found = true / true[-1]
+    right = share * found
+    precision = right / (right + (1 - share) * false / false[-1])
+    return float(np.sum(np.diff(found, prepend=0.0) * precision))
 
 
 @metric("weighted_error", kinds=(BINARY,), label="error, false alarms ten times", higher=False)
