@@ -152,6 +152,19 @@ def auc_interval(
     return _wilson(auc, trials, _quantile(parts, sizes, level))
 
 
+def mean_and_variance(y: NDArray[Any], share: Vector, cluster: NDArray[Any]) -> tuple[float, float]:
+    """The AUC of `placements` [n], or a difference of AUCs of their differences, and its variance.
+
+    cluster: names [n] of what belongs together; each class has rows of two.
+    """
+    mean = float(share[y == 1].mean())
+    variance = _covariance(y, share - mean, cluster)
+    for c in (0, 1):
+        at = np.unique(cluster[y == c], return_inverse=True)[1]
+        variance += _variance_of_mean(share[y == c] - mean, at)
+    return mean, variance
+
+
 def _trials(auc: float, variance: float, told: int, sizes: list[int]) -> float:
     """Trials of a proportion as good as the rows; told: clusters of the rarer class out of order.
 

@@ -23,6 +23,11 @@ COLUMNS = [
 TEXT = ("experiment", *_OF_FIT[:-2], "decided_by", "key")
 
 
+def rate_of(rule: Mapping[str, Any]) -> float:
+    """The false-positive rate that a rule of a threshold states, or `RATE`."""
+    return float(rule["fpr"]) if rule["rule"] == "fpr" else RATE
+
+
 def table(fits: Mapping[str, Mapping[str, Any]], experiment: str) -> pd.DataFrame:
     """Columns `COLUMNS`, a row for each kept fit of two classes that has a number.
 
@@ -45,7 +50,7 @@ def _rows(path: str, rule: Mapping[str, Any], experiment: str) -> Iterator[dict[
 
 def of(row: Mapping[str, Any], rule: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of one fit; row: of its file, with the columns of `probes.door`."""
-    allowed = float(rule["fpr"]) if rule["rule"] == "fpr" else RATE
+    allowed = rate_of(rule)
     chosen = thresholds.of_fit({"rule": "fpr", "fpr": allowed}, row)
     low, high = alarms.true_rate(chosen.flagged, chosen.negatives)
     first = len(row["kept_train"]) + len(row["kept_validation"])

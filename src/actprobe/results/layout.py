@@ -37,6 +37,7 @@ ROW_TABLES = {  # of kept fits
     "scores": "tables/scores.parquet",
     "errors": "tables/errors.csv",
     "alarms": "tables/alarms.csv",
+    "paired": "tables/paired.csv",
 }
 
 

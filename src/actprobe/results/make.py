@@ -21,6 +21,7 @@ from actprobe.results import (
     directions,
     features,
     layout,
+    paired,
     provenance,
     rows,
     saes,
@@ -112,6 +113,12 @@ def read_alarms(config: Mapping[str, Any]) -> pd.DataFrame:
     return csvs.read(path, alarms.TEXT) if path.is_file() else pd.DataFrame(columns=alarms.COLUMNS)
 
 
+def read_paired(config: Mapping[str, Any]) -> pd.DataFrame:
+    """The written table of pairs on the same rows; empty where none is written."""
+    path = Path(layout.folder(config)) / layout.ROW_TABLES["paired"]
+    return csvs.read(path, paired.TEXT) if path.is_file() else pd.DataFrame(columns=paired.COLUMNS)
+
+
 def make_tables(
     config: Mapping[str, Any],
     probes: Iterable[str | Path],
@@ -149,8 +156,8 @@ def write_rows(
     rules: Mapping[str, Mapping[str, Any]],
     collections: rows.Collections,
 ) -> None:
-    """Write the score of every row of the kept fits, the rows that they get most wrong, and their false
-    alarms.
+    """Write the score of every row of the kept fits, the rows that they get most wrong, their false
+    alarms, and how two and two of them differ on the same rows.
 
     rules: fit files -> their rule of the threshold (`layout.threshold_rules`).
     """
@@ -161,6 +168,7 @@ def write_rows(
     texts = config["results"]["texts"]
     csvs.write(rows.errors(of_fits, collections, texts=texts), out["errors"])
     csvs.write(alarms.table(rules, config["experiment"]), out["alarms"])
+    csvs.write(paired.table(rules, collections, config["experiment"]), out["paired"])
 
 
 def write_tables(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from actprobe import lora
 from actprobe.cache import store
-from actprobe.probes import thresholds
+from actprobe.probes import data, thresholds
 from actprobe.probes.kinds import BINARY, CONTINUOUS
 from actprobe.texts.table import dataset_name
 
@@ -59,6 +59,20 @@ class Collections:
         if "test_texts" in spec:
             test, tried = self._holding(spec["test_texts"], row.get("test_set"))
         return dataset, _column(path, "id"), test, _column(tried, "id")
+
+    def components(self, header: Mapping[str, Any], row: Row) -> NDArray[np.int64]:
+        """Of the texts that test a fit: which rows belong together (equal text, group or pair) [N].
+
+        A row without a label stands for itself.
+        """
+        spec = header["spec"]
+        identity, name = spec["texts"], row["dataset"]
+        if "test_texts" in spec:
+            identity, name = spec["test_texts"], row.get("test_set")
+        known = data.labels(self._holding(identity, name)[1])
+        found = np.arange(known.n_rows) + known.n_rows
+        found[known.row] = known.component
+        return found
 
     def _holding(self, identity: str, name: str | None) -> tuple[str, str]:
         """Name and path of the texts of this identity, of this name where several are the same."""
