@@ -61,6 +61,25 @@ statistic). Of the test rows it flags `false_alarms` of `test_negatives` and `fo
 are empty where the test rows decided. To be 95 % sure of at most 1 % a threshold needs 299
 negatives without an alarm; from about 1,000 on its rate is known within a factor of two.
 
+## Two probes on the same rows
+
+`paired.csv` has rows for the kept fits of two classes that read texts' activations or latents, each
+`against` two others with the same test rows: `method` is the first method, in the usual order, of the
+same model, site and position; `text baseline` is the method with the best validation score among those
+that read the texts alone. Differences are that of the fit minus that of its reference.
+
+- `auc_delta` lies between `auc_low` and `auc_high` with 95 % certainty, and `auc_p` says how likely so
+  large a difference is between equal probes (DeLong et al. 1988; rows with one text, group or pair are
+  one observation, Obuchowski 1997). `clusters` counts these.
+- `tpr` is the share of class 1 above the lowest threshold that lets at most `allowed` of the test rows
+  of class 0 through, each probe with its own. `tpr_low`, `tpr_high` and `tpr_p` are of 1,000 stratified
+  draws of clusters in which both choose their thresholds anew. Below about ten allowed false alarms
+  such an interval is too narrow: look at `true_low` and `true_high` of `alarms.csv` beside it.
+- `found_alone` are the test rows of class 1 that the fit finds and its reference does not, at the
+  thresholds of `alarms.csv`; `reference_found_alone` the other way round; `found_p` is McNemar's exact
+  test of the two. `alarms_alone` and so on say the same of class 0: two probes with one allowed rate
+  need not have one true rate. They are empty where test rows chose a threshold.
+
 ## Means, comparisons and choices
 
 `summary.csv`, `comparisons.csv`, `quiver.csv` and `confusion.csv` follow from this table. In all of them

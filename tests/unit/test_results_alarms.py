@@ -18,7 +18,7 @@ from actprobe.probes import alarms as numbers
 from actprobe.probes import thresholds
 from actprobe.report import alarms as told
 from actprobe.results import alarms, csvs, layout
-from actprobe.results.make import read_alarms
+from actprobe.results.make import read_of_rows
 
 
 def fitted(folder: Path, n: int = 300, **entry) -> tuple[dict, dict]:
@@ -103,6 +103,6 @@ def test_the_page_says_what_so_few_rows_cannot(tmp_path, table, negatives, few) 
 
 def test_without_thresholds_there_is_no_part(tmp_path, table) -> None:  # noqa: F811
     config = written(tmp_path, table)
-    assert read_alarms(config).empty and told.part(None, table) is None
+    assert read_of_rows(config)["alarms"].empty and told.part(None, table) is None
     assert told.part(of_fits(table, 100).assign(key="another"), table) is None
     assert "False alarms" not in (tmp_path / "quickstart/report.html").read_text()

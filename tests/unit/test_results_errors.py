@@ -15,7 +15,7 @@ from actprobe.cache import store
 from actprobe.probes import thresholds
 from actprobe.report import errors as told
 from actprobe.results import csvs, layout, rows
-from actprobe.results.make import read_errors
+from actprobe.results.make import read_of_rows
 
 LONG = "<script>alert(1)</script> " + "words & more\n" * 60
 
@@ -82,7 +82,8 @@ def test_without_texts_the_rows_are_told_by_id(table, tmp_path) -> None:
 
 def test_without_errors_there_is_no_part(table, tmp_path) -> None:
     config = written(tmp_path, table)
-    assert read_errors(config).empty and read_errors(config).columns.tolist() == rows.ERRORS
+    found = read_of_rows(config)["errors"]
+    assert found.empty and found.columns.tolist() == rows.ERRORS
     page = (tmp_path / "quickstart/report.html").read_text()
     assert "<h2>Errors" not in page and "<h2>Transfer" not in page
 

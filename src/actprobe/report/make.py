@@ -13,7 +13,7 @@ from actprobe.report import directions, figures, headlines, layout, page
 from actprobe.results import provenance, tables
 from actprobe.results.directions import load_all, load_texts
 from actprobe.results.layout import folder
-from actprobe.results.make import read_alarms, read_errors, read_tables
+from actprobe.results.make import read_of_rows, read_tables
 from actprobe.results.views import baseline
 
 
@@ -48,8 +48,7 @@ def make_report(
         warnings = [*directions.answer_warnings(data), *directions.reading_warnings(reads)]
     path = Path(folder(config)) / layout.PAGE
     drawn = names or layout.figures(config)
-    wrong, alarms = read_errors(config), read_alarms(config)
-    page.write(path, found, config, drawn, contexts, warnings, wrong, alarms)
+    page.write(path, found, config, drawn, contexts, warnings, read_of_rows(config))
     return headlines.lines(found)
 
 

@@ -23,6 +23,7 @@ from actprobe.report import (
     features,
     headlines,
     layout,
+    paired,
     saes,
     transfer,
 )
@@ -49,15 +50,15 @@ def write(
     drawn: Sequence[str],
     contexts: Sequence[str] = (),
     warnings: Sequence[str] = (),
-    wrong: pd.DataFrame | None = None,
-    alarmed: pd.DataFrame | None = None,
+    of_rows: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
     """Write the page to `path`; figures are read from the folder `figures` beside it.
 
     The page holds everything it shows and opens without a network; its links lead to the tables
-    beside it. `config` is the resolved config; `warnings` are about directions; `wrong` is the table of
-    errors, `alarmed` that of false alarms. Equal input gives equal bytes.
+    beside it. `config` is the resolved config; `warnings` are about directions; `of_rows`: the tables
+    of `read_of_rows`. Equal input gives equal bytes.
     """
+    of_rows = of_rows or {}
     of_texts, words = found.of_texts, _words(found.of_texts)
     files = {name: path.parent / "figures" / f"{name}.svg" for name in drawn}
     shown = {
@@ -81,8 +82,9 @@ def write(
         mistakes=confusions.mistakes(found["confusion"]),
         transfer=transfer.part(found),
         transfer_figure=shown.get(layout.TRANSFER),
-        alarms=alarms.part(alarmed, of_texts),
-        errors=errors.part(wrong, of_texts),
+        alarms=alarms.part(of_rows.get("alarms"), of_texts),
+        paired=paired.part(of_rows.get("paired"), of_texts),
+        errors=errors.part(of_rows.get("errors"), of_texts),
         comparisons=claims.comparisons(found["comparisons"]),
         quivers=claims.quivers(found["quiver"]),
         tie_rule=TIES["methods"],

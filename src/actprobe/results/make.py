@@ -63,6 +63,13 @@ _EMPTY = {
 }
 
 
+_OF_ROWS = {  # columns, and those of text
+    "errors": (rows.ERRORS, set(rows.ERRORS) - {"k", "seed", "score", "margin"}),
+    "alarms": (alarms.COLUMNS, alarms.TEXT),
+    "paired": (paired.COLUMNS, paired.TEXT),
+}
+
+
 @dataclass(frozen=True)
 class Written:
     """The written tables of an experiment.
@@ -100,23 +107,14 @@ def read_tables(config: Mapping[str, Any]) -> Written:
     return Written(tables.read_probes(paths["probes"]), found)
 
 
-def read_errors(config: Mapping[str, Any]) -> pd.DataFrame:
-    """The written table of errors; empty where none is written."""
-    path = Path(layout.folder(config)) / layout.ROW_TABLES["errors"]
-    text = set(rows.ERRORS) - {"k", "seed", "score", "margin"}
-    return csvs.read(path, text) if path.is_file() else pd.DataFrame(columns=rows.ERRORS)
-
-
-def read_alarms(config: Mapping[str, Any]) -> pd.DataFrame:
-    """The written table of false alarms; empty where none is written."""
-    path = Path(layout.folder(config)) / layout.ROW_TABLES["alarms"]
-    return csvs.read(path, alarms.TEXT) if path.is_file() else pd.DataFrame(columns=alarms.COLUMNS)
-
-
-def read_paired(config: Mapping[str, Any]) -> pd.DataFrame:
-    """The written table of pairs on the same rows; empty where none is written."""
-    path = Path(layout.folder(config)) / layout.ROW_TABLES["paired"]
-    return csvs.read(path, paired.TEXT) if path.is_file() else pd.DataFrame(columns=paired.COLUMNS)
+def read_of_rows(config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """The written tables about rows of kept fits: errors, alarms, paired; empty where not written."""
+    root, found = Path(layout.folder(config)), {}
+    for name, (columns, text) in _OF_ROWS.items():
+        path = root / layout.ROW_TABLES[name]
+        there = path.is_file()
+        found[name] = csvs.read(path, set(text)) if there else pd.DataFrame(columns=columns)
+    return found
 
 
 def make_tables(

@@ -38,7 +38,10 @@ TEXT = ("experiment", *_ROWS[:-1], "against", "source", "method", "reference_sou
 
 @dataclass(frozen=True)
 class _Fit:
-    """A kept fit on its test rows: 0/1 labels and scores [n]; threshold None where these rows chose it."""
+    """A kept fit on its test rows: 0/1 labels and scores [n].
+
+    threshold: None where the test rows themselves chose it.
+    """
 
     of: Mapping[str, Any]
     place: tuple[str, ...]
