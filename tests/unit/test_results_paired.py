@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from probes_inputs import Cache, data, sparse_data
+from test_results_errors import table  # noqa: F401  (a fixture)
+from test_results_figures import written
 
+from actprobe import report
 from actprobe.cache import store
 from actprobe.probes import alarms, paired, thresholds
 from actprobe.probes.metrics.binary import auc
@@ -114,3 +118,29 @@ def test_the_table_is_written_and_read(made, tmp_path) -> None:
     again = read_of_rows(config)["paired"]
     assert again["auc_p"].to_numpy() == pytest.approx(found["auc_p"].astype(float), nan_ok=True)
     assert again["method"].tolist() == found["method"].tolist()
+
+
+def pair(fit: dict, **more) -> dict:
+    """A pair of a fit: better by .1 AUC, as many found, no threshold of other rows."""
+    told = {c: fit.get(c) for c in pairs.COLUMNS} | {
+        "against": pairs.BASELINE, "reference_source": "texts", "reference_method": "baseline_tfidf",
+        "negatives": 40, "positives": 40, "clusters": 80, "auc": 0.9, "reference_auc": 0.8,
+        "auc_delta": 0.1, "auc_low": 0.05, "auc_high": 0.15, "auc_p": 0.001, "allowed": 0.01,
+        "tpr": 0.5, "reference_tpr": 0.5, "tpr_delta": 0.0, "tpr_low": -0.1, "tpr_high": 0.1,
+        "tpr_p": 1.0,
+    }  # fmt: skip
+    return told | more
+
+
+def test_the_page_says_how_often_the_headline_beats_the_texts(tmp_path, table) -> None:  # noqa: F811
+    config = written(tmp_path, table)
+    found = pd.DataFrame([pair(fit) for fit in table.to_dict("records")], columns=pairs.COLUMNS)
+    csvs.write(found, Path(layout.folder(config)) / layout.ROW_TABLES["paired"])
+    report.make_report(config)
+    page = (tmp_path / "quickstart/report.html").read_text()
+    part = page[page.index("<h2>On the same rows") : page.index("<h2>Comparisons")]
+    n = table["dataset"].nunique()
+    assert f"AUC: better in {n}, worse in 0 of {n}" in part
+    assert f"found at 1.0%: better in 0, worse in 0 of {n}" in part
+    assert "lets through 0 of the fewest test rows" in part
+    assert part.count(">baseline_tfidf") == n and "+0.100" in part and "0.900 / 0.800" in part

@@ -13,6 +13,8 @@ from actprobe.report import errors
 from actprobe.results import views
 from actprobe.results.paired import BASELINE, PLACE
 
+_ENOUGH = 10  # allowed false alarms from which a resampled threshold is smooth
+
 
 def part(pairs: pd.DataFrame | None, table: pd.DataFrame) -> dict[str, Any] | None:
     """Sentences and a table of the probe that the headline names, of the first seed.
@@ -28,8 +30,14 @@ def part(pairs: pd.DataFrame | None, table: pd.DataFrame) -> dict[str, Any] | No
     if rows.empty:
         return None
     rows = views.named(rows).assign(task=views.tasks(rows))
-    return {"facts": [_fact(rows, a) for a in (BASELINE, PLACE) if a in set(rows["against"])],
-            "table": _table(rows)}  # fmt: skip
+    facts = [_fact(rows, a) for a in (BASELINE, PLACE) if a in set(rows["against"])]
+    fewest = int((rows["allowed"] * rows["negatives"]).min())
+    if fewest < _ENOUGH:
+        facts.append(
+            f"The rate lets through {fewest} of the fewest test rows of class 0. Below {_ENOUGH} the "
+            "intervals of what is found are too narrow: one row moves the threshold."
+        )
+    return {"facts": facts, "table": _table(rows)}
 
 
 def _first(rows: pd.DataFrame) -> pd.DataFrame:
@@ -45,7 +53,8 @@ def _fact(rows: pd.DataFrame, against: str) -> str:
         for of, name in (("auc", "AUC"), ("tpr", f"found at {own['allowed'].max():.1%}"))
     ]
     other = "the best text baseline" if against == BASELINE else "the first method of its place"
-    return f"Against {other}, counting only differences whose 95 % interval leaves out 0. {'; '.join(words)}."
+    said = "; ".join(words)
+    return f"Against {other}, counting only differences whose 95 % interval leaves out 0: {said}."
 
 
 def _table(rows: pd.DataFrame) -> pages.Table:
@@ -59,8 +68,8 @@ def _table(rows: pd.DataFrame) -> pages.Table:
         "difference": lambda r: _gap(r, "auc", "+.3f"),
         "found": lambda r: _both(r, "tpr", ".1%"),
         "more found": lambda r: _gap(r, "tpr", "+.1%"),
-        "found by one alone": lambda r: _alone(r, "found"),
-        "alarms of one alone": lambda r: _alone(r, "alarms"),
+        "found alone: it / the other": lambda r: _alone(r, "found"),
+        "alarms alone: it / the other": lambda r: _alone(r, "alarms"),
     }
     made = pages.table(rows, columns, 1)
     assert made is not None
